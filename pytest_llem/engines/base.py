@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from pytest_llem.config import ExperimentConfig, LoadConfig
 
 
@@ -31,8 +32,9 @@ class Workload(Protocol):
     Attributes:
         calls: number of ``generate()`` calls in a pass.
         input_tokens: real prompt tokens of one pass, without padding.
+        truncated_prompts: prompts that were longer than ``max_input_tokens`` and lost their end.
         token_ids_hash: hex SHA-256 of the prompts' token ids in order.
-        expected_output_tokens: real output tokens of one pass where the configuration fixes them, else ``None``.
+        expected_output_tokens: real output tokens of one pass where the options fix them, else ``None``.
         devices: UUIDs of the GPUs that the model lies on; empty on the CPU.
     """
 
@@ -43,6 +45,9 @@ class Workload(Protocol):
     def input_tokens(self) -> int: ...
 
     @property
+    def truncated_prompts(self) -> int: ...
+
+    @property
     def token_ids_hash(self) -> str: ...
 
     @property
@@ -50,6 +55,9 @@ class Workload(Protocol):
 
     def run(self, index: int) -> Any:
         """Run the ``index``-th call of the pass; returns its output for :meth:`count_output_tokens`."""
+
+    def output_tokens(self, index: int, output: Any) -> list[list[int]]:
+        """The real new tokens of each sequence in what call ``index`` returned."""
 
     def count_output_tokens(self, index: int, output: Any) -> int:
         """Real new tokens in what call ``index`` returned: no padding, nothing after end-of-sequence."""

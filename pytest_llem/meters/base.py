@@ -1,16 +1,18 @@
 """What every energy meter offers: windows.
 
-A window is a stretch of work whose energy and time are read at the same two edges. Waiting for the sensor, settling
-and every other cost of the meter lie outside the edges.
+A window is a stretch of work whose energy and time are read at the same two edges. Waiting for the sensor,
+settling and every other cost of the meter lie outside the edges.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 
 class Clock(Protocol):
@@ -23,7 +25,7 @@ class Clock(Protocol):
         """Let ``seconds`` pass."""
 
     def cpu_s(self) -> float:
-        """CPU seconds (user and system) that this process and its finished children have used."""
+        """CPU seconds (user and system) that all threads of this process have used."""
 
 
 class SystemClock:
@@ -45,12 +47,13 @@ class Window:
 
     Attributes:
         seconds: time between the edges, in seconds.
-        joules: energy between the same edges, in joules; ``None`` when it was not measured, then ``reason`` says why.
-        uncertainty_j: half-width of the 95% interval of ``joules``, in joules; ``None`` when ``joules`` is, or when
-            the meter cannot state one.
+        joules: energy between the same edges, in joules; ``None`` when it was not measured, then ``reason``
+            says why.
+        uncertainty_j: half-width of the 95% interval of ``joules``, in joules; ``None`` when ``joules`` is,
+            or when the meter cannot state one.
         reason: why ``joules`` is ``None``.
-        valid: false when something disturbed the window (throttling, a foreign process, a counter reset); each
-            disturbance is named in ``warnings``.
+        valid: false when something disturbed the window (throttling, a foreign process, a counter reset);
+            each disturbance is named in ``warnings``.
         warnings: what a reader of the number must know, in plain words.
         boards_j: joules by board (GPU UUID) or domain (RAPL), where the meter sums several.
         sm_clock_hz: clock of the streaming multiprocessors at the end of the window, in hertz, by board.
@@ -82,6 +85,7 @@ class Meter(Protocol):
         name: what was asked for: ``nvml``, ``rapl``, ``estimate``, ``none`` ...
         estimated: true when its joules are modelled, not measured.
         reports_energy: false for ``none`` only.
+        auto_window_s: least seconds of a window that its joules are meant for, when nobody asks for another length.
     """
 
     @property
@@ -93,12 +97,15 @@ class Meter(Protocol):
     @property
     def reports_energy(self) -> bool: ...
 
+    @property
+    def auto_window_s(self) -> float: ...
+
     def window(self, synchronize: Synchronize = no_synchronize) -> AbstractContextManager[Window]:
         """Measure the body of the ``with`` block.
 
         Args:
-            synchronize: waits until the device has finished what was queued; called at both edges, so that the
-                window holds the work that its body queued and nothing else.
+            synchronize: waits until the device has finished what was queued; called at both edges, so that
+                the window holds the work that its body queued and nothing else.
         """
 
     def close(self) -> None:

@@ -1,0 +1,230 @@
+"""pytest-benchmark: one row per metric, and units other than seconds.
+
+This is the only module that touches pytest-benchmark's internals, and it is tested against the oldest and the newest
+release that ``pyproject.toml`` allows. pytest-benchmark knows one metric, seconds; what is needed from inside:
+
+* ``stats.Metadata`` is a row; rows beside the item's own are made and handed to the session's list.
+* ``TableResults.compute_scale`` names the unit of a table; it is replaced by one that knows joules.
+* ``utils.TIME_UNITS`` and ``histogram.make_plot`` name the unit of a histogram.
+
+Importing this module installs the last two, in a pytest session as well as in the ``pytest-benchmark`` command, which
+imports the root ``conftest.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from pytest_benchmark import plugin as stock
+from pytest_benchmark.stats import Metadata
+from pytest_benchmark.table import TableResults
+from pytest_benchmark.utils import TIME_UNITS
+
+from pytest_llem.results import ExperimentResult
+
+Group = tuple[str | None, list[Any]]
+
+# Prefix, size of the unit in joules, name in a histogram's title; the largest that leaves a number of at least 1.
+_JOULE_SCALES = (
+    ("kJ", 1e3, "Kilojoules (kJ)"),
+    ("J", 1.0, "Joules"),
+    ("mJ", 1e-3, "Millijoules (mJ)"),
+    ("uJ", 1e-6, "Microjoules (uJ)"),
+    ("nJ", 1e-9, "Nanojoules (nJ)"),
+)
+_KEPT_BY_TABLE = ("name", "fullname")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of an item.
+
+    Attributes:
+        name: ``latency`` or ``energy``.
+        unit: the SI symbol of its values.
+        values: one total a round.
+        label: its group, which is the heading of its table.
+    """
+
+    name: str
+    unit: str
+    values: Sequence[float]
+    label: str
+
+
+class Recorder:
+    """Turns an item's ``benchmark`` fixture into rows of several metrics."""
+
+    def __init__(self, fixture: Any) -> None:
+        self._fixture = fixture
+
+    @property
+    def disabled(self) -> bool:
+        """``--benchmark-disable``: run once, without statistics."""
+        return bool(self._fixture.disabled)
+
+    def claim(self, mode: str) -> None:
+        """Note that the fixture is used, which pytest-benchmark allows once an item.
+
+        Raises:
+            pytest_benchmark.fixture.FixtureAlreadyUsed: it was used before.
+        """
+        if self._fixture._mode:
+            from pytest_benchmark.fixture import FixtureAlreadyUsed
+
+            raise FixtureAlreadyUsed(f"{mode} measures an item once; it was measured with {self._fixture._mode}")
+        self._fixture._mode = mode
+
+    def rows(
+        self, result: ExperimentResult, params: Mapping[str, Any] | None, extra_info: Mapping[str, Any]
+    ) -> list[Any]:
+        """One row per metric of ``result``. They count only once they are handed to :func:`publish`.
+
+        Args:
+            params: plain values for the row's ``params``; ``None`` leaves what pytest knows.
+            extra_info: what every row of the item carries besides ``metric``, ``unit`` and ``result``.
+        """
+        fixture = self._fixture
+        shared = {**fixture.extra_info, **extra_info, "result": result.as_dict()}
+        rows = []
+        for metric in _metrics(result):
+            own = metric.name == "latency"
+            row = Metadata(
+                SimpleNamespace(
+                    name=fixture.name if own else f"{fixture.name}:{metric.name}",
+                    fullname=fixture.fullname if own else f"{fixture.fullname}:{metric.name}",
+                    group=fixture.group or metric.label,
+                    param=fixture.param,
+                    params=params if params is not None else _plain(fixture.params),
+                    extra_info={**shared, "metric": metric.name, "unit": metric.unit},
+                    cprofile_stats=None,
+                    has_error=False,
+                ),
+                iterations=result.calls_per_round,
+                options={
+                    "disable_gc": True,
+                    "timer": "perf_counter",
+                    "min_rounds": result.rounds,
+                    "max_time": None,
+                    "min_time": None,
+                    "warmup": True,
+                },
+            )
+            for total in metric.values:
+                row.update(total)
+            rows.append(row)
+        fixture.stats = rows[0]
+        return rows
+
+
+def _metrics(result: ExperimentResult) -> list[Metric]:
+    windows = result.per_round
+    metrics = [Metric("latency", "s", [window.seconds for window in windows], "latency")]
+    if result.energy_j is not None:
+        joules = [window.joules for window in windows if window.joules is not None]
+        metrics.append(Metric("energy", "J", joules, "energy (estimated)" if result.estimated else "energy"))
+    return metrics
+
+
+def _plain(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Parameters that JSON can hold; objects of ours would be written as UNSERIALIZABLE."""
+    if params is None:
+        return None
+    kept = {k: v for k, v in params.items() if v is None or isinstance(v, str | int | float | bool)}
+    return kept or None
+
+
+def publish(config: Any, rows: Sequence[Any]) -> None:
+    """Add rows to what pytest-benchmark reports, compares and saves."""
+    config._benchmarksession.benchmarks.extend(rows)
+
+
+def pytest_benchmark_group_stats(
+    config: Any, benchmarks: Sequence[Mapping[str, Any]], group_by: str
+) -> list[Group]:
+    """pytest-benchmark's own grouping, split by unit.
+
+    A plain function, because the ``pytest-benchmark`` command calls it so, from the root ``conftest.py``.
+    """
+    return split_by_unit(stock.pytest_benchmark_group_stats(config, benchmarks, group_by))
+
+
+def split_by_unit(groups: Sequence[Group]) -> list[Group]:
+    """Tables of one unit each: joules and seconds, and modelled and measured joules, are never compared."""
+    split: list[Group] = []
+    for name, benchmarks in groups:
+        labels: dict[str | None, list[Any]] = {}
+        for bench in benchmarks:
+            labels.setdefault(_label(bench), []).append(bench)
+        if len(labels) == 1:
+            split.append((name, benchmarks))
+            continue
+        split += [(" ".join(part for part in (name, label) if part) or None, rows) for label, rows in labels.items()]
+    return split
+
+
+def _label(bench: Mapping[str, Any]) -> str | None:
+    info = bench.get("extra_info") or {}
+    metric: str | None = info.get("metric")
+    if metric == "energy" and (info.get("result") or {}).get("estimated"):
+        return "energy (estimated)"
+    return metric
+
+
+_stock_compute_scale = TableResults.compute_scale
+
+
+def _compute_scale(
+    self: Any, benchmarks: Sequence[Any], best: Mapping[str, float], worst: Mapping[str, float]
+) -> tuple[str, float, float, dict[str, str]]:
+    """``TableResults.compute_scale`` for joules; for everything else pytest-benchmark's own."""
+    info = benchmarks[0].get("extra_info") or {}
+    if info.get("unit") != "J":
+        scale: tuple[str, float, float, dict[str, str]] = _stock_compute_scale(self, benchmarks, best, worst)
+        return scale
+    column = "min" if self.sort in _KEPT_BY_TABLE else self.sort
+    smallest = best.get(column, benchmarks[0][column])
+    unit, size_j, _ = next((s for s in _JOULE_SCALES if smallest >= s[1]), _JOULE_SCALES[-1])
+    if self.histogram:
+        _name_energy_axis()
+    labels = {
+        "name": f"Name (energy in {unit}{', estimated' if _label(benchmarks[0]) != 'energy' else ''})",
+        "min": "Min",
+        "max": "Max",
+        "mean": "Mean",
+        "stddev": "StdDev",
+        "rounds": "Rounds",
+        "iterations": "Iterations",
+        "iqr": "IQR",
+        "median": "Median",
+        "outliers": "Outliers",
+        "ops": f"Calls/{unit}",
+    }
+    return unit, 1 / size_j, size_j, labels
+
+
+def _name_energy_axis() -> None:
+    """Title and axis of a histogram of joules; pygal is imported only when histograms are drawn."""
+    from pytest_benchmark import histogram
+
+    if hasattr(histogram.make_plot, "names_energy"):
+        return
+    draw = histogram.make_plot
+
+    def make_plot(benchmarks: Sequence[Any], title: str, adjustment: float) -> Any:
+        info = benchmarks[0].get("extra_info") or {}
+        if info.get("unit") != "J":
+            return draw(benchmarks, title, adjustment)
+        plot = draw(benchmarks, title.replace("Speed in", "Energy in", 1), adjustment)
+        plot.y_title = "Energy"
+        return plot
+
+    make_plot.__dict__["names_energy"] = True
+    histogram.make_plot = make_plot
+
+
+TableResults.compute_scale = _compute_scale
+TIME_UNITS.update({unit: title for unit, _, title in _JOULE_SCALES})

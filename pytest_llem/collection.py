@@ -1,0 +1,163 @@
+"""``*.llem.yaml`` files become real ``pytest.Function`` items.
+
+A file is a synthetic module with one test function per experiment; a sweep's points are its parameters. Validation
+happens here, with pydantic alone: torch and transformers are imported when an item runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llem.config.files import Experiment, load_experiments
+from pytest_llem.engines import BACKENDS
+from pytest_llem.errors import ExperimentFileError
+from pytest_llem.settings import SETTINGS, Settings
+
+if TYPE_CHECKING:
+    from pytest_llem.config import ExperimentConfig
+
+
+class ExperimentFile(pytest.Module):
+    """One experiment file."""
+
+    _module: ModuleType | None = None
+
+    def _getobj(self) -> ModuleType:
+        # pytest asks for the module where it would import a Python file. This is the one private name of pytest that
+        # the package relies on; with it, items are plain Functions with fixtures of every scope.
+        if not self.config.pluginmanager.has_plugin("benchmark"):
+            raise self.CollectError("experiments are reported through pytest-benchmark: remove -p no:benchmark")
+        if self._module is None:
+            self._module = _synthetic_module(self.path, _load(self.path, self.config))
+        return self._module
+
+    def funcnamefilter(self, name: str) -> bool:  # noqa: ARG002
+        """Every function of the synthetic module is an experiment."""
+        return True
+
+
+def _load(path: Path, config: pytest.Config) -> list[Experiment]:
+    try:
+        return load_experiments(path, display=display_path(path, config))
+    except ExperimentFileError as error:
+        raise pytest.Collector.CollectError(str(error)) from None
+
+
+def display_path(path: Path, config: pytest.Config) -> str:
+    """The path as pytest prints it: from where the user called it."""
+    try:
+        return os.path.relpath(path, config.invocation_params.dir)
+    except ValueError:  # another drive
+        return str(path)
+
+
+def _synthetic_module(path: Path, experiments: Sequence[Experiment]) -> ModuleType:
+    module = ModuleType(path.name)
+    module.__file__ = str(path)
+    by_name: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        by_name.setdefault(experiment.name, []).append(experiment)
+    for name, points in by_name.items():
+        function = _test_function(path, points[0].line)
+        function.__name__ = function.__qualname__ = name
+        function.__module__ = module.__name__
+        function.__dict__["llem_experiments"] = points
+        setattr(module, name, function)
+    return module
+
+
+def _test_function(path: Path, line: int) -> FunctionType:
+    """A test that calls ``llem_run``, as if it stood at ``line`` of the experiment file.
+
+    Tracebacks, ``-rs`` and editors then point into the YAML file. A lambda keeps the definition and the call on that
+    one line; pytest wants a test to return ``None``.
+    """
+    code = (lambda llem_run: llem_run() and None).__code__
+    return FunctionType(code.replace(co_filename=str(path), co_firstlineno=line), {})
+
+
+def parametrize_marked(metafunc: pytest.Metafunc, marker: pytest.Mark) -> None:
+    """``@pytest.mark.llem("file.llem.yaml")``: the experiments of that file, from the test file's folder."""
+    where = metafunc.definition.nodeid
+    if len(marker.args) != 1 or marker.kwargs or not isinstance(marker.args[0], str | os.PathLike):
+        raise pytest.Collector.CollectError(f'{where}: use @pytest.mark.llem("file.llem.yaml") with one path')
+    parametrize(metafunc, _load(metafunc.definition.path.parent / marker.args[0], metafunc.config), named=True)
+
+
+def parametrize(metafunc: pytest.Metafunc, experiments: Sequence[Experiment], *, named: bool = False) -> None:
+    """One item per experiment.
+
+    The load configuration is a session-wide parameter that pytest compares by value, so items that share a model run
+    back to back, across files, and the model is loaded once.
+
+    Args:
+        named: put the experiment's name into the id; a function of an experiment file bears it already.
+    """
+    settings = metafunc.config.stash[SETTINGS]
+    if "llem_experiment" not in metafunc.fixturenames:
+        # A marked test runs once per experiment even when it asks for none of the fixtures.
+        metafunc.fixturenames.append("llem_experiment")
+    # The model comes last: pytest groups by the last parameter of a scope first.
+    names = [name for name in ("llem_experiment", "llem_model") if name in metafunc.fixturenames]
+    parameters = []
+    for one in experiments:
+        experiment, marks = _marked(one, settings, metafunc.config)
+        values = {"llem_experiment": experiment, "llem_model": _model_parameter(experiment)}
+        identifier = "-".join(part for part in (experiment.name if named else None, experiment.id) if part)
+        parameters.append(
+            pytest.param(
+                *(values[name] for name in names),
+                id=identifier or pytest.HIDDEN_PARAM,
+                marks=marks,
+            )
+        )
+    metafunc.parametrize(names, parameters, indirect=True, scope="session")
+
+
+def _model_parameter(experiment: Experiment) -> object:
+    if experiment.config is None:
+        return experiment
+    return experiment.config.load_config(experiment.path.parent)
+
+
+def _marked(
+    experiment: Experiment, settings: Settings, config: pytest.Config
+) -> tuple[Experiment, list[pytest.MarkDecorator]]:
+    """The experiment with its pytest marks; one whose marks pytest refuses does not validate."""
+    if experiment.contradiction is not None:
+        return experiment, [pytest.mark.skip(reason=f"contradicts itself: {experiment.contradiction}")]
+    if experiment.config is None:
+        return experiment, []
+    try:
+        marks = [getattr(pytest.mark, name) for name in experiment.config.marks]
+    except pytest.fail.Exception as refusal:  # --strict-markers
+        message = f"{display_path(experiment.path, config)}:{experiment.line}: marks: {refusal}"
+        return replace(experiment, config=None, errors=(message,)), []
+    reason = _skip_reason(experiment.config, settings)
+    if reason is not None:
+        marks.append(pytest.mark.skip(reason=reason))
+    return experiment, marks
+
+
+def _skip_reason(config: ExperimentConfig, settings: Settings) -> str | None:
+    """Why a valid experiment does not run in this session, as far as it can be told without loading anything."""
+    if config.backend not in BACKENDS:
+        return f"backend: {config.backend} has no engine yet; use {', '.join(BACKENDS)}"
+    if settings.device is None:
+        return "valid, not run: pass --llem-gpu to run it on the GPU or --llem-cpu to run it on the CPU"
+    if config.device not in ("any", settings.device):
+        return f"device: {config.device}, and this session runs on the {settings.device_name}"
+    return None
+
+
+def require_valid(experiment: Experiment) -> None:
+    """Fail the item of an experiment that does not validate, with its messages and no traceback."""
+    if experiment.errors:
+        pytest.fail("\n".join(experiment.errors), pytrace=False)

@@ -1,0 +1,33 @@
+"""What an experiment file may say.
+
+The models here are the one place where a field's help, unit and bounds are written down. Importing this
+package costs pydantic and yaml, never torch or transformers.
+"""
+
+from __future__ import annotations
+
+from pytest_llem.config.base import stage_of
+from pytest_llem.config.dataset import FileDataset, SyntheticDataset, SyntheticPrompts
+from pytest_llem.config.decoder import DecoderConfig
+from pytest_llem.config.experiment import ExperimentConfig, MeasureConfig
+from pytest_llem.config.files import Experiment, load_experiments
+from pytest_llem.config.load import LoadConfig
+from pytest_llem.config.passthrough import Passthrough
+from pytest_llem.config.pytorch import PyTorchConfig
+from pytest_llem.config.schema import experiment_file_schema
+
+__all__ = [
+    "DecoderConfig",
+    "Experiment",
+    "ExperimentConfig",
+    "FileDataset",
+    "LoadConfig",
+    "MeasureConfig",
+    "Passthrough",
+    "PyTorchConfig",
+    "SyntheticDataset",
+    "SyntheticPrompts",
+    "experiment_file_schema",
+    "load_experiments",
+    "stage_of",
+]

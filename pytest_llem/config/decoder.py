@@ -1,0 +1,69 @@
+"""The ``decoder:`` section: how the next token is chosen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pytest_llem.config.base import Section, option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Preset = Literal["deterministic", "standard", "creative", "factual"]
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "deterministic": {"do_sample": False},
+    "standard": {"do_sample": True, "temperature": 1.0, "top_p": 0.95},
+    "creative": {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "repetition_penalty": 1.1},
+    "factual": {"do_sample": True, "temperature": 0.3},
+}
+
+SAMPLING_OPTIONS = ("temperature", "top_k", "top_p", "min_p")
+
+
+class DecoderConfig(Section):
+    """How the next token is chosen. ``None`` means the backend's own default."""
+
+    preset: Preset | None = option(
+        "Named set of options: deterministic (greedy), standard (temperature 1.0, top_p 0.95), creative "
+        "(temperature 0.8, top_p 0.9, repetition_penalty 1.1), factual (temperature 0.3). An option given "
+        "beside it wins.",
+        stage="generate",
+    )
+    do_sample: bool | None = option("Sample the next token; false takes the likeliest.", stage="generate")
+    temperature: float | None = option(
+        "Divisor of the logits. Needs sampling; for 0 say do_sample: false.", stage="generate", ge=0, le=2
+    )
+    top_k: int | None = option(
+        "Sample from this many likeliest tokens; 0 is off. Needs sampling.",
+        stage="generate",
+        unit="tokens",
+        ge=0,
+    )
+    top_p: float | None = option(
+        "Sample from the likeliest tokens that hold this much probability. Needs sampling.",
+        stage="generate",
+        ge=0,
+        le=1,
+    )
+    min_p: float | None = option(
+        "Drop tokens less likely than this share of the likeliest. Needs sampling.",
+        stage="generate",
+        ge=0,
+        le=1,
+    )
+    repetition_penalty: float | None = option(
+        "Divisor of the logits of tokens seen before; 1 is off.", stage="generate", gt=0
+    )
+    min_new_tokens: int | None = option(
+        "Tokens generated before the end-of-sequence token may come.", stage="generate", unit="tokens", ge=1
+    )
+
+    def resolved(self) -> DecoderConfig:
+        """The options after the preset: what is given explicitly wins; ``preset`` itself is ``None``."""
+        if self.preset is None:
+            return self
+        missing = {
+            field: value for field, value in PRESETS[self.preset].items() if getattr(self, field) is None
+        }
+        return self.model_copy(update={**missing, "preset": None})

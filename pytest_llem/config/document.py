@@ -1,0 +1,315 @@
+"""YAML with a position for every key and value.
+
+The tree is built from the parser's events, so that nothing of a file is executed and aliases are never
+expanded in memory: only the scalar types of the YAML core schema exist, duplicate keys and recursive aliases
+are refused, and size, depth and the nodes that aliases stand for are bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pytest_llem.errors import ExperimentFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MAX_FILE_BYTES = 8 * 2**20
+MAX_DEPTH = 50
+MAX_ALIASED_NODES = 100_000
+
+_PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TAG = "tag:yaml.org,2002:"
+
+# The line breaks of YAML 1.1, which the parser counts lines by.
+_LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
+# Escapes can still make one: text that could be neither printed nor saved.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+# Booleans as in YAML 1.1; numbers as in the core schema of 1.2, where 1e-3 is a number and 1:30 is not.
+_BOOLEANS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
+_NULL = re.compile(r"~|null|Null|NULL|")
+_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
+
+# Beyond this no field has a meaning for an integer, and libraries written in C refuse it.
+_MAX_INTEGER_DIGITS = 19
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A position in a file; both numbers start at 1."""
+
+    line: int
+    column: int
+
+
+class Node:
+    """A value of the file, where it stands, and the plain data it means.
+
+    Attributes:
+        content: a scalar, a list of nodes, or a mapping of keys (text or whole numbers) to nodes.
+        mark: where the value starts.
+        key: where its key starts, ``None`` outside a mapping.
+        plain: the value without positions. Shared between nodes: never change it.
+    """
+
+    __slots__ = ("content", "key", "mark", "plain")
+
+    def __init__(self, content: Any, mark: Mark, key: Mark | None = None) -> None:
+        self.content = content
+        self.mark = mark
+        self.key = key
+        self.plain: Any = content
+        if isinstance(content, dict):
+            self.plain = {name: node.plain for name, node in content.items()}
+        elif isinstance(content, list):
+            self.plain = [node.plain for node in content]
+
+    def with_key(self, key: Mark) -> Node:
+        """The same value under a key at another place."""
+        node = Node.__new__(Node)
+        node.content, node.mark, node.key, node.plain = self.content, self.mark, key, self.plain
+        return node
+
+    @property
+    def is_mapping(self) -> bool:
+        return isinstance(self.content, dict)
+
+    @property
+    def is_null(self) -> bool:
+        return self.content is None
+
+
+@dataclass(frozen=True)
+class Document:
+    """A file that was read.
+
+    Attributes:
+        display: the path as messages show it.
+        lines: the text, line by line.
+        root: the top level, a mapping.
+    """
+
+    display: str
+    lines: list[str]
+    root: Node
+
+
+def read_document(path: Path, display: str) -> Document:
+    """Read the one YAML mapping of ``path``.
+
+    Raises:
+        ExperimentFileError: it cannot be read, is not YAML, or is not one mapping. The message is one line
+            that starts with ``display`` and a line number.
+    """
+    text = _read_text(path, display)
+    try:
+        root = _Builder(text).build()
+    except _Refusal as refusal:
+        raise ExperimentFileError(f"{display}:{refusal.mark.line}: {refusal.message}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark is not None else 1
+        source = _LINE_BREAK.split(text)
+        tabs = line <= len(source) and "\t" in source[line - 1][: mark.column + 1 if mark else 0]
+        hint = "; indent with spaces, not tabs" if tabs else ""
+        problem = " ".join(str(error.problem or error.context or "cannot be parsed").split())
+        raise ExperimentFileError(f"{display}:{line}: not valid YAML: {problem}{hint}") from None
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ExperimentFileError(f"{display}:1: not valid YAML: {reason}") from None
+    if root is None:
+        raise ExperimentFileError(f"{display}:1: the file is empty; an experiment needs at least `model:`")
+    if not root.is_mapping:
+        raise ExperimentFileError(
+            f"{display}:{root.mark.line}: the file is not a mapping; write fields such as `model: gpt2`"
+        )
+    return Document(display, _LINE_BREAK.split(text), root)
+
+
+def _read_text(path: Path, display: str) -> str:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ExperimentFileError(f"{display}:1: cannot be read: {error.strerror or error}") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise ExperimentFileError(f"{display}:1: the file is larger than {MAX_FILE_BYTES // 2**20} MiB")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ExperimentFileError(f"{display}:{line}: not UTF-8 text; save the file as UTF-8") from None
+    unprintable = _UNPRINTABLE.search(text)
+    if unprintable is not None:
+        line = len(_LINE_BREAK.findall(text, 0, unprintable.start())) + 1
+        code = f"U+{ord(unprintable.group()):04X}"
+        raise ExperimentFileError(f"{display}:{line}: the control character {code} is not allowed; remove it")
+    return text
+
+
+class _Refusal(Exception):  # noqa: N818 - it never leaves this module
+    def __init__(self, mark: Mark, message: str) -> None:
+        super().__init__(message)
+        self.mark = mark
+        self.message = message
+
+
+class _Builder:
+    """Builds nodes from events, one document."""
+
+    def __init__(self, text: str) -> None:
+        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=_PARSER)
+        # By anchor: the node and how many nodes it holds; None while it is being built.
+        self._anchors: dict[str, tuple[Node, int] | None] = {}
+        self._nodes = 0
+        self._aliased_nodes = 0
+
+    def build(self) -> Node | None:
+        root: Node | None = None
+        documents = 0
+        for event in self._events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise _Refusal(_mark(event), "a second YAML document starts here; keep one in a file")
+            elif isinstance(event, yaml.NodeEvent):
+                root = self._node(event, 0)
+        # A file of comments only, or of a lone `---`.
+        return None if root is None or root.is_null else root
+
+    def _node(self, event: yaml.NodeEvent, depth: int) -> Node:
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event)
+        if depth > MAX_DEPTH:
+            raise _Refusal(_mark(event), f"nested deeper than {MAX_DEPTH} levels")
+        before = self._nodes
+        self._nodes += 1
+        if event.anchor is not None:
+            self._anchors[event.anchor] = None
+        if isinstance(event, yaml.ScalarEvent):
+            node = Node(_scalar(event), _mark(event))
+        else:
+            is_list = isinstance(event, yaml.SequenceStartEvent)
+            _check_tag(event, "seq" if is_list else "map")
+            node = Node(list(self._items(depth)) if is_list else self._mapping(depth), _mark(event))
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node, self._nodes - before
+        return node
+
+    def _alias(self, event: yaml.AliasEvent) -> Node:
+        name = str(event.anchor)
+        if name not in self._anchors:
+            raise _Refusal(_mark(event), f"the alias *{name} has no anchor &{name} above it")
+        anchored = self._anchors[name]
+        if anchored is None:
+            raise _Refusal(_mark(event), f"the alias *{name} stands inside its own anchor")
+        node, nodes = anchored
+        self._nodes += nodes
+        self._aliased_nodes += nodes
+        if self._aliased_nodes > MAX_ALIASED_NODES:
+            raise _Refusal(_mark(event), f"aliases stand for more than {MAX_ALIASED_NODES} values in all")
+        return node
+
+    def _items(self, depth: int) -> Iterator[Node]:
+        for event in self._events:
+            if isinstance(event, yaml.SequenceEndEvent):
+                return
+            yield self._node(event, depth + 1)  # type: ignore[arg-type]
+
+    def _mapping(self, depth: int) -> dict[str | int, Node]:
+        own: dict[str | int, Node] = {}
+        merged: dict[str | int, Node] = {}
+        for event in self._events:
+            if isinstance(event, yaml.MappingEndEvent):
+                break
+            mark = _mark(event)
+            is_merge = _is_plain(event) and event.value == "<<"  # type: ignore[attr-defined]
+            key = None if is_merge else self._key(event, depth)  # type: ignore[arg-type]
+            value = self._node(next(self._events), depth + 1)  # type: ignore[arg-type]
+            if key is None:
+                for source in _merge_sources(value, mark):
+                    for name, node in source.items():
+                        merged.setdefault(name, node)
+                continue
+            if key in own:
+                first = own[key].key
+                where = f", first on line {first.line}" if first is not None else ""
+                raise _Refusal(mark, f"the key {str(key)[:60]!r} stands here twice{where}; keep one")
+            own[key] = value.with_key(mark)
+        return {**merged, **own}
+
+    def _key(self, event: yaml.NodeEvent, depth: int) -> str | int:
+        node = self._node(event, depth + 1)
+        if isinstance(node.content, dict | list):
+            raise _Refusal(_mark(event), "a key must be text or a whole number")
+        if isinstance(node.content, str) or type(node.content) is int:
+            return node.content
+        # Elsewhere `on` is a boolean, but as a key it can only be a name.
+        return str(event.value) if isinstance(event, yaml.ScalarEvent) else str(node.content)
+
+
+def _merge_sources(value: Node, mark: Mark) -> list[dict[str | int, Node]]:
+    sources = value.content if isinstance(value.content, list) else [value]
+    if not all(source.is_mapping for source in sources):
+        raise _Refusal(mark, "<< takes a mapping or a list of mappings")
+    return [source.content for source in sources]
+
+
+def _mark(event: yaml.Event) -> Mark:
+    start = event.start_mark
+    return Mark(start.line + 1, start.column + 1) if start is not None else Mark(1, 1)
+
+
+def _is_plain(event: yaml.Event) -> bool:
+    return isinstance(event, yaml.ScalarEvent) and event.tag is None and event.implicit[0]
+
+
+def _check_tag(event: Any, kind: str) -> None:
+    if event.tag not in (None, "!", _TAG + kind):
+        raise _Refusal(_mark(event), f"the tag {event.tag[:60]!r} is not allowed; remove it")
+
+
+def _scalar(event: yaml.ScalarEvent) -> Any:
+    text = str(event.value)
+    mark = _mark(event)
+    if _SURROGATE.search(text):
+        raise _Refusal(mark, "an escape stands for half a character; write the character itself")
+    if event.tag is None or event.tag == "!":
+        return _resolved(text, mark) if _is_plain(event) else text
+    kind = event.tag.removeprefix(_TAG)
+    if kind == "str":
+        return text
+    value = _resolved(text, mark)
+    if kind == "float" and type(value) is int:
+        return float(value)
+    types = {"int": int, "float": float, "bool": bool, "null": type(None)}
+    if kind not in types:
+        raise _Refusal(mark, f"the tag {event.tag[:60]!r} is not allowed; remove it")
+    if type(value) is not types[kind]:
+        raise _Refusal(mark, f"{text[:40]!r} is no {kind}; remove the tag or mend the value")
+    return value
+
+
+def _resolved(text: str, mark: Mark) -> Any:
+    """The value of a plain scalar."""
+    if _NULL.fullmatch(text):
+        return None
+    if text.lower() in _BOOLEANS and text in (text.lower(), text.capitalize(), text.upper()):
+        return _BOOLEANS[text.lower()]
+    if _INTEGER.fullmatch(text):
+        if len(text.lstrip("+-0xo")) > _MAX_INTEGER_DIGITS:
+            raise _Refusal(mark, f"a number of {len(text)} digits is too large; put text in quotes")
+        return int(text, 0) if text[1:2] in ("o", "x") else int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text.replace(".", "") if text[-1] in "fFnN" else text)
+    return text

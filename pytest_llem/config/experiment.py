@@ -1,0 +1,280 @@
+"""What one experiment may say."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from pytest_llem.config.base import REFUSED, Conflict, Section, expects, option, refuse
+from pytest_llem.config.dataset import DATASET_HELP, Dataset, SyntheticDataset
+from pytest_llem.config.decoder import PRESETS, SAMPLING_OPTIONS, DecoderConfig
+from pytest_llem.config.load import LoadConfig
+from pytest_llem.config.passthrough import Passthrough
+from pytest_llem.config.pytorch import OFFLOADED_CACHES, STATIC_CACHES, PyTorchConfig
+from pytest_llem.limit import parse_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BUILTIN = "builtin:"
+"""Prefix of the models that are built in memory, without a download."""
+
+NAME_PATTERN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")
+
+# Names that pytest calls or reads in a module, and words that -k reads as operators.
+_RESERVED_NAME = re.compile(
+    r"pytest_.*|setup_module|teardown_module|setUpModule|tearDownModule|setup_function|teardown_function"
+    r"|__.*__|and|or|not"
+)
+
+# Larger seeds are not accepted by every generator that takes part (numpy's stops here).
+MAX_SEED = 2**32 - 1
+
+Backend = Literal["pytorch", "vllm", "tensorrt"]
+Metric = Literal["energy", "latency"]
+
+_MARKS_WITH_ARGUMENTS = ("filterwarnings", "parametrize", "skipif", "usefixtures")
+
+
+def mistake_in_name(name: str) -> str | None:
+    """Why ``name`` cannot name an item, ``None`` for one that can."""
+    if not NAME_PATTERN.fullmatch(name):
+        return (
+            f"{name[:40]!r} is no name; use letters, digits and _ . + -, and start with a letter, digit or _"
+        )
+    if _RESERVED_NAME.fullmatch(name):
+        return f"{name[:40]!r} has a meaning of its own in pytest; choose another name"
+    return None
+
+
+def _name(value: str) -> str:
+    message = mistake_in_name(value)
+    if message is not None:
+        raise PydanticCustomError(REFUSED, "{message}", {"message": message})
+    return value
+
+
+def _mark(value: str) -> str:
+    if value in _MARKS_WITH_ARGUMENTS:
+        message = f"the mark {value} takes arguments, which an experiment file cannot give; remove it"
+        raise PydanticCustomError(REFUSED, "{message}", {"message": message})
+    return value
+
+
+def _limit(value: Any) -> Any:
+    try:
+        # As text: a bare 5 is told to be 5%, too.
+        parse_limit(str(value))
+    except ValueError as error:
+        raise PydanticCustomError(REFUSED, "{message}", {"message": str(error)}) from None
+    return value
+
+
+class MeasureConfig(Section):
+    """The ``measure:`` section: how often and how long is measured."""
+
+    rounds: int = Field(default=10, description="Measured windows.", ge=1)
+    warmup_rounds: int = Field(
+        default=2, description="Passes over the prompts before the first measured window.", ge=0
+    )
+    min_window_s: Annotated[
+        Annotated[float, Field(gt=0)] | Literal["auto"] | None,
+        expects("a number of seconds above 0, or auto"),
+    ] = option(
+        "Shortest window: whole passes are repeated until it is filled. auto: long enough for the sensor, as "
+        "probed. Unset: auto on a GPU with the nvml meter, 1.0 elsewhere.",
+        unit="s",
+    )
+    phases: bool = Field(default=False, description="Measure prefill and decode apart as well.")
+
+
+class ExperimentConfig(Section):
+    """One experiment: a model, what it is asked, how it is run and measured. Only ``model`` is required."""
+
+    name: Annotated[str, AfterValidator(_name)] | None = Field(
+        default=None,
+        description="Name of the item. Unset: the file's name without .llem.yaml.",
+        json_schema_extra={"pattern": NAME_PATTERN.pattern},
+    )
+    model: str = Field(
+        description="Hub id, local folder (a relative one starts at the file's folder), or builtin:NAME "
+        "(random weights, no download).",
+        min_length=1,
+    )
+    weights: Literal["pretrained", "random"] = Field(
+        default="pretrained",
+        description="pretrained, or random: the architecture from the configuration alone, initialised on "
+        "the device.",
+    )
+    backend: Backend = Field(default="pytorch", description="What loads and runs the model.")
+    precision: Literal["fp32", "fp16", "bf16"] = Field(
+        default="bf16", description="Data type of weights and activations that are not quantised."
+    )
+    device: Literal["any", "cpu", "cuda"] = Field(
+        default="any", description="Where it may run; elsewhere it is skipped with the reason."
+    )
+    dataset: Dataset = Field(default=SyntheticDataset(), description=DATASET_HELP)
+    max_input_tokens: int = Field(
+        default=128,
+        description="Longer prompts are cut to this length.",
+        json_schema_extra={"unit": "tokens"},
+        ge=1,
+    )
+    max_output_tokens: int = Field(
+        default=64, description="New tokens of a sequence.", json_schema_extra={"unit": "tokens"}, ge=1
+    )
+    random_seed: int = Field(
+        default=42,
+        description="Seed of random weights, of sampling, and of synthetic prompts without their own seed.",
+        ge=0,
+        le=MAX_SEED,
+    )
+    decoder: DecoderConfig = Field(default=DecoderConfig(), description="How the next token is chosen.")
+    pytorch: PyTorchConfig | None = option("Options of the transformers backend (backend: pytorch).")
+    vllm: dict[str, Any] | None = option("Options of the vLLM backend (backend: vllm).")
+    tensorrt: dict[str, Any] | None = option("Options of the TensorRT-LLM backend (backend: tensorrt).")
+    measure: MeasureConfig = Field(default=MeasureConfig(), description="How often and how long is measured.")
+    timeout_s: float | None = option(
+        "Longest time the experiment may take, enforced in a child process.", unit="s", gt=0
+    )
+    compare: dict[Metric, Annotated[str, BeforeValidator(_limit)]] = Field(
+        default_factory=dict,
+        description="Gates: how much worse a metric may get than its baseline, such as {energy: 2%..5%}.",
+    )
+    passthrough: Passthrough = Field(
+        default_factory=Passthrough, description="Arguments of transformers that have no field of their own."
+    )
+    marks: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_mark)]] = Field(
+        default_factory=list, description="Names of pytest marks that the item carries."
+    )
+
+    @property
+    def is_builtin(self) -> bool:
+        """Whether the model is built in memory with random weights."""
+        return self.model.startswith(BUILTIN)
+
+    @property
+    def dataset_seed(self) -> int:
+        """Seed of the synthetic prompts."""
+        seed = self.dataset.synthetic.seed if isinstance(self.dataset, SyntheticDataset) else None
+        return self.random_seed if seed is None else seed
+
+    @property
+    def input_len(self) -> int | None:
+        """Length of each synthetic prompt in tokens; ``None`` for prompts of another kind."""
+        if not isinstance(self.dataset, SyntheticDataset):
+            return None
+        input_len = self.dataset.synthetic.input_len
+        return self.max_input_tokens if input_len is None else input_len
+
+    def load_config(self, folder: Path) -> LoadConfig:
+        """Everything that decides the loaded model, and nothing else.
+
+        Args:
+            folder: folder of the experiment file; a relative ``model`` that is a folder below it becomes an
+                absolute path, so that files in several folders share one load.
+        """
+        local = None if self.is_builtin else _existing_folder(folder / self.model)
+        return LoadConfig(
+            model=self.model if local is None else str(local),
+            weights=self.weights,
+            backend=self.backend,
+            precision=self.precision,
+            random_seed=self.random_seed if self.is_builtin or self.weights == "random" else None,
+            pytorch=(self.pytorch or PyTorchConfig()).only("load"),
+            from_pretrained=self.passthrough.from_pretrained,
+            backend_options=self.vllm or self.tensorrt or {},
+        )
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Self:
+        refuse(self, self._contradictions())
+        return self
+
+    def _contradictions(self) -> Iterator[Conflict]:
+        for backend in ("pytorch", "vllm", "tensorrt"):
+            if getattr(self, backend) is not None and self.backend != backend:
+                yield Conflict(
+                    backend,
+                    f"does not fit backend: {self.backend}; remove it or set backend: {backend}",
+                )
+        if self.input_len is not None and self.input_len > self.max_input_tokens:
+            yield Conflict(
+                "dataset.synthetic.input_len",
+                f"{self.input_len} is above max_input_tokens ({self.max_input_tokens}); lower it or raise "
+                "max_input_tokens",
+            )
+        yield from self._decoder_contradictions()
+        if self.pytorch is not None:
+            yield from self._pytorch_contradictions(self.pytorch)
+
+    def _decoder_contradictions(self) -> Iterator[Conflict]:
+        decoder = self.decoder.resolved()
+        if decoder.do_sample and decoder.temperature == 0:
+            yield Conflict(
+                "decoder.temperature",
+                "0 cannot be sampled with; use do_sample: false (the likeliest token)",
+            )
+        if self.decoder.do_sample is False and PRESETS.get(self.decoder.preset or "", {}).get("do_sample"):
+            yield Conflict(
+                "decoder.do_sample", f"contradicts preset: {self.decoder.preset}, which samples; remove one"
+            )
+        if not decoder.do_sample:
+            for field in SAMPLING_OPTIONS:
+                value = getattr(self.decoder, field)
+                if value is None:
+                    continue
+                way_out = "set do_sample: true or remove it"
+                if field == "temperature" and value == 0:
+                    way_out = "use do_sample: false (the likeliest token)"
+                yield Conflict(f"decoder.{field}", f"has no effect without sampling; {way_out}")
+        if decoder.min_new_tokens is not None and decoder.min_new_tokens > self.max_output_tokens:
+            yield Conflict(
+                "decoder.min_new_tokens",
+                f"{decoder.min_new_tokens} is above max_output_tokens ({self.max_output_tokens}); lower it "
+                "or raise max_output_tokens",
+            )
+
+    def _pytorch_contradictions(self, pytorch: PyTorchConfig) -> Iterator[Conflict]:
+        beams = pytorch.num_beams or 1
+        if beams == 1:
+            for field in ("early_stopping", "length_penalty"):
+                if getattr(pytorch, field) is not None:
+                    yield Conflict(
+                        f"pytorch.{field}",
+                        "has no effect with one beam; set num_beams above 1 or remove it",
+                    )
+        if pytorch.prompt_lookup_num_tokens is not None:
+            for hindrance in _prompt_lookup_hindrances(pytorch):
+                yield Conflict("pytorch.prompt_lookup_num_tokens", f"does not work with {hindrance}")
+        if pytorch.max_memory is not None and pytorch.device_map is None:
+            yield Conflict("pytorch.max_memory", "has no effect without device_map; set one, such as auto")
+        if pytorch.cache_implementation in OFFLOADED_CACHES and self.device == "cpu":
+            yield Conflict(
+                "pytorch.cache_implementation",
+                f"{pytorch.cache_implementation} needs a GPU, but device is cpu; use dynamic or static",
+            )
+        if pytorch.revision is not None and self.is_builtin:
+            yield Conflict("pytorch.revision", "has no meaning for a built-in model; remove it")
+
+
+def _existing_folder(path: Path) -> Path | None:
+    try:
+        return path.resolve() if path.is_dir() else None
+    except OSError:  # a name longer than the file system allows, or one in a folder we may not look into
+        return None
+
+
+def _prompt_lookup_hindrances(pytorch: PyTorchConfig) -> Iterator[str]:
+    if (pytorch.batch_size or 1) > 1:
+        yield f"batch_size {pytorch.batch_size}; set batch_size: 1"
+    if (pytorch.num_beams or 1) > 1:
+        yield f"{pytorch.num_beams} beams; set num_beams: 1"
+    if pytorch.cache_implementation in STATIC_CACHES:
+        yield f"the {pytorch.cache_implementation} cache; use cache_implementation: dynamic"
+    if pytorch.use_cache is False:
+        yield "use_cache: false; remove it"

@@ -1,0 +1,100 @@
+"""The dotted names of an experiment's fields, read off the models."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+from pytest_llem.config.base import Section
+from pytest_llem.config.experiment import ExperimentConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic.fields import FieldInfo
+
+FILE_KEYS = ("experiments", "sweep")
+"""Keys that belong to a file, beside the fields of an experiment."""
+
+
+@cache
+def fields() -> dict[str, FieldInfo]:
+    """Every field by its dotted name, sections included, in the order of the models."""
+    return dict(_walk(ExperimentConfig, ""))
+
+
+def _walk(section: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in section.model_fields.items():
+        yield prefix + name, field
+        for annotation in _parts(field.annotation):
+            if isinstance(annotation, type) and issubclass(annotation, Section):
+                yield from _walk(annotation, f"{prefix}{name}.")
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """An annotation and all it is made of."""
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _parts(argument)
+
+
+def is_section(name: str) -> bool:
+    """Whether ``name`` holds further named fields."""
+    return any(other.startswith(f"{name}.") for other in fields())
+
+
+@cache
+def open_mappings() -> tuple[str, ...]:
+    """The fields that are mappings with keys of the user's own."""
+    return tuple(
+        name
+        for name, field in fields().items()
+        if any(part is dict or get_origin(part) is dict for part in _parts(field.annotation))
+    )
+
+
+def is_known(name: str) -> bool:
+    """Whether ``name`` is a field, or a key of a field that is an open mapping."""
+    return name in fields() or any(name.startswith(f"{mapping}.") for mapping in open_mappings())
+
+
+# Names that transformers and other harnesses have for a field, too far from ours to be near misses.
+_OTHER_NAMES = {
+    "dtype": "precision",
+    "max_length": "max_output_tokens",
+    "max_new_tokens": "max_output_tokens",
+    "seed": "random_seed",
+    "torch_dtype": "precision",
+}
+
+
+@lru_cache(maxsize=1024)
+def suggestion(name: str) -> str:
+    """What to say of the unknown dotted ``name``: the field that was meant, or the fields there are."""
+    section, _, leaf = name.rpartition(".")
+    siblings = {_leaf(other): other for other in fields() if other.rpartition(".")[0] == section}
+    if not section:
+        siblings |= {key: key for key in FILE_KEYS}
+    everywhere = {_leaf(other): other for other in reversed(fields())}
+    # The right name in the wrong section, a misspelt one in this section, then a misspelt one anywhere.
+    meant = (
+        _OTHER_NAMES.get(leaf)
+        or everywhere.get(leaf)
+        or _nearest(leaf, siblings, 0.7)
+        or _nearest(leaf, everywhere, 0.8)
+    )
+    if meant:
+        return f"did you mean {meant}?"
+    if siblings:
+        return f"the fields here are {', '.join(sorted(siblings))}"
+    return "remove it"
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _nearest(leaf: str, names: dict[str, str], cutoff: float) -> str | None:
+    near = difflib.get_close_matches(leaf, list(names), n=1, cutoff=cutoff)
+    return names[near[0]] if near else None

@@ -1,0 +1,1 @@
+"""Files that ship with the package; read them through :mod:`importlib.resources`."""

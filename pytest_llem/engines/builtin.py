@@ -1,0 +1,157 @@
+"""Models that need no download: the shapes of well-known architectures, with random weights.
+
+Energy and time of a forward pass depend on the shapes, the types and the kernels, hardly on the values, so
+random weights measure as trained ones do. What they generate means nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from pytest_llem.errors import LoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+PREFIX = "builtin:"
+
+# The tokenizer's ids: one for each byte, then these. All built-in models share it, whatever their
+# vocabulary's size.
+BOS_TOKEN_ID = 256
+EOS_TOKEN_ID = 257
+PAD_TOKEN_ID = 258
+
+_SHAPES: Mapping[str, Mapping[str, Any]] = {
+    # Dimensions divide by 64, which the packed 4-bit kernels of bitsandbytes ask for.
+    "tiny-llama": {
+        "model_type": "llama",
+        "vocab_size": 259,
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+    },
+    # Llama 3.2 1B, as in the config.json of meta-llama/Llama-3.2-1B.
+    "llama-1b": {
+        "model_type": "llama",
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 500000.0,
+            "factor": 32.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+        "tie_word_embeddings": True,
+    },
+    # Llama 3.1 8B, as in the config.json of meta-llama/Llama-3.1-8B.
+    "llama-8b": {
+        "model_type": "llama",
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 500000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+        "tie_word_embeddings": False,
+    },
+    # Qwen2.5 0.5B, as in the config.json of Qwen/Qwen2.5-0.5B.
+    "qwen-0.5b": {
+        "model_type": "qwen2",
+        "vocab_size": 151936,
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+        "tie_word_embeddings": True,
+    },
+}
+
+BUILTIN_NAMES: tuple[str, ...] = tuple(_SHAPES)
+
+
+def is_builtin(model: str) -> bool:
+    """Whether ``model`` names a built-in model rather than a hub id or a folder."""
+    return model.startswith(PREFIX)
+
+
+def builtin_config(model: str) -> PretrainedConfig:
+    """The architecture of ``model`` (``builtin:NAME``).
+
+    Raises:
+        LoadError: there is no built-in model of that name.
+    """
+    from transformers import AutoConfig
+
+    name = model.removeprefix(PREFIX)
+    shape = _SHAPES.get(name)
+    if shape is None:
+        near = difflib.get_close_matches(name, _SHAPES, n=1)
+        hint = f"did you mean {PREFIX}{near[0]}? " if near else ""
+        raise LoadError(
+            f"no built-in model {name!r}: {hint}there are {', '.join(PREFIX + n for n in _SHAPES)}"
+        )
+    config: PretrainedConfig = AutoConfig.for_model(
+        **shape, bos_token_id=BOS_TOKEN_ID, eos_token_id=EOS_TOKEN_ID, pad_token_id=PAD_TOKEN_ID
+    )
+    return config
+
+
+def builtin_tokenizer(max_length: int) -> PreTrainedTokenizerBase:
+    """A tokenizer with one token for each byte of UTF-8, which begins every text with the BOS token.
+
+    Args:
+        max_length: longest input of the model, in tokens.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    # The byte-level alphabet stands for the 256 bytes as printable characters, in no promised order.
+    vocabulary = {character: id_ for id_, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    special = {"<bos>": BOS_TOKEN_ID, "<eos>": EOS_TOKEN_ID, "<pad>": PAD_TOKEN_ID}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary | special, merges=[]))
+    tokenizer.add_special_tokens(list(special))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", BOS_TOKEN_ID)]
+    )
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer,
+        bos_token="<bos>",  # noqa: S106  (a token of text)
+        eos_token="<eos>",  # noqa: S106
+        pad_token="<pad>",  # noqa: S106
+        padding_side="left",
+        model_max_length=max_length,
+        clean_up_tokenization_spaces=False,
+    )

@@ -1,0 +1,144 @@
+"""What was asked for against what is there, once a model is loaded.
+
+transformers accepts many requests that it then does not carry out. A measurement of something else under the
+asked name is worse than none, so each difference is a :class:`~pytest_llem.errors.LoadError`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pytest_llem.errors import LoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedModel
+
+    from pytest_llem.config import LoadConfig, PyTorchConfig
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def check_loaded(
+    model: PreTrainedModel, load: LoadConfig, options: PyTorchConfig, device: torch.device
+) -> None:
+    """Compare ``model`` with what ``load`` asks for.
+
+    Raises:
+        LoadError: something asked for did not happen.
+    """
+    _check_attention(model, options)
+    _check_quantisation(model, options)
+    _check_dtypes(model, load, options)
+    _check_placement(model, load, options, device)
+
+
+def placement(model: PreTrainedModel) -> set[str]:
+    """The devices on which the weights of ``model`` lie: ``cpu``, ``disk``, ``cuda:0`` ..."""
+    # Weights that accelerate offloaded are left as empty tensors on the meta device; only the map knows.
+    device_map = getattr(model, "hf_device_map", None)
+    if device_map:
+        return {f"cuda:{place}" if isinstance(place, int) else str(place) for place in device_map.values()}
+    return {str(tensor.device) for tensor in _tensors(model)}
+
+
+def _tensors(model: PreTrainedModel) -> Iterator[torch.Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _check_attention(model: PreTrainedModel, options: PyTorchConfig) -> None:
+    asked = options.attn_implementation
+    loaded = model.config._attn_implementation
+    if asked is not None and loaded != asked:
+        raise LoadError(f"attn_implementation {asked!r} was asked for, but the model uses {loaded!r}")
+
+
+def _check_quantisation(model: PreTrainedModel, options: PyTorchConfig) -> None:
+    if not (options.load_in_4bit or options.load_in_8bit):
+        return
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    field = "load_in_4bit" if options.load_in_4bit else "load_in_8bit"
+    wanted = Linear4bit if options.load_in_4bit else Linear8bitLt
+    layers = [module for module in model.modules() if isinstance(module, wanted)]
+    if not layers:
+        raise LoadError(f"{field} was asked for, but no layer of the model is quantised that way")
+    quantizer: Any = model.hf_quantizer
+    left = [
+        name
+        for name, module in model.named_modules()
+        if type(module) is torch.nn.Linear and should_convert_module(name, quantizer.modules_to_not_convert)
+    ]
+    if left:
+        raise LoadError(
+            f"{field} was asked for, but {len(left)} layers are not quantised, {left[0]!r} among them"
+        )
+    if options.load_in_4bit:
+        _check_4bit_options(layers, options)
+
+
+def _check_4bit_options(layers: list[Any], options: PyTorchConfig) -> None:
+    asked_dtype = options.bnb_4bit_compute_dtype
+    for layer in layers:
+        weight = layer.weight
+        shown = {
+            "bnb_4bit_quant_type": weight.quant_type,
+            "bnb_4bit_compute_dtype": str(layer.compute_dtype).removeprefix("torch."),
+            "bnb_4bit_use_double_quant": weight.quant_state.nested,
+        }
+        asked = {
+            "bnb_4bit_quant_type": options.bnb_4bit_quant_type,
+            "bnb_4bit_compute_dtype": asked_dtype,
+            "bnb_4bit_use_double_quant": options.bnb_4bit_use_double_quant,
+        }
+        for field, value in asked.items():
+            if value is not None and shown[field] != value:
+                raise LoadError(
+                    f"{field} {value!r} was asked for, but the model's layers show {shown[field]!r}"
+                )
+
+
+def _check_dtypes(model: PreTrainedModel, load: LoadConfig, options: PyTorchConfig) -> None:
+    asked = DTYPES[load.precision]
+    # Some architectures keep a few layers (a router, a norm) in fp32 whatever is asked.
+    kept = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
+    # A checkpoint that is quantised already brings scales of its own types; its ordinary layers still obey.
+    foreign = model.hf_quantizer is not None if hasattr(model, "hf_quantizer") else False
+    foreign = foreign and not (options.load_in_4bit or options.load_in_8bit)
+    ordinary = (torch.nn.Linear, torch.nn.Embedding)
+    for module_name, module in model.named_modules():
+        if foreign and type(module) not in ordinary:
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            full_name = f"{module_name}.{name}"
+            if not parameter.is_floating_point() or parameter.dtype == asked:
+                continue
+            if parameter.dtype == torch.float32 and any(part in kept for part in full_name.split(".")):
+                continue
+            raise LoadError(f"precision {load.precision} was asked for, but {full_name} is {parameter.dtype}")
+
+
+def _check_placement(
+    model: PreTrainedModel, load: LoadConfig, options: PyTorchConfig, device: torch.device
+) -> None:
+    allowed = {device.type}
+    if isinstance(options.device_map, dict):
+        allowed |= {place for place in map(str, options.device_map.values()) if place in {"cpu", "disk"}}
+    if options.max_memory is not None and "cpu" in options.max_memory:
+        allowed.add("cpu")
+    if "offload_folder" in load.from_pretrained:
+        allowed.add("disk")
+    ways_out = {
+        "cpu": "name the modules in device_map, or give max_memory an entry for cpu, if that is wanted",
+        "disk": "name the modules in device_map, or pass an offload_folder, if that is wanted",
+    }
+    for place in sorted(placement(model)):
+        kind = place.partition(":")[0]
+        if kind not in allowed:
+            way_out = ways_out.get(kind, f"the experiment runs on {device.type}; remove device_map")
+            raise LoadError(f"part of the model lies on {place} without being asked to: {way_out}")

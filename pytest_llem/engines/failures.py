@@ -1,0 +1,53 @@
+"""What the libraries below raise, turned into one clear line, and freed of the tensors that it holds."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+
+import torch
+
+_DEVICE_LOST = ("device-side assert", "an illegal memory access", "unspecified launch failure")
+
+
+def one_line(exc: BaseException) -> str:
+    """The type of ``exc`` and the first line of what it says."""
+    text = str(exc).strip()
+    if not text:
+        return type(exc).__name__
+    return f"{type(exc).__name__}: {' '.join(text.splitlines()[0].split())}"
+
+
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Whether ``exc`` says that a device or the host ran out of memory."""
+    if isinstance(exc, torch.OutOfMemoryError | MemoryError):
+        return True
+    # The CPU's allocator has no exception type of its own; accelerate and bitsandbytes wrap CUDA's.
+    text = str(exc)
+    return isinstance(exc, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+
+
+def is_device_lost(exc: BaseException) -> bool:
+    """Whether ``exc`` leaves the CUDA context of this process unusable."""
+    text = str(exc)
+    return isinstance(exc, RuntimeError) and any(sign in text for sign in _DEVICE_LOST)
+
+
+def release(exc: BaseException) -> None:
+    """Free the tensors that the frames of ``exc``, and of what caused it, keep alive.
+
+    An exception that is kept (by ``sys.last_value``, by a test report) keeps every local variable on its way:
+    the model, its activations, its cache. Frames that still run are left alone.
+    """
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [exc]
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        traceback.clear_frames(current.__traceback__)
+        pending += [current.__cause__, current.__context__]
+    gc.collect()
+    if torch.cuda.is_available() and not is_device_lost(exc):
+        torch.cuda.empty_cache()

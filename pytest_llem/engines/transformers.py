@@ -1,0 +1,225 @@
+"""Backend ``pytorch``: models of the transformers library, on the CPU or on CUDA GPUs."""
+
+from __future__ import annotations
+
+import gc
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch._dynamo
+
+from pytest_llem.engines.checks import check_loaded, placement
+from pytest_llem.engines.failures import is_out_of_memory, one_line, release
+from pytest_llem.engines.generation import build_generation, check_resolved, special_tokens
+from pytest_llem.engines.loading import check_requirements, compile_model, load_weights
+from pytest_llem.engines.sources import find_source
+from pytest_llem.engines.workload import TransformersWorkload
+from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError
+from pytest_llem.prompts import PromptError, load_prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pytest_llem.config import ExperimentConfig, LoadConfig
+
+
+class TransformersEngine:
+    """See :class:`pytest_llem.engines.base.Engine`."""
+
+    def load(self, config: LoadConfig, device: str, folder: Path) -> TransformersModel:
+        """Load what ``config`` describes onto ``device`` (``cpu`` or ``cuda``).
+
+        Raises:
+            UnavailableError: valid, but it cannot run on this machine.
+            LoadError: it could not be loaded as asked.
+        """
+        target = _target(device)
+        try:
+            return _load(config, target, folder)
+        except LlemError as exc:
+            release(exc)
+            raise
+        except ImportError as exc:
+            raise UnavailableError(
+                f"model {config.model!r} needs a package that is missing: {one_line(exc)}"
+            ) from exc
+        except Exception as exc:
+            release(exc)
+            if is_out_of_memory(exc):
+                text = (
+                    f"out of memory on {target} while loading: use a smaller model or precision, or quantise"
+                )
+            else:
+                text = f"could not be loaded: {one_line(exc)}"
+            raise LoadError(f"model {config.model!r}: {text}") from exc
+
+
+class TransformersModel:
+    """A loaded model. See :class:`pytest_llem.engines.base.LoadedModel`."""
+
+    def __init__(
+        self, model: Any, tokenizer: Any, device: torch.device, commit: str | None, *, compiled: bool
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.device = device
+        self.commit = commit
+        self.load_s = 0.0
+        self._compiled = compiled
+        self.cuda_devices: Sequence[torch.device] = tuple(
+            torch.device(place) for place in sorted(placement(model)) if place.startswith("cuda")
+        )
+        self.gpu_uuids: Sequence[str] = tuple(map(_gpu_uuid, self.cuda_devices))
+
+    def prepare(self, config: ExperimentConfig, folder: Path) -> TransformersWorkload:
+        """Build the workload of ``config``. Relative dataset paths start at ``folder``.
+
+        Raises:
+            PromptError: the prompts cannot be read, or do not fit the limits or the model's window.
+            MeasurementError: the options of ``generate()`` contradict each other or would not be carried out.
+            UnavailableError: the options need what this machine lacks.
+        """
+        try:
+            return self._prepare(config, folder)
+        except LlemError as exc:
+            release(exc)
+            raise
+        except Exception as exc:
+            release(exc)
+            raise MeasurementError(f"the experiment could not be prepared: {one_line(exc)}") from exc
+
+    def _prepare(self, config: ExperimentConfig, folder: Path) -> TransformersWorkload:
+        special = special_tokens(self.model, self.tokenizer)
+        generation = build_generation(config, special, cuda=bool(self.cuda_devices))
+        check_resolved(self.model, generation)
+        text_config = self.model.config.get_text_config()
+        special_ids = {special.pad, *special.eos} | ({special.bos} if special.bos is not None else set())
+        special_ids |= set(getattr(self.tokenizer, "all_special_ids", ()))
+        prompts = load_prompts(
+            config,
+            folder,
+            vocabulary_size=text_config.vocab_size,
+            special_ids=special_ids,
+            tokenizer=self.tokenizer,
+        )
+        _check_window(
+            config, max(map(len, prompts.token_ids)), getattr(text_config, "max_position_embeddings", None)
+        )
+        batch_size = (config.pytorch.batch_size if config.pytorch else None) or 1
+        if generation.config.stop_strings:
+            _check_stop_strings(batch_size * generation.rows_per_prompt)
+            generation.arguments["tokenizer"] = self.tokenizer
+        self._forget_compiled_shapes()
+        return TransformersWorkload(
+            self, generation, prompts, special, batch_size=batch_size, random_seed=config.random_seed
+        )
+
+    def check_compiled(self) -> None:
+        """Call after the first ``generate()``: compiled, if that was asked for.
+
+        Raises:
+            MeasurementError: it was asked for and no graph was compiled.
+        """
+        if self._compiled and compiled_graphs() == 0:
+            raise MeasurementError("torch_compile was asked for, but generate() compiled no graph")
+
+    def close(self) -> None:
+        """Free the model and the memory it held. Closing twice is harmless."""
+        if self.model is None:
+            return
+        if hasattr(self.model, "hf_device_map"):
+            from accelerate.hooks import remove_hook_from_module
+
+            remove_hook_from_module(self.model, recurse=True)
+        self.model = None
+        self.tokenizer = None
+        if self._compiled:
+            _stop_compiling()
+        gc.collect()
+        if self.cuda_devices:
+            torch.cuda.empty_cache()
+
+    def _forget_compiled_shapes(self) -> None:
+        # torch compiles a function at most eight times, then runs it uncompiled with one line in the log.
+        # Experiments that share this model differ in their shapes, and a static cache on CUDA compiles by
+        # itself.
+        if self._compiled or hasattr(self.model, "_compiled_call"):
+            torch._dynamo.reset()
+            torch._dynamo.utils.counters.clear()
+
+
+def compiled_graphs() -> int:
+    """Graphs that torch has compiled since the last workload was prepared."""
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+
+def _load(load: LoadConfig, device: torch.device, folder: Path) -> TransformersModel:
+    start_s = time.perf_counter()
+    options = load.pytorch
+    check_requirements(options, device)
+    source = find_source(load, folder)
+    model = load_weights(load, options, source, device)
+    check_loaded(model, load, options, device)
+    compiled = bool(options.torch_compile)
+    if compiled:
+        _start_compiling()
+        compile_model(model, options)
+    loaded = TransformersModel(
+        model, source.tokenizer, _input_device(model, device), source.commit, compiled=compiled
+    )
+    for cuda_device in loaded.cuda_devices:
+        torch.cuda.synchronize(cuda_device)
+    loaded.load_s = time.perf_counter() - start_s
+    return loaded
+
+
+def _target(device: str) -> torch.device:
+    if device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        build = torch.version.cuda
+        reason = f"built for CUDA {build}, but finds no usable GPU" if build else "built without CUDA"
+        raise UnavailableError(f"no CUDA GPU: torch {torch.__version__} is {reason}")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _input_device(model: Any, target: torch.device) -> torch.device:
+    # An offloaded embedding lies on the meta device; accelerate's hooks move what comes in.
+    place: torch.device = model.get_input_embeddings().weight.device
+    return target if place.type == "meta" else place
+
+
+def _gpu_uuid(device: torch.device) -> str:
+    # torch leaves out the prefix that NVML has.
+    uuid = str(torch.cuda.get_device_properties(device).uuid)
+    return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
+
+
+def _start_compiling() -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    # Beyond the limit of recompilations torch would go on uncompiled; that must not be measured as compiled.
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+
+
+def _stop_compiling() -> None:
+    torch._dynamo.reset()
+    torch._dynamo.config.fail_on_recompile_limit_hit = False
+
+
+def _check_window(config: ExperimentConfig, longest: int, window: int | None) -> None:
+    if window is not None and longest + config.max_output_tokens > window:
+        raise PromptError(
+            f"prompts of {longest} tokens and max_output_tokens {config.max_output_tokens} exceed the "
+            f"model's context window of {window} tokens: lower max_input_tokens or max_output_tokens"
+        )
+
+
+def _check_stop_strings(rows: int) -> None:
+    if rows > 1:
+        raise MeasurementError(
+            "passthrough.generate.stop_strings: in a batch, a sequence that a stop string ended cannot be "
+            "told from its padding, so its tokens cannot be counted: set pytorch.batch_size: 1"
+        )

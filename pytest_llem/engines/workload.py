@@ -1,0 +1,243 @@
+"""One pass over an experiment's prompts, as calls of a transformers model's ``generate()``."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pytest_llem.engines.base import CallTiming
+from pytest_llem.engines.failures import is_device_lost, is_out_of_memory, one_line, release
+from pytest_llem.engines.generation import check_cache, neutral_generation
+from pytest_llem.engines.memory import CudaPeakMemory, ResidentPeakMemory
+from pytest_llem.engines.timing import TokenClock
+from pytest_llem.errors import LlemError, MeasurementError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_llem.engines.generation import Generation, SpecialTokens
+    from pytest_llem.engines.transformers import TransformersModel
+    from pytest_llem.prompts import Prompts
+
+# Where transformers remembers, on the model, how long the last static cache was: the next one is never
+# shorter.
+_STATIC_CACHE_LENGTH = "_previous_max_cache_length"
+
+
+class TransformersWorkload:
+    """See :class:`pytest_llem.engines.base.Workload`.
+
+    Sampling starts each call from a seed of its own, made of the experiment's seed and the call's index, so
+    that every pass generates the same tokens, does the same work, and does not depend on what ran before.
+    Setting it costs microseconds and is part of the call.
+    """
+
+    def __init__(
+        self,
+        loaded: TransformersModel,
+        generation: Generation,
+        prompts: Prompts,
+        special: SpecialTokens,
+        *,
+        batch_size: int,
+        random_seed: int,
+    ) -> None:
+        self._loaded = loaded
+        self._generation = generation
+        self._prompts = prompts
+        batches = [
+            prompts.token_ids[start : start + batch_size]
+            for start in range(0, len(prompts.token_ids), batch_size)
+        ]
+        self._rows = [len(batch) * generation.rows_per_prompt for batch in batches]
+        self._inputs = [_left_padded(batch, special.pad, loaded.device) for batch in batches]
+        self._seeds = [_call_seed(random_seed, index) for index in range(len(batches))]
+        self._static_cache_length: int | None = None
+        self._checked = False
+        cuda_devices = loaded.cuda_devices
+        self._memory = CudaPeakMemory(cuda_devices) if cuda_devices else ResidentPeakMemory()
+
+    @property
+    def calls(self) -> int:
+        """Number of ``generate()`` calls in a pass."""
+        return len(self._inputs)
+
+    @property
+    def input_tokens(self) -> int:
+        """Prompt tokens of one pass, without padding."""
+        return self._prompts.input_tokens
+
+    @property
+    def truncated_prompts(self) -> int:
+        """Prompts that were longer than ``max_input_tokens`` and lost their end."""
+        return self._prompts.truncated
+
+    @property
+    def token_ids_hash(self) -> str:
+        """Hex SHA-256 of the prompts' token ids in order."""
+        return self._prompts.sha256()
+
+    @property
+    def expected_output_tokens(self) -> int | None:
+        """Output tokens of one pass where the options fix them, else ``None``."""
+        length = self._generation.fixed_new_tokens
+        return None if length is None else length * sum(self._rows)
+
+    @property
+    def devices(self) -> Sequence[str]:
+        """UUIDs of the GPUs that the model lies on; empty on the CPU."""
+        return self._loaded.gpu_uuids
+
+    def run(self, index: int) -> torch.Tensor:
+        """Run call ``index`` of the pass; returns prompts and new tokens, a row for each sequence.
+
+        Raises:
+            MeasurementError: the call failed, or ran otherwise than the experiment asks.
+            UnavailableError: the call needs a package that is missing.
+        """
+        return self._generate(index, self._generation.config)
+
+    def output_tokens(self, index: int, output: torch.Tensor) -> list[list[int]]:
+        """The real new tokens of each sequence in what call ``index`` returned.
+
+        A sequence ends with its first end-of-sequence token, which belongs to it. What follows is padding,
+        whatever its id: models often pad with the end-of-sequence token or an ordinary one.
+        """
+        ends = frozenset(self._generation.eos_token_ids)
+        sequences: list[list[int]] = output[:, self._prompt_length(index) :].tolist()
+        return [_until_end(sequence, ends) for sequence in sequences]
+
+    def count_output_tokens(self, index: int, output: torch.Tensor) -> int:
+        """Real new tokens in what call ``index`` returned: no padding, nothing after end-of-sequence."""
+        return sum(map(len, self.output_tokens(index, output)))
+
+    def time_tokens(self, index: int) -> CallTiming:
+        """Run call ``index`` once more and say when its tokens appeared.
+
+        With beams, whose tokens are known only at the end, a run of one token is taken off the whole run.
+
+        Raises:
+            MeasurementError: the call failed, or ran otherwise than the experiment asks.
+        """
+        self.synchronize()
+        if self._generation.beams == 1:
+            clock = TokenClock()
+            clock.start()
+            self._generate(index, self._generation.config, streamer=clock)
+            return clock.timing()
+        return self._time_beams(index)
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished all queued work."""
+        for device in self._loaded.cuda_devices:
+            torch.cuda.synchronize(device)
+
+    def reset_peak_memory(self) -> None:
+        """Start a new peak-memory measurement."""
+        self._memory.reset()
+
+    def peak_memory_bytes(self) -> tuple[int | None, str | None]:
+        """Peak memory since the last reset, in bytes, or ``None`` and the reason."""
+        return self._memory.peak_bytes()
+
+    def _prompt_length(self, index: int) -> int:
+        return int(self._inputs[index]["input_ids"].shape[1])
+
+    def _time_beams(self, index: int) -> CallTiming:
+        shortest = self._generation.config.__class__.from_dict(self._generation.config.to_dict())
+        shortest.max_new_tokens = 1
+        shortest.min_new_tokens = None
+        times_s = []
+        steps = 0
+        for config in (shortest, self._generation.config):
+            start_s = time.perf_counter()
+            output = self._generate(index, config)
+            self.synchronize()
+            times_s.append(time.perf_counter() - start_s)
+            steps = output.shape[1] - self._prompt_length(index)
+        first_s, all_s = times_s
+        return CallTiming(first_s, (all_s - first_s) / (steps - 1) if steps > 1 else None)
+
+    def _generate(self, index: int, config: Any, **arguments: Any) -> torch.Tensor:
+        model = self._loaded.model
+        if model is None:
+            raise MeasurementError("the model was closed")
+        try:
+            with neutral_generation(model), self._own_static_cache(model):
+                if self._generation.samples:
+                    torch.manual_seed(self._seeds[index])
+                output = model.generate(
+                    **self._inputs[index],
+                    generation_config=config,
+                    **self._generation.arguments,
+                    **arguments,
+                )
+            if not self._checked:
+                check_cache(self._generation, output.past_key_values)
+                self._loaded.check_compiled()
+                self._checked = True
+            sequences: torch.Tensor = output.sequences
+        except LlemError:
+            del model  # the exception keeps this frame, and the frame would keep the model
+            raise
+        except Exception as exc:
+            del model
+            release(exc)
+            raise self._explain(exc) from exc
+        return sequences
+
+    @contextmanager
+    def _own_static_cache(self, model: Any) -> Iterator[None]:
+        # A longer cache left by another experiment on this model would be attended to, and paid for, in this
+        # one.
+        vars(model).pop(_STATIC_CACHE_LENGTH, None)
+        if self._static_cache_length is not None:
+            setattr(model, _STATIC_CACHE_LENGTH, self._static_cache_length)
+        try:
+            yield
+        finally:
+            self._static_cache_length = vars(model).pop(_STATIC_CACHE_LENGTH, None)
+
+    def _explain(self, exc: Exception) -> LlemError:
+        place = self._loaded.device
+        if is_device_lost(exc):
+            return MeasurementError(
+                f"the GPU ({place}) failed, and this process cannot use it any more: {one_line(exc)}"
+            )
+        if is_out_of_memory(exc):
+            return MeasurementError(
+                f"out of memory on {place} in generate(): lower batch_size or the token limits"
+            )
+        if isinstance(exc, ImportError):
+            return UnavailableError(f"generate() needs a package that is missing: {one_line(exc)}")
+        return MeasurementError(f"generate() failed: {one_line(exc)}")
+
+
+def _left_padded(
+    batch: Sequence[Sequence[int]], pad_token_id: int, device: torch.device
+) -> dict[str, torch.Tensor]:
+    # On the left: a decoder-only model continues from the last position, which must be a real token.
+    length = max(map(len, batch))
+    ids = [[pad_token_id] * (length - len(prompt)) + list(prompt) for prompt in batch]
+    mask = [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in batch]
+    return {
+        "input_ids": torch.tensor(ids, dtype=torch.long, device=device),
+        "attention_mask": torch.tensor(mask, dtype=torch.long, device=device),
+    }
+
+
+def _call_seed(random_seed: int, index: int) -> int:
+    # Hashed, because the CPU's generator uses the lower 32 bits: seed 1, call 2 must not be seed 2, call 1.
+    digest = hashlib.sha256(f"{random_seed}:{index}".encode()).digest()
+    return int.from_bytes(digest[:4], "little")
+
+
+def _until_end(sequence: list[int], ends: frozenset[int]) -> list[int]:
+    for position, token_id in enumerate(sequence):
+        if token_id in ends:
+            return sequence[: position + 1]
+    return sequence

@@ -1,0 +1,100 @@
+"""Energy meters: what reads joules.
+
+A meter measures *windows*::
+
+    with open_meter("auto") as meter, meter.window() as window:
+        work()
+    print(window.joules, window.uncertainty_j, window.seconds)
+
+Where things live:
+
+``base``        what every meter offers: the protocol ``Meter``, its ``Window``, the ``Clock`` it is given
+``nvml``        energy counters of NVIDIA boards
+``boards``      which boards NVML shows, and what they say about themselves
+``visibility``  which of them CUDA lets this process use (pure functions on the environment)
+``rapl``        energy counters of processors and their memory, through Linux's powercap files
+``estimate``    CPU seconds times watts per core: modelled, and marked so
+``none``        time alone
+
+What holds for all of them: time and energy share their edges; a quantity that was not measured is ``None``
+with a reason, never 0; a meter that cannot work on this machine says so when it is opened, not in the middle
+of a run. ``uncertainty_j`` is the half-width of the 95% interval of what the reading adds to the error. The
+gain error of a sensor is not in it: it is the same for every window on one machine.
+
+Importing this package imports neither ``pynvml`` nor torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_llem.errors import MeterUnavailableError
+from pytest_llem.meters.base import Clock, Meter, SystemClock, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["METER_NAMES", "Meter", "Window", "open_meter"]
+
+METER_NAMES = ("auto", "nvml", "rapl", "estimate", "none")
+"""What :func:`open_meter` can open."""
+
+
+def open_meter(
+    name: str = "auto",
+    *,
+    device: str = "cpu",
+    gpu_uuids: Sequence[str] | None = None,
+    clock: Clock | None = None,
+    watts_per_core: float | None = None,
+    powercap_root: Path | None = None,
+) -> Meter:
+    """Open an energy meter. Use it in a ``with`` statement, or close it yourself.
+
+    Args:
+        name: one of :data:`METER_NAMES`; ``auto`` is ``nvml`` for ``device="cuda"``, and for the CPU ``rapl``
+            where it can be read, else ``estimate``.
+        device: where the work runs, ``cpu`` or ``cuda``.
+        gpu_uuids: for ``nvml``: read exactly these boards, with or without the ``GPU-`` in front. Default:
+            the boards that CUDA lets this process use.
+        clock: where time is read; default: the monotonic clock of this machine.
+        watts_per_core: for ``estimate``: power of one busy core, in watts.
+        powercap_root: for ``rapl``: where powercap's files are; default: ``/sys/class/powercap``.
+
+    Raises:
+        MeterUnavailableError: there is no meter of that name, or it cannot work on this machine; one line
+            that says what is missing and how to mend it.
+    """
+    # The meters are imported where they are opened, so that a run pays for no other meter than its own.
+    clock = SystemClock() if clock is None else clock
+    if name == "auto":
+        if device != "cuda":
+            return _open_cpu_meter(clock, watts_per_core, powercap_root)
+        name = "nvml"
+    if name == "nvml":
+        from pytest_llem.meters.nvml import open_nvml_meter
+
+        return open_nvml_meter(device, gpu_uuids, clock)
+    if name == "rapl":
+        from pytest_llem.meters.rapl import POWERCAP_ROOT, RaplMeter
+
+        return RaplMeter(clock, powercap_root or POWERCAP_ROOT)
+    if name == "estimate":
+        from pytest_llem.meters.estimate import EstimateMeter
+
+        return EstimateMeter(clock, watts_per_core)
+    if name == "none":
+        from pytest_llem.meters.none import NoMeter
+
+        return NoMeter(clock)
+    raise MeterUnavailableError(f"there is no meter {name!r}; the meters are {', '.join(METER_NAMES)}")
+
+
+def _open_cpu_meter(clock: Clock, watts_per_core: float | None, powercap_root: Path | None) -> Meter:
+    try:
+        return open_meter("rapl", clock=clock, powercap_root=powercap_root)
+    except MeterUnavailableError:
+        # Not in silence: an estimating meter says so in its name, in ``estimated`` and in each window's
+        # warnings.
+        return open_meter("estimate", clock=clock, watts_per_core=watts_per_core)

@@ -1,0 +1,202 @@
+"""Joules of the processor and its memory from RAPL, through Linux's powercap files.
+
+Intel and AMD processors count the energy of a package (and on many servers of its DRAM) and show it in
+microjoules under ``/sys/class/powercap/intel-rapl:*``; AMD uses the same names. The package already holds the
+cores and the integrated graphics, and ``psys`` holds the packages, so neither is ever added to them.
+
+The counter is the machine's: it holds the work of every process, this one's and the others'.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_llem.errors import MeasurementError, MeterUnavailableError
+from pytest_llem.meters.base import Clock, Synchronize, Window, no_synchronize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+POWERCAP_ROOT = Path("/sys/class/powercap")
+
+UPDATE_PERIOD_S = 1e-3
+"""Update period of the counters, in seconds.
+
+"Updated approximately every 1 ms": Intel 64 and IA-32 Architectures Software Developer's Manual, volume 3,
+section "RAPL Interfaces"; confirmed with its jitter by Haehnel et al., "Measuring Energy Consumption for
+Short Code Paths Using RAPL", SIGMETRICS Performance Evaluation Review 40(3), 2012.
+"""
+
+COUNTER_STEP_J = 61e-6
+"""The coarsest unit in common use, 2**-14 J (the manual's default energy unit)."""
+
+COVERAGE_FACTOR_95 = 1.96
+"""Standard uncertainties in the half-width of a 95% interval."""
+
+_HIGHEST_POWER_W = {"package": 1000.0, "psys": 2000.0, "dram": 250.0}
+"""More than any such domain can draw, in watts: how soon a counter could wrap around twice."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One counter of RAPL.
+
+    Attributes:
+        name: unique on this machine, such as ``package-0`` or ``package-0/dram``.
+        kind: ``package``, ``dram`` or ``psys``.
+        energy_file: the counter, in microjoules.
+        range_uj: where the counter starts again at zero, in microjoules.
+    """
+
+    name: str
+    kind: str
+    energy_file: Path
+    range_uj: int
+
+    def read_uj(self) -> int:
+        """The counter in microjoules."""
+        return int(self.energy_file.read_text())
+
+
+class RaplMeter:
+    """Sums the RAPL counters of all packages and their memory."""
+
+    name = "rapl"
+    estimated = False
+    reports_energy = True
+    auto_window_s = 1.0
+
+    def __init__(self, clock: Clock, root: Path = POWERCAP_ROOT) -> None:
+        """Find the counters under ``root``.
+
+        Raises:
+            MeterUnavailableError: there are none, or they may not be read; the text says how to mend it.
+        """
+        self._clock = clock
+        self.domains = find_domains(root)
+
+    @contextmanager
+    def window(self, synchronize: Synchronize = no_synchronize) -> Iterator[Window]:
+        """Measure the body of the ``with`` block; see :class:`pytest_llem.meters.base.Meter`.
+
+        Raises:
+            MeasurementError: a counter could no longer be read.
+        """
+        window = Window()
+        synchronize()
+        start_uj = self._read_uj()
+        # On the inner side of the counters, so that the time is that of the work: reading takes tens of
+        # microseconds, far less than the counters' update period, which the uncertainty states.
+        start_s = self._clock.now_s()
+        yield window
+        synchronize()
+        window.seconds = self._clock.now_s() - start_s
+        self._fill_energy(window, start_uj, self._read_uj())
+
+    def close(self) -> None:
+        """Nothing is held: the counters are opened for each read."""
+
+    def __enter__(self) -> RaplMeter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _read_uj(self) -> list[int]:
+        try:
+            return [domain.read_uj() for domain in self.domains]
+        except (OSError, ValueError) as error:
+            raise MeasurementError(
+                f"a RAPL counter could not be read while it was measured: {error}"
+            ) from error
+
+    def _fill_energy(self, window: Window, start_uj: list[int], end_uj: list[int]) -> None:
+        for domain in self.domains:
+            if window.seconds * _HIGHEST_POWER_W[domain.kind] > domain.range_uj / 1e6:
+                window.reason = (
+                    f"the RAPL counter of {domain.name} may wrap around more than once in "
+                    f"{window.seconds:.3g} s; measure a shorter window"
+                )
+                return
+        variance_j2 = 0.0
+        for domain, start, end in zip(self.domains, start_uj, end_uj, strict=True):
+            joules = ((end - start) if end >= start else (end - start + domain.range_uj)) / 1e6
+            window.boards_j[domain.name] = joules
+            variance_j2 += _variance_j2(joules, window.seconds)
+        total_j = sum(window.boards_j.values())
+        if total_j > 0:
+            window.joules = total_j
+            window.uncertainty_j = COVERAGE_FACTOR_95 * math.sqrt(variance_j2)
+        else:
+            window.boards_j.clear()
+            window.reason = (
+                f"below the counter's resolution: no RAPL counter changed in {window.seconds:.3g} s; "
+                "measure a longer window"
+            )
+
+
+def find_domains(root: Path = POWERCAP_ROOT) -> list[Domain]:
+    """The counters whose sum is the energy of the processors and their memory, each joule once.
+
+    Args:
+        root: where powercap's files are.
+
+    Raises:
+        MeterUnavailableError: there are none, or they may not be read; the text says how to mend it.
+    """
+    zones = {path: _zone_name(path) for path in sorted(root.glob("intel-rapl:*"))}
+    domains = []
+    for package, name in zones.items():
+        if not name.startswith("package"):
+            continue
+        domains.append(_domain(package, name, "package"))
+        domains += [
+            _domain(zone, f"{name}/dram", "dram")
+            for zone, zone_name in zones.items()
+            if zone.name.startswith(f"{package.name}:") and zone_name == "dram"
+        ]
+    if not domains:
+        domains = [_domain(path, name, "psys") for path, name in zones.items() if name == "psys"]
+    if not domains:
+        raise MeterUnavailableError(
+            f"rapl meter: no RAPL domain under {root}; it needs Linux on an Intel or AMD processor with the "
+            "kernel module intel_rapl_msr, and virtual machines and most containers hide it"
+        )
+    return domains
+
+
+def _domain(zone: Path, name: str, kind: str) -> Domain:
+    energy_file = zone / "energy_uj"
+    try:
+        domain = Domain(name, kind, energy_file, int((zone / "max_energy_range_uj").read_text()))
+        domain.read_uj()
+    except PermissionError as error:
+        raise MeterUnavailableError(
+            f"rapl meter: no permission to read {error.filename}; as root: chmod a+r {energy_file} (until "
+            "the next boot; a udev rule makes it last), or give Python the capability CAP_DAC_READ_SEARCH"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise MeterUnavailableError(f"rapl meter: {zone} cannot be read: {error}") from error
+    return domain
+
+
+def _zone_name(zone: Path) -> str:
+    try:
+        return (zone / "name").read_text().strip()
+    except OSError:
+        # A zone without a name is none that is added up.
+        return ""
+
+
+def _variance_j2(joules: float, seconds: float) -> float:
+    """Variance in joules squared of one counter's energy between two plain reads.
+
+    Each edge is late by up to an update period, uniformly, at the window's mean power; the counter has a
+    step.
+    """
+    power_w = joules / max(seconds - UPDATE_PERIOD_S, seconds / 2) if seconds > 0 else 0.0
+    return (power_w * UPDATE_PERIOD_S) ** 2 / 6 + COUNTER_STEP_J**2 / 6

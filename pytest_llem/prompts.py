@@ -1,0 +1,199 @@
+"""From an experiment's dataset to prompts, as lists of token ids.
+
+Three kinds of dataset: synthetic token ids of an exact length, a file of texts (JSON Lines with a field, or
+plain text with one prompt a line), and the sets that come with this package.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import random
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_llem.config import FileDataset
+from pytest_llem.errors import LlemError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from pytest_llem.config import ExperimentConfig
+
+_DATA_PACKAGE = "pytest_llem.data"
+
+
+class PromptError(LlemError):
+    """The prompts of an experiment cannot be read, or do not fit its limits."""
+
+
+class Tokenizer(Protocol):
+    """The part of a transformers tokenizer that prompts need."""
+
+    def __call__(self, text: str) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of an experiment, tokenised.
+
+    Attributes:
+        token_ids: one tuple of token ids for each prompt, in the dataset's order.
+        truncated: how many prompts were longer than ``max_input_tokens`` and lost their end.
+    """
+
+    token_ids: tuple[tuple[int, ...], ...]
+    truncated: int
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens of all prompts together."""
+        return sum(map(len, self.token_ids))
+
+    def sha256(self) -> str:
+        """Hex SHA-256 of the token ids, prompt by prompt, in order."""
+        text = "\n".join(" ".join(map(str, ids)) for ids in self.token_ids)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_prompts(
+    config: ExperimentConfig,
+    folder: Path,
+    *,
+    vocabulary_size: int,
+    special_ids: Collection[int],
+    tokenizer: Tokenizer | None,
+) -> Prompts:
+    """The prompts of ``config``.
+
+    Args:
+        config: the experiment; its ``dataset``, ``max_input_tokens`` and seeds are used.
+        folder: where a relative ``dataset.path`` starts.
+        vocabulary_size: number of token ids that the model has an embedding for.
+        special_ids: token ids that synthetic prompts leave out.
+        tokenizer: turns texts into token ids; ``None`` where the model has none.
+
+    Raises:
+        PromptError: the dataset cannot be read or is empty.
+    """
+    dataset, limit = config.dataset, config.max_input_tokens
+    if isinstance(dataset, str):
+        return _tokenise(_builtin_texts(dataset), tokenizer, limit, label=f"dataset {dataset!r}")
+    if isinstance(dataset, FileDataset):
+        path = folder / Path(dataset.path).expanduser()
+        return _tokenise(_file_texts(path, dataset.field), tokenizer, limit, label=str(path))
+
+    length = config.input_len or limit
+    ids = synthetic_token_ids(dataset.synthetic.n, length, config.dataset_seed, vocabulary_size, special_ids)
+    return Prompts(ids, truncated=0)
+
+
+def synthetic_token_ids(
+    n: int, length: int, seed: int, vocabulary_size: int, special_ids: Collection[int]
+) -> tuple[tuple[int, ...], ...]:
+    """``n`` prompts of ``length`` token ids, drawn uniformly from the vocabulary without ``special_ids``.
+
+    The same arguments give the same ids on every machine and Python version: ``random()`` is the one method
+    of :class:`random.Random` whose sequence is promised to stay.
+    """
+    specials = sorted(id_ for id_ in set(special_ids) if 0 <= id_ < vocabulary_size)
+    ordinary = vocabulary_size - len(specials)
+    if ordinary < 1:
+        raise PromptError("the model's vocabulary has no ordinary token to draw synthetic prompts from")
+    draw = random.Random(seed).random  # noqa: S311  (reproducible on purpose)
+
+    def token_id() -> int:
+        id_ = int(draw() * ordinary)
+        for special in specials:
+            if id_ < special:
+                break
+            id_ += 1
+        return id_
+
+    return tuple(tuple(token_id() for _ in range(length)) for _ in range(n))
+
+
+def builtin_dataset_names() -> tuple[str, ...]:
+    """Names of the prompt sets that come with this package."""
+    files = resources.files(_DATA_PACKAGE).iterdir()
+    return tuple(sorted(file.name.removesuffix(".jsonl") for file in files if file.name.endswith(".jsonl")))
+
+
+def _builtin_texts(name: str) -> list[str]:
+    names = builtin_dataset_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise PromptError(
+            f"no built-in dataset {name!r}: {hint}there is {', '.join(names)}; for a file, say "
+            f"dataset: {{path: {name}}}"
+        )
+    file = resources.files(_DATA_PACKAGE) / f"{name}.jsonl"
+    return _json_lines(file.read_text(encoding="utf-8").splitlines(), "prompt", label=file.name)
+
+
+def _file_texts(path: Path, field: str) -> list[str]:
+    read = _readers(field).get(path.suffix.lower())
+    if read is None:
+        raise PromptError(
+            f"{path}: prompts are read from .jsonl (one JSON object a line) or .txt (one prompt a line)"
+        )
+    try:
+        # Not str.splitlines: it also splits at characters that JSON strings may hold.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as exc:
+        raise PromptError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise PromptError(f"{path}: is not UTF-8: {exc.reason} at byte {exc.start}") from exc
+    return read(lines, str(path))
+
+
+def _readers(field: str) -> dict[str, Callable[[Sequence[str], str], list[str]]]:
+    return {
+        ".jsonl": lambda lines, label: _json_lines(lines, field, label=label),
+        ".ndjson": lambda lines, label: _json_lines(lines, field, label=label),
+        ".txt": lambda lines, _label: [line.rstrip("\r") for line in lines if line.strip()],
+    }
+
+
+def _json_lines(lines: Iterable[str], field: str, *, label: str) -> list[str]:
+    texts: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as exc:
+            raise PromptError(f"{label}:{number}: not JSON: {exc}") from exc
+        if not isinstance(entry, dict):
+            raise PromptError(f"{label}:{number}: expected a JSON object, found {type(entry).__name__}")
+        if field not in entry:
+            near = difflib.get_close_matches(field, entry, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise PromptError(
+                f"{label}:{number}: no field {field!r}: {hint}there is {', '.join(entry) or 'nothing'}"
+            )
+        text = entry[field]
+        if not isinstance(text, str) or not text:
+            raise PromptError(f"{label}:{number}: field {field!r} is not a text, or is empty")
+        texts.append(text)
+    return texts
+
+
+def _tokenise(texts: Sequence[str], tokenizer: Tokenizer | None, limit: int, *, label: str) -> Prompts:
+    if not texts:
+        raise PromptError(f"{label}: holds no prompts")
+    if tokenizer is None:
+        raise PromptError(f"{label}: the model comes without a tokenizer; use a synthetic dataset")
+    prompts: list[tuple[int, ...]] = []
+    truncated = 0
+    for number, text in enumerate(texts, start=1):
+        ids = tokenizer(text)["input_ids"]
+        if not ids:
+            raise PromptError(f"{label}: prompt {number} has no tokens")
+        truncated += len(ids) > limit
+        prompts.append(tuple(ids[:limit]))
+    return Prompts(tuple(prompts), truncated)

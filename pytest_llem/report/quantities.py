@@ -1,0 +1,43 @@
+"""Numbers with SI prefixes and uncertainties, for people."""
+
+from __future__ import annotations
+
+import math
+
+_PREFIXES = {-9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M"}
+UNKNOWN = "-"
+
+
+def number(value: float | None, unit: str, digits: int = 4) -> str:
+    """``0.01234, "J"`` as ``12.34 mJ``; an unknown quantity is a dash, never a zero."""
+    if value is None:
+        return UNKNOWN
+    exponent = _exponent(value)
+    scaled = value / 10.0**exponent
+    decimals = max(0, digits - 1 - (math.floor(math.log10(abs(scaled))) if scaled else 0))
+    return f"{scaled:.{decimals}f} {_PREFIXES[exponent]}{unit}".rstrip()
+
+
+def with_uncertainty(value: float | None, half_width: float | None, unit: str) -> str:
+    """``12.34 +- 0.05 mJ``: the value to the second significant digit of its uncertainty (GUM, 7.2.6).
+
+    An uncertainty that nobody stated is shown as a question mark.
+    """
+    if value is None:
+        return UNKNOWN
+    exponent = _exponent(value)
+    symbol = f"{_PREFIXES[exponent]}{unit}"
+    scaled = value / 10.0**exponent
+    if half_width is None:
+        return f"{number(value, unit).split(' ')[0]} ± ? {symbol}"
+    width = half_width / 10.0**exponent
+    decimals = max(0, 1 - math.floor(math.log10(width))) if width > 0 else 3
+    return f"{scaled:.{min(decimals, 6)}f} ± {width:.{min(decimals, 6)}f} {symbol}"
+
+
+def _exponent(value: float) -> int:
+    """The power of a thousand that leaves at least one digit before the point."""
+    if value == 0 or not math.isfinite(value):
+        return 0
+    exponent = 3 * math.floor(math.log10(abs(value)) / 3)
+    return min(max(exponent, min(_PREFIXES)), max(_PREFIXES))

@@ -1,0 +1,48 @@
+"""The results at the end of a session, each with its uncertainty and its warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pytest_llem.report.quantities import number, with_uncertainty
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_llem.results import ExperimentResult
+    from pytest_llem.session import Recorded
+
+_HEADINGS = ("experiment", "energy/call", "energy/token", "latency/call", "first token", "tokens/s", "meter")
+
+
+def write_results(reporter: pytest.TerminalReporter, recorded: Sequence[Recorded]) -> None:
+    """One aligned line per result, then its warnings. Quiet sessions keep the warnings that concern validity."""
+    if reporter.config.get_verbosity() >= 0:
+        reporter.section("energy of LLM inference (intervals of 95%)", sep="-")
+        rows = [_HEADINGS, *((one.name, *_cells(one.result)) for one in recorded)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+        for row in rows:
+            reporter.write_line(
+                "  ".join(
+                    [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+                ).rstrip()
+            )
+    for one in recorded:
+        if not one.result.valid:
+            reporter.write_line(f"INVALID {one.name}: never used as a baseline", red=True)
+        if one.result.valid and reporter.config.get_verbosity() < 0:
+            continue
+        for warning in one.result.warnings:
+            reporter.write_line(f"{one.name}: {warning}", yellow=True)
+
+
+def _cells(result: ExperimentResult) -> tuple[str, ...]:
+    return (
+        with_uncertainty(result.energy_j, result.energy_uncertainty_j, "J"),
+        number(result.energy_per_output_token_j, "J"),
+        number(result.latency_s, "s"),
+        number(result.time_to_first_token_s, "s"),
+        number(result.output_tokens_per_s, ""),
+        f"{result.meter} (estimated)" if result.estimated else result.meter,
+    )

@@ -1,0 +1,97 @@
+"""What one measured experiment says: quantities with their units in their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One window of back-to-back calls.
+
+    Attributes:
+        seconds: time between the window's edges.
+        joules: energy between the same edges; ``None`` when it was not measured.
+        uncertainty_j: half-width of the 95% interval of ``joules``.
+        output_tokens: real new tokens of the whole window; ``None`` for work that generates no tokens.
+        sm_clock_hz: streaming-multiprocessor clock at the end of the window by board.
+        power_limit_w: enforced power limit at the end of the window by board.
+    """
+
+    seconds: float
+    joules: float | None
+    uncertainty_j: float | None
+    output_tokens: int | None
+    valid: bool = True
+    sm_clock_hz: Mapping[str, float] = field(default_factory=dict)
+    power_limit_w: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentResult:
+    """One experiment's result. Energy, time and tokens are per call and describe the same calls.
+
+    A quantity that was not measured is ``None`` and ``warnings`` says why.
+
+    Attributes:
+        input_tokens: prompt tokens of a call, without padding; fractional where the calls of a pass differ.
+        output_tokens: new tokens of a call: no padding, nothing after end-of-sequence.
+        energy_j: joules of a call, gross.
+        energy_uncertainty_j: half-width of the 95% interval of ``energy_j``.
+        energy_per_output_token_j: joules of the measured calls over their output tokens.
+        latency_s: seconds of a call.
+        time_to_first_token_s: from the call to the first new token, from instrumented calls of their own.
+        time_per_output_token_s: between the further tokens of a sequence, from the same instrumented calls.
+        output_tokens_per_s: output tokens of all sequences of a call over its seconds.
+        mean_power_w: ``energy_j / latency_s``.
+        idle_power_w: power with the model loaded and nothing running.
+        peak_memory_bytes: peak memory while the measured calls ran: the GPU allocator's where the model lies on
+            GPUs, else the resident set of the process.
+        meter: what read the joules.
+        estimated: true for a modelled, not measured, joule.
+        rounds: number of windows.
+        calls_per_round: calls in each window.
+        valid: false when something disturbed the measurement; ``warnings`` says what.
+        per_round: the windows themselves.
+        boards: joules per call by GPU UUID (or RAPL domain), where the meter lists them.
+        load_s: seconds that loading the model took.
+    """
+
+    input_tokens: float | None = None
+    output_tokens: float | None = None
+    energy_j: float | None = None
+    energy_uncertainty_j: float | None = None
+    energy_per_output_token_j: float | None = None
+    latency_s: float | None = None
+    time_to_first_token_s: float | None = None
+    time_per_output_token_s: float | None = None
+    output_tokens_per_s: float | None = None
+    mean_power_w: float | None = None
+    idle_power_w: float | None = None
+    peak_memory_bytes: int | None = None
+    meter: str
+    estimated: bool
+    rounds: int
+    calls_per_round: int
+    valid: bool = True
+    warnings: list[str] = field(default_factory=list)
+    per_round: list[Round] = field(default_factory=list)
+    boards: Mapping[str, float] = field(default_factory=dict)
+    load_s: float | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; the inverse of :meth:`from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ExperimentResult:
+        """Rebuild a result from :meth:`as_dict`. Keys of a later schema are dropped."""
+        known = {f.name for f in fields(cls)}
+        plain = {key: value for key, value in values.items() if key in known}
+        plain["per_round"] = [Round(**one) for one in plain.get("per_round", [])]
+        return cls(**plain)

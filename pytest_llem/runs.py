@@ -1,0 +1,226 @@
+"""What the fixtures hand out: loading the model, measuring the experiment, measuring any callable."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+from pytest_llem import identity
+from pytest_llem.benchmark import Recorder
+from pytest_llem.collection import display_path
+from pytest_llem.engines import get_engine
+from pytest_llem.errors import LlemError, UnavailableError
+from pytest_llem.measurement import Protocol, measure_windows, measure_workload, run_once, summarise
+from pytest_llem.meters.base import no_synchronize
+from pytest_llem.results import ExperimentResult
+
+if TYPE_CHECKING:
+    from pytest_llem.config import Experiment, ExperimentConfig, LoadConfig
+    from pytest_llem.engines.base import LoadedModel
+    from pytest_llem.meters.base import Meter, Synchronize, Window
+    from pytest_llem.session import LlemSession
+
+T = TypeVar("T")
+
+_DEFAULT_ROUNDS = 10
+_DEFAULT_WARMUP_ROUNDS = 1
+
+
+@contextmanager
+def loaded(config: LoadConfig, session: LlemSession) -> Iterator[LoadedModel]:
+    """Load a model for the body. What cannot run here is skipped; what cannot be loaded fails."""
+    __tracebackhide__ = True
+    device = session.settings.device
+    if device is None:
+        pytest.skip("pass --llem-gpu to load the model on the GPU or --llem-cpu to load it on the CPU")
+    with _reported(config.model):
+        model = get_engine(config.backend).load(config, device, Path())
+    try:
+        yield model
+    finally:
+        model.close()
+
+
+@contextmanager
+def _reported(where: str) -> Iterator[None]:
+    """Turn this package's errors into pytest's outcomes: one message, no traceback."""
+    __tracebackhide__ = True
+    try:
+        yield
+    except UnavailableError as error:
+        pytest.skip(f"{where}: {error}")
+    except LlemError as error:
+        pytest.fail(f"{where}: {error}", pytrace=False)
+
+
+class _ItemMeter:
+    """The session's meter, whose windows wait for the boards of this item's model by default."""
+
+    def __init__(self, meter: Meter, synchronize: Synchronize) -> None:
+        self._meter = meter
+        self._synchronize = synchronize
+
+    def window(self, synchronize: Synchronize | None = None) -> AbstractContextManager[Window]:
+        return self._meter.window(synchronize or self._synchronize)
+
+    def close(self) -> None:
+        """Nothing to do: the session owns the sensor."""
+
+    def __enter__(self) -> _ItemMeter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._meter, name)
+
+
+def item_meter(model: LoadedModel | None, session: LlemSession) -> Any:
+    """The meter for one item: of the model's boards, or of all that the session may see."""
+    with _reported("llem_meter"):
+        meter = session.meter(() if model is None else model.gpu_uuids)
+    return _ItemMeter(meter, _synchronize_cuda if session.settings.device == "cuda" else no_synchronize)
+
+
+def _synchronize_cuda() -> None:
+    """Wait for whatever the callable queued on any visible GPU; nothing was queued if torch was never imported."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        for index in range(torch.cuda.device_count()):
+            torch.cuda.synchronize(index)
+
+
+class ExperimentRun:
+    """Measures one experiment and records it; an item's ``llem_run``."""
+
+    def __init__(
+        self,
+        *,
+        item: pytest.Item,
+        session: LlemSession,
+        benchmark: Any,
+        experiment: Experiment,
+        model: LoadedModel,
+        meter: Meter,
+    ) -> None:
+        self._item = item
+        self._session = session
+        self._recorder = Recorder(benchmark)
+        self._experiment = experiment
+        self._model = model
+        self._meter = meter
+
+    def __call__(self) -> ExperimentResult:
+        """Measure and record.
+
+        Returns:
+            The result. With ``--benchmark-disable`` one plain pass runs, and only its tokens are known.
+        """
+        __tracebackhide__ = True
+        experiment, config = self._experiment, self._experiment.config
+        assert config is not None  # invalid experiments fail before any fixture
+        self._recorder.claim("llem_run")
+        with _reported(f"{display_path(experiment.path, self._item.config)}:{experiment.line}: {self._item.name}"):
+            workload = self._model.prepare(config, experiment.path.parent)
+            if self._recorder.disabled:
+                return run_once(workload, self._meter)
+            result = measure_workload(workload, protocol(config, self._session, self._meter), self._meter)
+            hashes = {
+                "workload_hash": identity.workload_hash(config, self._model, workload),
+                "environment_hash": identity.environment_hash(self._model.gpu_uuids, self._meter.name),
+            }
+        rows = self._recorder.rows(result, dict(experiment.swept), hashes)
+        self._session.keep(self._item, result, rows)
+        return result
+
+
+def protocol(config: ExperimentConfig, session: LlemSession, meter: Meter) -> Protocol:
+    """The experiment's protocol; the command line wins over the file."""
+    measure, settings = config.measure, session.settings
+    asked = measure.min_window_s if settings.min_window_s is None else settings.min_window_s
+    return Protocol(
+        rounds=settings.rounds or measure.rounds,
+        warmup_rounds=measure.warmup_rounds,
+        min_window_s=meter.auto_window_s if asked in (None, "auto") else float(asked),
+    )
+
+
+class BenchmarkRun:
+    """Measures any callable; an item's ``llem_benchmark``."""
+
+    def __init__(self, *, item: pytest.Item, session: LlemSession, benchmark: Any, meter: Meter) -> None:
+        self._item = item
+        self._session = session
+        self._benchmark = benchmark
+        self._recorder = Recorder(benchmark)
+        self._meter = meter
+        self.result: ExperimentResult | None = None
+
+    @property
+    def extra_info(self) -> dict[str, Any]:
+        """Saved with each row of this item."""
+        info: dict[str, Any] = self._benchmark.extra_info
+        return info
+
+    def __call__(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Measure ``function(*args, **kwargs)`` with the session's rounds and windows.
+
+        Returns:
+            What the last call returned.
+        """
+        return self.pedantic(function, args, kwargs)
+
+    def pedantic(
+        self,
+        target: Callable[..., T],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        rounds: int | None = None,
+        warmup_rounds: int = _DEFAULT_WARMUP_ROUNDS,
+        min_window_s: float | None = None,
+    ) -> T:
+        """Measure ``target(*args, **kwargs)`` with a protocol of its own.
+
+        Args:
+            rounds: windows; default: ``--llem-rounds``, else 10.
+            warmup_rounds: calls before the windows are sized.
+            min_window_s: least seconds of a window; default: ``--llem-min-window``, else what the meter needs.
+
+        Returns:
+            What the last call returned. ``.result`` then holds the measurement.
+        """
+        self._recorder.claim("llem_benchmark")
+        settings = self._session.settings
+        last: list[T] = []
+
+        def call() -> None:
+            last[:] = [target(*args, **(kwargs or {}))]
+
+        if self._recorder.disabled:
+            call()
+            return last[0]
+        asked_s = settings.min_window_s if min_window_s is None else min_window_s
+        with _reported("llem_benchmark"):
+            measured = measure_windows(
+                call,
+                Protocol(
+                    rounds=rounds or settings.rounds or _DEFAULT_ROUNDS,
+                    warmup_rounds=warmup_rounds,
+                    min_window_s=self._meter.auto_window_s if asked_s is None else asked_s,
+                ),
+                self._meter,
+            )
+        self.result = summarise(measured.windows, calls_per_round=measured.passes, meter=self._meter)
+        hashes = {
+            "workload_hash": identity.callable_hash(self._item.nodeid),
+            "environment_hash": identity.environment_hash((), self._meter.name),
+        }
+        self._session.keep(self._item, self.result, self._recorder.rows(self.result, None, hashes))
+        return last[0]

@@ -1,0 +1,103 @@
+"""The state of one pytest session: meters that are open, results that count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llem.errors import UnavailableError
+from pytest_llem.meters import open_meter
+
+if TYPE_CHECKING:
+    from pytest_llem.meters.base import Meter
+    from pytest_llem.results import ExperimentResult
+    from pytest_llem.settings import Settings
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A result that counts.
+
+    Attributes:
+        nodeid: pytest's name of the item.
+        name: its last part, for people.
+        result: what was measured.
+    """
+
+    nodeid: str
+    name: str
+    result: ExperimentResult
+
+
+@dataclass
+class _Pending:
+    """What an item measured, until all of its phases have passed."""
+
+    recorded: Recorded
+    rows: Sequence[Any]
+    failed: bool = False
+
+
+@dataclass
+class LlemSession:
+    """Made when the first experiment or fixture needs it, closed at the end of the session."""
+
+    settings: Settings
+    recorded: list[Recorded] = field(default_factory=list)
+    _pending: dict[str, _Pending] = field(default_factory=dict)
+    _meters: dict[tuple[str, ...], Meter] = field(default_factory=dict)
+
+    def require_hardware(self) -> None:
+        """End the session with a usage error if the device or the meter it names cannot work here."""
+        try:
+            if self.settings.device == "cuda":
+                from pytest_llem.machine import require_cuda
+
+                require_cuda()
+            self.meter(())
+        except UnavailableError as error:
+            raise pytest.UsageError(str(error)) from None
+
+    def meter(self, gpu_uuids: Sequence[str]) -> Meter:
+        """The meter of the boards that a model lies on, opened once a session.
+
+        Args:
+            gpu_uuids: the boards; empty for all that this process may see, or none on the CPU.
+
+        Raises:
+            pytest_llem.errors.MeterUnavailableError: it cannot work on this machine.
+        """
+        key = tuple(gpu_uuids)
+        if key not in self._meters:
+            self._meters[key] = open_meter(
+                self.settings.meter, device=self.settings.device or "cpu", gpu_uuids=gpu_uuids or None
+            )
+        return self._meters[key]
+
+    def keep(self, item: pytest.Item, result: ExperimentResult, rows: Sequence[Any]) -> None:
+        """Note what an item measured; it counts once the item has passed."""
+        self._pending[item.nodeid] = _Pending(Recorded(item.nodeid, item.name, result), rows)
+
+    def note_report(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        """Publish an item's result after its last phase, or drop it if any phase did not pass."""
+        pending = self._pending.get(item.nodeid)
+        if pending is None:
+            return
+        pending.failed |= report.outcome != "passed"
+        if report.when != "teardown":
+            return
+        del self._pending[item.nodeid]
+        if not pending.failed and pending.rows:
+            from pytest_llem.benchmark import publish
+
+            publish(item.config, pending.rows)
+            self.recorded.append(pending.recorded)
+
+    def close(self) -> None:
+        """Release the meters."""
+        for meter in self._meters.values():
+            meter.close()
+        self._meters.clear()

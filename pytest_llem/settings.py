@@ -1,0 +1,90 @@
+"""What the command line and the ini file ask for, read once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pytest
+
+from pytest_llem.meters import METER_NAMES
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of one pytest session.
+
+    Attributes:
+        device: ``cuda``, ``cpu``, or ``None`` when experiments are validated only.
+        meter: one of :data:`pytest_llem.meters.METER_NAMES`.
+        meter_named: true when a meter was asked for by name, so that it may not be replaced.
+        rounds: overrides ``measure.rounds`` of every experiment.
+        min_window_s: overrides ``measure.min_window_s`` of every experiment, in seconds.
+        files: patterns of experiment files.
+    """
+
+    device: str | None
+    meter: str
+    meter_named: bool
+    rounds: int | None
+    min_window_s: float | None
+    files: tuple[str, ...]
+
+    @property
+    def device_name(self) -> str:
+        """The device as a reader calls it."""
+        return "GPU" if self.device == "cuda" else "CPU"
+
+    @property
+    def asks_for_hardware(self) -> bool:
+        """Whether the session must not start without the device or the meter it names."""
+        return self.device == "cuda" or self.meter_named
+
+    @classmethod
+    def from_config(cls, config: pytest.Config) -> Settings:
+        """Read the options; the command line wins over the ini file.
+
+        Raises:
+            pytest.UsageError: options that contradict each other or are out of range.
+        """
+        gpu, cpu = config.getoption("llem_gpu"), config.getoption("llem_cpu")
+        if gpu and cpu:
+            raise pytest.UsageError("--llem-gpu and --llem-cpu exclude each other: pass one of them")
+        meter = _read(config, "llem_meter", str) or "auto"
+        if meter not in METER_NAMES:
+            raise pytest.UsageError(f"llem_meter: {meter!r} is no meter; use one of {', '.join(METER_NAMES)}")
+        rounds = _read(config, "llem_rounds", int)
+        if rounds is not None and rounds < 1:
+            raise pytest.UsageError(f"--llem-rounds: {rounds} is too small; use at least 1")
+        min_window_s = _read(config, "llem_min_window", float)
+        if min_window_s is not None and not (min_window_s >= 0 and math.isfinite(min_window_s)):
+            raise pytest.UsageError(f"--llem-min-window: {min_window_s} is no window; use seconds, at least 0")
+        return cls(
+            device="cuda" if gpu else "cpu" if cpu else None,
+            meter=meter,
+            meter_named=meter != "auto",
+            rounds=rounds,
+            min_window_s=min_window_s,
+            files=tuple(config.getini("llem_files")),
+        )
+
+
+SETTINGS = pytest.StashKey[Settings]()
+
+
+def _read(config: pytest.Config, name: str, convert: Callable[[str], T]) -> T | None:
+    """An option that is also an ini key; ``None`` when neither was given."""
+    value: T | None = config.getoption(name)
+    if value is not None:
+        return value
+    text = config.getini(name).strip()
+    if not text:
+        return None
+    try:
+        return convert(text)
+    except ValueError:
+        raise pytest.UsageError(f"{name}: {text!r} in the ini file is no {convert.__name__}") from None

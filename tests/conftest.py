@@ -1,0 +1,16 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+# The tiny model's tensors are too small for threads to pay, and threads that wait for one another on a busy machine
+# make a test of milliseconds one of seconds. Read by torch when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A warning is an error in the tests; in ``benchmarks/`` a library's new warning must not cost a result."""
+    config.addinivalue_line("filterwarnings", "error")

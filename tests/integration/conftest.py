@@ -1,0 +1,71 @@
+"""pytest driven as a user drives it, on the real tiny model.
+
+Inner sessions run in this process, so that torch is imported once for all of them; a test that looks at what is
+imported starts a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest_plugins: list[str] = []
+
+# A pass takes milliseconds; the windows are as short as they can be.
+TINY = """\
+model: builtin:tiny-llama
+precision: fp32
+dataset: {synthetic: {n: 2, input_len: 8}}
+max_input_tokens: 8
+max_output_tokens: 4
+decoder: {preset: deterministic, min_new_tokens: 4}
+measure: {rounds: 2, warmup_rounds: 0, min_window_s: 0.001}
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _torch_stays() -> None:
+    """Import what inner sessions must find imported: they forget the modules that they import themselves, and torch
+    cannot be imported twice."""
+    import pytest_llem.collection
+    import pytest_llem.engines.transformers
+    import pytest_llem.report.terminal
+    import pytest_llem.runs  # noqa: F401
+
+
+@pytest.fixture
+def write(pytester: pytest.Pytester) -> Callable[..., Path]:
+    """Write an experiment file: ``write("a.llem.yaml", "name: x")`` adds its lines to the tiny experiment."""
+
+    def write_file(name: str = "tiny.llem.yaml", extra: str = "", base: str = TINY) -> Path:
+        path = pytester.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(base + extra, encoding="utf-8")
+        return path
+
+    return write_file
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
+    """Run pytest on the CPU, without the cache that ``--lf`` would need."""
+
+    def run_pytest(*arguments: str) -> pytest.RunResult:
+        return pytester.runpytest_inprocess("--llem-cpu", *arguments)
+
+    return run_pytest
+
+
+@pytest.fixture
+def saved(pytester: pytest.Pytester) -> Callable[[], list[dict[str, Any]]]:
+    """The rows of ``out.json``."""
+
+    def read() -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads((pytester.path / "out.json").read_text())["benchmarks"]
+        return rows
+
+    return read

@@ -1,0 +1,169 @@
+"""The fixtures and the marker, in tests that users write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Write = Callable[..., Path]
+Run = Callable[..., pytest.RunResult]
+Saved = Callable[[], list[dict[str, Any]]]
+
+
+def test_a_marked_test_runs_once_per_experiment(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    write("sub/experiments.llem.yaml", "sweep: {pytorch.batch_size: [1, 2]}\n")
+    write("sub/test_own.py", base="")
+    (pytester.path / "sub" / "test_own.py").write_text(
+        """
+import pytest
+
+@pytest.mark.llem("experiments.llem.yaml")
+def test_run(llem_run, llem_experiment, llem_model):
+    result = llem_run()
+    assert result.output_tokens == 4 * llem_experiment.pytorch.batch_size
+    assert llem_model.device.type == "cpu"
+    assert llem_model.tokenizer("a").input_ids
+    assert next(llem_model.model.parameters()).device.type == "cpu"
+
+@pytest.mark.llem("experiments.llem.yaml")
+def test_no_fixture():
+    pass
+"""
+    )
+    result = run("-v", "sub/test_own.py", "--llem-meter=none")
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(["*::test_run?experiments-batch_size:1?*"])
+
+
+def test_a_fixture_without_an_experiment_says_what_is_missing(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        def test_experiment(llem_experiment): pass
+        def test_model(llem_model): pass
+        def test_run(llem_run): pass
+        """
+    )
+    result = run()
+    result.assert_outcomes(errors=3)
+    assert len([line for line in result.outlines if "@pytest.mark.llem(" in line and "needs" in line]) >= 3
+
+
+def test_the_marker_wants_one_path_that_exists(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.llem("nowhere.llem.yaml")
+        def test_a(llem_run): pass
+        """
+    )
+    result = run()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*nowhere.llem.yaml*"])
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
+
+
+def test_an_assertion_on_the_result_fails_the_item_and_drops_its_rows(
+    pytester: pytest.Pytester, run: Run, write: Write
+) -> None:
+    write("e.llem.yaml")
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.llem("e.llem.yaml")
+        def test_budget(llem_run):
+            assert llem_run().energy_j < 0
+        """
+    )
+    result = run("--llem-meter=estimate", "--benchmark-json=out.json")
+    result.assert_outcomes(passed=1, failed=1)
+    assert [row["name"] for row in json.loads((pytester.path / "out.json").read_text())["benchmarks"]] == [
+        "e",
+        "e:energy",
+    ]
+
+
+def test_measuring_twice_in_one_item_is_refused(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    write("e.llem.yaml")
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.llem("e.llem.yaml")
+        def test_twice(llem_run):
+            llem_run()
+            llem_run()
+        """
+    )
+    result = run("--llem-meter=none", "-k", "twice")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*measures an item once*"])
+
+
+def test_llem_benchmark_measures_any_callable(pytester: pytest.Pytester, run: Run, saved: Saved) -> None:
+    pytester.makepyfile(
+        """
+        def test_sum(llem_benchmark):
+            llem_benchmark.extra_info["note"] = "kept"
+            assert llem_benchmark(sum, range(100_000)) == 4_999_950_000
+            assert llem_benchmark.result.rounds == 3
+
+        def test_own_protocol(llem_benchmark):
+            calls = []
+            llem_benchmark.pedantic(calls.append, (1,), rounds=4, warmup_rounds=2, min_window_s=0)
+            assert len(calls) == 2 + 4
+        """
+    )
+    result = run("--llem-meter=estimate", "--llem-rounds=3", "--llem-min-window=0.05", "--benchmark-json=out.json")
+    result.assert_outcomes(passed=2)
+    rows = {row["name"]: row for row in saved()}
+    energy = rows["test_sum:energy"]
+    assert energy["extra_info"]["note"] == "kept"
+    assert energy["extra_info"]["result"]["energy_j"] > 0
+    assert energy["extra_info"]["result"]["output_tokens"] is None
+    # The second test's windows are too short for the estimating meter's clock or not; seconds are always there.
+    assert rows["test_own_protocol"]["stats"]["rounds"] == 4
+
+
+def test_the_meter_alone(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        def test_meter(llem_meter):
+            with llem_meter.window() as w:
+                sum(range(3_000_000))
+            assert w.seconds > 0
+            assert w.joules > 0
+        """
+    )
+    run("--llem-meter=estimate").assert_outcomes(passed=1)
+
+
+def test_users_fixtures_and_hooks_work_on_yaml_items(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    write()
+    pytester.makeconftest(
+        """
+        import pytest
+
+        @pytest.fixture(autouse=True)
+        def note(request):
+            print("FIXTURE", request.node.name)
+            yield
+
+        def pytest_runtest_logreport(report):
+            if report.when == "call":
+                print("HOOK", report.nodeid)
+        """
+    )
+    result = run("-s", "--llem-meter=none")
+    result.stdout.fnmatch_lines(["*FIXTURE tiny", "*HOOK tiny.llem.yaml::tiny"])
+
+
+def test_junit_xml_names_the_experiment(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    write(extra="sweep: {pytorch.batch_size: [1]}\n")
+    run("--junitxml=junit.xml", "--llem-meter=none")
+    assert 'name="tiny[batch_size:1]"' in (pytester.path / "junit.xml").read_text()

@@ -1,0 +1,108 @@
+"""The command line and its ini keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Write = Callable[..., Path]
+Run = Callable[..., pytest.RunResult]
+Saved = Callable[[], list[dict[str, Any]]]
+
+
+def errors(result: pytest.RunResult) -> str:
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    return "\n".join(line for line in result.errlines if line.startswith("ERROR:") or "error:" in line)
+
+
+def test_both_devices_are_a_usage_error(run: Run) -> None:
+    assert "exclude each other" in errors(run("--llem-gpu"))
+
+
+def test_a_gpu_that_is_not_there_is_a_usage_error_that_says_what_is_missing(
+    pytester: pytest.Pytester, write: Write
+) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    write()
+    message = errors(pytester.runpytest_inprocess("--llem-gpu"))
+    assert "--llem-gpu: " in message
+    assert "CUDA" in message or "driver" in message
+
+
+def test_collecting_for_the_gpu_needs_none(pytester: pytest.Pytester, write: Write) -> None:
+    write()
+    assert pytester.runpytest_inprocess("--llem-gpu", "--collect-only").ret == pytest.ExitCode.OK
+
+
+@pytest.mark.parametrize("how", ["option", "ini"])
+def test_a_meter_that_cannot_work_is_a_usage_error_with_the_reason(
+    pytester: pytest.Pytester, run: Run, write: Write, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    write()
+    pytester.makeini("[pytest]\nllem_meter = nvml\n" if how == "ini" else "[pytest]\n")
+    assert "nvml" in errors(run(*([] if how == "ini" else ["--llem-meter=nvml"])))
+
+
+def test_an_unknown_meter_is_a_usage_error_that_lists_the_meters(run: Run, pytester: pytest.Pytester) -> None:
+    assert "estimate" in errors(run("--llem-meter=joulemeter"))
+    pytester.makeini("[pytest]\nllem_meter = joulemeter\n")
+    assert "estimate" in errors(run())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--llem-rounds=0"], ["--llem-rounds=two"], ["--llem-min-window=-1"], ["--llem-min-window=nan"]],
+)
+def test_numbers_out_of_range_are_usage_errors(run: Run, arguments: list[str]) -> None:
+    assert errors(run(*arguments))
+
+
+def test_rounds_and_windows_override_the_file(run: Run, write: Write, saved: Saved) -> None:
+    write()
+    run("--llem-meter=none", "--llem-rounds=3", "--llem-min-window=0", "--benchmark-json=out.json")
+    result = saved()[0]["extra_info"]["result"]
+    assert result["rounds"] == 3
+    # A window of no least length is a single pass: two prompts, one a call.
+    assert result["calls_per_round"] == 2
+
+
+def test_the_command_line_wins_over_the_ini_file(
+    pytester: pytest.Pytester, run: Run, write: Write, saved: Saved
+) -> None:
+    write()
+    pytester.makeini("[pytest]\nllem_rounds = 4\nllem_min_window = 0\nllem_meter = none\n")
+    run("--benchmark-json=out.json")
+    assert saved()[0]["extra_info"]["result"]["rounds"] == 4
+    run("--benchmark-json=out.json", "--llem-rounds=1")
+    assert saved()[0]["extra_info"]["result"]["rounds"] == 1
+
+
+def test_windows_are_filled_with_whole_passes(run: Run, write: Write, saved: Saved) -> None:
+    write(extra="")
+    run("--llem-meter=none", "--llem-min-window=0.2", "--benchmark-json=out.json")
+    result = saved()[0]["extra_info"]["result"]
+    assert result["calls_per_round"] % 2 == 0
+    assert result["calls_per_round"] > 2
+    for one in result["per_round"]:
+        assert one["output_tokens"] == 4 * result["calls_per_round"]
+
+
+def test_help_names_every_option(run: Run) -> None:
+    result = run("--help")
+    for name in ("--llem-gpu", "--llem-cpu", "--llem-meter", "--llem-rounds", "--llem-min-window", "llem_files"):
+        result.stdout.fnmatch_lines([f"*{name}*"])
+
+
+def test_without_pytest_benchmark_the_message_says_what_to_do(run: Run, write: Write) -> None:
+    write()
+    result = run("-p", "no:benchmark")
+    assert result.ret != pytest.ExitCode.OK
+    assert "pytest-benchmark" in result.stdout.str() + result.stderr.str()
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")

@@ -1,0 +1,238 @@
+"""Rows in pytest-benchmark: what is saved, shown, compared and gated.
+
+This file also runs against the oldest release of pytest-benchmark that the package allows.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Write = Callable[..., Path]
+Run = Callable[..., pytest.RunResult]
+Saved = Callable[[], list[dict[str, Any]]]
+
+RESULT_KEYS = {
+    "input_tokens",
+    "output_tokens",
+    "energy_j",
+    "energy_uncertainty_j",
+    "energy_per_output_token_j",
+    "latency_s",
+    "time_to_first_token_s",
+    "time_per_output_token_s",
+    "output_tokens_per_s",
+    "mean_power_w",
+    "idle_power_w",
+    "peak_memory_bytes",
+    "meter",
+    "estimated",
+    "rounds",
+    "calls_per_round",
+    "valid",
+    "warnings",
+    "schema_version",
+}
+
+
+def test_one_row_per_metric_describes_the_same_calls(run: Run, write: Write, saved: Saved) -> None:
+    write(extra="sweep: {pytorch.batch_size: [1, 2]}\n")
+    run("--benchmark-json=out.json", "--llem-meter=estimate").assert_outcomes(passed=2)
+    rows = saved()
+    assert [(row["extra_info"]["metric"], row["extra_info"]["unit"]) for row in rows] == [
+        ("latency", "s"),
+        ("energy", "J"),
+    ] * 2
+    for latency, energy in zip(rows[::2], rows[1::2], strict=True):
+        info = latency["extra_info"]
+        result = info["result"]
+        assert result.keys() >= RESULT_KEYS
+        assert energy["extra_info"]["result"] == result
+        assert latency["name"] != energy["name"]
+        assert latency["stats"]["rounds"] == energy["stats"]["rounds"] == result["rounds"] == 2
+        assert latency["stats"]["iterations"] == energy["stats"]["iterations"] == result["calls_per_round"]
+        assert latency["stats"]["mean"] == pytest.approx(result["latency_s"])
+        assert energy["stats"]["mean"] == pytest.approx(result["energy_j"])
+        assert result["mean_power_w"] == pytest.approx(result["energy_j"] / result["latency_s"])
+        assert result["energy_per_output_token_j"] == pytest.approx(result["energy_j"] / result["output_tokens"])
+        assert result["output_tokens_per_s"] == pytest.approx(result["output_tokens"] / result["latency_s"])
+        assert result["meter"] == "estimate"
+        assert result["estimated"] is True
+        assert "UNSERIALIZABLE" not in json.dumps([latency, energy])
+    one, two = rows[0]["extra_info"]["result"], rows[2]["extra_info"]["result"]
+    assert (one["input_tokens"], one["output_tokens"]) == (8, 4)
+    assert (two["input_tokens"], two["output_tokens"]) == (16, 8)
+    assert rows[0]["params"] == {"pytorch.batch_size": 1}
+    assert rows[0]["extra_info"]["workload_hash"] != rows[2]["extra_info"]["workload_hash"]
+    assert rows[0]["extra_info"]["environment_hash"] == rows[2]["extra_info"]["environment_hash"]
+
+
+def test_the_workload_hash_is_of_the_work_and_not_of_its_name_or_its_repetitions(
+    pytester: pytest.Pytester, run: Run, write: Write, saved: Saved
+) -> None:
+    pytester.makeini("[pytest]\nmarkers = slow: takes long\n")
+    write("a.llem.yaml")
+    write("b.llem.yaml", "name: renamed\nmarks: [slow]\ncompare: {energy: 5%}\ntimeout_s: 9\n")
+    write("c.llem.yaml", "random_seed: 7\n")
+    run("--benchmark-json=out.json", "--llem-meter=none")
+    a, b, c = (row["extra_info"]["workload_hash"] for row in saved())
+    assert a == b != c
+
+
+def test_machine_info_names_the_libraries(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    import torch
+    import transformers
+
+    write()
+    run("--benchmark-json=out.json")
+    info = json.loads((pytester.path / "out.json").read_text())["machine_info"]["llem"]
+    assert info["libraries"]["torch"] == torch.__version__
+    assert info["libraries"]["transformers"] == transformers.__version__
+    assert info["cuda"] == torch.version.cuda
+
+
+def test_without_a_meter_there_is_latency_and_no_energy(run: Run, write: Write, saved: Saved) -> None:
+    write()
+    run("--benchmark-json=out.json", "--llem-meter=none").assert_outcomes(passed=1)
+    (row,) = saved()
+    assert row["extra_info"]["metric"] == "latency"
+    assert row["extra_info"]["result"]["energy_j"] is None
+    assert row["extra_info"]["result"]["mean_power_w"] is None
+
+
+def test_tables_of_joules_and_seconds_are_apart_and_say_so(run: Run, write: Write) -> None:
+    write("a.llem.yaml")
+    write("b.llem.yaml")
+    result = run("--llem-meter=estimate")
+    result.stdout.fnmatch_lines(
+        [
+            "*benchmark 'energy (estimated)': 2 tests*",
+            "Name (energy in *J, estimated)*Calls/*J*",
+            "*benchmark 'latency': 2 tests*",
+            "Name (time in *s)*",
+        ]
+    )
+
+
+@pytest.mark.parametrize("group_by", ["group", "name", "func", "fullname", "param"])
+def test_no_grouping_mixes_units(run: Run, write: Write, group_by: str) -> None:
+    write()
+    result = run("--llem-meter=estimate", f"--benchmark-group-by={group_by}")
+    tables = [line for line in result.outlines if line.startswith("Name (")]
+    assert len(tables) == 2
+    assert sum("energy in" in line for line in tables) == 1
+
+
+def test_plain_benchmarks_beside_ours_keep_seconds(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    write()
+    pytester.makepyfile("def test_plain(benchmark): benchmark(sum, [1, 2])")
+    result = run("--llem-meter=estimate", "--benchmark-group-by=param", "--benchmark-max-time=0.01")
+    result.assert_outcomes(passed=2)
+    assert sum(line.startswith("Name (time in") for line in result.outlines) == 2
+
+
+def scale_energy(storage: Path, factor: float) -> None:
+    """Rewrite the saved run as if it had used ``factor`` times the energy."""
+    (path,) = storage.rglob("*.json")
+    data = json.loads(path.read_text())
+    for row in data["benchmarks"]:
+        if row["extra_info"]["metric"] == "energy":
+            for key in ("min", "max", "mean", "median", "q1", "q3", "ld15iqr", "hd15iqr", "total"):
+                row["stats"][key] *= factor
+    path.write_text(json.dumps(data))
+
+
+def test_a_threefold_energy_is_caught_by_compare_fail(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    write(extra="")
+    run("--llem-meter=estimate", "--benchmark-save=base").assert_outcomes(passed=1)
+    compare = ("--llem-meter=estimate", "--benchmark-compare=0001", "--benchmark-compare-fail=min:150%")
+    scale_energy(pytester.path / ".benchmarks", 1 / 6)
+    result = run(*compare)
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*:energy*"])
+    output = result.stdout.str() + result.stderr.str()
+    failed = [line for line in output.splitlines() if "has failed" in line]
+    assert failed
+    assert all(":energy" in line for line in failed)
+
+
+def test_the_command_prints_joules(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    write()
+    run("--llem-meter=estimate", "--benchmark-save=base")
+    root_conftest = Path(__file__).parents[2] / "conftest.py"
+    (pytester.path / "conftest.py").write_text(root_conftest.read_text())
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "pytest_benchmark", "compare", "--csv=out.csv"],
+        cwd=pytester.path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Name (energy in" in done.stdout
+    assert done.stdout.count("Name (time in") == 1
+    assert "tiny:energy" in (pytester.path / "out.csv").read_text()
+
+
+def test_histograms_name_the_unit(pytester: pytest.Pytester, write: Write) -> None:
+    write()
+    # In a process of its own: pygal replaces this interpreter's import hooks.
+    result = pytester.runpytest_subprocess("--llem-cpu", "--llem-meter=estimate", "--benchmark-histogram=plots/h")
+    result.assert_outcomes(passed=1)
+    energy, latency = (
+        (pytester.path / "plots" / f"h-{group}.svg").read_text() for group in ("energy_(estimated)", "latency")
+    )
+    assert "Energy in" in energy
+    assert "joules" in energy.lower()
+    assert ">Duration<" not in energy
+    assert ">Duration<" in latency
+
+
+def test_disabled_benchmarks_run_once_and_record_nothing(run: Run, write: Write, pytester: pytest.Pytester) -> None:
+    write()
+    result = run("--benchmark-disable", "--benchmark-json=out.json")
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*Name (*")
+    assert not (pytester.path / "out.json").exists()
+
+
+def test_benchmark_skip_and_only_know_experiments(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    write()
+    pytester.makepyfile("def test_other(): pass")
+    run("--benchmark-skip").assert_outcomes(passed=1, skipped=1)
+    run("--benchmark-only").assert_outcomes(passed=1, skipped=1)
+
+
+@pytest.mark.parametrize("phase", ["call", "teardown"])
+def test_an_item_that_fails_leaves_no_row(
+    pytester: pytest.Pytester, run: Run, write: Write, saved: Saved, phase: str
+) -> None:
+    write("a.llem.yaml")
+    write("b.llem.yaml")
+    write("c.llem.yaml")
+    pytester.makeconftest(
+        f"""
+        import pytest
+
+        @pytest.hookimpl(wrapper=True)
+        def pytest_runtest_{phase}(item):
+            yield
+            if item.name == "b":
+                raise AssertionError("after the measurement")
+        """
+    )
+    assert run("--benchmark-json=out.json", "--llem-meter=none").ret == pytest.ExitCode.TESTS_FAILED
+    assert [row["name"] for row in saved()] == ["a", "c"]
+
+
+def test_the_summary_shows_the_result_and_its_warnings(run: Run, write: Write) -> None:
+    write()
+    result = run("--llem-meter=estimate")
+    result.stdout.fnmatch_lines(["experiment*energy/call*", "tiny * ± ? *J*estimate (estimated)", "tiny: *"])
+    quiet = run("--llem-meter=estimate", "-q")
+    quiet.stdout.no_fnmatch_line("experiment*energy/call*")

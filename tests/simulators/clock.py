@@ -1,0 +1,34 @@
+"""Time that passes only when someone spends it."""
+
+from __future__ import annotations
+
+
+class SimulatedClock:
+    """A :class:`pytest_llem.meters.base.Clock` whose seconds cost nothing.
+
+    Attributes:
+        oversleep_s: how much longer than asked each sleep takes, in seconds, as on a real machine.
+    """
+
+    def __init__(self, start_s: float = 1000.0, oversleep_s: float = 0.0) -> None:
+        self._now_s = start_s
+        self._cpu_s = 0.0
+        self.oversleep_s = oversleep_s
+
+    def now_s(self) -> float:
+        return self._now_s
+
+    def cpu_s(self) -> float:
+        return self._cpu_s
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass without using the processor."""
+        if seconds < 0:
+            # time.sleep() refuses it too.
+            raise ValueError(f"sleep length must be non-negative, not {seconds}")
+        self._now_s += seconds + self.oversleep_s
+
+    def work(self, seconds: float, cpu_share: float = 1.0) -> None:
+        """Let time pass while ``cpu_share`` processors work."""
+        self._now_s += seconds
+        self._cpu_s += seconds * cpu_share

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from pytest_llem.engines.checks import check_loaded, placement
+from pytest_llem.errors import LoadError
+from tests.unit.engines.conftest import HERE, experiment
+
+if TYPE_CHECKING:
+    from pytest_llem.engines.transformers import TransformersModel
+    from tests.unit.engines.conftest import Load
+
+CPU = torch.device("cpu")
+
+
+def check(model: TransformersModel, device: torch.device = CPU, **fields: Any) -> None:
+    """Ask of a model that is there already what ``fields`` say."""
+    load = experiment(**fields).load_config(HERE)
+    check_loaded(model.model, load, load.pytorch, device)
+
+
+def test_what_was_asked_for_passes(tiny: TransformersModel) -> None:
+    check(tiny, pytorch={"attn_implementation": "sdpa"})
+    assert placement(tiny.model) == {"cpu"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"precision": "bf16"}, r"precision bf16 was asked for, but \S+ is torch\.float32"),
+        ({"pytorch": {"attn_implementation": "eager"}}, "but the model uses 'sdpa'"),
+        ({"pytorch": {"load_in_4bit": True}}, "load_in_4bit was asked for, but no layer"),
+        ({"pytorch": {"load_in_8bit": True}}, "load_in_8bit was asked for, but no layer"),
+    ],
+    ids=["precision", "attention", "4bit", "8bit"],
+)
+def test_a_difference_is_refused(tiny: TransformersModel, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(LoadError, match=message):
+        check(tiny, **fields)
+
+
+def test_weights_on_the_cpu_are_refused_in_a_run_on_the_gpu(tiny: TransformersModel) -> None:
+    gpu = torch.device("cuda", 0)
+    with pytest.raises(LoadError, match="lies on cpu without being asked to"):
+        check(tiny, device=gpu)
+    check(tiny, device=gpu, pytorch={"device_map": {"": "cpu"}})
+    check(tiny, device=gpu, pytorch={"device_map": "auto", "max_memory": {0: "1GiB", "cpu": "1GiB"}})
+
+
+def test_offloaded_weights_are_found_in_the_map(
+    tiny: TransformersModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny.model, "hf_device_map", {"model": 0, "lm_head": "disk"}, raising=False)
+    assert placement(tiny.model) == {"cuda:0", "disk"}
+    with pytest.raises(LoadError, match="lies on disk .*offload_folder"):
+        check(tiny, device=torch.device("cuda", 0))
+
+
+class TestQuantised:
+    def test_each_4bit_option_is_compared(self, load: Load) -> None:
+        options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+        model = load(precision="bf16", pytorch=options)
+        check(model, precision="bf16", pytorch=options)
+        different: list[tuple[str, Any]] = [
+            ("bnb_4bit_quant_type", "fp4"),
+            ("bnb_4bit_use_double_quant", False),
+            ("bnb_4bit_compute_dtype", "bfloat16"),  # unset, it is float32
+        ]
+        for field, value in different:
+            with pytest.raises(LoadError, match=f"{field} .* was asked for, but the model's layers show"):
+                check(model, precision="bf16", pytorch=options | {field: value})
+        with pytest.raises(LoadError, match="precision fp32"):
+            check(model, precision="fp32", pytorch=options)
+
+    def test_a_layer_left_out_is_found(self, load: Load) -> None:
+        options = {"load_in_8bit": True}
+        model = load(pytorch=options)
+        model.model.model.layers[2].mlp.up_proj = torch.nn.Linear(256, 768, bias=False)
+        with pytest.raises(LoadError, match=r"1 layers are not quantised, 'model\.layers\.2\.mlp\.up_proj'"):
+            check(model, pytorch=options)

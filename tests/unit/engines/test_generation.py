@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from transformers.cache_utils import DynamicCache, StaticCache
+
+from pytest_llem.engines.generation import (
+    Generation,
+    SpecialTokens,
+    build_generation,
+    check_cache,
+    check_resolved,
+    neutral_generation,
+    special_tokens,
+)
+from pytest_llem.errors import MeasurementError, UnavailableError
+from tests.unit.engines.conftest import HERE, experiment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_llem.engines.transformers import TransformersModel
+    from tests.unit.engines.conftest import Load
+
+SPECIAL = SpecialTokens(bos=256, eos=(257,), pad=258)
+
+
+def build(**fields: Any) -> Generation:
+    return build_generation(experiment(**fields), SPECIAL, cuda=False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "option", "value"),
+    [
+        ({"max_output_tokens": 9}, "max_new_tokens", 9),
+        ({"decoder": {"do_sample": True}}, "do_sample", True),
+        ({"decoder": {"do_sample": True, "temperature": 2}}, "temperature", 2.0),
+        ({"decoder": {"do_sample": True, "top_k": 3}}, "top_k", 3),
+        ({"decoder": {"do_sample": True, "top_p": 0.5}}, "top_p", 0.5),
+        ({"decoder": {"do_sample": True, "min_p": 0.1}}, "min_p", 0.1),
+        ({"decoder": {"repetition_penalty": 1.2}}, "repetition_penalty", 1.2),
+        ({"decoder": {"min_new_tokens": 4}}, "min_new_tokens", 4),
+        ({"decoder": {"preset": "creative"}}, "temperature", 0.8),
+        ({"decoder": {"preset": "creative", "top_p": 0.7}}, "top_p", 0.7),
+        ({"decoder": {"preset": "deterministic"}}, "do_sample", False),
+        ({"pytorch": {"use_cache": False}}, "use_cache", False),
+        ({"pytorch": {"cache_implementation": "static"}}, "cache_implementation", "static"),
+        ({"pytorch": {"num_beams": 2}}, "num_beams", 2),
+        ({"pytorch": {"num_beams": 2, "early_stopping": "never"}}, "early_stopping", "never"),
+        ({"pytorch": {"num_beams": 2, "length_penalty": 0.5}}, "length_penalty", 0.5),
+        ({"pytorch": {"no_repeat_ngram_size": 2}}, "no_repeat_ngram_size", 2),
+        ({"pytorch": {"prompt_lookup_num_tokens": 3}}, "prompt_lookup_num_tokens", 3),
+        ({"pytorch": {"torch_compile": False}}, "disable_compile", True),
+        ({"passthrough": {"generate": {"suppress_tokens": [1]}}}, "suppress_tokens", [1]),
+    ],
+)
+def test_each_field_reaches_the_config_that_generate_resolves(
+    tiny: TransformersModel, fields: dict[str, Any], option: str, value: object
+) -> None:
+    generation = build(**fields)
+    check_resolved(tiny.model, generation)
+    with neutral_generation(tiny.model):
+        resolved, unused = tiny.model._prepare_generation_config(generation.config)
+    assert getattr(resolved, option) == value
+    assert unused == {}
+
+
+def test_an_integer_temperature_samples(tiny: TransformersModel) -> None:
+    workload = tiny.prepare(experiment(decoder={"do_sample": True, "temperature": 2}), HERE)
+    assert workload.run(0).shape[0] == 1
+
+
+def test_the_defaults_of_the_models_own_files_do_not_leak_in(
+    load: Load, saved_model: Path, tiny: TransformersModel, tmp_path: Path
+) -> None:
+    saved = load(model=str(saved_model))
+    own = saved.model.generation_config.to_dict()
+    assert own["do_sample"]  # the file was read: there is something that could leak
+    (tmp_path / "p.txt").write_text("one\nanother\n")
+    # The tokens that end a sequence are the model's own; they are made the same here.
+    fields = {"dataset": {"path": "p.txt"}, "passthrough": {"generate": {"eos_token_id": 257}}}
+    ours, theirs = (model.prepare(experiment(**fields), tmp_path) for model in (tiny, saved))
+    for index in range(ours.calls):
+        assert torch.equal(ours.run(index), theirs.run(index))
+    assert saved.model.generation_config.to_dict() == own
+
+
+def test_special_tokens_are_the_models_own(load: Load, saved_model: Path) -> None:
+    saved = load(model=str(saved_model))
+    assert special_tokens(saved.model, saved.tokenizer) == SpecialTokens(bos=256, eos=(257, 17), pad=258)
+
+
+def test_a_padding_token_is_found_where_the_model_has_none(load: Load, one_layer: str) -> None:
+    model = load(model=one_layer, weights="random")
+    assert special_tokens(model.model, None) == SpecialTokens(bos=1, eos=(2,), pad=2)
+
+
+def test_a_difference_between_asked_and_resolved_is_a_failure(
+    tiny: TransformersModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation = build()
+    original = tiny.model._prepare_generation_config
+
+    def leaking(*args: Any, **kwargs: Any) -> Any:
+        resolved, unused = original(*args, **kwargs)
+        resolved.repetition_penalty = 1.5
+        return resolved, unused
+
+    monkeypatch.setitem(vars(tiny.model), "_prepare_generation_config", leaking)
+    with pytest.raises(MeasurementError, match=r"with repetition_penalty 1\.5 instead of 1\.0"):
+        check_resolved(tiny.model, generation)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"return_dict_in_generate": False}, "is set by the measurement itself"),
+        ({"epsilon_cutoff": 0.1}, "contradict each other: .*epsilon_cutoff"),
+        ({"num_return_sequences": 2}, "contradict each other: .*num_return_sequences"),
+    ],
+)
+def test_arguments_that_could_not_be_carried_out_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(MeasurementError, match=message) as error:
+        build(passthrough={"generate": arguments})
+    assert "\n" not in str(error.value)
+
+
+def test_an_argument_that_generate_does_not_know_is_a_failure(tiny: TransformersModel) -> None:
+    workload = tiny.prepare(experiment(passthrough={"generate": {"nonsense": 1}}), HERE)
+    with pytest.raises(MeasurementError, match="nonsense"):
+        workload.run(0)
+
+
+@pytest.mark.parametrize("cache", ["offloaded", "offloaded_static"])
+def test_offloaded_caches_need_a_gpu(cache: str) -> None:
+    with pytest.raises(UnavailableError, match=f"'{cache}' needs a CUDA GPU"):
+        build(pytorch={"cache_implementation": cache})
+
+
+def test_a_missing_cache_package_is_named() -> None:
+    config = {"generate": {"cache_config": {"backend": "no_such_package"}}}
+    with pytest.raises(UnavailableError, match="pip install no_such_package"):
+        build(pytorch={"cache_implementation": "quantized"}, passthrough=config)
+
+
+@pytest.mark.parametrize(
+    ("pytorch", "cache", "ok"),
+    [
+        ({}, DynamicCache(), True),
+        ({"cache_implementation": "dynamic"}, DynamicCache(), True),
+        ({"cache_implementation": "static"}, DynamicCache(), False),
+        ({"cache_implementation": "dynamic"}, None, False),
+        ({"use_cache": False}, None, True),
+        ({"use_cache": False}, DynamicCache(), False),
+    ],
+)
+def test_another_cache_than_asked_for_is_a_failure(
+    pytorch: dict[str, Any], cache: DynamicCache | None, ok: bool
+) -> None:
+    generation = build(pytorch=pytorch)
+    if ok:
+        check_cache(generation, cache)
+    else:
+        with pytest.raises(MeasurementError, match=r"was asked for, but .* was used"):
+            check_cache(generation, cache)
+
+
+def test_a_static_cache_is_recognised(tiny: TransformersModel) -> None:
+    generation = build(pytorch={"cache_implementation": "static"})
+    check_cache(generation, StaticCache(config=tiny.model.config, max_cache_len=8))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, None),
+        ({"decoder": {"min_new_tokens": 6}}, 6),
+        ({"decoder": {"min_new_tokens": 5}}, None),
+        ({"passthrough": {"generate": {"eos_token_id": None}}}, 6),
+        ({"decoder": {"min_new_tokens": 6}, "passthrough": {"generate": {"max_time": 9.0}}}, None),
+    ],
+)
+def test_fixed_new_tokens(fields: dict[str, Any], expected: int | None) -> None:
+    assert build(**fields).fixed_new_tokens == expected

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import shutil
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from pytest_llem.engines.loading import say_once
+from pytest_llem.engines.sources import folder_fingerprint
+from pytest_llem.engines.transformers import TransformersEngine, TransformersModel, compiled_graphs
+from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
+from tests.unit.engines.conftest import HERE, experiment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.unit.engines.conftest import Load
+
+EAGER_COMPILE = {"torch_compile": True, "torch_compile_backend": "eager"}
+
+
+def generate_once(model: TransformersModel, /, **fields: Any) -> list[list[int]]:
+    workload = model.prepare(experiment(**fields), HERE)
+    return workload.output_tokens(0, workload.run(0))
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)]
+)
+def test_every_parameter_has_the_precision_asked_for(load: Load, precision: str, dtype: torch.dtype) -> None:
+    model = load(precision=precision)
+    assert {parameter.dtype for parameter in model.model.parameters()} == {dtype}
+    assert generate_once(model, precision=precision)
+
+
+def test_a_loaded_model_is_ready_for_inference_on_its_device(tiny: TransformersModel) -> None:
+    assert not tiny.model.training
+    assert tiny.device == torch.device("cpu")
+    assert tiny.gpu_uuids == ()
+    assert tiny.commit is None
+    assert tiny.load_s > 0
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_attention_is_the_one_asked_for(load: Load, attention: str) -> None:
+    model = load(pytorch={"attn_implementation": attention})
+    assert model.model.config._attn_implementation == attention
+
+
+@pytest.mark.parametrize("attention", ["flash_attention_2", "flash_attention_3"])
+def test_flash_attention_without_a_gpu_is_unavailable(load: Load, attention: str) -> None:
+    with pytest.raises(UnavailableError, match=f"'{attention}' needs a CUDA GPU"):
+        load(pytorch={"attn_implementation": attention})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")
+def test_cuda_without_a_gpu_is_unavailable() -> None:
+    config = experiment().load_config(HERE)
+    with pytest.raises(UnavailableError, match="no CUDA GPU: torch"):
+        TransformersEngine().load(config, "cuda", HERE)
+
+
+@pytest.mark.parametrize(("quant_type", "double"), [("nf4", True), ("fp4", False)])
+def test_4bit_layers_are_quantised_as_asked(load: Load, quant_type: str, double: bool) -> None:
+    from bitsandbytes.nn.modules import Linear4bit
+
+    options = {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": quant_type,
+        "bnb_4bit_use_double_quant": double,
+        "bnb_4bit_compute_dtype": "bfloat16",
+    }
+    model = load(precision="bf16", pytorch=options)
+    layers: list[Any] = [module for module in model.model.modules() if isinstance(module, Linear4bit)]
+    assert len(layers) == 7 * 4  # four attention and three feed-forward projections in each of four layers
+    assert {layer.weight.quant_type for layer in layers} == {quant_type}
+    assert {layer.weight.quant_state.nested for layer in layers} == {double}
+    assert {layer.compute_dtype for layer in layers} == {torch.bfloat16}
+    assert [len(row) for row in generate_once(model, precision="bf16", pytorch=options)] == [6]
+
+
+def test_8bit_layers_hold_the_drawn_weights(load: Load, tiny: TransformersModel) -> None:
+    options = {"load_in_8bit": True}
+    model = load(pytorch=options)
+    layer = model.model.model.layers[0].mlp.up_proj
+    assert type(layer).__name__ == "Linear8bitLt"
+    # Row by row int8 with one scale, so within half a step of the weights that the same seed draws.
+    restored = layer.weight.data.float() * layer.weight.SCB[:, None] / 127
+    drawn = tiny.model.model.layers[0].mlp.up_proj.weight.detach()
+    assert torch.allclose(restored, drawn, atol=float(drawn.abs().max()) / 127)
+    assert [len(row) for row in generate_once(model, pytorch=options)] == [6]
+
+
+def test_a_library_logs_each_message_once(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("a.chatty.library")
+    say_once(logger.name)
+    say_once(logger.name)
+    for value in (1, 1, 2):
+        logger.warning("cast to %s", value)
+    assert [record.getMessage() for record in caplog.records] == ["cast to 1", "cast to 2"]
+
+
+def test_an_argument_that_from_pretrained_does_not_know_is_refused(load: Load) -> None:
+    with pytest.raises(LoadError, match="unexpected keyword argument 'nonsense'") as error:
+        load(passthrough={"from_pretrained": {"nonsense": 1}})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"device_map": "auto", "max_memory": {"cpu": "2MiB"}}, "part of the model lies on disk"),
+        ({"torch_compile": True, "torch_compile_backend": "inducter"}, "did you mean 'inductor'"),
+        ({"torch_compile": True, "torch_compile_mode": "fastest"}, "Unrecognized mode=fastest"),
+    ],
+    ids=["offloaded", "backend", "mode"],
+)
+def test_what_would_not_be_carried_out_is_refused(
+    load: Load, saved_model: Path, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(LoadError, match=message):
+        load(model=str(saved_model), pytorch=fields)
+
+
+class TestLocalFolder:
+    def test_has_the_weights_that_were_saved(
+        self, load: Load, saved_model: Path, tiny: TransformersModel
+    ) -> None:
+        model = load(folder=saved_model.parent, model="saved")
+        pairs = zip(model.model.parameters(), tiny.model.parameters(), strict=True)
+        assert all(torch.equal(ours, saved) for ours, saved in pairs)
+        assert model.tokenizer.padding_side == "left"
+        assert model.commit == folder_fingerprint(saved_model)
+
+    def test_random_weights_come_from_the_architecture_alone(
+        self, load: Load, tmp_path: Path, saved_model: Path
+    ) -> None:
+        shutil.copy(saved_model / "config.json", tmp_path)
+        model = load(model=str(tmp_path), weights="random", random_seed=5)
+        same = load(random_seed=5)
+        assert torch.equal(model.model.lm_head.weight, same.model.lm_head.weight)
+        assert model.tokenizer is None
+
+    def test_a_revision_is_refused(self, load: Load, saved_model: Path) -> None:
+        with pytest.raises(LoadError, match=r"pytorch\.revision 'v1' cannot be applied: a local folder"):
+            load(model=str(saved_model), pytorch={"revision": "v1"})
+
+    def test_pickled_weights_are_refused(self, load: Load, saved_model: Path, tmp_path: Path) -> None:
+        folder = shutil.copytree(saved_model, tmp_path / "pickled")
+        (folder / "model.safetensors").unlink()
+        torch.save({}, folder / "pytorch_model.bin")
+        with pytest.raises(LoadError, match=r"safetensors"):
+            load(model=str(folder))
+
+    def test_a_folder_that_is_not_there_is_named(self, load: Load) -> None:
+        with pytest.raises(LoadError, match="no such folder"):
+            load(model="./nothing")
+
+    def test_a_quantised_checkpoint_cannot_get_random_weights(
+        self, load: Load, saved_model: Path, tmp_path: Path
+    ) -> None:
+        config = json.loads((saved_model / "config.json").read_text())
+        config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(LoadError, match="quantised checkpoint"):
+            load(model=str(tmp_path), weights="random")
+
+    def test_fingerprint_follows_the_content(self, tmp_path: Path) -> None:
+        (tmp_path / "config.json").write_text("{}")
+        (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+        before = folder_fingerprint(tmp_path)
+        (tmp_path / "notes.txt").write_text("a note decides nothing")
+        assert folder_fingerprint(tmp_path) == before
+        (tmp_path / "model.safetensors").write_bytes(bytes(999) + b"\x01")
+        assert folder_fingerprint(tmp_path) != before
+
+    def test_fingerprint_of_a_large_file_is_cheap_and_sees_its_ends(self, tmp_path: Path) -> None:
+        weights = tmp_path / "model.safetensors"
+        size_bytes = 2**33  # sparse: takes no space, and to read it whole would take seconds
+        seen = set()
+        for position in (None, 0, size_bytes - 1):
+            with weights.open("wb") as stream:
+                stream.truncate(size_bytes)
+                if position is not None:
+                    stream.seek(position)
+                    stream.write(b"\x01")
+            seen.add(folder_fingerprint(tmp_path))
+        assert len(seen) == 3
+
+
+def test_a_hub_model_that_cannot_be_reached_is_one_line(load: Load) -> None:
+    with pytest.raises(LoadError, match="model 'nobody/nothing': no such folder, and not to be had") as error:
+        load(model="nobody/nothing")
+    assert "\n" not in str(error.value)
+    assert error.value.__cause__ is not None
+
+
+class TestCompile:
+    def test_graphs_are_compiled_and_generate_the_same(self, load: Load, one_layer: str) -> None:
+        fields = {"model": one_layer, "weights": "random"}
+        expected = generate_once(load(**fields), **fields)
+        model = load(**fields, pytorch=EAGER_COMPILE)
+        assert generate_once(model, **fields, pytorch=EAGER_COMPILE) == expected
+        assert compiled_graphs() > 0
+
+    def test_later_experiments_are_compiled_too(self, load: Load, one_layer: str) -> None:
+        fields = {"model": one_layer, "weights": "random", "pytorch": EAGER_COMPILE, "max_output_tokens": 1}
+        model = load(**fields)
+        # Without a new start for each experiment, the second length would be over the limit already.
+        with torch._dynamo.config.patch(recompile_limit=1):
+            for length in (3, 5, 7):
+                generate_once(model, **fields, dataset={"synthetic": {"n": 1, "input_len": length}})
+                assert compiled_graphs() == 1
+
+    def test_going_on_uncompiled_is_a_failure(self, load: Load, one_layer: str) -> None:
+        fields = {"model": one_layer, "weights": "random", "pytorch": EAGER_COMPILE}
+        model = load(**fields)
+        with (
+            torch._dynamo.config.patch(recompile_limit=1),
+            pytest.raises(MeasurementError, match=r"(?i)recompile"),
+        ):
+            generate_once(model, **fields)
+
+    def test_no_graph_is_a_failure(self, tiny: TransformersModel) -> None:
+        torch._dynamo.utils.counters.clear()
+        pretender = TransformersModel(tiny.model, tiny.tokenizer, tiny.device, None, compiled=True)
+        with pytest.raises(MeasurementError, match="compiled no graph"):
+            generate_once(pretender)
+
+    def test_closing_restores_the_limit_of_recompilations(self, load: Load, one_layer: str) -> None:
+        model = load(model=one_layer, weights="random", pytorch=EAGER_COMPILE)
+        assert torch._dynamo.config.fail_on_recompile_limit_hit
+        model.close()
+        assert not torch._dynamo.config.fail_on_recompile_limit_hit
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), LoadError, "out of memory on cpu while loading"),
+        (ImportError("pip install it"), UnavailableError, "needs a package .*pip install it"),
+        (KeyError("layer"), LoadError, "could not be loaded: KeyError: 'layer'"),
+    ],
+    ids=["memory", "package", "other"],
+)
+def test_what_the_library_raises_becomes_one_line(
+    load: Load, monkeypatch: pytest.MonkeyPatch, raised: Exception, kind: type[Exception], message: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("pytest_llem.engines.transformers.load_weights", fail)
+    with pytest.raises(kind, match=f"^model 'builtin:tiny-llama'.*{message}") as error:
+        load()
+    assert error.value.__cause__ is raised
+
+
+@pytest.mark.parametrize("pytorch", [{}, EAGER_COMPILE, {"cache_implementation": "static"}], ids=str)
+def test_closing_frees_the_model(load: Load, one_layer: str, pytorch: dict[str, Any]) -> None:
+    fields = {"model": one_layer, "weights": "random", "pytorch": pytorch, "max_output_tokens": 2}
+    model = load(**fields)
+    workload = model.prepare(experiment(**fields), HERE)
+    workload.run(0)
+    gone = weakref.ref(model.model)
+    model.close()
+    model.close()
+    assert gone() is None
+    assert generate_once(load(**fields), **fields)
+
+
+def test_a_failed_load_frees_the_model(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytest_llem.engines import transformers as engine
+
+    seen: list[weakref.ref[Any]] = []
+
+    def refuse(model: Any, *_: Any) -> None:
+        seen.append(weakref.ref(model))
+        raise LoadError("not what was asked")
+
+    monkeypatch.setattr(engine, "check_loaded", refuse)
+    with pytest.raises(LoadError) as error:
+        load()
+    gc.collect()
+    assert error.value.__traceback__ is not None  # still there, as in a test report
+    assert seen[0]() is None

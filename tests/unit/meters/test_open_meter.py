@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llem.errors import MeterUnavailableError
+from pytest_llem.meters import METER_NAMES, open_meter
+from tests.simulators import SimulatedBoard, SimulatedClock, install
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(MeterUnavailableError, match="no meter 'joulemeter'") as caught:
+        open_meter("joulemeter")
+    assert all(name in str(caught.value) for name in METER_NAMES)
+
+
+def test_importing_meters_imports_no_sensor_library() -> None:
+    code = (
+        "import sys, pytest_llem.meters; print([m for m in ('pynvml', 'torch', 'numpy') if m in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout  # noqa: S603
+    assert output.strip() == "[]"
+
+
+class TestAuto:
+    def test_reads_the_gpu_where_the_work_is_there(self) -> None:
+        with install([SimulatedBoard()]), open_meter("auto", device="cuda") as meter:
+            assert meter.name == "nvml"
+
+    def test_reads_rapl_on_the_cpu_even_beside_a_gpu(self, tmp_path: Path) -> None:
+        zone = tmp_path / "intel-rapl:0"
+        zone.mkdir()
+        (zone / "name").write_text("package-0")
+        (zone / "energy_uj").write_text("5")
+        (zone / "max_energy_range_uj").write_text("1000000000000")
+        with install([SimulatedBoard()]), open_meter("auto", powercap_root=tmp_path) as meter:
+            assert meter.name == "rapl"
+
+
+@pytest.mark.parametrize("name", ["none", "estimate"])
+def test_the_device_is_waited_for_at_both_edges(name: str) -> None:
+    clock = SimulatedClock()
+    pending_s = [0.5]
+
+    def synchronize() -> None:
+        while pending_s:
+            clock.work(pending_s.pop())
+
+    with (
+        open_meter(name, clock=clock, watts_per_core=1.0) as meter,
+        meter.window(synchronize) as window,
+    ):
+        pending_s.append(1.0)
+    # The half second was queued before the window, the second inside it.
+    assert window.seconds == pytest.approx(1.0)
+    assert window.joules == (pytest.approx(1.0) if meter.reports_energy else None)
+
+
+class TestNone:
+    def test_time_and_nothing_else(self) -> None:
+        clock = SimulatedClock()
+        with open_meter("none", clock=clock) as meter, meter.window() as window:
+            clock.work(1.0)
+        assert window.seconds == pytest.approx(1.0)
+        assert window.joules is None
+        assert window.reason == "no meter was asked for"
+        assert not meter.reports_energy
+
+
+class TestEstimate:
+    def test_cpu_seconds_times_watts_per_core(self) -> None:
+        clock = SimulatedClock()
+        with open_meter("estimate", clock=clock, watts_per_core=7.0) as meter, meter.window() as window:
+            clock.work(2.0, cpu_share=3.0)
+            clock.sleep(1.0)
+        assert window.seconds == pytest.approx(3.0)
+        assert window.joules == pytest.approx(42.0)
+        assert window.uncertainty_j is None
+        assert meter.estimated
+        (warning,) = window.warnings
+        assert "estimated, not measured" in warning
+        assert "7 W per core" in warning
+
+    def test_no_cpu_time_is_unknown_and_not_zero(self) -> None:
+        clock = SimulatedClock()
+        with open_meter("estimate", clock=clock) as meter, meter.window() as window:
+            clock.sleep(1.0)
+        assert window.joules is None
+        assert "resolution" in str(window.reason)
+
+    def test_the_work_of_other_threads_counts(self) -> None:
+        def work() -> None:
+            deadline_s = time.thread_time() + 0.05
+            while time.thread_time() < deadline_s:
+                pass
+
+        with open_meter("estimate", watts_per_core=10.0) as meter, meter.window() as window:
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+        assert window.joules is not None
+        assert window.joules >= 0.5
+
+    def test_the_environment_sets_the_figure_and_an_argument_wins(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PYTEST_LLEM_WATTS_PER_CORE", "11")
+        joules = []
+        for argument in (None, 2.0):
+            clock = SimulatedClock()
+            meter = open_meter("estimate", clock=clock, watts_per_core=argument)
+            with meter.window() as window:
+                clock.work(1.0)
+            joules.append(window.joules)
+            meter.close()
+        assert joules == [pytest.approx(11.0), pytest.approx(2.0)]
+
+    @pytest.mark.parametrize("value", ["", "five", "0", "-3", "inf", "nan"])
+    def test_a_figure_that_is_none_is_refused(self, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PYTEST_LLEM_WATTS_PER_CORE", value)
+        with pytest.raises(MeterUnavailableError, match=f"PYTEST_LLEM_WATTS_PER_CORE={value}: must be"):
+            open_meter("estimate")
