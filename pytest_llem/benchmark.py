@@ -13,17 +13,19 @@ imports the root ``conftest.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_benchmark import plugin as stock
 from pytest_benchmark.stats import Metadata
 from pytest_benchmark.table import TableResults
 from pytest_benchmark.utils import TIME_UNITS
 
-from pytest_llem.results import ExperimentResult
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_llem.results import ExperimentResult
 
 Group = tuple[str | None, list[Any]]
 
@@ -142,9 +144,7 @@ def publish(config: Any, rows: Sequence[Any]) -> None:
     config._benchmarksession.benchmarks.extend(rows)
 
 
-def pytest_benchmark_group_stats(
-    config: Any, benchmarks: Sequence[Mapping[str, Any]], group_by: str
-) -> list[Group]:
+def pytest_benchmark_group_stats(config: Any, benchmarks: Sequence[Mapping[str, Any]], group_by: str) -> list[Group]:
     """pytest-benchmark's own grouping, split by unit.
 
     A plain function, because the ``pytest-benchmark`` command calls it so, from the root ``conftest.py``.
@@ -226,5 +226,5 @@ def _name_energy_axis() -> None:
     histogram.make_plot = make_plot
 
 
-TableResults.compute_scale = _compute_scale
+setattr(TableResults, "compute_scale", _compute_scale)  # noqa: B010  (a replaced method, which mypy refuses)
 TIME_UNITS.update({unit: title for unit, _, title in _JOULE_SCALES})

@@ -7,9 +7,7 @@ happens here, with pydantic alone: torch and transformers are imported when an i
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING
 
@@ -21,6 +19,9 @@ from pytest_llem.errors import ExperimentFileError
 from pytest_llem.settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from pytest_llem.config import ExperimentConfig
 
 

@@ -180,12 +180,7 @@ def digamma(x: float) -> float:
         shift -= 1 / x
         x += 1
     square = 1 / (x * x)
-    return (
-        shift
-        + math.log(x)
-        - 0.5 / x
-        - square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square / 240)))
-    )
+    return shift + math.log(x) - 0.5 / x - square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square / 240)))
 
 
 def trigamma(x: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +9,8 @@ import pytest
 from pytest_llem.settings import SETTINGS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from pytest_llem.config import ExperimentConfig
     from pytest_llem.engines.base import LoadedModel
     from pytest_llem.meters.base import Meter
@@ -32,7 +33,7 @@ def llem_session(config: pytest.Config) -> LlemSession:
 @pytest.fixture
 def llem_experiment(request: pytest.FixtureRequest) -> ExperimentConfig:
     """The validated configuration of this item's experiment."""
-    config: ExperimentConfig = _parameter(request, "llem_experiment").config
+    config: ExperimentConfig = _parameter(request, "llem_experiment").valid_config
     return config
 
 
@@ -58,14 +59,15 @@ def llem_meter(request: pytest.FixtureRequest) -> Meter:
     from pytest_llem.runs import item_meter
 
     model = request.getfixturevalue("llem_model") if "llem_model" in request.fixturenames else None
-    return item_meter(model, llem_session(request.config))
+    meter: Meter = item_meter(model, llem_session(request.config))
+    return meter
 
 
 @pytest.fixture
 def llem_run(
     request: pytest.FixtureRequest,
+    llem_experiment: ExperimentConfig,  # noqa: ARG001  (collection parametrizes it)
     benchmark: Any,
-    llem_experiment: ExperimentConfig,
     llem_model: LoadedModel,
     llem_meter: Meter,
 ) -> Callable[[], ExperimentResult]:
@@ -87,9 +89,7 @@ def llem_benchmark(request: pytest.FixtureRequest, benchmark: Any, llem_meter: M
     """Like pytest-benchmark's ``benchmark``, for any callable: records time and energy."""
     from pytest_llem.runs import BenchmarkRun
 
-    return BenchmarkRun(
-        item=request.node, session=llem_session(request.config), benchmark=benchmark, meter=llem_meter
-    )
+    return BenchmarkRun(item=request.node, session=llem_session(request.config), benchmark=benchmark, meter=llem_meter)
 
 
 def _parameter(request: pytest.FixtureRequest, name: str) -> Any:
@@ -98,5 +98,8 @@ def _parameter(request: pytest.FixtureRequest, name: str) -> Any:
     if name == request.fixturename and hasattr(request, "param"):
         return request.param
     if callspec is None or name not in callspec.params:
-        pytest.fail(f'{request.fixturename} needs an experiment: use @pytest.mark.llem("file.llem.yaml")', pytrace=False)
+        pytest.fail(
+            f'{request.fixturename} needs an experiment: use @pytest.mark.llem("file.llem.yaml")',
+            pytrace=False,
+        )
     return callspec.params[name]

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem import machine
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_llem.config import ExperimentConfig
     from pytest_llem.engines.base import LoadedModel, Workload
 

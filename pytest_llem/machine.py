@@ -35,7 +35,9 @@ def require_cuda() -> None:
         missing = "no NVIDIA driver is loaded: see nvidia-smi"
     else:
         selection = "" if visible is None else f" under CUDA_VISIBLE_DEVICES={visible!r}"
-        missing = f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no usable GPU{selection}: see nvidia-smi"
+        missing = (
+            f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no usable GPU{selection}: see nvidia-smi"
+        )
     raise UnavailableError(f"--llem-gpu: {missing}")
 
 

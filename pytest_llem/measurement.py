@@ -10,16 +10,17 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from pytest_llem.distributions import t_quantile
 from pytest_llem.errors import MeasurementError
 from pytest_llem.results import ExperimentResult, Round
-from pytest_llem.distributions import t_quantile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
     from pytest_llem.engines.base import CallTiming, Workload
     from pytest_llem.meters.base import Meter, Synchronize, Window
 
@@ -69,11 +70,14 @@ def undisturbed() -> Iterator[None]:
     gc.collect()
     gc.disable()
     sys.settrace(None)
-    sys.setprofile(None)
+    # A profiler written in C can be taken out but not be put back; it stays.
+    if callable(profiler):
+        sys.setprofile(None)
     try:
         yield
     finally:
-        sys.setprofile(profiler)
+        if callable(profiler):
+            sys.setprofile(profiler)
         sys.settrace(tracer)
         if collecting:
             gc.enable()
@@ -91,16 +95,18 @@ def measure_windows(
     Returns:
         One window a round. Every window holds the same number of passes.
     """
+    windows, outputs = [], []
     with undisturbed():
         for _ in range(protocol.warmup_rounds):
             run_pass()
         passes = _size_window(run_pass, protocol.min_window_s, meter, synchronize)
-    windows, outputs = [], []
-    for _ in range(protocol.rounds):
-        with undisturbed():
+        for _ in range(protocol.rounds):
+            # What the last window left, between the windows. A full collection walks through every object of torch
+            # and transformers, which takes a large part of a second, and what it walks through has not changed.
+            gc.collect(1)
             window, returned = _run_window(run_pass, passes, meter, synchronize)
-        windows.append(window)
-        outputs.append(returned)
+            windows.append(window)
+            outputs.append(returned)
     return Measured(windows, outputs, passes)
 
 
@@ -138,9 +144,7 @@ def measure_workload(workload: Workload, protocol: Protocol, meter: Meter) -> Ex
     """
     order = range(workload.calls)
     workload.reset_peak_memory()
-    measured = measure_windows(
-        lambda: [workload.run(index) for index in order], protocol, meter, workload.synchronize
-    )
+    measured = measure_windows(lambda: [workload.run(index) for index in order], protocol, meter, workload.synchronize)
     peak_memory_bytes, no_memory = workload.peak_memory_bytes()
     tokens = [
         sum(workload.count_output_tokens(index, one) for one_pass in window for index, one in enumerate(one_pass))
@@ -170,9 +174,7 @@ def measure_workload(workload: Workload, protocol: Protocol, meter: Meter) -> Ex
 
 def run_once(workload: Workload, meter: Meter) -> ExperimentResult:
     """One plain pass without statistics, as ``--benchmark-disable`` asks."""
-    tokens = sum(
-        workload.count_output_tokens(index, workload.run(index)) for index in range(workload.calls)
-    )
+    tokens = sum(workload.count_output_tokens(index, workload.run(index)) for index in range(workload.calls))
     _check_tokens([tokens], workload.expected_output_tokens, 1)
     return ExperimentResult(
         input_tokens=workload.input_tokens / workload.calls,
@@ -200,11 +202,11 @@ def _time_tokens(workload: Workload, budget_s: float) -> list[CallTiming]:
     """Instrumented calls of their own: watching tokens appear must not slow the calls whose energy is read."""
     timings: list[CallTiming] = []
     started_s = time.perf_counter()
-    for _ in range(_MAX_TIMING_PASSES):
-        with undisturbed():
+    with undisturbed():
+        for _ in range(_MAX_TIMING_PASSES):
             timings += [workload.time_tokens(index) for index in range(workload.calls)]
-        if time.perf_counter() - started_s > budget_s:
-            break
+            if time.perf_counter() - started_s > budget_s:
+                break
     return timings
 
 

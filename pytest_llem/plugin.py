@@ -7,9 +7,7 @@ standard library only; what a hook needs it imports when the first experiment is
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,6 +22,10 @@ from pytest_llem.fixtures import (  # noqa: F401  (pytest finds fixtures in the 
 )
 from pytest_llem.meters import METER_NAMES
 from pytest_llem.settings import SETTINGS, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from pathlib import Path
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,9 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help=f"What reads the joules: {', '.join(METER_NAMES)}. Default: auto (nvml on a GPU; on the CPU rapl where "
         "readable, else estimate).",
     )
-    group.addoption(
-        "--llem-rounds", metavar="N", type=int, help="Rounds of every experiment, whatever the file says."
-    )
+    group.addoption("--llem-rounds", metavar="N", type=int, help="Rounds of every experiment, whatever the file says.")
     group.addoption(
         "--llem-min-window",
         metavar="SECONDS",
@@ -65,7 +65,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Start-up, after the command line was read: check the options once and keep them."""
     config.addinivalue_line(
-        "markers", "llem(file): run the test once per experiment of this file (path from the test file's folder)."
+        "markers",
+        "llem(file): run the test once per experiment of this file (path from the test file's folder).",
     )
     config.stash[SETTINGS] = Settings.from_config(config)
 
@@ -120,11 +121,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None] | Any:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """After each phase: what an item measured counts once the whole item has passed."""
-    report: pytest.TestReport = yield
+    report = yield
     session = item.config.stash.get(SESSION, None)
     if session is not None:
         session.note_report(item, report)
@@ -133,8 +132,8 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_benchmark_group_stats(
-    config: pytest.Config, benchmarks: Sequence[Any], group_by: str
-) -> Iterator[None] | Any:
+    benchmarks: Sequence[Any],
+) -> Generator[None, list[tuple[str | None, list[Any]]], list[tuple[str | None, list[Any]]]]:
     """End of the session: joules and seconds never share a table."""
     groups = yield
     if not any("metric" in (bench.get("extra_info") or {}) for bench in benchmarks):

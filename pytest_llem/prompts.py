@@ -138,9 +138,7 @@ def _builtin_texts(name: str) -> list[str]:
 def _file_texts(path: Path, field: str) -> list[str]:
     read = _readers(field).get(path.suffix.lower())
     if read is None:
-        raise PromptError(
-            f"{path}: prompts are read from .jsonl (one JSON object a line) or .txt (one prompt a line)"
-        )
+        raise PromptError(f"{path}: prompts are read from .jsonl (one JSON object a line) or .txt (one prompt a line)")
     try:
         # Not str.splitlines: it also splits at characters that JSON strings may hold.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -173,9 +171,7 @@ def _json_lines(lines: Iterable[str], field: str, *, label: str) -> list[str]:
         if field not in entry:
             near = difflib.get_close_matches(field, entry, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise PromptError(
-                f"{label}:{number}: no field {field!r}: {hint}there is {', '.join(entry) or 'nothing'}"
-            )
+            raise PromptError(f"{label}:{number}: no field {field!r}: {hint}there is {', '.join(entry) or 'nothing'}")
         text = entry[field]
         if not isinstance(text, str) or not text:
             raise PromptError(f"{label}:{number}: field {field!r} is not a text, or is empty")

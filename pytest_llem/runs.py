@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,12 +16,14 @@ from pytest_llem.engines import get_engine
 from pytest_llem.errors import LlemError, UnavailableError
 from pytest_llem.measurement import Protocol, measure_windows, measure_workload, run_once, summarise
 from pytest_llem.meters.base import no_synchronize
-from pytest_llem.results import ExperimentResult
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
     from pytest_llem.config import Experiment, ExperimentConfig, LoadConfig
     from pytest_llem.engines.base import LoadedModel
     from pytest_llem.meters.base import Meter, Synchronize, Window
+    from pytest_llem.results import ExperimentResult
     from pytest_llem.session import LlemSession
 
 T = TypeVar("T")
@@ -113,6 +114,7 @@ class ExperimentRun:
         self._session = session
         self._recorder = Recorder(benchmark)
         self._experiment = experiment
+        self._config = experiment.valid_config
         self._model = model
         self._meter = meter
 
@@ -123,8 +125,7 @@ class ExperimentRun:
             The result. With ``--benchmark-disable`` one plain pass runs, and only its tokens are known.
         """
         __tracebackhide__ = True
-        experiment, config = self._experiment, self._experiment.config
-        assert config is not None  # invalid experiments fail before any fixture
+        experiment, config = self._experiment, self._config
         self._recorder.claim("llem_run")
         with _reported(f"{display_path(experiment.path, self._item.config)}:{experiment.line}: {self._item.name}"):
             workload = self._model.prepare(config, experiment.path.parent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,8 @@ from pytest_llem.errors import UnavailableError
 from pytest_llem.meters import open_meter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_llem.meters.base import Meter
     from pytest_llem.results import ExperimentResult
     from pytest_llem.settings import Settings

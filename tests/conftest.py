@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-import pytest
+if TYPE_CHECKING:
+    import pytest
 
 # The tiny model's tensors are too small for threads to pay, and threads that wait for one another on a busy machine
 # make a test of milliseconds one of seconds. Read by torch when it is imported.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_llem.config import ExperimentConfig
     from pytest_llem.meters import Meter
     from pytest_llem.results import ExperimentResult

@@ -15,9 +15,7 @@ class SyntheticPrompts(Section):
 
     n: int = Field(default=8, description="Number of prompts.", ge=1)
     input_len: int | None = option("Length of each prompt. Unset: max_input_tokens.", unit="tokens", ge=1)
-    seed: int | None = option(
-        "Seed of the token ids. Unset: the experiment's random_seed.", ge=0, le=2**32 - 1
-    )
+    seed: int | None = option("Seed of the token ids. Unset: the experiment's random_seed.", ge=0, le=2**32 - 1)
 
 
 class SyntheticDataset(Section):
@@ -32,8 +30,7 @@ class FileDataset(Section):
     """``dataset: {path: prompts.jsonl, field: prompt}``."""
 
     path: str = Field(
-        description="File of prompts, JSON Lines or text; a relative path starts at the experiment file's "
-        "folder.",
+        description="File of prompts, JSON Lines or text; a relative path starts at the experiment file's folder.",
         min_length=1,
     )
     field: str = Field(
@@ -55,9 +52,7 @@ def _kind(value: Any) -> str | None:
     return None
 
 
-DATASET_HELP = (
-    "Prompts: {synthetic: {n, input_len, seed}}, {path, field}, or the name of a built-in set (natural)."
-)
+DATASET_HELP = "Prompts: {synthetic: {n, input_len, seed}}, {path, field}, or the name of a built-in set (natural)."
 
 Dataset = Annotated[
     Annotated[str, Field(min_length=1), Tag("<name>")]

@@ -63,7 +63,5 @@ class DecoderConfig(Section):
         """The options after the preset: what is given explicitly wins; ``preset`` itself is ``None``."""
         if self.preset is None:
             return self
-        missing = {
-            field: value for field, value in PRESETS[self.preset].items() if getattr(self, field) is None
-        }
+        missing = {field: value for field, value in PRESETS[self.preset].items() if getattr(self, field) is None}
         return self.model_copy(update={**missing, "preset": None})

@@ -43,9 +43,7 @@ _MARKS_WITH_ARGUMENTS = ("filterwarnings", "parametrize", "skipif", "usefixtures
 def mistake_in_name(name: str) -> str | None:
     """Why ``name`` cannot name an item, ``None`` for one that can."""
     if not NAME_PATTERN.fullmatch(name):
-        return (
-            f"{name[:40]!r} is no name; use letters, digits and _ . + -, and start with a letter, digit or _"
-        )
+        return f"{name[:40]!r} is no name; use letters, digits and _ . + -, and start with a letter, digit or _"
     if _RESERVED_NAME.fullmatch(name):
         return f"{name[:40]!r} has a meaning of its own in pytest; choose another name"
     return None
@@ -78,15 +76,13 @@ class MeasureConfig(Section):
     """The ``measure:`` section: how often and how long is measured."""
 
     rounds: int = Field(default=10, description="Measured windows.", ge=1)
-    warmup_rounds: int = Field(
-        default=2, description="Passes over the prompts before the first measured window.", ge=0
-    )
+    warmup_rounds: int = Field(default=2, description="Passes over the prompts before the first measured window.", ge=0)
     min_window_s: Annotated[
-        Annotated[float, Field(gt=0)] | Literal["auto"] | None,
-        expects("a number of seconds above 0, or auto"),
+        Annotated[float, Field(ge=0)] | Literal["auto"] | None,
+        expects("a number of seconds, at least 0, or auto"),
     ] = option(
-        "Shortest window: whole passes are repeated until it is filled. auto: long enough for the sensor, as "
-        "probed. Unset: auto on a GPU with the nvml meter, 1.0 elsewhere.",
+        "Shortest window: whole passes are repeated until it is filled; 0 is one pass. auto: long enough for "
+        "the sensor, as probed. Unset: auto on a GPU with the nvml meter, 1.0 elsewhere.",
         unit="s",
     )
     phases: bool = Field(default=False, description="Measure prefill and decode apart as well.")
@@ -107,8 +103,7 @@ class ExperimentConfig(Section):
     )
     weights: Literal["pretrained", "random"] = Field(
         default="pretrained",
-        description="pretrained, or random: the architecture from the configuration alone, initialised on "
-        "the device.",
+        description="pretrained, or random: the architecture from the configuration alone, initialised on the device.",
     )
     backend: Backend = Field(default="pytorch", description="What loads and runs the model.")
     precision: Literal["fp32", "fp16", "bf16"] = Field(
@@ -220,9 +215,7 @@ class ExperimentConfig(Section):
                 "0 cannot be sampled with; use do_sample: false (the likeliest token)",
             )
         if self.decoder.do_sample is False and PRESETS.get(self.decoder.preset or "", {}).get("do_sample"):
-            yield Conflict(
-                "decoder.do_sample", f"contradicts preset: {self.decoder.preset}, which samples; remove one"
-            )
+            yield Conflict("decoder.do_sample", f"contradicts preset: {self.decoder.preset}, which samples; remove one")
         if not decoder.do_sample:
             for field in SAMPLING_OPTIONS:
                 value = getattr(self.decoder, field)

@@ -50,6 +50,17 @@ class Experiment:
     swept: Mapping[str, Any] = field(default_factory=dict)
     contradiction: str | None = None
 
+    @property
+    def valid_config(self) -> ExperimentConfig:
+        """What it says.
+
+        Raises:
+            ValueError: it does not validate.
+        """
+        if self.config is None:
+            raise ValueError(f"{self.name} does not validate")
+        return self.config
+
 
 def load_experiments(path: Path, *, display: str | None = None) -> list[Experiment]:
     """All experiments of a file, in its order, sweeps expanded.
@@ -216,8 +227,6 @@ def _shown_list(node: Node) -> str:
 
 
 def _default_name(path: Path) -> str:
-    name = next(
-        (path.name.removesuffix(suffix) for suffix in SUFFIXES if path.name.endswith(suffix)), path.stem
-    )
+    name = next((path.name.removesuffix(suffix) for suffix in SUFFIXES if path.name.endswith(suffix)), path.stem)
     name = re.sub(r"[^A-Za-z0-9_.+-]", "_", name)
     return name if mistake_in_name(name) is None else f"experiment_{name}"

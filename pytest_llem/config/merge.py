@@ -54,9 +54,7 @@ def put(base: Node, path: Sequence[str], value: Node, name: str = "") -> Node:
     place = f"{name}.{key}" if name else key
     if rest:
         below = content.get(key)
-        content[key] = put(
-            below if below is not None else Node({}, value.mark, value.key), rest, value, place
-        )
+        content[key] = put(below if below is not None else Node({}, value.mark, value.key), rest, value, place)
     elif value.is_mapping:
         content[key] = merge(content.get(key), value, place)
     elif _resets(value, name, place):

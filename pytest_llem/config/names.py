@@ -77,13 +77,8 @@ def suggestion(name: str) -> str:
     if not section:
         siblings |= {key: key for key in FILE_KEYS}
     everywhere = {_leaf(other): other for other in reversed(fields())}
-    # The right name in the wrong section, a misspelt one in this section, then a misspelt one anywhere.
-    meant = (
-        _OTHER_NAMES.get(leaf)
-        or everywhere.get(leaf)
-        or _nearest(leaf, siblings, 0.7)
-        or _nearest(leaf, everywhere, 0.8)
-    )
+    # A misspelt name in this section, then one of another section, misspelt or not.
+    meant = _OTHER_NAMES.get(leaf) or _nearest(leaf, siblings, 0.7) or _nearest(leaf, everywhere, 0.8)
     if meant:
         return f"did you mean {meant}?"
     if siblings:

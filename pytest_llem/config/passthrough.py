@@ -47,9 +47,7 @@ _INSTEAD_OF_GENERATE: Mapping[str, str] = {
 class Passthrough(Section):
     """Arguments handed on as they are. What has a field of its own is refused here."""
 
-    from_pretrained: dict[str, Any] = Field(
-        default_factory=dict, description="Further arguments of from_pretrained()."
-    )
+    from_pretrained: dict[str, Any] = Field(default_factory=dict, description="Further arguments of from_pretrained().")
     generate: dict[str, Any] = Field(default_factory=dict, description="Further arguments of generate().")
 
     @model_validator(mode="after")

@@ -133,9 +133,7 @@ class PyTorchConfig(Section):
         stage="load",
         min_length=1,
     )
-    trust_remote_code: bool | None = option(
-        "Run the Python code that comes with the model. Unset: no.", stage="load"
-    )
+    trust_remote_code: bool | None = option("Run the Python code that comes with the model. Unset: no.", stage="load")
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
@@ -145,18 +143,12 @@ class PyTorchConfig(Section):
     def _contradictions(self) -> Iterator[Conflict]:
         for field in ("torch_compile_mode", "torch_compile_backend"):
             if getattr(self, field) is not None and not self.torch_compile:
-                yield Conflict(
-                    field, "has no effect without compilation; set torch_compile: true or remove it"
-                )
+                yield Conflict(field, "has no effect without compilation; set torch_compile: true or remove it")
         for field in ("bnb_4bit_compute_dtype", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant"):
             if getattr(self, field) is not None and not self.load_in_4bit:
-                yield Conflict(
-                    field, "has no effect without 4 bit weights; set load_in_4bit: true or remove it"
-                )
+                yield Conflict(field, "has no effect without 4 bit weights; set load_in_4bit: true or remove it")
         if self.load_in_4bit and self.load_in_8bit:
-            yield Conflict(
-                "load_in_8bit", "excludes load_in_4bit: weights are either 4 or 8 bit; keep one of the two"
-            )
+            yield Conflict("load_in_8bit", "excludes load_in_4bit: weights are either 4 or 8 bit; keep one of the two")
         if self.cache_implementation is not None and self.use_cache is False:
             yield Conflict("cache_implementation", "contradicts use_cache: false; remove one of the two")
 

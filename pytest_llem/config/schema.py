@@ -19,9 +19,7 @@ def experiment_file_schema() -> dict[str, Any]:
     properties = {name: _nullable(field) for name, field in schema["properties"].items()}
     for definition in definitions.values():
         if "properties" in definition:
-            definition["properties"] = {
-                name: _nullable(field) for name, field in definition["properties"].items()
-            }
+            definition["properties"] = {name: _nullable(field) for name, field in definition["properties"].items()}
     sweep = _sweep_schema()
     definitions["ExperimentEntry"] = {
         "type": "object",

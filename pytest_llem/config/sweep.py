@@ -137,9 +137,7 @@ def points(base: Node, axes: Sequence[Axis]) -> list[Point]:
     count = Counter(point.id for point in found)
     # Characters that an id cannot have may be all that tells two values apart.
     return [
-        point
-        if count[point.id] == 1
-        else Point(f"{point.id}.{_digest(point.swept)}", point.node, point.swept)
+        point if count[point.id] == 1 else Point(f"{point.id}.{_digest(point.swept)}", point.node, point.swept)
         for point in found
     ]
 

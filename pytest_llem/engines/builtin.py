@@ -118,9 +118,7 @@ def builtin_config(model: str) -> PretrainedConfig:
     if shape is None:
         near = difflib.get_close_matches(name, _SHAPES, n=1)
         hint = f"did you mean {PREFIX}{near[0]}? " if near else ""
-        raise LoadError(
-            f"no built-in model {name!r}: {hint}there are {', '.join(PREFIX + n for n in _SHAPES)}"
-        )
+        raise LoadError(f"no built-in model {name!r}: {hint}there are {', '.join(PREFIX + n for n in _SHAPES)}")
     config: PretrainedConfig = AutoConfig.for_model(
         **shape, bos_token_id=BOS_TOKEN_ID, eos_token_id=EOS_TOKEN_ID, pad_token_id=PAD_TOKEN_ID
     )

@@ -6,6 +6,7 @@ asked name is worse than none, so each difference is a :class:`~pytest_llem.erro
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,8 +14,6 @@ import torch
 from pytest_llem.errors import LoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from transformers import PreTrainedModel
 
     from pytest_llem.config import LoadConfig, PyTorchConfig
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def check_loaded(
-    model: PreTrainedModel, load: LoadConfig, options: PyTorchConfig, device: torch.device
-) -> None:
+def check_loaded(model: PreTrainedModel, load: LoadConfig, options: PyTorchConfig, device: torch.device) -> None:
     """Compare ``model`` with what ``load`` asks for.
 
     Raises:
@@ -41,13 +38,14 @@ def placement(model: PreTrainedModel) -> set[str]:
     # Weights that accelerate offloaded are left as empty tensors on the meta device; only the map knows.
     device_map = getattr(model, "hf_device_map", None)
     if device_map:
-        return {f"cuda:{place}" if isinstance(place, int) else str(place) for place in device_map.values()}
-    return {str(tensor.device) for tensor in _tensors(model)}
+        return {_place(place) for place in device_map.values()}
+    return {str(tensor.device) for tensor in chain(model.parameters(), model.buffers())}
 
 
-def _tensors(model: PreTrainedModel) -> Iterator[torch.Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
+def _place(entry: int | str | torch.device) -> str:
+    if isinstance(entry, int):
+        return f"cuda:{entry}"
+    return f"cuda:{torch.cuda.current_device()}" if str(entry) == "cuda" else str(entry)
 
 
 def _check_attention(model: PreTrainedModel, options: PyTorchConfig) -> None:
@@ -75,32 +73,22 @@ def _check_quantisation(model: PreTrainedModel, options: PyTorchConfig) -> None:
         if type(module) is torch.nn.Linear and should_convert_module(name, quantizer.modules_to_not_convert)
     ]
     if left:
-        raise LoadError(
-            f"{field} was asked for, but {len(left)} layers are not quantised, {left[0]!r} among them"
-        )
+        raise LoadError(f"{field} was asked for, but {len(left)} layers are not quantised, {left[0]!r} among them")
     if options.load_in_4bit:
         _check_4bit_options(layers, options)
 
 
 def _check_4bit_options(layers: list[Any], options: PyTorchConfig) -> None:
-    asked_dtype = options.bnb_4bit_compute_dtype
     for layer in layers:
-        weight = layer.weight
         shown = {
-            "bnb_4bit_quant_type": weight.quant_type,
+            "bnb_4bit_quant_type": layer.weight.quant_type,
             "bnb_4bit_compute_dtype": str(layer.compute_dtype).removeprefix("torch."),
-            "bnb_4bit_use_double_quant": weight.quant_state.nested,
+            "bnb_4bit_use_double_quant": layer.weight.quant_state.nested,
         }
-        asked = {
-            "bnb_4bit_quant_type": options.bnb_4bit_quant_type,
-            "bnb_4bit_compute_dtype": asked_dtype,
-            "bnb_4bit_use_double_quant": options.bnb_4bit_use_double_quant,
-        }
-        for field, value in asked.items():
-            if value is not None and shown[field] != value:
-                raise LoadError(
-                    f"{field} {value!r} was asked for, but the model's layers show {shown[field]!r}"
-                )
+        for field, value in shown.items():
+            asked = getattr(options, field)
+            if asked is not None and value != asked:
+                raise LoadError(f"{field} {asked!r} was asked for, but the model's layers show {value!r}")
 
 
 def _check_dtypes(model: PreTrainedModel, load: LoadConfig, options: PyTorchConfig) -> None:
@@ -108,8 +96,8 @@ def _check_dtypes(model: PreTrainedModel, load: LoadConfig, options: PyTorchConf
     # Some architectures keep a few layers (a router, a norm) in fp32 whatever is asked.
     kept = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
     # A checkpoint that is quantised already brings scales of its own types; its ordinary layers still obey.
-    foreign = model.hf_quantizer is not None if hasattr(model, "hf_quantizer") else False
-    foreign = foreign and not (options.load_in_4bit or options.load_in_8bit)
+    quantised_by_us = options.load_in_4bit or options.load_in_8bit
+    foreign = getattr(model, "hf_quantizer", None) is not None and not quantised_by_us
     ordinary = (torch.nn.Linear, torch.nn.Embedding)
     for module_name, module in model.named_modules():
         if foreign and type(module) not in ordinary:
@@ -123,9 +111,7 @@ def _check_dtypes(model: PreTrainedModel, load: LoadConfig, options: PyTorchConf
             raise LoadError(f"precision {load.precision} was asked for, but {full_name} is {parameter.dtype}")
 
 
-def _check_placement(
-    model: PreTrainedModel, load: LoadConfig, options: PyTorchConfig, device: torch.device
-) -> None:
+def _check_placement(model: PreTrainedModel, load: LoadConfig, options: PyTorchConfig, device: torch.device) -> None:
     allowed = {device.type}
     if isinstance(options.device_map, dict):
         allowed |= {place for place in map(str, options.device_map.values()) if place in {"cpu", "disk"}}
@@ -137,8 +123,11 @@ def _check_placement(
         "cpu": "name the modules in device_map, or give max_memory an entry for cpu, if that is wanted",
         "disk": "name the modules in device_map, or pass an offload_folder, if that is wanted",
     }
-    for place in sorted(placement(model)):
+    places = sorted(placement(model))
+    if not any(place.startswith(device.type) for place in places):
+        raise LoadError(f"the experiment runs on {device.type}, but the model lies on {', '.join(places)}")
+    for place in places:
         kind = place.partition(":")[0]
         if kind not in allowed:
-            way_out = ways_out.get(kind, f"the experiment runs on {device.type}; remove device_map")
+            way_out = ways_out.get(kind, "remove device_map")
             raise LoadError(f"part of the model lies on {place} without being asked to: {way_out}")

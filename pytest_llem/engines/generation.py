@@ -44,7 +44,6 @@ _PYTORCH_FIELDS = (
 )
 # What the workload sets for itself; a value from outside would break the counting.
 _RESERVED = ("inputs_embeds", "return_dict_in_generate", "tokenizer")
-_SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 _CACHE_CLASSES: dict[str, type] = {
     "dynamic": DynamicCache,
@@ -126,8 +125,8 @@ def special_tokens(model: PreTrainedModel, tokenizer: Any) -> SpecialTokens:
 
     eos = _ids(first("eos_token_id"))
     pad = first("pad_token_id")
-    if pad is None:
-        # Padding is masked out and never counted, so any token of the vocabulary does.
+    if pad is None or not 0 <= pad < text_config.vocab_size:
+        # Padding is masked out and never counted, so any token that the model has an embedding for does.
         pad = eos[0] if eos else 0
     bos = first("bos_token_id")
     return SpecialTokens(bos, eos, int(pad))
@@ -157,8 +156,7 @@ def build_generation(config: ExperimentConfig, special: SpecialTokens, *, cuda: 
         "return_dict_in_generate": True,
     }
     if pytorch is not None and pytorch.torch_compile is not None:
-        # A static cache makes transformers compile on its own account, whatever the experiment says of
-        # compiling.
+        # With a static cache transformers compiles on its own account, whatever the experiment asks for.
         options["disable_compile"] = True
 
     passed, arguments = _split_passthrough(config)
@@ -232,9 +230,7 @@ def _split_passthrough(config: ExperimentConfig) -> tuple[dict[str, Any], dict[s
     arguments: dict[str, Any] = {}
     for name, value in config.passthrough.generate.items():
         if name in _RESERVED:
-            raise MeasurementError(
-                f"passthrough.generate.{name}: is set by the measurement itself; remove it"
-            )
+            raise MeasurementError(f"passthrough.generate.{name}: is set by the measurement itself; remove it")
         # An unknown name would become an attribute of the config and reach nothing; generate() refuses it.
         (passed if hasattr(known, name) else arguments)[name] = value
     return passed, arguments

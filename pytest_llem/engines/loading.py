@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from pytest_llem.engines.sources import Source
 
 
-def load_weights(
-    load: LoadConfig, options: PyTorchConfig, source: Source, device: torch.device
-) -> PreTrainedModel:
+def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, device: torch.device) -> PreTrainedModel:
     """Load or draw the weights of ``source`` and put them where ``options`` says, in evaluation mode.
 
     Random weights take the same way as read ones: they are drawn on ``device`` in the target precision, then
@@ -35,8 +33,7 @@ def load_weights(
 
     arguments = _from_pretrained_arguments(load, options, device)
     with warnings.catch_warnings():
-        # Importing the quantisation and compile stacks calls functions that torch has deprecated: not the
-        # user's doing.
+        # Importing the quantisation stack calls what torch has deprecated: not the user's doing.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         if source.location is None:
@@ -57,6 +54,7 @@ def check_requirements(options: PyTorchConfig, device: torch.device) -> None:
 
     Raises:
         UnavailableError: a package or a device is missing.
+        LoadError: torch has no such backend for compiling.
     """
     if (options.load_in_4bit or options.load_in_8bit) and importlib.util.find_spec("bitsandbytes") is None:
         field = "load_in_4bit" if options.load_in_4bit else "load_in_8bit"
@@ -64,23 +62,20 @@ def check_requirements(options: PyTorchConfig, device: torch.device) -> None:
     attention = options.attn_implementation or ""
     if attention.startswith("flash_attention") and device.type != "cuda":
         raise UnavailableError(f"attn_implementation {attention!r} needs a CUDA GPU")
+    backend = options.torch_compile_backend
+    if backend is not None and backend not in (known := torch._dynamo.list_backends(exclude_tags=())):
+        near = difflib.get_close_matches(backend, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        usual = ", ".join(torch._dynamo.list_backends())
+        raise LoadError(f"torch_compile_backend {backend!r}: {hint}torch has {usual}")
 
 
 def compile_model(model: PreTrainedModel, options: PyTorchConfig) -> None:
     """Compile the forward pass of ``model`` in place, so that ``generate()`` runs it compiled.
 
     ``torch.compile(model)`` returns a wrapper whose ``generate()`` compiles nothing.
-
-    Raises:
-        LoadError: torch has no such backend.
     """
-    backends = torch._dynamo.list_backends(exclude_tags=())
-    backend = options.torch_compile_backend
-    if backend is not None and backend not in backends:
-        near = difflib.get_close_matches(backend, backends, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise LoadError(f"torch_compile_backend {backend!r}: {hint}torch has {', '.join(backends)}")
-    arguments = {"mode": options.torch_compile_mode, "backend": backend}
+    arguments = {"mode": options.torch_compile_mode, "backend": options.torch_compile_backend}
     model.compile(**{name: value for name, value in arguments.items() if value is not None})
 
 
@@ -97,19 +92,17 @@ def say_once(logger_name: str) -> None:
 class _OncePerMessage(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
-        self._seen: set[object] = set()
+        self._seen: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        message = (record.msg, record.args)
+        message = record.getMessage()
         if message in self._seen:
             return False
         self._seen.add(message)
         return True
 
 
-def _draw_random(
-    load: LoadConfig, options: PyTorchConfig, source: Source, device: torch.device
-) -> PreTrainedModel:
+def _draw_random(load: LoadConfig, options: PyTorchConfig, source: Source, device: torch.device) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     if load.random_seed is None:
@@ -135,9 +128,7 @@ def _draw_random(
     return model
 
 
-def _from_pretrained_arguments(
-    load: LoadConfig, options: PyTorchConfig, device: torch.device
-) -> dict[str, Any]:
+def _from_pretrained_arguments(load: LoadConfig, options: PyTorchConfig, device: torch.device) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "dtype": DTYPES[load.precision],
         # Always a map: without one, bitsandbytes moves the model to the GPU even in a run on the CPU.
@@ -152,9 +143,7 @@ def _from_pretrained_arguments(
     if options.load_in_4bit or options.load_in_8bit:
         arguments["quantization_config"] = _quantisation(options)
         say_once("bitsandbytes.autograd._functions")
-    return arguments | {
-        name: value for name, value in load.from_pretrained.items() if name not in HUB_ARGUMENTS
-    }
+    return arguments | {name: value for name, value in load.from_pretrained.items() if name not in HUB_ARGUMENTS}
 
 
 def _quantisation(options: PyTorchConfig) -> Any:

@@ -60,9 +60,7 @@ def find_source(load: LoadConfig, folder: Path) -> Source:
         config = builtin_config(load.model)
         return Source(None, config, builtin_tokenizer(config.max_position_embeddings), None, {})
 
-    hub_arguments = {
-        name: load.from_pretrained[name] for name in HUB_ARGUMENTS if name in load.from_pretrained
-    }
+    hub_arguments = {name: load.from_pretrained[name] for name in HUB_ARGUMENTS if name in load.from_pretrained}
     hub_arguments["trust_remote_code"] = bool(load.pytorch.trust_remote_code)
     local = _local_folder(load.model, folder)
     if local is not None:
@@ -107,9 +105,7 @@ def folder_fingerprint(folder: Path) -> str:
 
 def _refuse_revision(model: str, revision: str | None, reason: str) -> None:
     if revision is not None:
-        raise LoadError(
-            f"model {model!r}: pytorch.revision {revision!r} cannot be applied: {reason}; remove it"
-        )
+        raise LoadError(f"model {model!r}: pytorch.revision {revision!r} cannot be applied: {reason}; remove it")
 
 
 def _local_folder(model: str, folder: Path) -> Path | None:
@@ -128,9 +124,7 @@ def _hub_commit(model: str, revision: str | None, hub_arguments: Mapping[str, An
     try:
         path = cached_file(model, "config.json", revision=revision or "main", **arguments)
     except (OSError, ValueError) as exc:
-        raise LoadError(
-            f"model {model!r}: no such folder, and not to be had from the hub: {one_line(exc)}"
-        ) from exc
+        raise LoadError(f"model {model!r}: no such folder, and not to be had from the hub: {one_line(exc)}") from exc
     # The hub's cache keeps each commit in a folder of that name.
     found = re.search(r"[/\\]snapshots[/\\]([0-9a-f]{40})[/\\]", str(path))
     return found.group(1) if found else None
@@ -144,9 +138,7 @@ def _load_config(location: str, hub_arguments: Mapping[str, Any]) -> PretrainedC
     except (OSError, ValueError, KeyError) as exc:
         raise LoadError(f"model {location!r}: its configuration cannot be read: {one_line(exc)}") from exc
     if config.is_encoder_decoder:
-        raise LoadError(
-            f"model {location!r}: an encoder-decoder model; only decoder-only models are measured"
-        )
+        raise LoadError(f"model {location!r}: an encoder-decoder model; only decoder-only models are measured")
     return config
 
 

@@ -42,15 +42,11 @@ class TransformersEngine:
             release(exc)
             raise
         except ImportError as exc:
-            raise UnavailableError(
-                f"model {config.model!r} needs a package that is missing: {one_line(exc)}"
-            ) from exc
+            raise UnavailableError(f"model {config.model!r} needs a package that is missing: {one_line(exc)}") from exc
         except Exception as exc:
             release(exc)
             if is_out_of_memory(exc):
-                text = (
-                    f"out of memory on {target} while loading: use a smaller model or precision, or quantise"
-                )
+                text = f"out of memory on {target} while loading: use a smaller model or precision, or quantise"
             else:
                 text = f"could not be loaded: {one_line(exc)}"
             raise LoadError(f"model {config.model!r}: {text}") from exc
@@ -59,9 +55,7 @@ class TransformersEngine:
 class TransformersModel:
     """A loaded model. See :class:`pytest_llem.engines.base.LoadedModel`."""
 
-    def __init__(
-        self, model: Any, tokenizer: Any, device: torch.device, commit: str | None, *, compiled: bool
-    ) -> None:
+    def __init__(self, model: Any, tokenizer: Any, device: torch.device, commit: str | None, *, compiled: bool) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.device = device
@@ -104,9 +98,7 @@ class TransformersModel:
             special_ids=special_ids,
             tokenizer=self.tokenizer,
         )
-        _check_window(
-            config, max(map(len, prompts.token_ids)), getattr(text_config, "max_position_embeddings", None)
-        )
+        _check_window(config, max(map(len, prompts.token_ids)), getattr(text_config, "max_position_embeddings", None))
         batch_size = (config.pytorch.batch_size if config.pytorch else None) or 1
         if generation.config.stop_strings:
             _check_stop_strings(batch_size * generation.rows_per_prompt)
@@ -166,9 +158,7 @@ def _load(load: LoadConfig, device: torch.device, folder: Path) -> TransformersM
     if compiled:
         _start_compiling()
         compile_model(model, options)
-    loaded = TransformersModel(
-        model, source.tokenizer, _input_device(model, device), source.commit, compiled=compiled
-    )
+    loaded = TransformersModel(model, source.tokenizer, _input_device(model, device), source.commit, compiled=compiled)
     for cuda_device in loaded.cuda_devices:
         torch.cuda.synchronize(cuda_device)
     loaded.load_s = time.perf_counter() - start_s

@@ -50,8 +50,7 @@ class TransformersWorkload:
         self._generation = generation
         self._prompts = prompts
         batches = [
-            prompts.token_ids[start : start + batch_size]
-            for start in range(0, len(prompts.token_ids), batch_size)
+            prompts.token_ids[start : start + batch_size] for start in range(0, len(prompts.token_ids), batch_size)
         ]
         self._rows = [len(batch) * generation.rows_per_prompt for batch in batches]
         self._inputs = [_left_padded(batch, special.pad, loaded.device) for batch in batches]
@@ -169,7 +168,7 @@ class TransformersWorkload:
         try:
             with neutral_generation(model), self._own_static_cache(model):
                 if self._generation.samples:
-                    torch.manual_seed(self._seeds[index])
+                    self._seed(self._seeds[index])
                 output = model.generate(
                     **self._inputs[index],
                     generation_config=config,
@@ -190,6 +189,13 @@ class TransformersWorkload:
             raise self._explain(exc) from exc
         return sequences
 
+    def _seed(self, seed: int) -> None:
+        # Not torch.manual_seed: it prepares every kind of device for its seed, which takes a hundred times
+        # longer.
+        torch.default_generator.manual_seed(seed)
+        for device in self._loaded.cuda_devices:
+            torch.cuda.default_generators[device.index].manual_seed(seed)
+
     @contextmanager
     def _own_static_cache(self, model: Any) -> Iterator[None]:
         # A longer cache left by another experiment on this model would be attended to, and paid for, in this
@@ -209,17 +215,13 @@ class TransformersWorkload:
                 f"the GPU ({place}) failed, and this process cannot use it any more: {one_line(exc)}"
             )
         if is_out_of_memory(exc):
-            return MeasurementError(
-                f"out of memory on {place} in generate(): lower batch_size or the token limits"
-            )
+            return MeasurementError(f"out of memory on {place} in generate(): lower batch_size or the token limits")
         if isinstance(exc, ImportError):
             return UnavailableError(f"generate() needs a package that is missing: {one_line(exc)}")
         return MeasurementError(f"generate() failed: {one_line(exc)}")
 
 
-def _left_padded(
-    batch: Sequence[Sequence[int]], pad_token_id: int, device: torch.device
-) -> dict[str, torch.Tensor]:
+def _left_padded(batch: Sequence[Sequence[int]], pad_token_id: int, device: torch.device) -> dict[str, torch.Tensor]:
     # On the left: a decoder-only model continues from the last position, which must be a real token.
     length = max(map(len, batch))
     ids = [[pad_token_id] * (length - len(prompt)) + list(prompt) for prompt in batch]

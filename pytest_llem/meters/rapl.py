@@ -110,9 +110,7 @@ class RaplMeter:
         try:
             return [domain.read_uj() for domain in self.domains]
         except (OSError, ValueError) as error:
-            raise MeasurementError(
-                f"a RAPL counter could not be read while it was measured: {error}"
-            ) from error
+            raise MeasurementError(f"a RAPL counter could not be read while it was measured: {error}") from error
 
     def _fill_energy(self, window: Window, start_uj: list[int], end_uj: list[int]) -> None:
         for domain in self.domains:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_llem.report.quantities import number, with_uncertainty
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pytest
 
     from pytest_llem.results import ExperimentResult
@@ -25,7 +26,10 @@ def write_results(reporter: pytest.TerminalReporter, recorded: Sequence[Recorded
         for row in rows:
             reporter.write_line(
                 "  ".join(
-                    [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+                    [
+                        row[0].ljust(widths[0]),
+                        *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)),
+                    ]
                 ).rstrip()
             )
     for one in recorded:

@@ -7,11 +7,13 @@ imported starts a process of its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytest_plugins: list[str] = []
 
@@ -30,11 +32,17 @@ measure: {rounds: 2, warmup_rounds: 0, min_window_s: 0.001}
 @pytest.fixture(scope="session", autouse=True)
 def _torch_stays() -> None:
     """Import what inner sessions must find imported: they forget the modules that they import themselves, and torch
-    cannot be imported twice."""
+    cannot be imported twice. transformers imports much of itself only when a model runs."""
     import pytest_llem.collection
-    import pytest_llem.engines.transformers
     import pytest_llem.report.terminal
     import pytest_llem.runs  # noqa: F401
+    from pytest_llem.config import ExperimentConfig
+    from pytest_llem.engines.transformers import TransformersEngine
+
+    config = ExperimentConfig(model="builtin:tiny-llama", max_output_tokens=2)
+    model = TransformersEngine().load(config.load_config(Path()), "cpu", Path())
+    model.prepare(config, Path()).time_tokens(0)
+    model.close()
 
 
 @pytest.fixture

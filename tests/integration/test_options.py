@@ -96,7 +96,14 @@ def test_windows_are_filled_with_whole_passes(run: Run, write: Write, saved: Sav
 
 def test_help_names_every_option(run: Run) -> None:
     result = run("--help")
-    for name in ("--llem-gpu", "--llem-cpu", "--llem-meter", "--llem-rounds", "--llem-min-window", "llem_files"):
+    for name in (
+        "--llem-gpu",
+        "--llem-cpu",
+        "--llem-meter",
+        "--llem-rounds",
+        "--llem-min-window",
+        "llem_files",
+    ):
         result.stdout.fnmatch_lines([f"*{name}*"])
 
 

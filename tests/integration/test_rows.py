@@ -167,7 +167,7 @@ def test_the_command_prints_joules(pytester: pytest.Pytester, run: Run, write: W
     run("--llem-meter=estimate", "--benchmark-save=base")
     root_conftest = Path(__file__).parents[2] / "conftest.py"
     (pytester.path / "conftest.py").write_text(root_conftest.read_text())
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "-m", "pytest_benchmark", "compare", "--csv=out.csv"],
         cwd=pytester.path,
         capture_output=True,

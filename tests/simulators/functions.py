@@ -175,9 +175,7 @@ def max_mig_device_count(nvml: SimulatedNvml, board: SimulatedBoard, count: int)
 
 
 @board_function("nvmlDeviceGetMigDeviceHandleByIndex", c_uint, c_void_p)
-def mig_device_handle_by_index(
-    nvml: SimulatedNvml, board: SimulatedBoard, index: int, slice_handle: int
-) -> int:
+def mig_device_handle_by_index(nvml: SimulatedNvml, board: SimulatedBoard, index: int, slice_handle: int) -> int:
     if index >= len(board.mig_uuids) or board.mig_uuids[index] is None:
         return int(pynvml.NVML_ERROR_NOT_FOUND)
     return _write(c_void_p, slice_handle, Device(nvml.boards.index(board), board, index).address)
@@ -278,9 +276,7 @@ def power_management_default_limit(nvml: SimulatedNvml, board: SimulatedBoard, l
 
 
 @board_function("nvmlDeviceGetPowerManagementLimitConstraints", c_void_p, c_void_p)
-def power_management_limit_constraints(
-    nvml: SimulatedNvml, board: SimulatedBoard, lowest: int, highest: int
-) -> int:
+def power_management_limit_constraints(nvml: SimulatedNvml, board: SimulatedBoard, lowest: int, highest: int) -> int:
     return _write_power_limit(nvml, board, lowest) or _write_power_limit(nvml, board, highest)
 
 
@@ -341,16 +337,12 @@ def current_clocks_throttle_reasons(nvml: SimulatedNvml, board: SimulatedBoard, 
 
 
 @board_function("nvmlDeviceGetComputeRunningProcesses_v3", c_void_p, c_void_p)
-def compute_running_processes_v3(
-    nvml: SimulatedNvml, board: SimulatedBoard, count: int, infos: int | None
-) -> int:
+def compute_running_processes_v3(nvml: SimulatedNvml, board: SimulatedBoard, count: int, infos: int | None) -> int:
     return _write_processes(value_at(board.processes, nvml.clock.now_s()), count, infos)
 
 
 @board_function("nvmlDeviceGetGraphicsRunningProcesses_v3", c_void_p, c_void_p)
-def graphics_running_processes_v3(
-    nvml: SimulatedNvml, board: SimulatedBoard, count: int, infos: int | None
-) -> int:
+def graphics_running_processes_v3(nvml: SimulatedNvml, board: SimulatedBoard, count: int, infos: int | None) -> int:
     return _write_processes((), count, infos)
 
 
@@ -384,9 +376,7 @@ def _write_processes(processes: Sequence[SimulatedProcess], count: int, infos: i
     _write(c_uint, count, len(processes))
     if room < len(processes):
         return int(pynvml.NVML_ERROR_INSUFFICIENT_SIZE)
-    for process, info in zip(
-        processes, _array(pynvml.c_nvmlProcessInfo_v3_t, room, infos or 0), strict=False
-    ):
+    for process, info in zip(processes, _array(pynvml.c_nvmlProcessInfo_v3_t, room, infos or 0), strict=False):
         info.pid = process.pid
         info.usedGpuMemory = (
             pynvml.NVML_VALUE_NOT_AVAILABLE_ulonglong.value

@@ -130,9 +130,7 @@ class SimulatedNvml:
         return ctypes.CFUNCTYPE(result_type, *argument_types)(call)
 
 
-def install(
-    boards: Sequence[SimulatedBoard] = (), clock: Clock | None = None, **options: Any
-) -> SimulatedNvml:
+def install(boards: Sequence[SimulatedBoard] = (), clock: Clock | None = None, **options: Any) -> SimulatedNvml:
     """Put a machine with these boards beneath ``pynvml``; take it away by ``with`` or ``uninstall()``.
 
     Args:

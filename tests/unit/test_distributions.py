@@ -32,15 +32,11 @@ from pytest_llem.distributions import (
         (0.5, 9, 0.0),
     ],
 )
-def test_t_quantile_agrees_with_tables(
-    probability: float, degrees_of_freedom: float, expected: float
-) -> None:
+def test_t_quantile_agrees_with_tables(probability: float, degrees_of_freedom: float, expected: float) -> None:
     assert t_quantile(probability, degrees_of_freedom) == pytest.approx(expected, rel=1e-8)
 
 
-@pytest.mark.parametrize(
-    ("probability", "df"), [(0.0, 9), (1.0, 9), (math.nan, 9), (0.9, 0.5), (0.9, math.nan)]
-)
+@pytest.mark.parametrize(("probability", "df"), [(0.0, 9), (1.0, 9), (math.nan, 9), (0.9, 0.5), (0.9, math.nan)])
 def test_t_quantile_refuses_what_has_no_answer(probability: float, df: float) -> None:
     with pytest.raises(ValueError, match="no t quantile"):
         t_quantile(probability, df)
@@ -54,9 +50,7 @@ def test_a_single_look_is_a_plain_t_quantile() -> None:
     ("degrees_of_freedom", "saved", "looks"),
     [(9, 10, (1, 2, 3)), (2, 3, (1, 2, 3)), (40, 1, (1, 2)), (19, 20, (1, 2, 6))],
 )
-def test_repeated_looks_cross_as_often_as_asked(
-    degrees_of_freedom: int, saved: int, looks: tuple[int, ...]
-) -> None:
+def test_repeated_looks_cross_as_often_as_asked(degrees_of_freedom: int, saved: int, looks: tuple[int, ...]) -> None:
     threshold = repeated_looks_quantile(0.95, degrees_of_freedom, saved, looks)
     generator = random.Random(3)  # noqa: S311 - a simulation
     trials, crossed = 20_000, 0
@@ -64,9 +58,7 @@ def test_repeated_looks_cross_as_often_as_asked(
         spread = math.sqrt(generator.gammavariate(degrees_of_freedom / 2, 2 / degrees_of_freedom))
         baseline = generator.gauss(0, 1 / math.sqrt(saved))
         new = [generator.gauss(0, 1) for _ in range(looks[-1])]
-        crossed += any(
-            sum(new[:n]) / n - baseline > threshold * spread * math.sqrt(1 / saved + 1 / n) for n in looks
-        )
+        crossed += any(sum(new[:n]) / n - baseline > threshold * spread * math.sqrt(1 / saved + 1 / n) for n in looks)
     # The standard error of the share is 0.15%; an uncorrected t quantile would cross in 8% to 10%.
     assert crossed / trials == pytest.approx(0.05, abs=0.005)
 

@@ -111,9 +111,7 @@ class TestFile:
         ],
         ids=["blank", "empty", "latin-1", "csv"],
     )
-    def test_a_file_that_cannot_be_used(
-        self, tmp_path: Path, name: str, content: bytes, message: str
-    ) -> None:
+    def test_a_file_that_cannot_be_used(self, tmp_path: Path, name: str, content: bytes, message: str) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(PromptError, match=message):
             load(tmp_path, dataset={"path": name})

@@ -106,12 +106,7 @@ def test_lines_are_counted_as_the_parser_counts_them(tmp_path: Path) -> None:
 def test_anchors_and_merge_keys(tmp_path: Path) -> None:
     root = read(
         tmp_path,
-        "a: &a {x: 1, y: 1}\n"
-        "b: &b {y: 2, z: 2}\n"
-        "c: {<<: *a, y: 3}\n"
-        "d: {y: 3, <<: [*a, *b]}\n"
-        "e: *a\n"
-        "f: {'<<': 1}\n",
+        "a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc: {<<: *a, y: 3}\nd: {y: 3, <<: [*a, *b]}\ne: *a\nf: {'<<': 1}\n",
     )
     assert root.plain["c"] == {"x": 1, "y": 3}
     assert root.plain["d"] == {"x": 1, "y": 3, "z": 2}
@@ -244,9 +239,7 @@ def test_any_input_is_read_or_refused_with_a_line(tmp_path: Path, text: str | by
 
 
 _SCALARS = st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.floats(allow_nan=False) | st.text()
-_VALUES = st.recursive(
-    _SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10
-)
+_VALUES = st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)

@@ -102,9 +102,7 @@ def test_experiments_merge_over_the_defaults(tmp_path: Path) -> None:
         "max_memory": {0: "1GiB", "cpu": "2GiB"},
     }
     assert changed.model == "gpt3"
-    assert changed.pytorch == PyTorchConfig(
-        batch_size=8, device_map="auto", max_memory={0: "3GiB", "cpu": "2GiB"}
-    )
+    assert changed.pytorch == PyTorchConfig(batch_size=8, device_map="auto", max_memory={0: "3GiB", "cpu": "2GiB"})
     # A dataset is replaced as a whole; keys of half of each kind would not validate.
     assert changed.dataset == SyntheticDataset(synthetic=SyntheticPrompts(n=2))
     assert changed.compare == {"latency": "3%"}
@@ -167,8 +165,7 @@ def test_an_unusable_name_is_told_and_replaced(tmp_path: Path) -> None:
     found = load(tmp_path, "model: gpt2\nexperiments:\n- {name: two words}\n- {name: setup_module}\n")
     assert [experiment.name for experiment in found] == ["x.line3", "x.line4"]
     assert first_lines(found) == [
-        "x.yaml:3: name: 'two words' is no name; use letters, digits and _ . + -, and start with a letter, "
-        "digit or _",
+        "x.yaml:3: name: 'two words' is no name; use letters, digits and _ . + -, and start with a letter, digit or _",
         "x.yaml:4: name: 'setup_module' has a meaning of its own in pytest; choose another name",
     ]
 
@@ -305,9 +302,7 @@ def test_the_only_point_may_contradict_itself(tmp_path: Path) -> None:
 
 
 def test_a_contradiction_without_or_despite_the_sweep_is_an_error(tmp_path: Path) -> None:
-    message = (
-        "pytorch.torch_compile_mode: has no effect without compilation; set torch_compile: true or remove it"
-    )
+    message = "pytorch.torch_compile_mode: has no effect without compilation; set torch_compile: true or remove it"
     alone = load(tmp_path, "model: x\npytorch: {torch_compile_mode: a}\n")
     swept = load(tmp_path, "pytorch: {torch_compile_mode: a}\nsweep: {model: [x, y]}\n")
     mended = load(
@@ -364,13 +359,11 @@ def test_a_misspelt_or_mistyped_value_is_an_error_beside_a_contradiction(tmp_pat
         ("{experiments: [{}]}", "2: sweep.experiments: cannot be swept; each point has its own id already"),
         (
             "{pytorch: [{batch_size: 1}], pytorch.batch_size: [1]}",
-            "2: sweep.pytorch.batch_size: pytorch.batch_size is swept by pytorch as well; "
-            "sweep a field in one place",
+            "2: sweep.pytorch.batch_size: pytorch.batch_size is swept by pytorch as well; sweep a field in one place",
         ),
         (
             "{dataset: [natural, other], dataset.synthetic.n: [1]}",
-            "2: sweep.dataset.synthetic.n: dataset.synthetic.n is swept by dataset as well; "
-            "sweep a field in one place",
+            "2: sweep.dataset.synthetic.n: dataset.synthetic.n is swept by dataset as well; sweep a field in one place",
         ),
     ],
 )
@@ -402,9 +395,7 @@ def test_a_file_has_a_bounded_number_of_points(tmp_path: Path, monkeypatch: pyte
 
 def test_a_large_sweep_of_what_no_load_depends_on_has_one_load(tmp_path: Path) -> None:
     values = list(range(1, 51))
-    found = load(
-        tmp_path, f"model: x\nsweep:\n  pytorch.batch_size: {values}\n  max_output_tokens: {values}\n"
-    )
+    found = load(tmp_path, f"model: x\nsweep:\n  pytorch.batch_size: {values}\n  max_output_tokens: {values}\n")
     assert len(found) == 2500
     assert len(set(ids(found))) == 2500
     assert len({valid(experiment).load_config(tmp_path) for experiment in found}) == 1
@@ -434,8 +425,7 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
     [
         (
             "pytorch: {}",
-            "1: model: is missing; name a hub id, a local folder or a built-in model such as "
-            "builtin:tiny-llama",
+            "1: model: is missing; name a hub id, a local folder or a built-in model such as builtin:tiny-llama",
         ),
         ("model: ''", "1: model: must not be empty"),
         ("model: 3", "1: model: expected text, got 3; put it in quotes"),
@@ -472,8 +462,7 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         ),
         (
             "model: x\npytorch: {cache_implementation: hybrid}",
-            "2: pytorch.cache_implementation: hybrid would silently run as the dynamic cache; "
-            "use dynamic or static",
+            "2: pytorch.cache_implementation: hybrid would silently run as the dynamic cache; use dynamic or static",
         ),
         (
             "model: x\npytorch: {early_stopping: maybe}",
@@ -481,8 +470,7 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         ),
         (
             "model: x\npytorch: {max_memory: {gpu: 1GiB}}",
-            "2: pytorch.max_memory: expected a mapping of GPU number or cpu to a size, such as "
-            "{0: 10GiB, cpu: 50GiB}",
+            "2: pytorch.max_memory: expected a mapping of GPU number or cpu to a size, such as {0: 10GiB, cpu: 50GiB}",
         ),
         (
             "model: x\ndataset: [a]",
@@ -543,9 +531,7 @@ def test_an_error_in_an_anchor_points_to_where_it_is_written(tmp_path: Path) -> 
 
 def test_messages_quote_long_and_strange_input_in_short(tmp_path: Path) -> None:
     long = "y" * 5000
-    found = load(
-        tmp_path, f'model: x\n"a\\n{long[:900]}": 1\ncompare: {{energy: {long}}}\ntimeout_s: {long}\n'
-    )
+    found = load(tmp_path, f'model: x\n"a\\n{long[:900]}": 1\ncompare: {{energy: {long}}}\ntimeout_s: {long}\n')
     assert len(first_lines(found)) == 3
     for error in found[0].errors:
         first, _, source = error.partition("\n")

@@ -64,6 +64,11 @@ def test_what_decides_the_load_does_not_share_it(tmp_path: Path, values: dict[st
     assert load(tmp_path, **values) != load(tmp_path)
 
 
+def test_the_section_of_another_backend_decides_its_load(tmp_path: Path) -> None:
+    loads = {load(tmp_path, backend="vllm", **section) for section in ({}, {"vllm": {"x": 1}}, {"vllm": {"x": 2}})}
+    assert len(loads) == 3
+
+
 def test_values_that_python_calls_equal_are_told_apart(tmp_path: Path) -> None:
     loads = {load(tmp_path, passthrough={"from_pretrained": {"x": x}}) for x in (1, True, 1.0, "1")}
     assert len(loads) == 4

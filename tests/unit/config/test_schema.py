@@ -55,9 +55,7 @@ def test_null_is_allowed_everywhere_as_in_the_loader(schema: dict[str, Any]) -> 
 def test_every_field_but_the_name_can_be_swept(schema: dict[str, Any]) -> None:
     sweep = sweep_of(schema)
     assert set(sweep["properties"]) == set(fields()) - {"name"}
-    assert {"pytorch", "pytorch.batch_size", "dataset.synthetic.n", "dataset.path"} <= set(
-        sweep["properties"]
-    )
+    assert {"pytorch", "pytorch.batch_size", "dataset.synthetic.n", "dataset.path"} <= set(sweep["properties"])
     (pattern,) = sweep["patternProperties"]
     for name in ("passthrough.generate.stop_strings", "vllm.x.y", "pytorch.max_memory.0", "compare.energy"):
         assert re.search(pattern, name), name

@@ -30,9 +30,7 @@ def test_shapes_are_those_of_the_real_models(name: str) -> None:
     assert model.num_parameters() == PARAMETERS[name]
 
 
-@pytest.mark.parametrize(
-    ("name", "factor"), [("llama-1b", 32.0), ("llama-8b", 8.0)], ids=["llama-1b", "llama-8b"]
-)
+@pytest.mark.parametrize(("name", "factor"), [("llama-1b", 32.0), ("llama-8b", 8.0)], ids=["llama-1b", "llama-8b"])
 def test_rotary_embedding_is_that_of_llama_3(name: str, factor: float) -> None:
     rope = builtin_config(PREFIX + name).rope_parameters
     assert (rope["rope_type"], rope["factor"], rope["rope_theta"]) == ("llama3", factor, 500000.0)

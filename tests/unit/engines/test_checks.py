@@ -44,29 +44,35 @@ def test_a_difference_is_refused(tiny: TransformersModel, fields: dict[str, Any]
 
 def test_weights_on_the_cpu_are_refused_in_a_run_on_the_gpu(tiny: TransformersModel) -> None:
     gpu = torch.device("cuda", 0)
+    for options in ({}, {"device_map": {"": "cpu"}}):
+        with pytest.raises(LoadError, match="runs on cuda, but the model lies on cpu"):
+            check(tiny, device=gpu, pytorch=options)
+
+
+def test_a_part_on_the_cpu_must_be_asked_for(tiny: TransformersModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(tiny.model, "hf_device_map", {"model": 0, "lm_head": "cpu"}, raising=False)
     with pytest.raises(LoadError, match="lies on cpu without being asked to"):
-        check(tiny, device=gpu)
-    check(tiny, device=gpu, pytorch={"device_map": {"": "cpu"}})
+        check(tiny, device=gpu, pytorch={"device_map": "auto"})
+    check(tiny, device=gpu, pytorch={"device_map": {"model": 0, "lm_head": "cpu"}})
     check(tiny, device=gpu, pytorch={"device_map": "auto", "max_memory": {0: "1GiB", "cpu": "1GiB"}})
 
 
-def test_offloaded_weights_are_found_in_the_map(
-    tiny: TransformersModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offloaded_weights_are_found_in_the_map(tiny: TransformersModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny.model, "hf_device_map", {"model": 0, "lm_head": "disk"}, raising=False)
     assert placement(tiny.model) == {"cuda:0", "disk"}
-    with pytest.raises(LoadError, match="lies on disk .*offload_folder"):
+    with pytest.raises(LoadError, match=r"lies on disk .*offload_folder"):
         check(tiny, device=torch.device("cuda", 0))
 
 
 class TestQuantised:
     def test_each_4bit_option_is_compared(self, load: Load) -> None:
-        options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+        options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
         model = load(precision="bf16", pytorch=options)
         check(model, precision="bf16", pytorch=options)
         different: list[tuple[str, Any]] = [
             ("bnb_4bit_quant_type", "fp4"),
-            ("bnb_4bit_use_double_quant", False),
+            ("bnb_4bit_use_double_quant", True),
             ("bnb_4bit_compute_dtype", "bfloat16"),  # unset, it is float32
         ]
         for field, value in different:

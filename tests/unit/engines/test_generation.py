@@ -97,6 +97,15 @@ def test_a_padding_token_is_found_where_the_model_has_none(load: Load, one_layer
     assert special_tokens(model.model, None) == SpecialTokens(bos=1, eos=(2,), pad=2)
 
 
+@pytest.mark.parametrize("pad", [-1, 64])
+def test_a_padding_token_without_an_embedding_is_not_used(
+    load: Load, one_layer: str, monkeypatch: pytest.MonkeyPatch, pad: int
+) -> None:
+    model = load(model=one_layer, weights="random")
+    monkeypatch.setattr(model.model.config, "pad_token_id", pad)
+    assert special_tokens(model.model, None).pad == 2
+
+
 def test_a_difference_between_asked_and_resolved_is_a_failure(
     tiny: TransformersModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

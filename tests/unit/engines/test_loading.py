@@ -114,7 +114,7 @@ def test_an_argument_that_from_pretrained_does_not_know_is_refused(load: Load) -
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"device_map": "auto", "max_memory": {"cpu": "2MiB"}}, "part of the model lies on disk"),
+        ({"device_map": "auto", "max_memory": {"cpu": "2MiB"}}, "the model lies on disk"),
         ({"torch_compile": True, "torch_compile_backend": "inducter"}, "did you mean 'inductor'"),
         ({"torch_compile": True, "torch_compile_mode": "fastest"}, "Unrecognized mode=fastest"),
     ],
@@ -128,9 +128,7 @@ def test_what_would_not_be_carried_out_is_refused(
 
 
 class TestLocalFolder:
-    def test_has_the_weights_that_were_saved(
-        self, load: Load, saved_model: Path, tiny: TransformersModel
-    ) -> None:
+    def test_has_the_weights_that_were_saved(self, load: Load, saved_model: Path, tiny: TransformersModel) -> None:
         model = load(folder=saved_model.parent, model="saved")
         pairs = zip(model.model.parameters(), tiny.model.parameters(), strict=True)
         assert all(torch.equal(ours, saved) for ours, saved in pairs)
@@ -198,6 +196,44 @@ def test_a_hub_model_that_cannot_be_reached_is_one_line(load: Load) -> None:
         load(model="nobody/nothing")
     assert "\n" not in str(error.value)
     assert error.value.__cause__ is not None
+
+
+class TestHub:
+    """A model of the hub that is in the cache already, so that no network is needed."""
+
+    COMMITS = {"main": "a" * 40, "v2": "b" * 40}  # noqa: RUF012
+
+    @pytest.fixture
+    def cached(self, load: Load, saved_model: Path, tmp_path: Path) -> dict[str, Any]:
+        repository = tmp_path / "models--someone--small"
+        for branch, commit in self.COMMITS.items():
+            shutil.copytree(saved_model, repository / "snapshots" / commit)
+            (repository / "refs").mkdir(exist_ok=True)
+            (repository / "refs" / branch).write_text(commit)
+        second = repository / "snapshots" / self.COMMITS["v2"]
+        load(random_seed=9).model.save_pretrained(second)
+        tokenizer = json.loads((second / "tokenizer_config.json").read_text())
+        (second / "tokenizer_config.json").write_text(json.dumps(tokenizer | {"model_max_length": 77}))
+        return {"model": "someone/small", "passthrough": {"from_pretrained": {"cache_dir": str(tmp_path)}}}
+
+    def test_the_commit_is_that_of_the_main_branch(self, load: Load, cached: dict[str, Any]) -> None:
+        assert load(**cached).commit == self.COMMITS["main"]
+
+    def test_a_revision_reaches_weights_tokenizer_and_configuration(
+        self, load: Load, cached: dict[str, Any], tiny: TransformersModel
+    ) -> None:
+        main = load(**cached)
+        second = load(**cached, pytorch={"revision": "v2"})
+        assert second.commit == self.COMMITS["v2"]
+        assert torch.equal(main.model.lm_head.weight, tiny.model.lm_head.weight)
+        assert not torch.equal(second.model.lm_head.weight, tiny.model.lm_head.weight)
+        assert second.tokenizer.model_max_length == 77
+        assert main.model.generation_config.do_sample
+        assert not second.model.generation_config.do_sample
+
+    def test_an_unknown_revision_is_refused(self, load: Load, cached: dict[str, Any]) -> None:
+        with pytest.raises(LoadError, match="someone/small"):
+            load(**cached, pytorch={"revision": "v3"})
 
 
 class TestCompile:

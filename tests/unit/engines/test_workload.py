@@ -26,11 +26,7 @@ def prepare(model: TransformersModel, /, **fields: Any) -> TransformersWorkload:
 
 def all_tokens(workload: TransformersWorkload) -> list[list[int]]:
     """The new tokens of all prompts, in order, however they were batched."""
-    return [
-        tokens
-        for index in range(workload.calls)
-        for tokens in workload.output_tokens(index, workload.run(index))
-    ]
+    return [tokens for index in range(workload.calls) for tokens in workload.output_tokens(index, workload.run(index))]
 
 
 @pytest.fixture
@@ -61,9 +57,7 @@ def test_attention_implementations_agree_on_padded_batches(
     assert all_tokens(eager) == all_tokens(prepare(tiny, dataset=texts))
 
 
-def test_prompts_are_cut_at_the_end_and_the_loss_is_counted(
-    tiny: TransformersModel, texts: dict[str, str]
-) -> None:
+def test_prompts_are_cut_at_the_end_and_the_loss_is_counted(tiny: TransformersModel, texts: dict[str, str]) -> None:
     workload = prepare(tiny, dataset=texts, max_input_tokens=6)
     assert workload.truncated_prompts == 2
     assert workload.input_tokens == 2 + 6 + 6 + 6 + 2
@@ -210,12 +204,8 @@ class TestTiming:
         assert timing.time_to_first_token_s > 0
         assert timing.time_per_output_token_s is None
 
-    @pytest.mark.parametrize(
-        "pytorch", [{"batch_size": 3}, {"num_beams": 2}, {"prompt_lookup_num_tokens": 2}], ids=str
-    )
-    def test_batches_beams_and_speculation_are_timed(
-        self, tiny: TransformersModel, pytorch: dict[str, Any]
-    ) -> None:
+    @pytest.mark.parametrize("pytorch", [{"batch_size": 3}, {"num_beams": 2}, {"prompt_lookup_num_tokens": 2}], ids=str)
+    def test_batches_beams_and_speculation_are_timed(self, tiny: TransformersModel, pytorch: dict[str, Any]) -> None:
         fields = {"pytorch": pytorch, "decoder": {"min_new_tokens": 24}, "max_output_tokens": 24}
         timing = prepare(tiny, **fields).time_tokens(0)
         assert timing.time_to_first_token_s > 0

@@ -22,9 +22,7 @@ def test_priors_are_probabilities() -> None:
 def test_decays_start_at_one_and_never_rise(candidate: object) -> None:
     decay = next(c for c in CANDIDATES if c is candidate)
     step_s = decay.time_constant_s / 1000
-    values = [
-        (decay.integral_s(i * step_s + step_s) - decay.integral_s(i * step_s)) / step_s for i in range(5000)
-    ]
+    values = [(decay.integral_s(i * step_s + step_s) - decay.integral_s(i * step_s)) / step_s for i in range(5000)]
     assert values[0] == pytest.approx(1.0, abs=0.002)
     assert all(later <= earlier + 1e-9 for earlier, later in pairwise(values))
     assert values[-1] < 0.05

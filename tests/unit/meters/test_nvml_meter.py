@@ -21,9 +21,7 @@ def _all_boards_visible(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-def _window(
-    boards: Sequence[SimulatedBoard], seconds: float, gpu_uuids: Sequence[str] | None = None
-) -> Window:
+def _window(boards: Sequence[SimulatedBoard], seconds: float, gpu_uuids: Sequence[str] | None = None) -> Window:
     clock = SimulatedClock()
     with (
         install(boards, clock),

@@ -85,9 +85,7 @@ def test_frequent_reads_can_cost_counts(nvml: SimulatedNvml, clock: SimulatedClo
     assert (last_mj - start_mj) / 1e3 == pytest.approx(0.87 * 1000, rel=0.01)
 
 
-def test_a_sensor_that_looks_away_misses_what_happens_then(
-    nvml: SimulatedNvml, clock: SimulatedClock
-) -> None:
+def test_a_sensor_that_looks_away_misses_what_happens_then(nvml: SimulatedNvml, clock: SimulatedClock) -> None:
     def burst_while_it_looks_away(at_s: float) -> float:
         return 400.0 if at_s % 0.1 < 0.05 else 100.0
 
@@ -146,9 +144,7 @@ def test_processes_and_states_follow_time(nvml: SimulatedNvml, clock: SimulatedC
     running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
     assert [(process.pid, process.usedGpuMemory) for process in running] == [(1, 1 << 30), (4711, None)]
     assert pynvml.nvmlSystemGetProcessName(4711) == "other"
-    assert (
-        pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle) == pynvml.nvmlClocksEventReasonHwThermalSlowdown
-    )
+    assert pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle) == pynvml.nvmlClocksEventReasonHwThermalSlowdown
     assert pynvml.nvmlDeviceGetTemperatureV(handle, pynvml.NVML_TEMPERATURE_GPU) == 88
     with pytest.raises(pynvml.NVMLError_NotSupported):
         pynvml.nvmlDeviceGetUtilizationRates(handle)

@@ -23,9 +23,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 
 def test_importing_meters_imports_no_sensor_library() -> None:
-    code = (
-        "import sys, pytest_llem.meters; print([m for m in ('pynvml', 'torch', 'numpy') if m in sys.modules])"
-    )
+    code = "import sys, pytest_llem.meters; print([m for m in ('pynvml', 'torch', 'numpy') if m in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout  # noqa: S603
     assert output.strip() == "[]"
 
@@ -109,9 +107,7 @@ class TestEstimate:
         assert window.joules is not None
         assert window.joules >= 0.5
 
-    def test_the_environment_sets_the_figure_and_an_argument_wins(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_environment_sets_the_figure_and_an_argument_wins(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PYTEST_LLEM_WATTS_PER_CORE", "11")
         joules = []
         for argument in (None, 2.0):

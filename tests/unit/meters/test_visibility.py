@@ -81,9 +81,7 @@ class TestByUuid:
         assert select_by_uuid(ALIKE, [C.uuid, A.uuid, C.uuid]).boards == (C, A)
 
     def test_a_prefix_is_not_enough(self) -> None:
-        with pytest.raises(
-            MeterUnavailableError, match=r"does not show GPU-cccc.*GPU-aaaa1111-0000 \(H100\)"
-        ):
+        with pytest.raises(MeterUnavailableError, match=r"does not show GPU-cccc.*GPU-aaaa1111-0000 \(H100\)"):
             select_by_uuid(ALIKE, ["GPU-cccc"])
 
     def test_a_slice_is_refused(self) -> None:
