@@ -155,6 +155,8 @@ def measure_workload(workload: Workload, protocol: Protocol, meter: Meter) -> Ex
     calls = measured.passes * workload.calls
     per_token = [t.time_per_output_token_s for t in timings if t.time_per_output_token_s is not None]
     warnings = [f"peak_memory_bytes: {no_memory}"] if no_memory else []
+    if workload.truncated_prompts:
+        warnings.append(f"{workload.truncated_prompts} prompts were longer than max_input_tokens and lost their end")
     if len(set(tokens)) > 1:
         warnings.append(f"output tokens differ between rounds: {min(tokens)} to {max(tokens)} a window")
     return summarise(
@@ -228,7 +230,7 @@ def summarise(
     if joules is None and meter.reports_energy:
         reasons = dict.fromkeys(window.reason or "no reason given" for window in windows if window.joules is None)
         notes.append(f"energy_j: not measured: {'; '.join(reasons)}")
-    elif joules is not None and half_width_j is None:
+    elif joules is not None and half_width_j is None and not meter.estimated:
         notes.append(f"energy_uncertainty_j: the {meter.name} meter states no uncertainty")
     energy_j = None if joules is None else joules / calls_per_round
     boards = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -40,7 +39,7 @@ def loaded(config: LoadConfig, session: LlemSession) -> Iterator[LoadedModel]:
     if device is None:
         pytest.skip("pass --llem-gpu to load the model on the GPU or --llem-cpu to load it on the CPU")
     with _reported(config.model):
-        model = get_engine(config.backend).load(config, device, Path())
+        model = get_engine(config.backend).load(config, device)
     try:
         yield model
     finally:

@@ -32,8 +32,8 @@ class Workload(Protocol):
     Attributes:
         calls: number of ``generate()`` calls in a pass.
         input_tokens: real prompt tokens of one pass, without padding.
-        truncated_prompts: prompts that were longer than ``max_input_tokens`` and lost their end.
         token_ids_hash: hex SHA-256 of the prompts' token ids in order.
+        truncated_prompts: prompts that were longer than ``max_input_tokens`` and lost their end.
         expected_output_tokens: real output tokens of one pass where the options fix them, else ``None``.
         devices: UUIDs of the GPUs that the model lies on; empty on the CPU.
     """
@@ -45,10 +45,10 @@ class Workload(Protocol):
     def input_tokens(self) -> int: ...
 
     @property
-    def truncated_prompts(self) -> int: ...
+    def token_ids_hash(self) -> str: ...
 
     @property
-    def token_ids_hash(self) -> str: ...
+    def truncated_prompts(self) -> int: ...
 
     @property
     def expected_output_tokens(self) -> int | None: ...
@@ -108,7 +108,7 @@ class LoadedModel(Protocol):
 class Engine(Protocol):
     """Loads models for one backend."""
 
-    def load(self, config: LoadConfig, device: str, folder: Path) -> LoadedModel:
+    def load(self, config: LoadConfig, device: str) -> LoadedModel:
         """Load what ``config`` describes onto ``device`` (``cpu`` or ``cuda``).
 
         Raises:

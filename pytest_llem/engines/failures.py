@@ -48,6 +48,17 @@ def release(exc: BaseException) -> None:
         seen.add(id(current))
         traceback.clear_frames(current.__traceback__)
         pending += [current.__cause__, current.__context__]
+    free_unused()
+
+
+def free_unused() -> None:
+    """Collect cycles, and give the memory that torch's CUDA allocator holds in reserve back to the device."""
     gc.collect()
-    if torch.cuda.is_available() and not is_device_lost(exc):
+    if not torch.cuda.is_available():
+        return
+    try:
         torch.cuda.empty_cache()
+    except RuntimeError as exc:
+        # The failure that lost the device was reported where it happened.
+        if not is_device_lost(exc):
+            raise

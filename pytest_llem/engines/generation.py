@@ -144,9 +144,6 @@ def build_generation(config: ExperimentConfig, special: SpecialTokens, *, cuda: 
     if pytorch is not None:
         options |= {name: getattr(pytorch, name) for name in _PYTORCH_FIELDS}
     options = {name: value for name, value in options.items() if value is not None}
-    if "temperature" in options:
-        # transformers refuses an integer only once it samples.
-        options["temperature"] = float(options["temperature"])
     options["max_new_tokens"] = config.max_output_tokens
     options |= {
         "bos_token_id": special.bos,

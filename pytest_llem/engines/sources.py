@@ -48,8 +48,8 @@ class Source:
     hub_arguments: Mapping[str, Any]
 
 
-def find_source(load: LoadConfig, folder: Path) -> Source:
-    """Find the model that ``load`` names; a relative local folder starts at ``folder``.
+def find_source(load: LoadConfig) -> Source:
+    """Find the model that ``load`` names.
 
     Raises:
         LoadError: there is no such model, or it cannot be reached.
@@ -62,7 +62,7 @@ def find_source(load: LoadConfig, folder: Path) -> Source:
 
     hub_arguments = {name: load.from_pretrained[name] for name in HUB_ARGUMENTS if name in load.from_pretrained}
     hub_arguments["trust_remote_code"] = bool(load.pytorch.trust_remote_code)
-    local = _local_folder(load.model, folder)
+    local = _local_folder(load.model)
     if local is not None:
         # transformers would ignore it in silence.
         _refuse_revision(load.model, revision, "a local folder has no revisions")
@@ -108,12 +108,19 @@ def _refuse_revision(model: str, revision: str | None, reason: str) -> None:
         raise LoadError(f"model {model!r}: pytorch.revision {revision!r} cannot be applied: {reason}; remove it")
 
 
-def _local_folder(model: str, folder: Path) -> Path | None:
-    path = folder / Path(model).expanduser()
+def _local_folder(model: str) -> Path | None:
+    """The folder that ``model`` names, ``None`` for a hub id. ``LoadConfig`` holds folders as absolute paths."""
+    path = Path(model)
+    if path.is_absolute():
+        if not path.is_dir():
+            raise LoadError(f"model {model!r}: no such folder")
+        return path
     if path.is_dir():
-        return path.resolve()
-    if model.startswith((".", "/", "~")):
-        raise LoadError(f"model {model!r}: no such folder: {path}")
+        # transformers would read it instead of the hub's model of that name.
+        raise LoadError(
+            f"model {model!r}: a folder of this name lies where pytest was started, but folders are named from the "
+            "experiment file's; start pytest elsewhere, or write the path with ./ in front"
+        )
     return None
 
 

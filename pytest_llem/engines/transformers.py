@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import torch
 import torch._dynamo
 
 from pytest_llem.engines.checks import check_loaded, placement
-from pytest_llem.engines.failures import is_out_of_memory, one_line, release
+from pytest_llem.engines.failures import free_unused, is_out_of_memory, one_line, release
 from pytest_llem.engines.generation import build_generation, check_resolved, special_tokens
 from pytest_llem.engines.loading import check_requirements, compile_model, load_weights
 from pytest_llem.engines.sources import find_source
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 class TransformersEngine:
     """See :class:`pytest_llem.engines.base.Engine`."""
 
-    def load(self, config: LoadConfig, device: str, folder: Path) -> TransformersModel:
+    def load(self, config: LoadConfig, device: str) -> TransformersModel:
         """Load what ``config`` describes onto ``device`` (``cpu`` or ``cuda``).
 
         Raises:
@@ -37,7 +36,7 @@ class TransformersEngine:
         """
         target = _target(device)
         try:
-            return _load(config, target, folder)
+            return _load(config, target)
         except LlemError as exc:
             release(exc)
             raise
@@ -129,9 +128,7 @@ class TransformersModel:
         self.tokenizer = None
         if self._compiled:
             _stop_compiling()
-        gc.collect()
-        if self.cuda_devices:
-            torch.cuda.empty_cache()
+        free_unused()
 
     def _forget_compiled_shapes(self) -> None:
         # torch compiles a function at most eight times, then runs it uncompiled with one line in the log.
@@ -147,11 +144,11 @@ def compiled_graphs() -> int:
     return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
-def _load(load: LoadConfig, device: torch.device, folder: Path) -> TransformersModel:
+def _load(load: LoadConfig, device: torch.device) -> TransformersModel:
     start_s = time.perf_counter()
     options = load.pytorch
     check_requirements(options, device)
-    source = find_source(load, folder)
+    source = find_source(load)
     model = load_weights(load, options, source, device)
     check_loaded(model, load, options, device)
     compiled = bool(options.torch_compile)

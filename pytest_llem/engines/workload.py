@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from pytest_llem.engines.transformers import TransformersModel
     from pytest_llem.prompts import Prompts
 
-# Where transformers remembers, on the model, how long the last static cache was: the next one is never
-# shorter.
-_STATIC_CACHE_LENGTH = "_previous_max_cache_length"
+# What transformers keeps on the model of the last static cache, so that the next one is never shorter: its
+# length or, in the first releases of version 5, the cache itself.
+_STATIC_CACHE_ATTRIBUTES = ("_previous_max_cache_length", "_cache")
 
 
 class TransformersWorkload:
@@ -55,7 +55,7 @@ class TransformersWorkload:
         self._rows = [len(batch) * generation.rows_per_prompt for batch in batches]
         self._inputs = [_left_padded(batch, special.pad, loaded.device) for batch in batches]
         self._seeds = [_call_seed(random_seed, index) for index in range(len(batches))]
-        self._static_cache_length: int | None = None
+        self._static_cache: dict[str, Any] = {}
         self._checked = False
         cuda_devices = loaded.cuda_devices
         self._memory = CudaPeakMemory(cuda_devices) if cuda_devices else ResidentPeakMemory()
@@ -131,9 +131,17 @@ class TransformersWorkload:
         return self._time_beams(index)
 
     def synchronize(self) -> None:
-        """Wait until the device has finished all queued work."""
-        for device in self._loaded.cuda_devices:
-            torch.cuda.synchronize(device)
+        """Wait until the device has finished all queued work.
+
+        Raises:
+            MeasurementError: some of it failed; what runs on a GPU fails only when it is waited for.
+        """
+        try:
+            for device in self._loaded.cuda_devices:
+                torch.cuda.synchronize(device)
+        except RuntimeError as exc:
+            release(exc)
+            raise self._explain(exc) from exc
 
     def reset_peak_memory(self) -> None:
         """Start a new peak-memory measurement."""
@@ -200,13 +208,14 @@ class TransformersWorkload:
     def _own_static_cache(self, model: Any) -> Iterator[None]:
         # A longer cache left by another experiment on this model would be attended to, and paid for, in this
         # one.
-        vars(model).pop(_STATIC_CACHE_LENGTH, None)
-        if self._static_cache_length is not None:
-            setattr(model, _STATIC_CACHE_LENGTH, self._static_cache_length)
+        state = vars(model)
+        for name in _STATIC_CACHE_ATTRIBUTES:
+            state.pop(name, None)
+        state.update(self._static_cache)
         try:
             yield
         finally:
-            self._static_cache_length = vars(model).pop(_STATIC_CACHE_LENGTH, None)
+            self._static_cache = {name: state.pop(name) for name in _STATIC_CACHE_ATTRIBUTES if name in state}
 
     def _explain(self, exc: Exception) -> LlemError:
         place = self._loaded.device

@@ -18,7 +18,7 @@ _HEADINGS = ("experiment", "energy/call", "energy/token", "latency/call", "first
 
 
 def write_results(reporter: pytest.TerminalReporter, recorded: Sequence[Recorded]) -> None:
-    """One aligned line per result, then its warnings. Quiet sessions keep the warnings that concern validity."""
+    """One aligned line per result, then the warnings. Quiet sessions keep what concerns validity."""
     if reporter.config.get_verbosity() >= 0:
         reporter.section("energy of LLM inference (intervals of 95%)", sep="-")
         rows = [_HEADINGS, *((one.name, *_cells(one.result)) for one in recorded)]
@@ -35,10 +35,19 @@ def write_results(reporter: pytest.TerminalReporter, recorded: Sequence[Recorded
     for one in recorded:
         if not one.result.valid:
             reporter.write_line(f"INVALID {one.name}: never used as a baseline", red=True)
-        if one.result.valid and reporter.config.get_verbosity() < 0:
-            continue
-        for warning in one.result.warnings:
-            reporter.write_line(f"{one.name}: {warning}", yellow=True)
+    for warning, names in _warnings(recorded, reporter.config.get_verbosity()).items():
+        who = names[0] if len(names) == 1 else f"{len(names)} experiments"
+        reporter.write_line(f"{who}: {warning}", yellow=True)
+
+
+def _warnings(recorded: Sequence[Recorded], verbosity: int) -> dict[str, list[str]]:
+    """Each warning once, with the experiments that it concerns; quiet sessions show those of invalid results only."""
+    warnings: dict[str, list[str]] = {}
+    for one in recorded:
+        if verbosity >= 0 or not one.result.valid:
+            for warning in one.result.warnings:
+                warnings.setdefault(warning, []).append(one.name)
+    return warnings
 
 
 def _cells(result: ExperimentResult) -> tuple[str, ...]:

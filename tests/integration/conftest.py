@@ -40,7 +40,7 @@ def _torch_stays() -> None:
     from pytest_llem.engines.transformers import TransformersEngine
 
     config = ExperimentConfig(model="builtin:tiny-llama", max_output_tokens=2)
-    model = TransformersEngine().load(config.load_config(Path()), "cpu", Path())
+    model = TransformersEngine().load(config.load_config(Path()), "cpu")
     model.prepare(config, Path()).time_tokens(0)
     model.close()
 

@@ -28,7 +28,7 @@ def experiment(**fields: Any) -> ExperimentConfig:
 
 
 def load_experiment(config: ExperimentConfig, folder: Path = HERE) -> TransformersModel:
-    return TransformersEngine().load(config.load_config(folder), "cpu", folder)
+    return TransformersEngine().load(config.load_config(folder), "cpu")
 
 
 @pytest.fixture(autouse=True)

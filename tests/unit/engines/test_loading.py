@@ -62,7 +62,7 @@ def test_flash_attention_without_a_gpu_is_unavailable(load: Load, attention: str
 def test_cuda_without_a_gpu_is_unavailable() -> None:
     config = experiment().load_config(HERE)
     with pytest.raises(UnavailableError, match="no CUDA GPU: torch"):
-        TransformersEngine().load(config, "cuda", HERE)
+        TransformersEngine().load(config, "cuda")
 
 
 @pytest.mark.parametrize(("quant_type", "double"), [("nf4", True), ("fp4", False)])
@@ -84,7 +84,9 @@ def test_4bit_layers_are_quantised_as_asked(load: Load, quant_type: str, double:
     assert [len(row) for row in generate_once(model, precision="bf16", pytorch=options)] == [6]
 
 
-def test_8bit_layers_hold_the_drawn_weights(load: Load, tiny: TransformersModel) -> None:
+def test_8bit_layers_hold_the_drawn_weights(
+    load: Load, tiny: TransformersModel, caplog: pytest.LogCaptureFixture
+) -> None:
     options = {"load_in_8bit": True}
     model = load(pytorch=options)
     layer = model.model.model.layers[0].mlp.up_proj
@@ -94,6 +96,8 @@ def test_8bit_layers_hold_the_drawn_weights(load: Load, tiny: TransformersModel)
     drawn = tiny.model.model.layers[0].mlp.up_proj.weight.detach()
     assert torch.allclose(restored, drawn, atol=float(drawn.abs().max()) / 127)
     assert [len(row) for row in generate_once(model, pytorch=options)] == [6]
+    # Said in every layer of every step, it would be timed and paid for as inference.
+    assert len([record for record in caplog.records if "inputs will be cast" in record.msg]) <= 1
 
 
 def test_a_library_logs_each_message_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -324,3 +328,12 @@ def test_a_failed_load_frees_the_model(load: Load, monkeypatch: pytest.MonkeyPat
     gc.collect()
     assert error.value.__traceback__ is not None  # still there, as in a test report
     assert seen[0]() is None
+
+
+def test_a_folder_where_pytest_was_started_is_not_taken_for_a_hub_model(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gpt2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LoadError, match="a folder of this name lies where pytest was started"):
+        load(model="gpt2", folder=tmp_path / "gpt2")

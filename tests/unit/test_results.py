@@ -1,0 +1,22 @@
+"""Results survive JSON."""
+
+from __future__ import annotations
+
+import json
+
+from pytest_llem.results import SCHEMA_VERSION, ExperimentResult, Round
+
+
+def test_a_result_survives_json_and_later_keys() -> None:
+    result = ExperimentResult(
+        energy_j=1.5,
+        meter="nvml",
+        estimated=False,
+        rounds=1,
+        calls_per_round=3,
+        warnings=["w"],
+        per_round=[Round(seconds=1.0, joules=None, uncertainty_j=None, output_tokens=3, sm_clock_hz={"GPU-a": 1e9})],
+    )
+    plain = json.loads(json.dumps(result.as_dict()))
+    assert plain["schema_version"] == SCHEMA_VERSION
+    assert ExperimentResult.from_dict({**plain, "of_a_later_schema": 1}) == result
