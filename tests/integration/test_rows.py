@@ -1,7 +1,4 @@
-"""Rows in pytest-benchmark: what is saved, shown, compared and gated.
-
-This file also runs against the oldest release of pytest-benchmark that the package allows.
-"""
+"""Rows in pytest-benchmark: what is saved, shown, compared and gated."""
 
 from __future__ import annotations
 
