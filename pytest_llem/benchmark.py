@@ -1,6 +1,7 @@
 """pytest-benchmark: one row per metric, and units other than seconds.
 
-This is the only module that touches pytest-benchmark's internals. pytest-benchmark knows one metric, seconds; what is needed from inside:
+This is the only module that touches pytest-benchmark's internals. pytest-benchmark knows one metric, seconds; what is
+needed from inside:
 
 * ``stats.Metadata`` is a row; rows beside the item's own are made and handed to the session's list.
 * ``TableResults.compute_scale`` names the unit of a table; it is replaced by one that knows joules.
