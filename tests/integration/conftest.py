@@ -15,8 +15,6 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytest_plugins: list[str] = []
-
 # A pass takes milliseconds; the windows are as short as they can be.
 TINY = """\
 model: builtin:tiny-llama
