@@ -9,11 +9,19 @@ A meter measures *windows*::
 Where things live:
 
 ``base``        what every meter offers: the protocol ``Meter``, its ``Window``, the ``Clock`` it is given
-``nvml``        energy counters of NVIDIA boards
+``nvml``        the boards of NVIDIA, summed:
+                ``counters`` reads their energy counters, aligned to the updates that ``alignment`` finds, with
+                what ``tail`` and ``decay`` tell of the power after the work; ``calibration`` learns how a
+                counter behaves and ``calibration_store`` keeps it; ``power_samples`` stands in where there is
+                no counter; ``reading`` is what one board says of a window; ``sizing`` says how long one must be
+``disturbances`` what makes a window of a board invalid, with ``processes``: whose they are; ``quiet``: before a
+                measurement, and after one that was too hot
+``idle``        power while nothing runs, once it has settled; of boards in ``board_blocks``
 ``boards``      which boards NVML shows, and what they say about themselves
 ``visibility``  which of them CUDA lets this process use (pure functions on the environment)
 ``rapl``        energy counters of processors and their memory, through Linux's powercap files
 ``estimate``    CPU seconds times watts per core: modelled, and marked so
+``zeus``, ``codecarbon``  what these tools report, to compare with; ``peers`` is what both adapters share
 ``none``        time alone
 
 What holds for all of them: time and energy share their edges; a quantity that was not measured is ``None``
@@ -29,15 +37,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llem.errors import MeterUnavailableError
-from pytest_llem.meters.base import Clock, Meter, SystemClock, Window
+from pytest_llem.meters.base import Clock, Disturbance, IdlePower, Meter, SystemClock, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["METER_NAMES", "Meter", "Window", "open_meter"]
+__all__ = ["METER_NAMES", "Disturbance", "IdlePower", "Meter", "Window", "open_meter"]
 
-METER_NAMES = ("auto", "nvml", "rapl", "estimate", "none")
+METER_NAMES = ("auto", "nvml", "rapl", "estimate", "zeus", "codecarbon", "none")
 """What :func:`open_meter` can open."""
 
 
@@ -46,6 +54,8 @@ def open_meter(
     *,
     device: str = "cpu",
     gpu_uuids: Sequence[str] | None = None,
+    aligned: bool = True,
+    relative_uncertainty: float = 0.01,
     clock: Clock | None = None,
     watts_per_core: float | None = None,
     powercap_root: Path | None = None,
@@ -56,8 +66,13 @@ def open_meter(
         name: one of :data:`METER_NAMES`; ``auto`` is ``nvml`` for ``device="cuda"``, and for the CPU ``rapl``
             where it can be read, else ``estimate``.
         device: where the work runs, ``cpu`` or ``cuda``.
-        gpu_uuids: for ``nvml``: read exactly these boards, with or without the ``GPU-`` in front. Default:
-            the boards that CUDA lets this process use.
+        gpu_uuids: for ``nvml``, ``zeus`` and ``codecarbon``: read exactly these boards, with or without the
+            ``GPU-`` in front. Default: the boards that CUDA lets this process use.
+        aligned: for ``nvml``: whether windows may wait for the counters to be updated, before and after the
+            work: up to five update periods, three on average after the first few windows. Otherwise their
+            energy is interpolated, with the wider uncertainty.
+        relative_uncertainty: for ``nvml``: what ``auto_window_s`` aims at, the half-width of the 95% interval
+            of one window as a share of its energy.
         clock: where time is read; default: the monotonic clock of this machine.
         watts_per_core: for ``estimate``: power of one busy core, in watts.
         powercap_root: for ``rapl``: where powercap's files are; default: ``/sys/class/powercap``.
@@ -75,7 +90,7 @@ def open_meter(
     if name == "nvml":
         from pytest_llem.meters.nvml import open_nvml_meter
 
-        return open_nvml_meter(device, gpu_uuids, clock)
+        return open_nvml_meter(device, gpu_uuids, clock, aligned=aligned, relative_uncertainty=relative_uncertainty)
     if name == "rapl":
         from pytest_llem.meters.rapl import POWERCAP_ROOT, RaplMeter
 
@@ -84,6 +99,14 @@ def open_meter(
         from pytest_llem.meters.estimate import EstimateMeter
 
         return EstimateMeter(clock, watts_per_core)
+    if name == "zeus":
+        from pytest_llem.meters.zeus import ZeusMeter
+
+        return ZeusMeter(clock, device=device, gpu_uuids=gpu_uuids)
+    if name == "codecarbon":
+        from pytest_llem.meters.codecarbon import CodeCarbonMeter
+
+        return CodeCarbonMeter(clock, device=device, gpu_uuids=gpu_uuids)
     if name == "none":
         from pytest_llem.meters.none import NoMeter
 

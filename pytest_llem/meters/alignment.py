@@ -40,7 +40,15 @@ _DRIFT_PER_PERIOD = 0.001
 
 
 class CounterResetError(MeasurementError):
-    """The energy counter went backwards."""
+    """The energy counter went backwards.
+
+    Attributes:
+        finder: whose counter it is, where a finder noticed it.
+    """
+
+    def __init__(self, before_j: float, after_j: float, finder: EdgeFinder | None = None) -> None:
+        super().__init__(f"the energy counter went backwards, from {before_j:.3f} J to {after_j:.3f} J: it was reset")
+        self.finder = finder
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,7 @@ class EdgeFinder:
         if last is None:
             return
         if self._stale_energy_j < last.energy_j:
-            raise CounterResetError(_reset_text(last.energy_j, self._stale_energy_j))
+            raise CounterResetError(last.energy_j, self._stale_energy_j, self)
         if self._follows_last_edge:
             # Both ends of the gap are jittered, hence sqrt(2); four standard deviations let one edge in ten
             # thousand come early, and that edge then says so by its uncertainty.
@@ -136,7 +144,7 @@ class EdgeFinder:
             self._stale_time_s = time_s
             return None
         if energy_j < self._stale_energy_j:
-            raise CounterResetError(_reset_text(self._stale_energy_j, energy_j))
+            raise CounterResetError(self._stale_energy_j, energy_j, self)
         newest_s = self.timing.period_s + 4.0 * math.sqrt(2.0) * self.timing.jitter_s
         earliest_s = max(self._stale_time_s, time_s - newest_s)
         edge = Edge((earliest_s + time_s) / 2.0, energy_j, (time_s - earliest_s) / _SQRT12)
@@ -258,7 +266,7 @@ def probe_timing(
         read_costs_s.append(after_s - before_s)
         time_s = (before_s + after_s) / 2.0
         if energy_j < stale_energy_j:
-            raise CounterResetError(_reset_text(stale_energy_j, energy_j))
+            raise CounterResetError(stale_energy_j, energy_j)
         if energy_j > stale_energy_j:
             edges.append(Edge((stale_time_s + time_s) / 2.0, energy_j, (time_s - stale_time_s) / _SQRT12))
         stale_time_s, stale_energy_j = time_s, energy_j
@@ -282,7 +290,3 @@ def probe_timing(
         resolution_j=max(math.gcd(*units), 1) * _NVML_UNIT_J,
         read_cost_s=statistics.median(read_costs_s),
     )
-
-
-def _reset_text(before_j: float, after_j: float) -> str:
-    return f"the energy counter went backwards, from {before_j:.3f} J to {after_j:.3f} J: it was reset"

@@ -9,10 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+
+IDLE_LIMIT_S = 10.0
+"""How long :meth:`Meter.idle_power` waits for the power to settle by default, in seconds."""
+
+COOL_DOWN_LIMIT_S = 60.0
+"""How long :meth:`Meter.cool_down` waits by default, in seconds."""
 
 
 class Clock(Protocol):
@@ -27,6 +33,9 @@ class Clock(Protocol):
     def cpu_s(self) -> float:
         """CPU seconds (user and system) that all threads of this process have used."""
 
+    def wall_s(self) -> float:
+        """Seconds since 1970, by which drivers date what they sampled."""
+
 
 class SystemClock:
     """The monotonic clock of this machine."""
@@ -39,6 +48,44 @@ class SystemClock:
 
     def cpu_s(self) -> float:
         return time.process_time()
+
+    def wall_s(self) -> float:
+        return time.time()
+
+
+DisturbanceKind = Literal["throttled", "foreign_process", "busy", "reset"]
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """Something that makes a measurement one of something else than the work.
+
+    Attributes:
+        kind: ``throttled``: the board lowered its clocks because of heat or by a hardware brake;
+            ``foreign_process``: a process that is not ours is on the board; ``busy``: the board works while
+            we run nothing; ``reset``: the energy counter started again.
+        text: what happened, on which board, in plain words.
+    """
+
+    kind: DisturbanceKind
+    text: str
+
+
+@dataclass(frozen=True)
+class IdlePower:
+    """Power while nothing runs.
+
+    Attributes:
+        power_w: in watts, all boards together; ``None`` where it cannot be told.
+        uncertainty_w: half-width of its 95% interval, in watts.
+        settled: whether it had stopped changing when it was measured.
+        reason: why it is ``None``, or why it did not settle.
+    """
+
+    power_w: float | None = None
+    uncertainty_w: float | None = None
+    settled: bool = False
+    reason: str | None = None
 
 
 @dataclass
@@ -54,6 +101,8 @@ class Window:
         reason: why ``joules`` is ``None``.
         valid: false when something disturbed the window (throttling, a foreign process, a counter reset);
             each disturbance is named in ``warnings``.
+        disturbances: what disturbed it.
+        labels: how the board ran, such as ``power capped``: not a fault, but only like compares with like.
         warnings: what a reader of the number must know, in plain words.
         boards_j: joules by board (GPU UUID) or domain (RAPL), where the meter sums several.
         sm_clock_hz: clock of the streaming multiprocessors at the end of the window, in hertz, by board.
@@ -69,6 +118,14 @@ class Window:
     boards_j: dict[str, float] = field(default_factory=dict)
     sm_clock_hz: dict[str, float] = field(default_factory=dict)
     power_limit_w: dict[str, float] = field(default_factory=dict)
+    disturbances: list[Disturbance] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+
+    def disturb(self, disturbance: Disturbance) -> None:
+        """Make the window invalid, and say why."""
+        self.valid = False
+        self.disturbances.append(disturbance)
+        self.warnings.append(disturbance.text)
 
 
 def no_synchronize() -> None:
@@ -108,9 +165,47 @@ class Meter(Protocol):
                 the window holds the work that its body queued and nothing else.
         """
 
+    def pause(self) -> None:
+        """Let a random part of the sensor's update period pass, so that windows in a row do not beat with it."""
+
+    def check_quiet(self) -> list[Disturbance]:
+        """What would disturb a measurement that started now; asked for while nothing of ours runs."""
+
+    def cool_down(self, limit_s: float = COOL_DOWN_LIMIT_S) -> bool:
+        """Wait until nothing throttles the device any more, for ``limit_s`` seconds at most.
+
+        Returns:
+            Whether that came to be.
+        """
+
+    def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:
+        """Power with everything loaded and nothing running; waits at most ``limit_s`` seconds to settle."""
+
     def close(self) -> None:
         """Release the sensor. Closing twice is harmless."""
 
     def __enter__(self) -> Meter: ...
 
     def __exit__(self, *exc_info: object) -> None: ...
+
+
+class UnwatchedMeter:
+    """What a meter says whose sensor tells nothing about the state of the device: a base class for meters."""
+
+    def pause(self) -> None:
+        """Nothing here is updated so rarely that windows could beat with it."""
+
+    def check_quiet(self) -> list[Disturbance]:
+        """Nothing is known of the device, so nothing is said against it."""
+        return []
+
+    def cool_down(self, limit_s: float = COOL_DOWN_LIMIT_S) -> bool:  # noqa: ARG002
+        """Nothing tells of throttling: there is nothing to wait for."""
+        return True
+
+    def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:  # noqa: ARG002
+        """Unknown."""
+        return IdlePower(reason="this meter cannot measure idle power")
+
+    def close(self) -> None:
+        """Nothing is held."""

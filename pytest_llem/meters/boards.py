@@ -11,11 +11,11 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.errors import MeterUnavailableError
-from pytest_llem.meters.visibility import select_visible
+from pytest_llem.errors import MeasurementError, MeterUnavailableError
+from pytest_llem.meters.visibility import describe, select_visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,21 @@ class Nvml:
             # AttributeError: this release of the binding does not have the query yet.
             return None
 
+    def field_values(self, handle: Any, fields: Iterable[int]) -> dict[int, int]:
+        """NVML's field values, whole numbers, by their number; those that the board does not have are left out."""
+        kinds = self.binding
+        names = {
+            kinds.NVML_VALUE_TYPE_UNSIGNED_INT: "uiVal",
+            kinds.NVML_VALUE_TYPE_UNSIGNED_LONG: "ulVal",
+            kinds.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: "ullVal",
+        }
+        values = self.optional("nvmlDeviceGetFieldValues", handle, list(fields)) or ()
+        return {
+            int(value.fieldId): int(getattr(value.value, names[value.valueType]))
+            for value in values
+            if value.nvmlReturn == kinds.NVML_SUCCESS and value.valueType in names
+        }
+
     def _optional_text(self, query: str, *arguments: Any) -> str | None:
         text = self.optional(query, *arguments)
         return None if text is None else _text(text)
@@ -189,6 +204,14 @@ def visible_boards(environ: Mapping[str, str] | None = None) -> list[Board]:
     """
     with Nvml() as nvml:
         return list(select_visible(nvml.boards(), os.environ if environ is None else environ).boards)
+
+
+def lost_board(board: Board, error: Exception) -> MeasurementError:
+    """The one clear failure for a board that stopped answering."""
+    return MeasurementError(
+        f"{describe([board])} stopped answering while it was measured: {error}; the kernel log names "
+        "the cause (dmesg | grep -i xid)"
+    )
 
 
 def _text(value: Any) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_llem.errors import MeterUnavailableError
-from pytest_llem.meters.base import Clock, Synchronize, Window, no_synchronize
+from pytest_llem.meters.base import Clock, Synchronize, UnwatchedMeter, Window, no_synchronize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ the round value between.
 """
 
 
-class EstimateMeter:
+class EstimateMeter(UnwatchedMeter):
     """CPU seconds of this process times watts per core."""
 
     name = "estimate"
@@ -73,9 +73,6 @@ class EstimateMeter:
                 "below the resolution of the CPU clock: no CPU time was counted in "
                 f"{window.seconds:.3g} s; measure a longer window"
             )
-
-    def close(self) -> None:
-        """Nothing is held."""
 
     def __enter__(self) -> EstimateMeter:
         return self

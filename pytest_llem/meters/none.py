@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pytest_llem.meters.base import Clock, Synchronize, Window, no_synchronize
+from pytest_llem.meters.base import Clock, Synchronize, UnwatchedMeter, Window, no_synchronize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class NoMeter:
+class NoMeter(UnwatchedMeter):
     """Times windows and reads no energy."""
 
     name = "none"
@@ -31,9 +31,6 @@ class NoMeter:
         yield window
         synchronize()
         window.seconds = self._clock.now_s() - start_s
-
-    def close(self) -> None:
-        """Nothing is held."""
 
     def __enter__(self) -> NoMeter:
         return self

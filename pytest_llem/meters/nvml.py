@@ -1,98 +1,149 @@
-"""Joules from the energy counters of NVIDIA boards.
+"""Joules of NVIDIA boards.
 
 Volta and newer boards count millijoules since the driver was loaded
 (``nvmlDeviceGetTotalEnergyConsumption``). The counter stands still between updates, some tens of milliseconds
-apart, so each edge of a window is late by an unknown part of that period. The stated uncertainty covers this
-and the counter's step; it does not cover the gain error of the board's sensor (up to several per cent, arXiv
-2312.02741), which is the same for every window on one board and so cancels where a board is compared with
-itself, but not between boards.
+apart, so a window starts at one of them and ends between two: what the board used from the end of the work to
+the next update is told from the updates that follow. All waiting lies outside the window, and nothing is read
+inside it. Boards without a counter are read by samples of their power.
+
+The stated uncertainty covers when and in which steps a sensor is updated. It does not cover the gain error of
+the board's sensor (up to several per cent, arXiv 2312.02741), which is the same for every window on one board
+and so cancels where a board is compared with itself, but not between boards.
 """
 
 from __future__ import annotations
 
-import math
 import os
+import random
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.errors import MeasurementError, MeterUnavailableError
-from pytest_llem.meters.base import Clock, Synchronize, Window, no_synchronize
-from pytest_llem.meters.boards import Nvml
+from pytest_llem.errors import MeterUnavailableError
+from pytest_llem.meters import quiet
+from pytest_llem.meters.base import (
+    COOL_DOWN_LIMIT_S,
+    IDLE_LIMIT_S,
+    Clock,
+    Disturbance,
+    IdlePower,
+    Synchronize,
+    Window,
+    no_synchronize,
+)
+from pytest_llem.meters.board_blocks import BoardBlocks
+from pytest_llem.meters.boards import Nvml, lost_board
+from pytest_llem.meters.calibration_store import CalibrationStore
+from pytest_llem.meters.counters import CounterGroup, CounterSensor
+from pytest_llem.meters.disturbances import BoardWatch
+from pytest_llem.meters.idle import settled_power
+from pytest_llem.meters.power_samples import open_power_sensor
+from pytest_llem.meters.reading import fill_energy
 from pytest_llem.meters.visibility import MIG_REFUSAL, Selection, describe, select_by_uuid, select_visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_llem.meters.boards import Board
+    from pytest_llem.meters.calibration import Calibration
+    from pytest_llem.meters.power_samples import PowerSensor
 
-ASSUMED_UPDATE_PERIOD_S = 0.1
-"""Longest update period that users of the counter report, in seconds; the board's own is not known here."""
+RELATIVE_UNCERTAINTY = 0.01
+"""Half-width of the 95% interval of one window, as a share of its energy, that windows are sized for."""
 
-COUNTER_STEP_J = 1e-3
-"""The counter's unit, in joules."""
-
-COVERAGE_FACTOR_95 = 1.96
-"""Standard uncertainties in the half-width of a 95% interval."""
-
-
-@dataclass(frozen=True)
-class _Edge:
-    """Counters read at one edge of a window.
-
-    Attributes:
-        before_s, after_s: the clock before the first and after the last counter was read, in seconds.
-        energy_mj: counters in millijoules, in the order of the meter's boards.
-    """
-
-    before_s: float
-    after_s: float
-    energy_mj: tuple[int, ...]
+_USELESS_WINDOW_S = 1.0  # for counters that stand still: no length would help
 
 
 class NvmlMeter:
-    """Sums the energy counters of a fixed set of boards."""
+    """Sums the energy of a fixed set of boards.
+
+    Attributes:
+        boards: these boards.
+    """
 
     name = "nvml"
     estimated = False
     reports_energy = True
-    # Edges late by up to 0.1 s each leave a standard uncertainty of 1% after 4 s.
-    auto_window_s = 4.0
 
-    def __init__(self, nvml: Nvml, selection: Selection, clock: Clock) -> None:
+    def __init__(
+        self,
+        nvml: Nvml,
+        selection: Selection,
+        clock: Clock,
+        *,
+        aligned: bool = True,
+        relative_uncertainty: float = RELATIVE_UNCERTAINTY,
+    ) -> None:
         """Take over ``nvml``: closing the meter closes it.
 
+        Args:
+            nvml: an initialised library.
+            selection: the boards to sum.
+            clock: where time is read.
+            aligned: whether windows may wait for the counters' edges: up to five update periods each, three on
+                average after the first few.
+            relative_uncertainty: what :attr:`auto_window_s` aims at.
+
         Raises:
-            MeterUnavailableError: no board was selected, one is divided into MIG slices, or one has no
-                counter.
+            MeterUnavailableError: no board was selected, one is divided into MIG slices, or one tells neither
+                energy nor power.
         """
         self._nvml = nvml
         self._clock = clock
         self._warnings = selection.warnings
+        self._relative_uncertainty = relative_uncertainty
         self.boards: tuple[Board, ...] = selection.boards
         if not self.boards:
             raise MeterUnavailableError(
                 "nvml meter: no GPU is visible to this process; see nvidia-smi -L and CUDA_VISIBLE_DEVICES"
             )
-        self._handles = tuple(self._open_counter(board) for board in self.boards)
+        # Of its own: the user's seeds are not to be used up.
+        self._random = random.Random()  # noqa: S311
+        store = CalibrationStore()
+        counters: list[CounterSensor] = []
+        self._power_sensors: list[PowerSensor] = []
+        self._handles: list[Any] = []
+        for board in self.boards:
+            handle, has_counter = self._open(board)
+            self._handles.append(handle)
+            if has_counter:
+                read = partial(self._read_counter_j, board, handle)
+                counters.append(CounterSensor(board, read, clock, store, aligned))
+                continue
+            power = open_power_sensor(nvml, board, handle, clock)
+            if power is None:
+                raise MeterUnavailableError(
+                    f"nvml meter: {describe([board])} has no energy counter; it needs a Volta or newer board, "
+                    "not a virtual one, and a current driver; it tells no power either; the meter none measures "
+                    "time alone"
+                )
+            self._power_sensors.append(power)
+        self._counters = CounterGroup(counters, clock)
+        self._watches = [
+            BoardWatch(nvml, board, handle) for board, handle in zip(self.boards, self._handles, strict=True)
+        ]
 
-    def _open_counter(self, board: Board) -> Any:
-        if board.mig_enabled:
-            raise MeterUnavailableError(f"nvml meter: {describe([board])} is divided by MIG: {MIG_REFUSAL}")
-        binding = self._nvml.binding
-        try:
-            handle = self._nvml.handle(board.uuid)
-            binding.nvmlDeviceGetTotalEnergyConsumption(handle)
-        except (binding.NVMLError_NotSupported, binding.NVMLError_FunctionNotFound) as error:
-            raise MeterUnavailableError(
-                f"nvml meter: {describe([board])} has no energy counter; it needs a Volta or newer board, "
-                "not a virtual one, and a current driver; the meter none measures time alone"
-            ) from error
-        except binding.NVMLError as error:
-            raise MeterUnavailableError(
-                f"nvml meter: {describe([board])}: reading the energy counter failed: {error}; try nvidia-smi"
-            ) from error
-        return handle
+    @property
+    def auto_window_s(self) -> float:
+        """Least seconds of a window whose 95% interval is as narrow as was asked for.
+
+        The first use may take a few seconds, to learn how the counters behave; see
+        :mod:`pytest_llem.meters.sizing` for the formula.
+        """
+        self._prepare()
+        share = self._relative_uncertainty
+        seconds = [sensor.least_window_s(share) for sensor in self._counters.sensors]
+        seconds += [sensor.least_window_s(share) for sensor in self._power_sensors]
+        return max((one for one in seconds if one is not None), default=_USELESS_WINDOW_S)
+
+    @property
+    def calibrations(self) -> dict[str, Calibration | None]:
+        """How the boards' counters behave, by UUID; ``None`` for one that stands still.
+
+        A board without a counter is left out. The first use may take a few seconds.
+        """
+        self._prepare()
+        return {sensor.board.uuid: sensor.calibration for sensor in self._counters.sensors}
 
     @contextmanager
     def window(self, synchronize: Synchronize = no_synchronize) -> Iterator[Window]:
@@ -103,16 +154,69 @@ class NvmlMeter:
         """
         window = Window(warnings=list(self._warnings))
         synchronize()
-        start = self._read_edge()
-        yield window
-        synchronize()
-        end = self._read_edge()
-        # The clock is read on the inner side of the counters: the time is that of the work and nothing else.
-        # What is left is that the joules also hold the reading of the counters, which belongs to the
-        # uncertainty below.
-        window.seconds = end.before_s - start.after_s
-        self._fill_energy(window, start, end)
-        self._fill_state(window)
+        self._prepare()
+        entered_s = self._clock.now_s()
+        for watch in self._watches:
+            watch.begin()
+        try:
+            for power in self._power_sensors:
+                power.begin()
+            self._counters.begin(entered_s)
+            start_s = self._clock.now_s()
+            yield window
+            synchronize()
+            end_s = self._clock.now_s()
+            self._counters.end()
+            for watch in self._watches:
+                watch.end()
+            self._note_sm_clocks(window)
+            window.seconds = end_s - start_s
+            readings = self._counters.readings(start_s, end_s)
+            readings += [power.reading(start_s, end_s) for power in self._power_sensors]
+        finally:
+            for power in self._power_sensors:
+                power.stop()
+        fill_energy(window, readings)
+        self._note_power_limits(window)
+        for watch in self._watches:
+            watch.fill(window)
+
+    def pause(self) -> None:
+        """Let a random part of the longest update period pass, so that windows in a row do not beat with it."""
+        periods_s = [sensor.timing.period_s for sensor in self._counters.sensors]
+        periods_s += [sensor.source.memory_s for sensor in self._power_sensors]
+        self._clock.sleep(self._random.uniform(0.0, max(periods_s)))
+
+    def check_quiet(self) -> list[Disturbance]:
+        """What would disturb a measurement that started now: a foreign process, a busy board.
+
+        Ask while nothing of ours runs. Takes half a second, up to three on a board that does not come to rest.
+        """
+        return quiet.check_quiet(self._watches, self._clock)
+
+    def cool_down(self, limit_s: float = COOL_DOWN_LIMIT_S) -> bool:
+        """Wait until no board is throttled and each is well below its slowdown temperature or cools no further.
+
+        Returns:
+            Whether that came to be within ``limit_s`` seconds.
+        """
+        return quiet.cool_down(self._watches, self._clock, limit_s)
+
+    def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:
+        """Power of the boards with everything loaded and nothing running, once it has settled.
+
+        The windows that follow use it too.
+
+        Raises:
+            MeasurementError: a board stopped answering.
+        """
+        self._prepare()
+        settled = settled_power(BoardBlocks(self._counters, self._power_sensors, self._clock), self._clock, limit_s)
+        if settled is None:
+            return IdlePower(reason="a board's sensor did not change while its idle power was measured")
+        for counter, power in zip(self._counters.sensors, settled.powers, strict=False):
+            counter.tail.set_idle_power(power.power_w, power.uncertainty_w)
+        return settled.total(limit_s)
 
     def close(self) -> None:
         """Release NVML. Closing twice is harmless."""
@@ -124,71 +228,66 @@ class NvmlMeter:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _read_edge(self) -> _Edge:
-        read = self._nvml.binding.nvmlDeviceGetTotalEnergyConsumption
-        energy_mj: list[int] = []
-        before_s = self._clock.now_s()
-        try:
-            # A loop, not a comprehension: its length tells which board failed.
-            for handle in self._handles:
-                energy_mj.append(read(handle))
-        except self._nvml.binding.NVMLError as error:
-            board = self.boards[len(energy_mj)]
-            raise MeasurementError(
-                f"{describe([board])} stopped answering while it was measured: {error}; the kernel log names "
-                "the cause (dmesg | grep -i xid)"
-            ) from error
-        return _Edge(before_s, self._clock.now_s(), tuple(energy_mj))
-
-    def _fill_energy(self, window: Window, start: _Edge, end: _Edge) -> None:
-        reading_s = (start.after_s - start.before_s) + (end.after_s - end.before_s)
-        variance_j2 = 0.0
-        below_resolution: list[Board] = []
-        reset: list[Board] = []
-        for board, start_mj, end_mj in zip(self.boards, start.energy_mj, end.energy_mj, strict=True):
-            if end_mj < start_mj:
-                reset.append(board)
-            elif end_mj == start_mj:
-                below_resolution.append(board)
-            else:
-                joules = (end_mj - start_mj) / 1e3
-                window.boards_j[board.uuid] = joules
-                variance_j2 += _variance_j2(joules, window.seconds, reading_s)
-        if reset:
-            window.valid = False
-            window.reason = f"the energy counter of {describe(reset)} was reset in the window"
-            window.warnings.append(window.reason)
-        elif below_resolution:
-            window.reason = (
-                f"below the counter's resolution: the energy counter of {describe(below_resolution)} did not "
-                f"change in {window.seconds:.3g} s; measure a longer window"
-            )
-        else:
-            window.joules = sum(window.boards_j.values())
-            window.uncertainty_j = COVERAGE_FACTOR_95 * math.sqrt(variance_j2)
-
-    def _fill_state(self, window: Window) -> None:
+    def _open(self, board: Board) -> tuple[Any, bool]:
+        """The board's handle, and whether it has an energy counter."""
+        if board.mig_enabled:
+            raise MeterUnavailableError(f"nvml meter: {describe([board])} is divided by MIG: {MIG_REFUSAL}")
         binding = self._nvml.binding
+        try:
+            handle = self._nvml.handle(board.uuid)
+            try:
+                binding.nvmlDeviceGetTotalEnergyConsumption(handle)
+            except (binding.NVMLError_NotSupported, binding.NVMLError_FunctionNotFound):
+                return handle, False
+        except binding.NVMLError as error:
+            raise MeterUnavailableError(
+                f"nvml meter: {describe([board])}: reading the energy counter failed: {error}; try nvidia-smi"
+            ) from error
+        return handle, True
+
+    def _read_counter_j(self, board: Board, handle: Any) -> float:
+        try:
+            return float(self._nvml.binding.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+        except self._nvml.binding.NVMLError as error:
+            raise lost_board(board, error) from error
+
+    def _prepare(self) -> None:
+        for sensor in self._counters.sensors:
+            sensor.prepare()
+
+    def _note_sm_clocks(self, window: Window) -> None:
         for board, handle in zip(self.boards, self._handles, strict=True):
-            clock_mhz = self._nvml.optional("nvmlDeviceGetClockInfo", handle, binding.NVML_CLOCK_SM)
+            clock_mhz = self._nvml.optional("nvmlDeviceGetClockInfo", handle, self._nvml.binding.NVML_CLOCK_SM)
             if clock_mhz is not None:
                 window.sm_clock_hz[board.uuid] = clock_mhz * 1e6
+
+    def _note_power_limits(self, window: Window) -> None:
+        for board, handle in zip(self.boards, self._handles, strict=True):
             limit_mw = self._nvml.optional("nvmlDeviceGetEnforcedPowerLimit", handle)
             if limit_mw is not None:
                 window.power_limit_w[board.uuid] = limit_mw / 1e3
 
 
-def open_nvml_meter(device: str, gpu_uuids: Sequence[str] | None, clock: Clock) -> NvmlMeter:
-    """Open the counters of the boards that a model uses.
+def open_nvml_meter(
+    device: str,
+    gpu_uuids: Sequence[str] | None,
+    clock: Clock,
+    *,
+    aligned: bool = True,
+    relative_uncertainty: float = RELATIVE_UNCERTAINTY,
+) -> NvmlMeter:
+    """Open the sensors of the boards that a model uses.
 
     Args:
         device: ``cuda``: without ``gpu_uuids``, all boards that CUDA lets this process use. ``cpu``: the one
             board that NVML shows after ``CUDA_VISIBLE_DEVICES``.
         gpu_uuids: exactly these boards, whatever else is visible.
         clock: where time is read.
+        aligned: see :class:`NvmlMeter`.
+        relative_uncertainty: see :class:`NvmlMeter`.
 
     Raises:
-        MeterUnavailableError: NVML, the boards or their counters are missing; the text says how to mend it.
+        MeterUnavailableError: NVML, the boards or their sensors are missing; the text says how to mend it.
     """
     nvml = Nvml()
     try:
@@ -202,21 +301,7 @@ def open_nvml_meter(device: str, gpu_uuids: Sequence[str] | None, clock: Clock) 
                     "nvml meter: the model runs on the CPU, so which board to read is not known: NVML shows "
                     f"{describe(selection.boards)}; name one in CUDA_VISIBLE_DEVICES"
                 )
-        return NvmlMeter(nvml, selection, clock)
+        return NvmlMeter(nvml, selection, clock, aligned=aligned, relative_uncertainty=relative_uncertainty)
     except BaseException:
         nvml.close()
         raise
-
-
-def _variance_j2(joules: float, seconds: float, reading_s: float) -> float:
-    """Variance in joules squared of one board's energy between two plain reads.
-
-    Each edge is late by up to a period T, uniformly: the difference of the two has a standard deviation of T
-    / sqrt 6. It is charged at the mean power of the shortest time that the joules can belong to (the window
-    less T, but at least half the window), because the power itself is known no better.
-    """
-    power_w = joules / max(seconds - ASSUMED_UPDATE_PERIOD_S, seconds / 2)
-    late_j = power_w * ASSUMED_UPDATE_PERIOD_S / math.sqrt(6)
-    step_j = COUNTER_STEP_J / math.sqrt(6)
-    reading_j = power_w * reading_s / math.sqrt(3)
-    return late_j**2 + step_j**2 + reading_j**2

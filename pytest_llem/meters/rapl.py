@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llem.errors import MeasurementError, MeterUnavailableError
-from pytest_llem.meters.base import Clock, Synchronize, Window, no_synchronize
+from pytest_llem.meters.base import IDLE_LIMIT_S, Clock, IdlePower, Synchronize, UnwatchedMeter, Window, no_synchronize
+from pytest_llem.meters.idle import BlockPower, settled_power
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +37,8 @@ COUNTER_STEP_J = 61e-6
 
 COVERAGE_FACTOR_95 = 1.96
 """Standard uncertainties in the half-width of a 95% interval."""
+
+_IDLE_BLOCK_S = 0.2
 
 _HIGHEST_POWER_W = {"package": 1000.0, "psys": 2000.0, "dram": 250.0}
 """More than any such domain can draw, in watts: how soon a counter could wrap around twice."""
@@ -62,7 +65,7 @@ class Domain:
         return int(self.energy_file.read_text())
 
 
-class RaplMeter:
+class RaplMeter(UnwatchedMeter):
     """Sums the RAPL counters of all packages and their memory."""
 
     name = "rapl"
@@ -97,14 +100,31 @@ class RaplMeter:
         window.seconds = self._clock.now_s() - start_s
         self._fill_energy(window, start_uj, self._read_uj())
 
-    def close(self) -> None:
-        """Nothing is held: the counters are opened for each read."""
+    def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:
+        """Power of the packages and their memory with nothing of ours running, once it has settled.
+
+        The counters are the machine's, so it holds what everyone else does.
+
+        Raises:
+            MeasurementError: a counter could no longer be read.
+        """
+        settled = settled_power(self._idle_block, self._clock, limit_s)
+        if settled is None:
+            return IdlePower(reason="no RAPL counter changed while the idle power was measured")
+        return settled.total(limit_s)
 
     def __enter__(self) -> RaplMeter:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def _idle_block(self) -> list[BlockPower] | None:
+        with self.window() as window:
+            self._clock.sleep(_IDLE_BLOCK_S)
+        if window.joules is None or window.uncertainty_j is None:
+            return None
+        return [BlockPower(window.joules / window.seconds, window.uncertainty_j / COVERAGE_FACTOR_95 / window.seconds)]
 
     def _read_uj(self) -> list[int]:
         try:

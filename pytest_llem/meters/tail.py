@@ -129,6 +129,10 @@ class TailModel:
         self.idle_power_w = power_w
         self.idle_uncertainty_w = uncertainty_w
 
+    def interrupt(self) -> None:
+        """The counter was reset: what it shows next does not continue the last window's tail."""
+        self._previous = None
+
     def wants_another_edge(self, edges: int, waited_s: float, timing: CounterTiming) -> bool:
         """Whether to wait for one more edge after the work: two at least, more while the wait is short.
 

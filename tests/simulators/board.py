@@ -41,7 +41,8 @@ class SimulatedBoard:
         gain: what the sensor shows of one true watt.
         resolution_mj: step of the energy counter, in millijoules.
         read_cost_s: how long a call about this board takes, in seconds of simulated time.
-        read_loss_s: how much of the energy counter each read of it destroys, as seconds of power.
+        read_loss_s: how much each read of the energy counter takes away from its next update, as seconds of
+            power: a board that counts too little when it is read often.
         counter_start_j: the energy counter at its first update, in joules.
         resets_s: moments at which the energy counter starts again from zero, in seconds.
         power_window_s: the stretch that NVML's power usage is a mean of, in seconds; 0: instantaneous.
@@ -49,6 +50,9 @@ class SimulatedBoard:
         errors: NVML's error code for a function (its C name) or for a field's number, for this board alone.
         mig_mode: 0 off, 1 on, ``None``: the board knows no MIG.
         mig_uuids: its MIG slices by their index; ``None`` where an index is free.
+        throttled_s: seconds spent throttled since the driver was loaded, by reason (``power``, ``thermal``,
+            ``hardware thermal``, ``power brake``); ``None``: the board does not count them.
+        slowdown_temperature_c: where the board lowers its clocks, in degrees Celsius.
         lost_at_s: from this moment on every call about it fails with ``lost_error``.
     """
 
@@ -78,7 +82,9 @@ class SimulatedBoard:
     sm_clock_hz: float | Callable[[float], float | None] | None = 1.98e9
     utilization_percent: int | Callable[[float], int | None] | None = 0
     temperature_c: int | Callable[[float], int | None] | None = 40
+    slowdown_temperature_c: int | None = 90
     clocks_event_reasons: int | Callable[[float], int | None] | None = 0
+    throttled_s: Mapping[str, float | Callable[[float], float]] | None = None
     processes: Sequence[SimulatedProcess] | Callable[[float], Sequence[SimulatedProcess]] = ()
     total_memory_bytes: int | None = 80 << 30
     compute_capability: tuple[int, int] = (9, 0)
@@ -91,6 +97,7 @@ class SimulatedBoard:
         # Updates so far: when, and the counter's unrounded value from then on. Filled in as time goes on.
         self._updates_s: list[float] = []
         self._values_j: list[float] = []
+        # By reads since the last update.
         self._lost_by_reading_j = 0.0
         self._last_read_s: float | None = None
 
@@ -120,7 +127,7 @@ class SimulatedBoard:
             since_s = self.read_loss_s if self._last_read_s is None else now_s - self._last_read_s
             self._lost_by_reading_j += min(self.read_loss_s, since_s) * self.true_power.power_w(now_s)
             self._last_read_s = now_s
-        steps = int((self._values_j[update] - self._lost_by_reading_j) * 1e3 / self.resolution_mj)
+        steps = int(self._values_j[update] * 1e3 / self.resolution_mj)
         return max(0, steps) * self.resolution_mj
 
     def last_update_s(self, now_s: float) -> float:
@@ -162,11 +169,12 @@ class SimulatedBoard:
         # Never ahead of time: work that is told later must still count.
         while (taken_s := self._moment_s(self._first + len(self._updates_s))) + self.lag_s <= now_s:
             previous_s = self._updates_s[-1]
-            value_j = self._values_j[-1] + self._increment_j(previous_s, taken_s)
+            increment_j = self._increment_j(previous_s, taken_s)
+            value_j = self._values_j[-1] + max(increment_j - self._lost_by_reading_j, 0.0)
+            self._lost_by_reading_j = 0.0
             for reset_s in self.resets_s:
                 if previous_s < reset_s <= taken_s:
                     value_j = self._increment_j(reset_s, taken_s)
-                    self._lost_by_reading_j = 0.0
             self._append(taken_s, value_j)
         return bisect_right(self._updates_s, now_s - self.lag_s) - 1
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+EPOCH_S = 1_750_000_000.0
+"""Wall-clock time of the clock's zero, in seconds since 1970."""
+
 
 class SimulatedClock:
     """A :class:`pytest_llem.meters.base.Clock` whose seconds cost nothing.
@@ -20,6 +23,9 @@ class SimulatedClock:
 
     def cpu_s(self) -> float:
         return self._cpu_s
+
+    def wall_s(self) -> float:
+        return EPOCH_S + self._now_s
 
     def sleep(self, seconds: float) -> None:
         """Let time pass without using the processor."""

@@ -21,8 +21,15 @@ if TYPE_CHECKING:
 
     from tests.simulators.library import SimulatedNvml
 
-EPOCH_S = 1_750_000_000.0
-"""Wall-clock time of the clock's zero: NVML's timestamps are microseconds since 1970."""
+# How ``SimulatedBoard.throttled_s`` calls what these fields and policies count.
+_THROTTLE_FIELDS = {
+    pynvml.NVML_FI_DEV_PERF_POLICY_POWER: "power",
+    pynvml.NVML_FI_DEV_PERF_POLICY_THERMAL: "thermal",
+    pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN: "thermal",
+    pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN: "hardware thermal",
+    pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN: "power brake",
+}
+_THROTTLE_POLICIES = {pynvml.NVML_PERF_POLICY_POWER: "power", pynvml.NVML_PERF_POLICY_THERMAL: "thermal"}
 
 # Library and system
 
@@ -215,7 +222,7 @@ def field_values(nvml: SimulatedNvml, board: SimulatedBoard, count: int, values:
         value.nvmlReturn = board.fault(value.fieldId, now_s)
         if value.nvmlReturn:
             continue
-        value.timestamp = _microseconds(board.last_update_s(now_s))
+        value.timestamp = _microseconds(nvml, board.last_update_s(now_s))
         value.latencyUsec = int(board.read_cost_s * 1e6)
         if value.fieldId == pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION:
             value.valueType = pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG
@@ -225,6 +232,9 @@ def field_values(nvml: SimulatedNvml, board: SimulatedBoard, count: int, values:
             power_w = board.average_power_w(now_s) if average else board.instant_power_w(now_s)
             value.valueType = pynvml.NVML_VALUE_TYPE_UNSIGNED_INT
             value.value.uiVal = round(power_w * 1e3)
+        elif value.fieldId in _THROTTLE_FIELDS and board.throttled_s is not None:
+            value.valueType = pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG
+            value.value.ullVal = _throttled_ns(board, _THROTTLE_FIELDS[value.fieldId], now_s)
         else:
             value.nvmlReturn = pynvml.NVML_ERROR_NOT_SUPPORTED
     return 0
@@ -242,7 +252,7 @@ def samples(
 ) -> int:
     if kind != pynvml.NVML_TOTAL_POWER_SAMPLES:
         return int(pynvml.NVML_ERROR_NOT_SUPPORTED)
-    after_s = after_us / 1e6 - EPOCH_S if after_us else float("-inf")
+    after_s = after_us / 1e6 - _epoch_s(nvml) if after_us else float("-inf")
     found = board.power_samples(nvml.clock.now_s(), after_s)
     if not found:
         return int(pynvml.NVML_ERROR_NOT_FOUND)
@@ -252,7 +262,7 @@ def samples(
         return _write(c_uint, count, board.samples_kept)
     room = c_uint.from_address(count).value
     for place, (taken_s, power_w) in zip(_array(pynvml.c_nvmlSample_t, room, samples), found, strict=False):
-        place.timeStamp = _microseconds(taken_s)
+        place.timeStamp = _microseconds(nvml, taken_s)
         place.sampleValue.uiVal = round(power_w * 1e3)
     return _write(c_uint, count, min(room, len(found)))
 
@@ -305,6 +315,23 @@ def temperature_v(nvml: SimulatedNvml, board: SimulatedBoard, temperature: int) 
     return 0
 
 
+@board_function("nvmlDeviceGetTemperatureThreshold", c_uint, c_void_p)
+def temperature_threshold(nvml: SimulatedNvml, board: SimulatedBoard, kind: int, temperature: int) -> int:
+    slowdown = kind == pynvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN
+    return _write_optional(c_uint, temperature, board.slowdown_temperature_c if slowdown else None)
+
+
+@board_function("nvmlDeviceGetViolationStatus", c_uint, c_void_p)
+def violation_status(nvml: SimulatedNvml, board: SimulatedBoard, policy: int, status: int) -> int:
+    if board.throttled_s is None or policy not in _THROTTLE_POLICIES:
+        return int(pynvml.NVML_ERROR_NOT_SUPPORTED)
+    now_s = nvml.clock.now_s()
+    violation = pynvml.c_nvmlViolationTime_t.from_address(status)
+    violation.referenceTime = round(now_s * 1e9)
+    violation.violationTime = _throttled_ns(board, _THROTTLE_POLICIES[policy], now_s)
+    return 0
+
+
 @board_function("nvmlDeviceGetUtilizationRates", c_void_p)
 def utilization_rates(nvml: SimulatedNvml, board: SimulatedBoard, rates: int) -> int:
     percent = value_at(board.utilization_percent, nvml.clock.now_s())
@@ -346,8 +373,18 @@ def graphics_running_processes_v3(nvml: SimulatedNvml, board: SimulatedBoard, co
     return _write_processes((), count, infos)
 
 
-def _microseconds(moment_s: float) -> int:
-    return round((EPOCH_S + moment_s) * 1e6)
+def _epoch_s(nvml: SimulatedNvml) -> float:
+    """Wall-clock time of the clock's zero: NVML's timestamps are microseconds since 1970."""
+    return nvml.clock.wall_s() - nvml.clock.now_s()
+
+
+def _microseconds(nvml: SimulatedNvml, moment_s: float) -> int:
+    return round((_epoch_s(nvml) + moment_s) * 1e6)
+
+
+def _throttled_ns(board: SimulatedBoard, reason: str, now_s: float) -> int:
+    seconds = (board.throttled_s or {}).get(reason, 0.0)
+    return round(value_at(seconds, now_s) * 1e9)
 
 
 def _write(kind: Any, address: int, value: int) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -140,6 +141,41 @@ def test_a_counter_that_goes_away_is_a_failure(server: PowercapTree) -> None:
         meter.window(),
     ):
         (server.root / "intel-rapl:1" / "energy_uj").unlink()
+
+
+class CountingClock(SimulatedClock):
+    """Lets a package draw power while it sleeps: 90 W that fall to 30 W."""
+
+    def __init__(self, tree: PowercapTree) -> None:
+        super().__init__()
+        self._tree = tree
+        self._total_uj = 5e6
+
+    def sleep(self, seconds: float) -> None:
+        elapsed_s = self.now_s() - 1000.0
+        self._total_uj += 1e6 * seconds * (30.0 + 60.0 * math.exp(-elapsed_s / 0.5))
+        super().sleep(seconds)
+        self._tree.set("intel-rapl:0", round(self._total_uj))
+
+
+def test_idle_power_waits_until_the_processor_has_settled(tmp_path: Path) -> None:
+    tree = PowercapTree(tmp_path)
+    tree.add("intel-rapl:0", "package-0", 5_000_000)
+    clock = CountingClock(tree)
+    with open_meter("rapl", clock=clock, powercap_root=tree.root) as meter:
+        assert "not settled" in str(meter.idle_power(limit_s=0.1).reason)
+        idle = meter.idle_power()
+    assert idle.settled
+    assert idle.power_w == pytest.approx(30.0, abs=1.0)
+    assert idle.uncertainty_w is not None
+    assert 0 < idle.uncertainty_w < 2.0
+
+
+def test_idle_power_of_counters_that_stand_still_is_unknown(server: PowercapTree) -> None:
+    with open_meter("rapl", clock=SimulatedClock(), powercap_root=server.root) as meter:
+        idle = meter.idle_power()
+    assert idle.power_w is None
+    assert "no RAPL counter changed" in str(idle.reason)
 
 
 class TestPermission:

@@ -1,0 +1,107 @@
+"""Power while nothing runs, measured once it has stopped changing.
+
+Power falls for a while after work. So it is measured in blocks, one after the other, until three in a row agree;
+their mean is the idle power.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_llem.meters.base import IdlePower
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_llem.meters.base import Clock
+
+_BLOCKS = 3
+_AGREEMENT = 0.02  # relative
+_COVERAGE_FACTOR = 1.96
+
+
+@dataclass(frozen=True)
+class BlockPower:
+    """Mean power of one board or domain in one block.
+
+    Attributes:
+        power_w: in watts.
+        uncertainty_w: its standard uncertainty, in watts.
+    """
+
+    power_w: float
+    uncertainty_w: float
+
+
+@dataclass(frozen=True)
+class SettledPower:
+    """Idle powers of several boards or domains.
+
+    Attributes:
+        powers: mean of the last three blocks, one for each.
+        settled: whether these agreed.
+    """
+
+    powers: list[BlockPower]
+    settled: bool
+
+    def total(self, limit_s: float) -> IdlePower:
+        """All together; ``limit_s``: how long was waited, for the reason."""
+        return IdlePower(
+            power_w=math.fsum(power.power_w for power in self.powers),
+            uncertainty_w=_COVERAGE_FACTOR * math.hypot(*(power.uncertainty_w for power in self.powers)),
+            settled=self.settled,
+            reason=None if self.settled else f"the power had not settled after {limit_s:g} s",
+        )
+
+
+def settled_power(
+    measure_block: Callable[[], Sequence[BlockPower] | None], clock: Clock, limit_s: float
+) -> SettledPower | None:
+    """Measure blocks until three in a row agree.
+
+    They agree when they lie within 2% of one another, and what their own uncertainties leave: two of them for
+    the difference of two blocks. The standard uncertainty of their mean holds those uncertainties and their
+    range, uniformly.
+
+    Args:
+        measure_block: measures one block; ``None`` where nothing could be measured.
+        clock: where time is read.
+        limit_s: when to give up, in seconds; at least three blocks are measured.
+
+    Returns:
+        ``None`` where a block could not be measured.
+    """
+    deadline_s = clock.now_s() + limit_s
+    blocks: list[Sequence[BlockPower]] = []
+    while True:
+        block = measure_block()
+        if block is None:
+            return None
+        blocks.append(block)
+        if len(blocks) < _BLOCKS:
+            continue
+        sources = list(zip(*blocks[-_BLOCKS:], strict=True))
+        settled = all(_agree(source) for source in sources)
+        if settled or clock.now_s() >= deadline_s:
+            return SettledPower([_mean(source) for source in sources], settled)
+
+
+def _agree(blocks: Sequence[BlockPower]) -> bool:
+    mean_w = statistics.fmean(block.power_w for block in blocks)
+    noise_w = 2.0 * max(block.uncertainty_w for block in blocks)
+    return _range_w(blocks) <= _AGREEMENT * mean_w + noise_w
+
+
+def _mean(blocks: Sequence[BlockPower]) -> BlockPower:
+    own_w = math.hypot(*(block.uncertainty_w for block in blocks)) / len(blocks)
+    uncertainty_w = math.hypot(own_w, _range_w(blocks) / math.sqrt(12.0))
+    return BlockPower(statistics.fmean(block.power_w for block in blocks), uncertainty_w)
+
+
+def _range_w(blocks: Sequence[BlockPower]) -> float:
+    powers_w = [block.power_w for block in blocks]
+    return max(powers_w) - min(powers_w)
