@@ -49,12 +49,15 @@ class Metric:
         unit: the SI symbol of its values.
         values: one total a round.
         label: its group, which is the heading of its table.
+        suffix: what its rows' names end with. pytest-benchmark compares rows of one name, so modelled and measured
+            joules have different ones.
     """
 
     name: str
     unit: str
     values: Sequence[float]
     label: str
+    suffix: str
 
 
 class Recorder:
@@ -93,11 +96,10 @@ class Recorder:
         shared = {**fixture.extra_info, **extra_info, "result": result.as_dict()}
         rows = []
         for metric in _metrics(result):
-            own = metric.name == "latency"
             row = Metadata(
                 SimpleNamespace(
-                    name=fixture.name if own else f"{fixture.name}:{metric.name}",
-                    fullname=fixture.fullname if own else f"{fixture.fullname}:{metric.name}",
+                    name=f"{fixture.name}{metric.suffix}",
+                    fullname=f"{fixture.fullname}{metric.suffix}",
                     group=fixture.group or metric.label,
                     param=fixture.param,
                     params=params if params is not None else _plain(fixture.params),
@@ -124,10 +126,13 @@ class Recorder:
 
 def _metrics(result: ExperimentResult) -> list[Metric]:
     windows = result.per_round
-    metrics = [Metric("latency", "s", [window.seconds for window in windows], "latency")]
+    metrics = [Metric("latency", "s", [window.seconds for window in windows], "latency", "")]
     if result.energy_j is not None:
         joules = [window.joules for window in windows if window.joules is not None]
-        metrics.append(Metric("energy", "J", joules, "energy (estimated)" if result.estimated else "energy"))
+        if result.estimated:
+            metrics.append(Metric("energy", "J", joules, "energy (estimated)", ":energy-estimated"))
+        else:
+            metrics.append(Metric("energy", "J", joules, "energy", ":energy"))
     return metrics
 
 

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from pytest_llem.config import ExperimentConfig
 
 
+NOT_RUN = "valid, not run: pass --llem-gpu to run it on the GPU or --llem-cpu to run it on the CPU"
+"""Why experiments of a session without a device are skipped."""
+
+
 class ExperimentFile(pytest.Module):
     """One experiment file."""
 
@@ -84,12 +88,15 @@ def _test_function(path: Path, line: int) -> FunctionType:
     return FunctionType(code.replace(co_filename=str(path), co_firstlineno=line), {})
 
 
-def parametrize_marked(metafunc: pytest.Metafunc, marker: pytest.Mark) -> None:
+def parametrize_marked(metafunc: pytest.Metafunc, markers: Sequence[pytest.Mark]) -> None:
     """``@pytest.mark.llem("file.llem.yaml")``: the experiments of that file, from the test file's folder."""
     where = metafunc.definition.nodeid
-    if len(marker.args) != 1 or marker.kwargs or not isinstance(marker.args[0], str | os.PathLike):
-        raise pytest.Collector.CollectError(f'{where}: use @pytest.mark.llem("file.llem.yaml") with one path')
-    parametrize(metafunc, _load(metafunc.definition.path.parent / marker.args[0], metafunc.config), named=True)
+    experiments: list[Experiment] = []
+    for marker in markers:
+        if len(marker.args) != 1 or marker.kwargs or not isinstance(marker.args[0], str | os.PathLike):
+            raise pytest.Collector.CollectError(f'{where}: use @pytest.mark.llem("file.llem.yaml") with one path')
+        experiments += _load(metafunc.definition.path.parent / marker.args[0], metafunc.config)
+    parametrize(metafunc, experiments, named=True)
 
 
 def parametrize(metafunc: pytest.Metafunc, experiments: Sequence[Experiment], *, named: bool = False) -> None:
@@ -152,7 +159,7 @@ def _skip_reason(config: ExperimentConfig, settings: Settings) -> str | None:
     if config.backend not in BACKENDS:
         return f"backend: {config.backend} has no engine yet; use {', '.join(BACKENDS)}"
     if settings.device is None:
-        return "valid, not run: pass --llem-gpu to run it on the GPU or --llem-cpu to run it on the CPU"
+        return NOT_RUN
     if config.device not in ("any", settings.device):
         return f"device: {config.device}, and this session runs on the {settings.device_name}"
     return None

@@ -12,23 +12,28 @@ from typing import TYPE_CHECKING, Any
 from pytest_llem import machine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_llem.config import ExperimentConfig
     from pytest_llem.engines.base import LoadedModel, Workload
+    from pytest_llem.meters.base import Meter
 
-# How an experiment is called, repeated, judged or bounded does not change the work of a call. The model's name and
-# the dataset are replaced by what they resolved to.
-_NOT_WORK = {"name", "marks", "measure", "compare", "timeout_s", "device", "dataset"}
+# How an experiment is called, repeated, judged or bounded does not change the work of a call.
+_NOT_WORK = {"name", "marks", "measure", "compare", "timeout_s", "device"}
+# These are replaced by what they resolved to: two spellings of the same work have one hash.
+_RESOLVED = {"model", "dataset", "decoder", "pytorch"}
 
 
 def workload_hash(config: ExperimentConfig, model: LoadedModel, workload: Workload) -> str:
-    """Hash of everything that decides the work of a call: the configuration, the model's resolved revision (the hub's
-    commit or a fingerprint of the folder) and the token ids of the prompts."""
+    """Hash of everything that decides the work of a call: the options, the model's content (the hub's commit, a
+    fingerprint of the folder, or of a built-in model's shape) and the token ids of the prompts."""
+    pytorch = {} if config.pytorch is None else config.pytorch.model_dump(mode="json", exclude_none=True)
     return _hash(
         {
-            "config": config.model_dump(mode="json", exclude=_NOT_WORK),
-            "commit": model.commit,
+            "config": config.model_dump(mode="json", exclude=_NOT_WORK | _RESOLVED),
+            "pytorch": {"batch_size": 1, **pytorch},
+            "decoder": config.decoder.resolved().model_dump(mode="json", exclude={"preset"}),
+            "model": config.model if model.commit is None else model.commit,
             "token_ids": workload.token_ids_hash,
         }
     )
@@ -39,23 +44,31 @@ def callable_hash(nodeid: str) -> str:
     return _hash({"nodeid": nodeid})
 
 
-def environment_hash(gpu_uuids: Sequence[str], meter: str) -> str:
-    """Hash of what the numbers depend on beside the work: boards, driver, power limits, processor, libraries, meter."""
+def environment(gpu_uuids: Sequence[str], meter: Meter) -> dict[str, Any]:
+    """What the numbers depend on beside the work: boards, driver, power limits, processor, libraries, meter."""
     on_boards = [
         {key: board[key] for key in ("uuid", "name", "driver_version", "power_limit_w")}
-        for board in (machine.boards() if gpu_uuids or meter == "nvml" else [])
+        for board in (machine.boards() if gpu_uuids or meter.name == "nvml" else [])
         if not gpu_uuids or board["uuid"] in gpu_uuids
     ]
+    seen = {board["uuid"] for board in on_boards}
+    on_boards += [{"uuid": uuid} for uuid in gpu_uuids if uuid not in seen]  # NVML does not show them
     libraries = machine.library_versions()
-    return _hash(
-        {
-            "boards": on_boards,
-            "cpu": machine.cpu_name(),
-            "libraries": {name: libraries.get(name) for name in ("torch", "transformers")},
-            "cuda": machine.cuda_version(),
-            "meter": meter,
-        }
-    )
+    return {
+        "boards": on_boards,
+        "cpu": machine.cpu_name(),
+        "libraries": {name: libraries.get(name) for name in ("torch", "transformers")},
+        "cuda": machine.cuda_version(),
+        "meter": meter.name,
+        # The processor's share of the work: how many threads, and for the modelled joule its watts.
+        "threads": machine.torch_threads(),
+        "watts_per_core": getattr(meter, "watts_per_core", None),
+    }
+
+
+def environment_hash(of: Mapping[str, Any]) -> str:
+    """Hash of an :func:`environment`."""
+    return _hash(of)
 
 
 def _hash(value: Any) -> str:

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,12 @@ def cuda_version() -> str | None:
         return None
     match = re.search(r"^cuda\b[^=]*=\s*'([^']+)'", text, re.MULTILINE)
     return match[1] if match else None
+
+
+def torch_threads() -> int | None:
+    """Threads of torch's operators on the CPU, where torch is in use."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
 
 
 @functools.cache

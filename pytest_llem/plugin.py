@@ -6,7 +6,8 @@ standard library only; what a hook needs it imports when the first experiment is
 
 from __future__ import annotations
 
-import fnmatch
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +26,6 @@ from pytest_llem.settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
-    from pathlib import Path
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,6 +51,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=float,
         help="Least seconds of a round's window, whatever the file says.",
     )
+    group.addoption(
+        "--llem-doctor",
+        action="store_true",
+        help="Print what this machine can measure and why not the rest, and how to mend it; run nothing.",
+    )
+    group.addoption(
+        "--llem-schema",
+        action="store_true",
+        help="Print the JSON Schema of an experiment file; run nothing.",
+    )
+    group.addoption(
+        "--llem-plan",
+        action="store_true",
+        help="Print the items, loads, predicted memory and least time of what would run; run nothing.",
+    )
     parser.addini("llem_meter", f"Default of --llem-meter: {', '.join(METER_NAMES)}.", default="auto")
     parser.addini("llem_rounds", "Default of --llem-rounds.", default="")
     parser.addini("llem_min_window", "Default of --llem-min-window, in seconds.", default="")
@@ -60,6 +75,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type="args",
         default=["*.llem.yaml", "*.llem.yml"],
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> pytest.ExitCode | None:
+    """Before the session: options that print something and end."""
+    if config.getoption("llem_schema"):
+        import json
+
+        from pytest_llem.config.schema import experiment_file_schema
+
+        sys.stdout.write(json.dumps(experiment_file_schema(), indent=2) + "\n")
+        return pytest.ExitCode.OK
+    if not config.getoption("llem_doctor"):
+        return None
+    from pytest_llem.doctor import examine
+    from pytest_llem.report.doctor import render
+
+    sys.stdout.write(render(examine()))
+    return pytest.ExitCode.OK
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -82,14 +116,15 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Start of the session: a device or meter that was asked for and cannot work ends it with a usage error."""
     settings = session.config.stash[SETTINGS]
-    if not session.config.option.collectonly and settings.asks_for_hardware:
+    option = session.config.option
+    if not (option.collectonly or option.llem_plan) and settings.asks_for_hardware:
         llem_session(session.config).require_hardware()
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Collection, once per file: an experiment file becomes a module of real test functions."""
     patterns = parent.config.stash[SETTINGS].files
-    if not any(fnmatch.fnmatch(file_path.name, pattern) for pattern in patterns):
+    if not any(file_path.match(pattern) for pattern in patterns):
         return None
     from pytest_llem.collection import ExperimentFile
 
@@ -98,16 +133,29 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Collection, once per test function: one item per experiment."""
-    function = metafunc.function
-    marker = metafunc.definition.get_closest_marker("llem")
-    if marker is None and not hasattr(function, "llem_experiments"):
+    experiments = getattr(metafunc.function, "llem_experiments", None)
+    markers = list(metafunc.definition.iter_markers("llem"))
+    if experiments is None and not markers:
         return
     from pytest_llem import collection
 
-    if marker is None:
-        collection.parametrize(metafunc, function.llem_experiments)
+    if experiments is not None:
+        collection.parametrize(metafunc, experiments)
     else:
-        collection.parametrize_marked(metafunc, marker)
+        collection.parametrize_marked(metafunc, markers)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """After collection, in place of the tests: print the plan if it was asked for."""
+    if not session.config.getoption("llem_plan"):
+        return None
+    from pytest_llem import plan
+
+    made = plan.make_plan(session.items)
+    session.config.get_terminal_writer().write(plan.render(made, session.config.stash[SETTINGS]))
+    session.testsfailed += len(made.invalid)
+    return True
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -118,6 +166,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         from pytest_llem import collection
 
         collection.require_valid(callspec.params["llem_experiment"])
+    elif item.get_closest_marker("llem") is not None:
+        pytest.fail("pytest.mark.llem works on test functions and on methods of plain classes only", pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -127,7 +177,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     session = item.config.stash.get(SESSION, None)
     if session is not None:
         session.note_report(item, report)
+        if report.skipped and isinstance(report.longrepr, tuple) and _is_ours(report.longrepr[0]):
+            # Where the experiment stands, not where this package found out.
+            path, line, _ = item.location
+            report.longrepr = (str(item.config.rootpath / path), (line or 0) + 1, report.longrepr[2])
     return report
+
+
+def _is_ours(path: str) -> bool:
+    # A skip inside a ``with`` block of ours is reported where contextlib raises it again.
+    return Path(path).name == "contextlib.py" or Path(__file__).parent in Path(path).parents
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
@@ -153,14 +212,22 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
         machine_info["llem"] = machine.describe(settings.device, settings.meter)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """End of the session, after pytest-benchmark's tables: each result with its uncertainty and its warnings."""
-    session = config.stash.get(SESSION, None)
-    if session is not None and session.recorded:
-        from pytest_llem.report import terminal
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> Generator[None, None, None]:
+    """End of the session: each result with its uncertainty and its warnings.
 
-        terminal.write_results(terminalreporter, session.recorded)
+    After pytest-benchmark's tables, and also when it ends the summary with ``--benchmark-compare-fail``.
+    """
+    try:
+        yield
+    finally:
+        session = config.stash.get(SESSION, None)
+        if session is not None and session.recorded:
+            from pytest_llem.report import terminal
+
+            terminal.write_results(terminalreporter, session.recorded)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -20,6 +20,7 @@ class Round:
         joules: energy between the same edges; ``None`` when it was not measured.
         uncertainty_j: half-width of the 95% interval of ``joules``.
         output_tokens: real new tokens of the whole window; ``None`` for work that generates no tokens.
+        start_s: when the window was begun, in seconds since the experiment's first one.
         sm_clock_hz: streaming-multiprocessor clock at the end of the window by board.
         power_limit_w: enforced power limit at the end of the window by board.
     """
@@ -29,6 +30,7 @@ class Round:
     uncertainty_j: float | None
     output_tokens: int | None
     valid: bool = True
+    start_s: float | None = None
     sm_clock_hz: Mapping[str, float] = field(default_factory=dict)
     power_limit_w: Mapping[str, float] = field(default_factory=dict)
 
@@ -44,6 +46,8 @@ class ExperimentResult:
         output_tokens: new tokens of a call: no padding, nothing after end-of-sequence.
         energy_j: joules of a call, gross.
         energy_uncertainty_j: half-width of the 95% interval of ``energy_j``.
+        energy_net_j: ``energy_j`` less ``idle_power_w`` over the call.
+        energy_net_uncertainty_j: half-width of the 95% interval of ``energy_net_j``.
         energy_per_output_token_j: joules of the measured calls over their output tokens.
         latency_s: seconds of a call.
         time_to_first_token_s: from the call to the first new token, from instrumented calls of their own.
@@ -51,6 +55,12 @@ class ExperimentResult:
         output_tokens_per_s: output tokens of all sequences of a call over its seconds.
         mean_power_w: ``energy_j / latency_s``.
         idle_power_w: power with the model loaded and nothing running.
+        idle_power_uncertainty_w: half-width of the 95% interval of ``idle_power_w``.
+        prefill_energy_j, prefill_energy_uncertainty_j, prefill_latency_s: of a call that stops after its first
+            token; with ``measure: {phases: true}`` only, like all quantities of the phases.
+        energy_per_input_token_j: ``prefill_energy_j`` over ``input_tokens``.
+        decode_energy_j, decode_energy_uncertainty_j, decode_latency_s: of the rest of the call.
+        decode_energy_per_output_token_j: ``decode_energy_j`` over the tokens after the first of each sequence.
         peak_memory_bytes: peak memory while the measured calls ran: the GPU allocator's where the model lies on
             GPUs, else the resident set of the process.
         meter: what read the joules.
@@ -59,6 +69,10 @@ class ExperimentResult:
         calls_per_round: calls in each window.
         valid: false when something disturbed the measurement; ``warnings`` says what.
         per_round: the windows themselves.
+        prefill_rounds: the windows of the prefill phase.
+        output_tokens_hash: hex SHA-256 of the tokens that one pass generated, sequence by sequence: a "faster" run that
+            generated something else has another one.
+        labels: how the board ran, such as ``power capped``: compare only like with like.
         boards: joules per call by GPU UUID (or RAPL domain), where the meter lists them.
         load_s: seconds that loading the model took.
     """
@@ -67,6 +81,8 @@ class ExperimentResult:
     output_tokens: float | None = None
     energy_j: float | None = None
     energy_uncertainty_j: float | None = None
+    energy_net_j: float | None = None
+    energy_net_uncertainty_j: float | None = None
     energy_per_output_token_j: float | None = None
     latency_s: float | None = None
     time_to_first_token_s: float | None = None
@@ -74,6 +90,15 @@ class ExperimentResult:
     output_tokens_per_s: float | None = None
     mean_power_w: float | None = None
     idle_power_w: float | None = None
+    idle_power_uncertainty_w: float | None = None
+    prefill_energy_j: float | None = None
+    prefill_energy_uncertainty_j: float | None = None
+    prefill_latency_s: float | None = None
+    energy_per_input_token_j: float | None = None
+    decode_energy_j: float | None = None
+    decode_energy_uncertainty_j: float | None = None
+    decode_latency_s: float | None = None
+    decode_energy_per_output_token_j: float | None = None
     peak_memory_bytes: int | None = None
     meter: str
     estimated: bool
@@ -82,6 +107,9 @@ class ExperimentResult:
     valid: bool = True
     warnings: list[str] = field(default_factory=list)
     per_round: list[Round] = field(default_factory=list)
+    prefill_rounds: list[Round] = field(default_factory=list)
+    output_tokens_hash: str | None = None
+    labels: list[str] = field(default_factory=list)
     boards: Mapping[str, float] = field(default_factory=dict)
     load_s: float | None = None
     schema_version: int = SCHEMA_VERSION
@@ -95,5 +123,6 @@ class ExperimentResult:
         """Rebuild a result from :meth:`as_dict`. Keys of a later schema are dropped."""
         known = {f.name for f in fields(cls)}
         plain = {key: value for key, value in values.items() if key in known}
-        plain["per_round"] = [Round(**one) for one in plain.get("per_round", [])]
+        for name in ("per_round", "prefill_rounds"):
+            plain[name] = [Round(**one) for one in plain.get(name, [])]
         return cls(**plain)

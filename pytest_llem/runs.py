@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -13,11 +15,13 @@ from pytest_llem.benchmark import Recorder
 from pytest_llem.collection import display_path
 from pytest_llem.engines import get_engine
 from pytest_llem.errors import LlemError, UnavailableError
-from pytest_llem.measurement import Protocol, measure_windows, measure_workload, run_once, summarise
+from pytest_llem.measurement import measure_workload, run_once
 from pytest_llem.meters.base import no_synchronize
+from pytest_llem.summary import summarise
+from pytest_llem.windows import Protocol, measure_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_llem.config import Experiment, ExperimentConfig, LoadConfig
     from pytest_llem.engines.base import LoadedModel
@@ -38,24 +42,31 @@ def loaded(config: LoadConfig, session: LlemSession) -> Iterator[LoadedModel]:
     device = session.settings.device
     if device is None:
         pytest.skip("pass --llem-gpu to load the model on the GPU or --llem-cpu to load it on the CPU")
-    with _reported(config.model):
+    with _reported():
         model = get_engine(config.backend).load(config, device)
     try:
         yield model
     finally:
+        # A test that failed is kept for debuggers, with the frames that hold its tensors.
+        from pytest_llem.engines.failures import release
+
+        failure = getattr(sys, "last_value", None)
+        if failure is not None:
+            release(failure)
         model.close()
 
 
 @contextmanager
-def _reported(where: str) -> Iterator[None]:
-    """Turn this package's errors into pytest's outcomes: one message, no traceback."""
+def _reported(where: str | None = None) -> Iterator[None]:
+    """Turn this package's errors into pytest's outcomes: one message, no traceback, no chain of causes."""
     __tracebackhide__ = True
     try:
         yield
-    except UnavailableError as error:
-        pytest.skip(f"{where}: {error}")
     except LlemError as error:
-        pytest.fail(f"{where}: {error}", pytrace=False)
+        message = f"{where}: {error}" if where else str(error)
+        if isinstance(error, UnavailableError):
+            raise pytest.skip.Exception(message) from None
+        raise pytest.fail.Exception(message, pytrace=False) from None
 
 
 class _ItemMeter:
@@ -130,12 +141,22 @@ class ExperimentRun:
             workload = self._model.prepare(config, experiment.path.parent)
             if self._recorder.disabled:
                 return run_once(workload, self._meter)
-            result = measure_workload(workload, protocol(config, self._session, self._meter), self._meter)
-            hashes = {
-                "workload_hash": identity.workload_hash(config, self._model, workload),
-                "environment_hash": identity.environment_hash(self._model.gpu_uuids, self._meter.name),
-            }
-        rows = self._recorder.rows(result, dict(experiment.swept), hashes)
+            started_s = time.monotonic()
+            result = measure_workload(
+                workload,
+                protocol(config, self._session, self._meter),
+                self._meter,
+                idle=self._session.idle_power(self._model, self._meter),
+                phases=config.measure.phases,
+            )
+            result = replace(result, load_s=self._model.load_s)
+            took_s = time.monotonic() - started_s
+            if config.timeout_s is not None and took_s > config.timeout_s:
+                note = f"timeout_s: it took {took_s:.1f} s of {config.timeout_s:g} s, and was let run"
+                result = replace(result, warnings=[*result.warnings, note])
+            workload_hash = identity.workload_hash(config, self._model, workload)
+        info = _identity(self._item.nodeid, workload_hash, self._model.gpu_uuids, self._meter)
+        rows = self._recorder.rows(result, dict(experiment.swept), info)
         self._session.keep(self._item, result, rows)
         return result
 
@@ -149,6 +170,17 @@ def protocol(config: ExperimentConfig, session: LlemSession, meter: Meter) -> Pr
         warmup_rounds=measure.warmup_rounds,
         min_window_s=meter.auto_window_s if asked in (None, "auto") else float(asked),
     )
+
+
+def _identity(nodeid: str, workload_hash: str, gpu_uuids: Sequence[str], meter: Meter) -> dict[str, Any]:
+    """What each row of an item says of what was measured where."""
+    environment = identity.environment(gpu_uuids, meter)
+    return {
+        "nodeid": nodeid,
+        "workload_hash": workload_hash,
+        "environment_hash": identity.environment_hash(environment),
+        "environment": environment,
+    }
 
 
 class BenchmarkRun:
@@ -217,10 +249,9 @@ class BenchmarkRun:
                 ),
                 self._meter,
             )
-        self.result = summarise(measured.windows, calls_per_round=measured.passes, meter=self._meter)
-        hashes = {
-            "workload_hash": identity.callable_hash(self._item.nodeid),
-            "environment_hash": identity.environment_hash((), self._meter.name),
-        }
-        self._session.keep(self._item, self.result, self._recorder.rows(self.result, None, hashes))
+        self.result = summarise(
+            measured.windows, calls_per_round=measured.passes, meter=self._meter, warnings=measured.warnings
+        )
+        info = _identity(self._item.nodeid, identity.callable_hash(self._item.nodeid), (), self._meter)
+        self._session.keep(self._item, self.result, self._recorder.rows(self.result, None, info))
         return last[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from pytest_llem.meters import open_meter
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llem.meters.base import Meter
+    from pytest_llem.engines.base import LoadedModel
+    from pytest_llem.meters.base import IdlePower, Meter
     from pytest_llem.results import ExperimentResult
     from pytest_llem.settings import Settings
 
@@ -50,6 +52,7 @@ class LlemSession:
     recorded: list[Recorded] = field(default_factory=list)
     _pending: dict[str, _Pending] = field(default_factory=dict)
     _meters: dict[tuple[str, ...], Meter] = field(default_factory=dict)
+    _idle: tuple[weakref.ref[LoadedModel], IdlePower] | None = None
 
     def require_hardware(self) -> None:
         """End the session with a usage error if the device or the meter it names cannot work here."""
@@ -77,6 +80,12 @@ class LlemSession:
                 self.settings.meter, device=self.settings.device or "cpu", gpu_uuids=gpu_uuids or None
             )
         return self._meters[key]
+
+    def idle_power(self, model: LoadedModel, meter: Meter) -> IdlePower:
+        """Power with ``model`` loaded and nothing running, measured once for each load."""
+        if self._idle is None or self._idle[0]() is not model:
+            self._idle = (weakref.ref(model), meter.idle_power())
+        return self._idle[1]
 
     def keep(self, item: pytest.Item, result: ExperimentResult, rows: Sequence[Any]) -> None:
         """Note what an item measured; it counts once the item has passed."""

@@ -41,11 +41,12 @@ def write_results(reporter: pytest.TerminalReporter, recorded: Sequence[Recorded
 
 
 def _warnings(recorded: Sequence[Recorded], verbosity: int) -> dict[str, list[str]]:
-    """Each warning once, with the experiments that it concerns; quiet sessions show those of invalid results only."""
+    """Each warning once, with the experiments that it concerns. Quiet sessions show why a result is invalid or has no
+    energy, and no more."""
     warnings: dict[str, list[str]] = {}
     for one in recorded:
-        if verbosity >= 0 or not one.result.valid:
-            for warning in one.result.warnings:
+        for warning in one.result.warnings:
+            if verbosity >= 0 or not one.result.valid or warning.startswith("energy_j:"):
                 warnings.setdefault(warning, []).append(one.name)
     return warnings
 

@@ -52,6 +52,43 @@ def test_a_fixture_without_an_experiment_says_what_is_missing(pytester: pytest.P
     assert len([line for line in result.outlines if "@pytest.mark.llem(" in line and "needs" in line]) >= 3
 
 
+def test_several_markers_run_the_experiments_of_all_files(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    write("a.llem.yaml")
+    write("b.llem.yaml")
+    pytester.makepyfile(
+        """
+        import unittest
+
+        import pytest
+
+        @pytest.mark.llem("a.llem.yaml")
+        @pytest.mark.llem("b.llem.yaml")
+        def test_both(llem_experiment): pass
+
+        class TestOld(unittest.TestCase):
+            @pytest.mark.llem("a.llem.yaml")
+            def test_method(self): pass
+        """
+    )
+    result = run("-k", "both or method")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["pytest.mark.llem works on test functions*"])
+
+
+def test_a_dataset_starts_at_the_experiment_file(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    write("sub/d.llem.yaml", base="model: builtin:tiny-llama\ndataset: {path: p.jsonl}\nmax_output_tokens: 2\n")
+    (pytester.path / "sub" / "p.jsonl").write_text('{"prompt": "one"}\n')
+    run("--llem-meter=none", "--llem-rounds=1", "--llem-min-window=0").assert_outcomes(passed=1)
+
+
+def test_what_cannot_be_loaded_is_said_once(run: Run, write: Write) -> None:
+    write(base="model: ./nowhere\n")
+    result = run()
+    result.assert_outcomes(errors=1)
+    result.stdout.no_fnmatch_line("*exception*")
+    assert sum("no such folder" in line for line in result.outlines) == 1
+
+
 def test_the_marker_wants_one_path_that_exists(pytester: pytest.Pytester, run: Run) -> None:
     pytester.makepyfile(
         """
@@ -84,7 +121,7 @@ def test_an_assertion_on_the_result_fails_the_item_and_drops_its_rows(
     result.assert_outcomes(passed=1, failed=1)
     assert [row["name"] for row in json.loads((pytester.path / "out.json").read_text())["benchmarks"]] == [
         "e",
-        "e:energy",
+        "e:energy-estimated",
     ]
 
 
@@ -122,7 +159,7 @@ def test_llem_benchmark_measures_any_callable(pytester: pytest.Pytester, run: Ru
     result = run("--llem-meter=estimate", "--llem-rounds=3", "--llem-min-window=0.05", "--benchmark-json=out.json")
     result.assert_outcomes(passed=2)
     rows = {row["name"]: row for row in saved()}
-    energy = rows["test_sum:energy"]
+    energy = rows["test_sum:energy-estimated"]
     assert energy["extra_info"]["note"] == "kept"
     assert energy["extra_info"]["result"]["energy_j"] > 0
     assert energy["extra_info"]["result"]["output_tokens"] is None

@@ -21,7 +21,7 @@ load, alive = TransformersEngine.load, []
 def counting(self, config, *args):
     print("LOAD", config.model, config.precision, config.random_seed, "ALIVE", sum(one() is not None for one in alive))
     model = load(self, config, *args)
-    alive.append(weakref.ref(model.model))
+    alive.extend(map(weakref.ref, model.model.parameters()))
     return model
 
 def pytest_configure():
@@ -60,7 +60,7 @@ def test_fields_of_generate_share_a_load_and_others_do_not(run: Run, write: Writ
     ]
 
 
-def test_a_model_is_freed_after_a_failure_too(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+def test_a_model_is_freed_after_a_failure_too(pytester: pytest.Pytester, write: Write) -> None:
     write("a.llem.yaml", "sweep: {random_seed: [1, 2, 3]}\n")
     pytester.makepyfile(
         """
@@ -72,7 +72,8 @@ def test_a_model_is_freed_after_a_failure_too(pytester: pytest.Pytester, run: Ru
             assert not parameters, "holds tensors in its frame"
         """
     )
-    result = run("-s", "--llem-meter=none", "-k", "test_fails")
+    # In a process of its own: pytester's recorder keeps every exception, with its frames.
+    result = pytester.runpytest_subprocess("--llem-cpu", "-s", "--llem-meter=none", "-k", "test_fails")
     result.assert_outcomes(failed=3)
     assert loads(result) == [f"LOAD builtin:tiny-llama fp32 {seed} ALIVE 0" for seed in (1, 2, 3)]
 

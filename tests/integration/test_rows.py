@@ -159,6 +159,23 @@ def test_a_threefold_energy_is_caught_by_compare_fail(pytester: pytest.Pytester,
     assert all(":energy" in line for line in failed)
 
 
+def test_modelled_and_measured_joules_are_never_compared(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    write()
+    run("--llem-meter=estimate", "--benchmark-save=base")
+    (path,) = (pytester.path / ".benchmarks").rglob("*.json")
+    data = json.loads(path.read_text())
+    for row in data["benchmarks"]:  # as a meter that measures would have saved it
+        for key in ("name", "fullname"):
+            row[key] = row[key].replace("energy-estimated", "energy")
+        row["extra_info"]["result"]["estimated"] = False
+    path.write_text(json.dumps(data))
+    scale_energy(pytester.path / ".benchmarks", 1e-3)
+    result = run("--llem-meter=estimate", "--benchmark-compare=0001", "--benchmark-compare-fail=min:100000%")
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.OK
+    assert len([line for line in result.outlines if line.startswith("tiny:energy")]) == 1
+
+
 def test_the_command_prints_joules(pytester: pytest.Pytester, run: Run, write: Write) -> None:
     write()
     run("--llem-meter=estimate", "--benchmark-save=base")
@@ -173,7 +190,7 @@ def test_the_command_prints_joules(pytester: pytest.Pytester, run: Run, write: W
     )
     assert "Name (energy in" in done.stdout
     assert done.stdout.count("Name (time in") == 1
-    assert "tiny:energy" in (pytester.path / "out.csv").read_text()
+    assert "tiny:energy-estimated" in (pytester.path / "out.csv").read_text()
 
 
 def test_histograms_name_the_unit(pytester: pytest.Pytester, write: Write) -> None:
@@ -192,8 +209,26 @@ def test_histograms_name_the_unit(pytester: pytest.Pytester, write: Write) -> No
 
 def test_disabled_benchmarks_run_once_and_record_nothing(run: Run, write: Write, pytester: pytest.Pytester) -> None:
     write()
-    result = run("--benchmark-disable", "--benchmark-json=out.json")
+    pytester.makeconftest(
+        """
+        from pytest_llem.engines.workload import TransformersWorkload
+
+        run = TransformersWorkload.run
+
+        def counting(self, index):
+            print("CALL", index)
+            return run(self, index)
+
+        def pytest_configure():
+            TransformersWorkload.run = counting
+
+        def pytest_unconfigure():
+            TransformersWorkload.run = run
+        """
+    )
+    result = run("--benchmark-disable", "--benchmark-json=out.json", "-s")
     result.assert_outcomes(passed=1)
+    assert len([line for line in result.outlines if "CALL" in line]) == 1
     result.stdout.no_fnmatch_line("*Name (*")
     assert not (pytester.path / "out.json").exists()
 
@@ -233,3 +268,17 @@ def test_the_summary_shows_the_result_and_its_warnings(run: Run, write: Write) -
     result.stdout.fnmatch_lines(["experiment*energy/call*", "tiny * ± ? *J*estimate (estimated)", "tiny: *"])
     quiet = run("--llem-meter=estimate", "-q")
     quiet.stdout.no_fnmatch_line("experiment*energy/call*")
+
+
+def test_the_reason_for_no_energy_shows_when_quiet_too(run: Run, write: Write) -> None:
+    write()
+    run("--llem-meter=none", "-q").stdout.fnmatch_lines(["tiny: energy_j: not measured: *"])
+
+
+def test_the_summary_shows_when_the_comparison_fails(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    write()
+    run("--llem-meter=estimate", "--benchmark-save=base")
+    scale_energy(pytester.path / ".benchmarks", 1e-3)
+    result = run("--llem-meter=estimate", "--benchmark-compare=0001", "--benchmark-compare-fail=min:500%")
+    assert result.ret != pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["experiment*energy/call*", "tiny *"])

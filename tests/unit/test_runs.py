@@ -1,0 +1,59 @@
+"""What the fixtures hand over to the protocol of a measurement."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pytest_llem.config import ExperimentConfig
+from pytest_llem.meters import open_meter
+from pytest_llem.runs import item_meter, protocol
+from pytest_llem.windows import Protocol
+
+
+def session(**settings: Any) -> Any:
+    defaults = {"rounds": None, "min_window_s": None, "device": "cpu"}
+    return SimpleNamespace(settings=SimpleNamespace(**{**defaults, **settings}), meter=lambda _: open_meter("none"))
+
+
+def experiment(**measure: Any) -> ExperimentConfig:
+    return ExperimentConfig.model_validate({"model": "gpt2", "measure": measure})
+
+
+@pytest.mark.parametrize(
+    ("measure", "settings", "expected"),
+    [
+        ({}, {}, Protocol(rounds=10, warmup_rounds=2, min_window_s=1.0)),
+        ({"min_window_s": "auto"}, {}, Protocol(rounds=10, warmup_rounds=2, min_window_s=1.0)),
+        (
+            {"rounds": 3, "warmup_rounds": 7, "min_window_s": 0.25},
+            {},
+            Protocol(rounds=3, warmup_rounds=7, min_window_s=0.25),
+        ),
+        (
+            {"rounds": 3, "min_window_s": 0.25},
+            {"rounds": 4, "min_window_s": 0.0},
+            Protocol(rounds=4, warmup_rounds=2, min_window_s=0.0),
+        ),
+    ],
+)
+def test_the_command_line_wins_over_the_file(
+    measure: dict[str, Any], settings: dict[str, Any], expected: Protocol
+) -> None:
+    with open_meter("none") as meter:
+        assert protocol(experiment(**measure), session(**settings), meter) == expected
+
+
+def test_windows_on_a_gpu_wait_for_queued_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[int] = []
+    cuda = SimpleNamespace(is_initialized=lambda: True, device_count=lambda: 2, synchronize=waited.append)
+    monkeypatch.setitem(__import__("sys").modules, "torch", SimpleNamespace(cuda=cuda))
+    with item_meter(None, session(device="cuda")).window():
+        assert waited == [0, 1]
+    assert waited == [0, 1, 0, 1]
+    waited.clear()
+    with item_meter(None, session(device="cpu")).window():
+        pass
+    assert waited == []
