@@ -13,17 +13,21 @@ imports the root ``conftest.py``.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from pytest_benchmark import plugin as stock
 from pytest_benchmark.stats import Metadata
 from pytest_benchmark.table import TableResults
 from pytest_benchmark.utils import TIME_UNITS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pytest_llem.results import ExperimentResult
 
@@ -147,6 +151,40 @@ def _plain(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def publish(config: Any, rows: Sequence[Any]) -> None:
     """Add rows to what pytest-benchmark reports, compares and saves."""
     config._benchmarksession.benchmarks.extend(rows)
+
+
+def saved_sessions(config: Any, which: str) -> list[Mapping[str, Any]]:
+    """What pytest-benchmark saved, oldest first.
+
+    Args:
+        which: ``last:N`` (all saved runs: which of them are comparable is found out later), a run id or glob of
+            pytest-benchmark, or the path of a saved JSON file.
+
+    Raises:
+        pytest.UsageError: a run or file that is named is not there or cannot be read.
+    """
+    storage = config._benchmarksession.storage
+    if which.startswith("last:"):
+        return [data for _, data in storage.load()]
+    if Path(which).suffix == ".json" or Path(which).is_file():
+        try:
+            data = json.loads(Path(which).read_text(encoding="utf-8"))
+            if not isinstance(data, Mapping) or not isinstance(data.get("benchmarks"), list):
+                raise ValueError("no saved run of pytest-benchmark")
+        except (OSError, ValueError) as error:
+            raise pytest.UsageError(f"--llem-baseline: {which}: {error}") from None
+        return [data]
+    found = [data for _, data in storage.load(which)]
+    if not found:
+        raise pytest.UsageError(f"--llem-baseline: no saved run matches {which!r} in {storage}")
+    return found
+
+
+def machine_and_commit(config: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """pytest-benchmark's ``machine_info`` and ``commit_info`` of this session."""
+    commit = config.hook.pytest_benchmark_generate_commit_info(config=config)
+    config.hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit)
+    return config._benchmarksession.get_machine_info(), commit
 
 
 def pytest_benchmark_group_stats(config: Any, benchmarks: Sequence[Mapping[str, Any]], group_by: str) -> list[Group]:

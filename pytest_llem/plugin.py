@@ -21,7 +21,7 @@ from pytest_llem.fixtures import (  # noqa: F401  (pytest finds fixtures in the 
     llem_run,
     llem_session,
 )
-from pytest_llem.meters import METER_NAMES
+from pytest_llem.options import add_options
 from pytest_llem.settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
@@ -30,51 +30,7 @@ if TYPE_CHECKING:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Start-up: the option group ``llem`` and its ini keys."""
-    group = parser.getgroup("llem", "energy of LLM inference")
-    group.addoption(
-        "--llem-gpu",
-        action="store_true",
-        help="Run the experiments on the CUDA GPU(s) that CUDA_VISIBLE_DEVICES leaves to this process.",
-    )
-    group.addoption("--llem-cpu", action="store_true", help="Run the experiments on the CPU.")
-    group.addoption(
-        "--llem-meter",
-        metavar="NAME",
-        choices=METER_NAMES,
-        help=f"What reads the joules: {', '.join(METER_NAMES)}. Default: auto (nvml on a GPU; on the CPU rapl where "
-        "readable, else estimate).",
-    )
-    group.addoption("--llem-rounds", metavar="N", type=int, help="Rounds of every experiment, whatever the file says.")
-    group.addoption(
-        "--llem-min-window",
-        metavar="SECONDS",
-        type=float,
-        help="Least seconds of a round's window, whatever the file says.",
-    )
-    group.addoption(
-        "--llem-doctor",
-        action="store_true",
-        help="Print what this machine can measure and why not the rest, and how to mend it; run nothing.",
-    )
-    group.addoption(
-        "--llem-schema",
-        action="store_true",
-        help="Print the JSON Schema of an experiment file; run nothing.",
-    )
-    group.addoption(
-        "--llem-plan",
-        action="store_true",
-        help="Print the items, loads, predicted memory and least time of what would run; run nothing.",
-    )
-    parser.addini("llem_meter", f"Default of --llem-meter: {', '.join(METER_NAMES)}.", default="auto")
-    parser.addini("llem_rounds", "Default of --llem-rounds.", default="")
-    parser.addini("llem_min_window", "Default of --llem-min-window, in seconds.", default="")
-    parser.addini(
-        "llem_files",
-        "Patterns of experiment files.",
-        type="args",
-        default=["*.llem.yaml", "*.llem.yml"],
-    )
+    add_options(parser)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -145,6 +101,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         collection.parametrize_marked(metafunc, markers)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """After collection: say what the gates can catch, before anything is measured."""
+    settings = session.config.stash[SETTINGS]
+    option = session.config.option
+    if settings.device is None or option.collectonly or option.llem_plan:
+        return
+    from pytest_llem import ending
+
+    ending.announce(session, settings)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     """After collection, in place of the tests: print the plan if it was asked for."""
@@ -189,6 +156,20 @@ def _is_ours(path: str) -> bool:
     return Path(path).name == "contextlib.py" or Path(__file__).parent in Path(path).parents
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
+    """End of the session, before pytest-benchmark saves: judge what is gated; afterwards write the reports."""
+    state = session.config.stash.get(SESSION, None)
+    settings = session.config.stash[SETTINGS]
+    if settings.device is None or state is None:
+        return (yield)
+    from pytest_llem import ending
+
+    ending.judge(session, state)
+    yield
+    return ending.write_reports(session.config, state)
+
+
 @pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_benchmark_group_stats(
     benchmarks: Sequence[Any],
@@ -224,10 +205,10 @@ def pytest_terminal_summary(
         yield
     finally:
         session = config.stash.get(SESSION, None)
-        if session is not None and session.recorded:
+        if session is not None:
             from pytest_llem.report import terminal
 
-            terminal.write_results(terminalreporter, session.recorded)
+            terminal.write_summary(terminalreporter, session)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

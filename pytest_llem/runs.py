@@ -15,8 +15,11 @@ from pytest_llem.benchmark import Recorder
 from pytest_llem.collection import display_path
 from pytest_llem.engines import get_engine
 from pytest_llem.errors import LlemError, UnavailableError
+from pytest_llem.gates import resolve
 from pytest_llem.measurement import measure_workload, run_once
 from pytest_llem.meters.base import no_synchronize
+from pytest_llem.report import junit
+from pytest_llem.session import Recorded
 from pytest_llem.summary import summarise
 from pytest_llem.windows import Protocol, measure_windows
 
@@ -156,8 +159,19 @@ class ExperimentRun:
                 result = replace(result, warnings=[*result.warnings, note])
             workload_hash = identity.workload_hash(config, self._model, workload)
         info = _identity(self._item.nodeid, workload_hash, self._model.gpu_uuids, self._meter)
-        rows = self._recorder.rows(result, dict(experiment.swept), info)
-        self._session.keep(self._item, result, rows)
+        self._session.keep(
+            Recorded(
+                nodeid=self._item.nodeid,
+                name=self._item.name,
+                file=self._item.location[0],
+                result=result,
+                rows=self._recorder.rows(result, dict(experiment.swept), info),
+                gates=resolve(self._session.settings.gates, config.compare),
+                config=config.model_dump(mode="json", exclude_none=True),
+                swept=experiment.swept,
+            )
+        )
+        self._item.user_properties.extend(junit.properties(result))
         return result
 
 
@@ -253,5 +267,15 @@ class BenchmarkRun:
             measured.windows, calls_per_round=measured.passes, meter=self._meter, warnings=measured.warnings
         )
         info = _identity(self._item.nodeid, identity.callable_hash(self._item.nodeid), (), self._meter)
-        self._session.keep(self._item, self.result, self._recorder.rows(self.result, None, info))
+        self._session.keep(
+            Recorded(
+                nodeid=self._item.nodeid,
+                name=self._item.name,
+                file=self._item.location[0],
+                result=self.result,
+                rows=self._recorder.rows(self.result, None, info),
+                gates=settings.gates,
+            )
+        )
+        self._item.user_properties.extend(junit.properties(self.result))
         return last[0]

@@ -12,45 +12,59 @@ from pytest_llem.errors import UnavailableError
 from pytest_llem.meters import open_meter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_llem.engines.base import LoadedModel
+    from pytest_llem.judgement import Judged
+    from pytest_llem.limit import Limit
     from pytest_llem.meters.base import IdlePower, Meter
     from pytest_llem.results import ExperimentResult
     from pytest_llem.settings import Settings
 
 
-@dataclass(frozen=True)
+@dataclass
 class Recorded:
-    """A result that counts.
+    """A result that counts once all phases of its item have passed.
 
     Attributes:
         nodeid: pytest's name of the item.
         name: its last part, for people.
+        file: the file that it is in, from the root of the session.
         result: what was measured.
+        rows: pytest-benchmark's rows of it.
+        gates: limits by metric.
+        config: the resolved configuration as plain values; ``None`` for a callable.
+        swept: the values of this point of a sweep.
+        trouble: why further runs of it, which a verdict asked for, are missing.
     """
 
     nodeid: str
     name: str
+    file: str
     result: ExperimentResult
-
-
-@dataclass
-class _Pending:
-    """What an item measured, until all of its phases have passed."""
-
-    recorded: Recorded
     rows: Sequence[Any]
+    gates: Mapping[str, Limit] = field(default_factory=dict)
+    config: Mapping[str, Any] | None = None
+    swept: Mapping[str, Any] = field(default_factory=dict)
+    trouble: list[str] = field(default_factory=list)
     failed: bool = False
 
 
 @dataclass
 class LlemSession:
-    """Made when the first experiment or fixture needs it, closed at the end of the session."""
+    """Made when the first experiment or fixture needs it, closed at the end of the session.
+
+    Attributes:
+        recorded: results that count, in the order in which they were measured.
+        judged: the verdicts on them, at the end.
+        notes: lines for the end of the terminal's summary.
+    """
 
     settings: Settings
     recorded: list[Recorded] = field(default_factory=list)
-    _pending: dict[str, _Pending] = field(default_factory=dict)
+    judged: list[Judged] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    _pending: dict[str, Recorded] = field(default_factory=dict)
     _meters: dict[tuple[str, ...], Meter] = field(default_factory=dict)
     _idle: tuple[weakref.ref[LoadedModel], IdlePower] | None = None
 
@@ -87,9 +101,9 @@ class LlemSession:
             self._idle = (weakref.ref(model), meter.idle_power())
         return self._idle[1]
 
-    def keep(self, item: pytest.Item, result: ExperimentResult, rows: Sequence[Any]) -> None:
+    def keep(self, recorded: Recorded) -> None:
         """Note what an item measured; it counts once the item has passed."""
-        self._pending[item.nodeid] = _Pending(Recorded(item.nodeid, item.name, result), rows)
+        self._pending[recorded.nodeid] = recorded
 
     def note_report(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Publish an item's result after its last phase, or drop it if any phase did not pass."""
@@ -100,11 +114,11 @@ class LlemSession:
         if report.when != "teardown":
             return
         del self._pending[item.nodeid]
-        if not pending.failed and pending.rows:
+        if not pending.failed:
             from pytest_llem.benchmark import publish
 
             publish(item.config, pending.rows)
-            self.recorded.append(pending.recorded)
+            self.recorded.append(pending)
 
     def close(self) -> None:
         """Release the meters."""

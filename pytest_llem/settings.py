@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
@@ -11,7 +13,9 @@ import pytest
 from pytest_llem.meters import METER_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from pytest_llem.limit import Limit
 
 T = TypeVar("T")
 
@@ -27,6 +31,13 @@ class Settings:
         rounds: overrides ``measure.rounds`` of every experiment.
         min_window_s: overrides ``measure.min_window_s`` of every experiment, in seconds.
         files: patterns of experiment files.
+        gates: limits of the command line or the ini file by metric; they replace those of the files.
+        strict: INCONCLUSIVE and NO-BASELINE fail the session too.
+        accept: the session's changes are wanted.
+        baseline: the saved runs to judge against, as asked for.
+        error_rates: probabilities of wrong verdicts, alpha and beta.
+        report: where the HTML report goes.
+        csv: where the table of results goes.
     """
 
     device: str | None
@@ -35,6 +46,13 @@ class Settings:
     rounds: int | None
     min_window_s: float | None
     files: tuple[str, ...]
+    gates: Mapping[str, Limit]
+    strict: bool
+    accept: bool
+    baseline: str
+    error_rates: tuple[float, float]
+    report: Path | None
+    csv: Path | None
 
     @property
     def device_name(self) -> str:
@@ -72,7 +90,19 @@ class Settings:
             rounds=rounds,
             min_window_s=min_window_s,
             files=tuple(config.getini("llem_files")),
+            gates=_gates(config),
+            strict=config.getoption("llem_strict") or config.getini("llem_strict"),
+            accept=config.getoption("llem_accept"),
+            baseline=_baseline(_read(config, "llem_baseline", str) or "last:20"),
+            error_rates=(_rate(config, "llem_alpha", 0.05), _rate(config, "llem_beta", 0.025)),
+            report=_read(config, "llem_report", Path),
+            csv=_read(config, "llem_csv", Path),
         )
+
+    @property
+    def last(self) -> int | None:
+        """How many of the newest comparable runs an experiment is judged against; ``None`` for all that are named."""
+        return int(self.baseline.removeprefix("last:")) if self.baseline.startswith("last:") else None
 
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -80,9 +110,9 @@ SETTINGS = pytest.StashKey[Settings]()
 
 def _read(config: pytest.Config, name: str, convert: Callable[[str], T]) -> T | None:
     """An option that is also an ini key; ``None`` when neither was given."""
-    value: T | None = config.getoption(name)
+    value = config.getoption(name)
     if value is not None:
-        return value
+        return convert(value)
     text = config.getini(name).strip()
     if not text:
         return None
@@ -90,3 +120,30 @@ def _read(config: pytest.Config, name: str, convert: Callable[[str], T]) -> T | 
         return convert(text)
     except ValueError:
         raise pytest.UsageError(f"{name}: {text!r} in the ini file is no {convert.__name__}") from None
+
+
+def _gates(config: pytest.Config) -> Mapping[str, Limit]:
+    texts = config.getoption("llem_fail") or config.getini("llem_fail")
+    if not texts:
+        return {}
+    from pytest_llem.gates import parse_gates
+
+    try:
+        return parse_gates(texts)
+    except ValueError as error:
+        raise pytest.UsageError(f"--llem-fail: {error}") from None
+
+
+def _baseline(text: str) -> str:
+    if text.startswith("last:") and not re.fullmatch(r"last:[1-9][0-9]*", text):
+        raise pytest.UsageError(f"--llem-baseline: {text!r} is no number of runs; write for example last:20")
+    return text
+
+
+def _rate(config: pytest.Config, name: str, default: float) -> float:
+    rate = _read(config, name, float)
+    if rate is None:
+        return default
+    if not 0.001 <= rate < 0.5:
+        raise pytest.UsageError(f"--{name.replace('_', '-')}: {rate} is no error rate; use 0.001 or more, below 0.5")
+    return rate

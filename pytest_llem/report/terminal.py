@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llem.report.quantities import number, with_uncertainty
+from pytest_llem.report.verdicts import verdict_lines
+from pytest_llem.verdict import Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,9 +14,25 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_llem.results import ExperimentResult
-    from pytest_llem.session import Recorded
+    from pytest_llem.session import LlemSession, Recorded
 
+_COLOURS: dict[Status, dict[str, bool]] = {
+    Status.REGRESSED: {"red": True, "bold": True},
+    Status.IMPROVED: {"green": True},
+    Status.INCONCLUSIVE: {"yellow": True},
+    Status.NO_BASELINE: {"yellow": True},
+}
 _HEADINGS = ("experiment", "energy/call", "energy/token", "latency/call", "first token", "tokens/s", "meter")
+
+
+def write_summary(reporter: pytest.TerminalReporter, session: LlemSession) -> None:
+    """The results, the verdicts (at every verbosity), and what else there is to say."""
+    if session.recorded:
+        write_results(reporter, session.recorded)
+    for one, line in zip(session.judged, verdict_lines(session.judged), strict=True):
+        reporter.write_line(line, **_COLOURS.get(one.verdict.status, {}))
+    for note in session.notes:
+        reporter.write_line(note)
 
 
 def write_results(reporter: pytest.TerminalReporter, recorded: Sequence[Recorded]) -> None:

@@ -1,0 +1,89 @@
+"""What a session does beside its items: before the first, say what can be caught; after the last, judge and report."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llem import benchmark, gating
+from pytest_llem.errors import LlemError
+from pytest_llem.report.data import ReportedExperiment, build_report
+
+if TYPE_CHECKING:
+    from pytest_llem.session import LlemSession, Recorded
+    from pytest_llem.settings import Settings
+
+
+def announce(session: pytest.Session, settings: Settings) -> None:
+    """Print the smallest changes that this session's gates can catch."""
+    items = [item for item in session.items if gating.gates_of(item, settings)]
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not items or reporter is None:
+        return
+    history = gating.load_history(session.config, settings)
+    verbosity = session.config.get_verbosity()
+    if verbosity >= 0:
+        for line in gating.announce(items, settings, history, verbose=verbosity > 0):
+            reporter.write_line(line)
+
+
+def judge(session: pytest.Session, state: LlemSession) -> None:
+    """Judge what is gated; verdicts that fail the session set its exit status."""
+    config, settings = session.config, state.settings
+    gated = [one for one in state.recorded if one.gates]
+    if gated and not session.shouldstop:
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        history = gating.load_history(config, settings)
+        state.judged = gating.judge_session(
+            config, settings, gated, history, say=reporter.write_line if reporter else lambda _: None
+        )
+    failed = gating.exit_status(state.judged, strict=settings.strict)
+    if settings.strict and settings.gates and not state.judged:
+        state.notes.append("llem: --llem-strict: no experiment was judged")
+        failed = True
+    if failed and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def write_reports(config: pytest.Config, state: LlemSession) -> None:
+    """Write what was asked for: the HTML report, the table, GitHub's summary and annotations."""
+    settings = state.settings
+    on_github = "GITHUB_STEP_SUMMARY" in os.environ or "GITHUB_ACTIONS" in os.environ
+    if not state.recorded or not (settings.report or settings.csv or on_github):
+        return
+    from pytest_llem.report import csv_table, github, html
+
+    experiments = [_reported(one) for one in state.recorded]
+    if settings.csv is not None:
+        csv_table.write_csv(experiments, settings.csv, state.judged)
+        state.notes.append(f"llem: wrote {settings.csv}")
+    machine, commit = benchmark.machine_and_commit(config)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    history = gating.load_history(config, settings)
+    report = build_report(experiments, state.judged, history, machine, commit, created)
+    state.notes += github.annotation_lines(state.judged, os.environ)
+    github.write_step_summary(report, os.environ)
+    if settings.report is not None:
+        try:
+            html.write_html(report, settings.report)
+        except (LlemError, OSError) as error:
+            state.notes.append(f"llem: --llem-report: {error}")
+        else:
+            state.notes.append(f"llem: wrote {settings.report}")
+
+
+def _reported(one: Recorded) -> ReportedExperiment:
+    info = one.rows[0].extra_info
+    return ReportedExperiment(
+        nodeid=one.nodeid,
+        name=one.name,
+        file=one.file,
+        result=one.result,
+        config=one.config,
+        swept=one.swept,
+        workload_hash=info["workload_hash"],
+        environment=info["environment"],
+    )

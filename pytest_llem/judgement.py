@@ -1,0 +1,148 @@
+"""The verdicts of a session: each gated metric of each result against its history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pytest_llem.history import Baseline, SavedRow, baseline
+from pytest_llem.verdict import Status, Verdict, judge, pooled_spread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pytest_llem.limit import Limit
+    from pytest_llem.spread import Spread
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A gated metric of one result.
+
+    Attributes:
+        nodeid: the item.
+        name: its last part, for people.
+        metric: ``energy`` or ``latency``.
+        limit: its gate.
+        row: what was measured; ``None`` when the metric was not, then ``missing`` says why.
+        missing: why there is no row.
+        disturbed: why the row is not valid.
+    """
+
+    nodeid: str
+    name: str
+    metric: str
+    limit: Limit
+    row: SavedRow | None
+    missing: str | None = None
+    disturbed: str | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict and what it is about."""
+
+    candidate: Candidate
+    verdict: Verdict
+    baseline: Baseline
+
+
+@dataclass(frozen=True)
+class ErrorRates:
+    """How often a verdict may be wrong: see :func:`pytest_llem.verdict.judge`."""
+
+    alpha: float = 0.05
+    beta: float = 0.025
+
+
+def judge_candidates(
+    candidates: Sequence[Candidate],
+    history: Mapping[tuple[str, str], Sequence[SavedRow]],
+    *,
+    rates: ErrorRates,
+    last: int | None,
+    accept: bool = False,
+) -> list[Judged]:
+    """Judge a session's results.
+
+    Args:
+        history: saved rows by experiment and metric, oldest first.
+        last: how many of the newest comparable runs an experiment is judged against; ``None`` for all.
+        accept: changes are wanted: what would be REGRESSED is OK, and says that the baseline starts again.
+    """
+    baselines = [
+        baseline(one.row, history.get((one.nodeid, one.metric), ()), last) if one.row else Baseline(())
+        for one in candidates
+    ]
+    spreads = {
+        metric: _pooled(b for one, b in zip(candidates, baselines, strict=True) if one.metric == metric)
+        for metric in {one.metric for one in candidates}
+    }
+    judged = []
+    for one, base in zip(candidates, baselines, strict=True):
+        verdict = _judge(one, base, rates, spreads[one.metric])
+        if accept and verdict.status is not Status.OK and one.row is not None and not one.disturbed:
+            verdict = replace(
+                verdict,
+                status=Status.OK,
+                needs_more_runs=False,
+                reason=f"accepted: the baseline's mean starts again with this run ({verdict.reason})",
+            )
+        judged.append(Judged(one, verdict, base))
+    return judged
+
+
+def _pooled(baselines: Iterable[Baseline]) -> Spread | None:
+    """The spread between runs that the suite has in common. Runs before an accepted change still tell theirs."""
+    histories = []
+    for base in baselines:
+        for rows in (base.rows, base.before):
+            runs = [run for row in rows for run in row.runs]
+            if len(runs) > 1:
+                histories.append(runs)
+    return pooled_spread(histories) if histories else None
+
+
+def _judge(one: Candidate, base: Baseline, rates: ErrorRates, spread: Spread | None) -> Verdict:
+    runs = one.row.runs if one.row else ()
+    saved = [run for row in base.rows for run in row.runs]
+    verdict = judge(saved, runs, one.limit, alpha=rates.alpha, beta=rates.beta, pooled_spread=spread)
+    reason = one.missing or one.disturbed or base.reason
+    if reason is None:
+        return verdict
+    return replace(verdict, status=Status.INCONCLUSIVE, reason=reason, needs_more_runs=False)
+
+
+def detectable(
+    expected: Iterable[tuple[str, str, Limit]],
+    history: Mapping[tuple[str, str], Sequence[SavedRow]],
+    *,
+    rates: ErrorRates,
+    last: int | None,
+) -> list[tuple[str, str, Verdict]]:
+    """What could be caught, before anything is measured: the newest saved run stands in for the one to come.
+
+    Args:
+        expected: node id, metric and limit of what is going to be judged.
+    """
+    known = [
+        (nodeid, metric, limit, baseline(rows[-1], rows, last))
+        for nodeid, metric, limit in expected
+        if (rows := history.get((nodeid, metric)))
+    ]
+    spreads = {metric: _pooled(b for _, m, _, b in known if m == metric) for metric in {m for _, m, _, _ in known}}
+    return [
+        (
+            nodeid,
+            metric,
+            judge(
+                [run for row in base.rows for run in row.runs],
+                [],
+                limit,
+                alpha=rates.alpha,
+                beta=rates.beta,
+                pooled_spread=spreads[metric],
+            ),
+        )
+        for nodeid, metric, limit, base in known
+    ]

@@ -1,0 +1,38 @@
+"""Verdicts as lines: the first word is the verdict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_llem.report import words
+from pytest_llem.verdict import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llem.judgement import Judged
+
+_EXPLAINED = (Status.INCONCLUSIVE, Status.NO_BASELINE)
+
+
+def verdict_lines(judged: Sequence[Judged]) -> list[str]:
+    """One aligned line a verdict, such as
+    ``REGRESSED  llama-1b[bs:4]  energy  +6.1% [+4.2%, +8.0%]  limit 2.5%..5%  1 run vs 10 saved``."""
+    rows = [
+        (
+            one.verdict.status.value,
+            one.candidate.name,
+            one.candidate.metric,
+            words.change(one.verdict),
+            f"limit {one.verdict.limit}",
+            words.runs(one.verdict),
+        )
+        for one in judged
+    ]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(6)]
+    lines = []
+    for one, row in zip(judged, rows, strict=True):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        explain = one.verdict.status in _EXPLAINED or one.verdict.reason.startswith("accepted")
+        lines.append(f"{line}  ({one.verdict.reason})" if explain else line)
+    return lines
