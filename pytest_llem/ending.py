@@ -37,9 +37,20 @@ def judge(session: pytest.Session, state: LlemSession) -> None:
     if gated and not session.shouldstop:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         history = gating.load_history(config, settings)
-        state.judged = gating.judge_session(
-            config, settings, gated, history, say=reporter.write_line if reporter else lambda _: None
-        )
+        say = reporter.write_line if reporter else lambda _: None
+        before = [_added(one) for one in gated]
+        # Whoever ends a session, or reports what others measured, does not want anything measured now.
+        measure_open = not settings.merge and session.exitstatus != pytest.ExitCode.INTERRUPTED
+        try:
+            state.judged = gating.judge_session(config, settings, gated, history, say, measure_open=measure_open)
+        except KeyboardInterrupt:
+            session.exitstatus = pytest.ExitCode.INTERRUPTED
+            state.notes.append("llem: interrupted while measuring again: what was open stays open")
+            state.judged = gating.judge_session(config, settings, gated, history, say, measure_open=False)
+        if state.journal is not None:
+            for one, earlier in zip(gated, before, strict=True):
+                if _added(one) != earlier:
+                    state.journal.append(one)
     failed = gating.exit_status(state.judged, strict=settings.strict)
     if settings.strict and settings.gates and not state.judged:
         state.notes.append("llem: --llem-strict: no experiment was judged")
@@ -48,11 +59,16 @@ def judge(session: pytest.Session, state: LlemSession) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def _added(one: Recorded) -> tuple[bool, int]:
+    """What judging adds to a result's rows: that it is accepted, and further runs."""
+    info = one.rows[0].extra_info
+    return bool(info.get("accepted")), len(info.get("more_runs") or ())
+
+
 def write_reports(config: pytest.Config, state: LlemSession) -> None:
     """Write what was asked for: the HTML report, the table, GitHub's summary and annotations."""
     settings = state.settings
-    on_github = "GITHUB_STEP_SUMMARY" in os.environ or "GITHUB_ACTIONS" in os.environ
-    if not state.recorded or not (settings.report or settings.csv or on_github):
+    if not state.recorded or not (settings.report or settings.csv or _on_github()):
         return
     from pytest_llem.report import csv_table, github, html
 
@@ -62,8 +78,7 @@ def write_reports(config: pytest.Config, state: LlemSession) -> None:
         state.notes.append(f"llem: wrote {settings.csv}")
     machine, commit = benchmark.machine_and_commit(config)
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    history = gating.load_history(config, settings)
-    report = build_report(experiments, state.judged, history, machine, commit, created)
+    report = build_report(experiments, state.judged, state.history, machine, commit, created)
     state.notes += github.annotation_lines(state.judged, os.environ)
     github.write_step_summary(report, os.environ)
     if settings.report is not None:
@@ -73,6 +88,10 @@ def write_reports(config: pytest.Config, state: LlemSession) -> None:
             state.notes.append(f"llem: --llem-report: {error}")
         else:
             state.notes.append(f"llem: wrote {settings.report}")
+
+
+def _on_github() -> bool:
+    return "GITHUB_STEP_SUMMARY" in os.environ or os.environ.get("GITHUB_ACTIONS") == "true"
 
 
 def _reported(one: Recorded) -> ReportedExperiment:

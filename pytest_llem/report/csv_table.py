@@ -1,0 +1,63 @@
+"""All results as one flat table of comma-separated values."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_llem.results import ExperimentResult
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    from pytest_llem.judgement import Judged
+    from pytest_llem.report.data import ReportedExperiment
+
+# What is no single value.
+_NESTED = {"warnings", "per_round", "prefill_rounds", "labels", "boards"}
+_COLUMNS = [field.name for field in fields(ExperimentResult) if field.name not in _NESTED]
+
+# A spreadsheet takes a cell that begins so for a formula (OWASP, CSV Injection), whether it is quoted or not.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def write_csv(
+    experiments: Sequence[ReportedExperiment], path: str | os.PathLike[str], judged: Sequence[Judged] = ()
+) -> None:
+    """Write one line an experiment, with a heading; what was not measured is an empty cell.
+
+    Columns are the item, the result's own fields, its labels and warnings, and for each metric that was judged the
+    verdict and the change as a fraction. Text that a spreadsheet would run as a formula gets an apostrophe in front.
+    """
+    verdicts = {(one.candidate.nodeid, one.candidate.metric): one.verdict for one in judged}
+    metrics = sorted({metric for _, metric in verdicts})
+    rows = []
+    for one in experiments:
+        row: dict[str, Any] = {"nodeid": one.nodeid, "name": one.name, "file": one.file}
+        row |= {"workload_hash": one.workload_hash}
+        row |= {name: getattr(one.result, name) for name in _COLUMNS}
+        row |= {"labels": "; ".join(one.result.labels), "warnings": "; ".join(one.result.warnings)}
+        for metric in metrics:
+            verdict = verdicts.get((one.nodeid, metric))
+            row[f"{metric}_verdict"] = verdict and verdict.status.value
+            row[f"{metric}_change"] = verdict and verdict.change
+        rows.append(row)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The line ends are those of RFC 4180, which the csv module writes itself. Node ids may hold bytes of file names
+    # that are no text.
+    with target.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["nodeid", "name", "file"])
+        writer.writeheader()
+        writer.writerows(_safe(row) for row in rows)
+
+
+def _safe(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers as they are; text that looks like a formula as text."""
+    return {
+        key: f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
+        for key, value in row.items()
+    }

@@ -1,0 +1,258 @@
+"""Everything a report shows, as plain values: what a page draws and a table lists comes from here."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_llem.history import METRICS, SavedRow, difference, values_per_call
+from pytest_llem.report import estimates
+from pytest_llem.report.histories import History, history_of
+from pytest_llem.report.sweeps import Sweep, sweeps_of
+from pytest_llem.verdict import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llem.judgement import Judged
+    from pytest_llem.report.estimates import Estimate
+    from pytest_llem.results import ExperimentResult, Round
+
+WORST_FIRST = (Status.REGRESSED, Status.INCONCLUSIVE, Status.NO_BASELINE, Status.IMPROVED, Status.OK)
+"""Verdicts in the order in which a reader wants them."""
+
+# A report stays below 10 MB: with many experiments, fewer saved runs and windows of each are shown.
+_FEW_EXPERIMENTS = 50
+_SHOWN_OF_FEW, _SHOWN_OF_MANY = 60, 12
+
+
+@dataclass(frozen=True)
+class ReportedExperiment:
+    """A result that counts, and what it is of.
+
+    Attributes:
+        nodeid: pytest's name of the item.
+        name: its last part, for people.
+        file: the file that it is in.
+        result: what was measured.
+        config: the resolved configuration as plain JSON values, without the texts of prompts; ``None`` for a callable.
+        swept: the values of this point of a sweep by field; empty where nothing is swept.
+        workload_hash, environment: what makes results comparable.
+    """
+
+    nodeid: str
+    name: str
+    file: str
+    result: ExperimentResult
+    config: Mapping[str, Any] | None = None
+    swept: Mapping[str, Any] = field(default_factory=dict)
+    workload_hash: str = ""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PowerWindow:
+    """Mean power of one window.
+
+    Attributes:
+        start_s: since the experiment's first window.
+        prefill: whether its calls stopped after their first token.
+    """
+
+    start_s: float
+    seconds: float
+    power_w: float
+    prefill: bool
+    valid: bool
+
+
+@dataclass(frozen=True)
+class ExperimentPage:
+    """What a report says about one experiment.
+
+    Attributes:
+        number: from 1, in the order of the session.
+        energy, latency: per call; ``None`` when not measured.
+        judged: its verdicts.
+        histories: its saved runs, for each metric that has any.
+        power: mean power of its windows in time; empty where it is not known.
+        power_omitted: windows left out of ``power``.
+        settings: the resolved configuration, flat.
+        environment: where it ran, flat.
+        remote_code: whether code from the model's repository was allowed to run.
+    """
+
+    number: int
+    source: ReportedExperiment
+    energy: Estimate | None
+    latency: Estimate | None
+    judged: tuple[Judged, ...]
+    histories: tuple[History, ...]
+    power: tuple[PowerWindow, ...]
+    power_omitted: int
+    settings: tuple[tuple[str, str], ...]
+    environment: tuple[tuple[str, str], ...]
+    remote_code: bool
+
+    @property
+    def result(self) -> ExperimentResult:
+        """What was measured."""
+        return self.source.result
+
+
+@dataclass(frozen=True)
+class Report:
+    """A session.
+
+    Attributes:
+        created: when, as text.
+        commit, machine: as pytest-benchmark saves them; flat.
+        experiments: in the order of the session.
+        judged: all verdicts, worst first.
+        counts: how many of each status, worst first.
+        sweeps: experiments that differ in swept values only.
+    """
+
+    created: str
+    commit: tuple[tuple[str, str], ...]
+    machine: tuple[tuple[str, str], ...]
+    experiments: tuple[ExperimentPage, ...]
+    judged: tuple[Judged, ...]
+    counts: Mapping[Status, int]
+    sweeps: tuple[Sweep, ...]
+
+    @property
+    def downsampled(self) -> bool:
+        """Whether there are so many experiments that each is told more briefly."""
+        return len(self.experiments) > _FEW_EXPERIMENTS
+
+
+def build_report(
+    experiments: Sequence[ReportedExperiment],
+    judged: Sequence[Judged],
+    history: Mapping[tuple[str, str], Sequence[SavedRow]],
+    machine: Mapping[str, Any],
+    commit: Mapping[str, Any],
+    created: str,
+) -> Report:
+    """Put a report together.
+
+    Args:
+        experiments: the session's results.
+        judged: the verdicts on them.
+        history: saved rows by node id and metric, oldest first, without this session's.
+        machine, commit: pytest-benchmark's ``machine_info`` and ``commit_info``.
+        created: when the session ran, for people.
+    """
+    by_item: dict[str, list[Judged]] = {}
+    for one in judged:
+        by_item.setdefault(one.candidate.nodeid, []).append(one)
+    shown = _SHOWN_OF_FEW if len(experiments) <= _FEW_EXPERIMENTS else _SHOWN_OF_MANY
+    pages = [
+        _page(number, one, by_item.get(one.nodeid, []), history, shown) for number, one in enumerate(experiments, 1)
+    ]
+    ordered = sorted(judged, key=lambda one: (WORST_FIRST.index(one.verdict.status), -(one.verdict.change or 0.0)))
+    counted = Counter(one.verdict.status for one in judged)
+    return Report(
+        created=created,
+        commit=flat(commit),
+        machine=flat(machine),
+        experiments=tuple(pages),
+        judged=tuple(ordered),
+        counts={status: counted[status] for status in WORST_FIRST},
+        sweeps=tuple(sweeps_of(pages)),
+    )
+
+
+def _page(
+    number: int,
+    one: ReportedExperiment,
+    judged: Sequence[Judged],
+    history: Mapping[tuple[str, str], Sequence[SavedRow]],
+    shown: int,
+) -> ExperimentPage:
+    power = _power(one.result)
+    settings = flat(one.config or {})
+    return ExperimentPage(
+        number=number,
+        source=one,
+        energy=estimates.energy(one.result),
+        latency=estimates.latency(one.result),
+        judged=tuple(judged),
+        histories=tuple(
+            history_of(
+                metric, _runs(one, metric, judged), saved, _comparable(one, metric, saved, judged), judged, shown
+            )
+            for metric in METRICS
+            if (saved := history.get((one.nodeid, metric), ()))
+        ),
+        power=tuple(power[:shown]),
+        power_omitted=max(0, len(power) - shown),
+        settings=settings,
+        environment=flat(one.environment),
+        remote_code=any(key.split(".")[-1] == "trust_remote_code" and value == "true" for key, value in settings),
+    )
+
+
+def _runs(one: ReportedExperiment, metric: str, judged: Sequence[Judged]) -> tuple[tuple[float, ...], ...]:
+    """This session's runs of the metric; a verdict may have asked for more than one."""
+    for verdict in judged:
+        if verdict.candidate.metric == metric and verdict.candidate.row is not None:
+            return verdict.candidate.row.runs
+    per_round = [{"seconds": window.seconds, "joules": window.joules} for window in one.result.per_round]
+    values = values_per_call({"calls_per_round": one.result.calls_per_round, "per_round": per_round}, metric)
+    return (values,) if values else ()
+
+
+def _comparable(
+    one: ReportedExperiment, metric: str, saved: Sequence[SavedRow], judged: Sequence[Judged]
+) -> list[bool]:
+    """Which saved rows are of the same work on the same machine as this session's."""
+    for verdict in judged:
+        if verdict.candidate.metric == metric and verdict.candidate.row is not None:
+            row = verdict.candidate.row
+            return [difference(row, other) is None for other in saved]
+    return [
+        other.workload_hash == one.workload_hash
+        and flat(other.environment) == flat(one.environment)
+        and set(other.labels) == set(one.result.labels)
+        for other in saved
+    ]
+
+
+def _power(result: ExperimentResult) -> list[PowerWindow]:
+    """Windows with a known start and energy, in the order of time."""
+
+    def windows(rounds: Sequence[Round], *, prefill: bool) -> list[PowerWindow]:
+        return [
+            PowerWindow(one.start_s, one.seconds, one.joules / one.seconds, prefill, one.valid)
+            for one in rounds
+            if one.start_s is not None and one.joules is not None and one.seconds > 0
+        ]
+
+    both = windows(result.per_round, prefill=False) + windows(result.prefill_rounds, prefill=True)
+    return sorted(both, key=lambda window: window.start_s)
+
+
+def flat(value: Any, prefix: str = "") -> tuple[tuple[str, str], ...]:
+    """Nested plain values as dotted keys and texts; what is not set is left out."""
+    if isinstance(value, Mapping):
+        inner = [(str(key), one) for key, one in value.items()]
+    elif isinstance(value, list | tuple):
+        inner = [(str(number), one) for number, one in enumerate(value)]
+        if all(not isinstance(one, Mapping | list | tuple) for one in value):
+            return ((prefix, ", ".join(_text(one) for one in value)),) if value else ()
+    else:
+        return () if value is None else ((prefix, _text(value)),)
+    return tuple(pair for key, one in inner for pair in flat(one, f"{prefix}.{key}" if prefix else key))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:.12g}"
+    return str(value)

@@ -1,0 +1,132 @@
+"""What GitHub shows of a workflow's step: a summary, and annotations on the commit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_llem.report import words
+from pytest_llem.report.quantities import number
+from pytest_llem.verdict import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pytest_llem.judgement import Judged
+    from pytest_llem.report.data import Report
+
+_LEVELS = {Status.REGRESSED: "error", Status.INCONCLUSIVE: "warning"}
+
+# GitHub shows ten errors and ten warnings of a step, and says nothing of the rest.
+_SHOWN = 10
+
+# GitHub drops the whole summary of a step beyond 1 MiB; a table of this many rows stays well below.
+_ROWS = 1000
+
+# Markdown reads any of these; a backslash before punctuation takes its meaning away (CommonMark 0.31, 2.4).
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@$:-])")
+
+
+def write_step_summary(report: Report, environ: Mapping[str, str]) -> bool:
+    """Append the results to the step's summary, where there is one.
+
+    Args:
+        environ: the process's environment; GitHub sets ``GITHUB_STEP_SUMMARY`` to the path of a file.
+
+    Returns:
+        Whether it was written.
+    """
+    path = environ.get("GITHUB_STEP_SUMMARY")
+    if not path:
+        return False
+    with Path(path).open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(summary(report))
+    return True
+
+
+def summary(report: Report) -> str:
+    """The session in Markdown: verdicts, worst first, then results."""
+    lines = ["## Energy of LLM inference", ""]
+    if report.judged:
+        counts = [f"{count} {status.value}" for status, count in report.counts.items() if count]
+        rows = [
+            (
+                f"{words.SIGNS[one.verdict.status]} {one.verdict.status.value}",
+                one.candidate.name,
+                one.candidate.metric,
+                words.change(one.verdict),
+                str(one.verdict.limit),
+                words.runs(one.verdict),
+                one.verdict.reason,
+            )
+            for one in report.judged
+        ]
+        headings = ("verdict", "experiment", "metric", "change", "limit", "runs", "why")
+        lines += [", ".join(counts), "", *_table(headings, rows), ""]
+    results = [
+        (
+            page.source.name,
+            words.estimate(page.energy, "J"),
+            number(page.result.energy_per_output_token_j, "J"),
+            words.estimate(page.latency, "s"),
+            number(page.result.output_tokens_per_s, ""),
+            words.meter(page.result) + ("" if page.result.valid else ", INVALID"),
+        )
+        for page in report.experiments
+    ]
+    headings_of_results = ("experiment", "energy/call", "energy/token", "latency/call", "tokens/s", "meter")
+    return "\n".join([*lines, *_table(headings_of_results, results), "", ""])
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [_row(headings), _row(["---"] * len(headings), escape=False), *(_row(row) for row in rows[:_ROWS])]
+    if len(rows) > _ROWS:
+        lines += ["", f"... and {len(rows) - _ROWS} more"]
+    return lines
+
+
+def _row(cells: Iterable[str], *, escape: bool = True) -> str:
+    return f"| {' | '.join(_markdown(cell) if escape else cell for cell in cells)} |"
+
+
+def _markdown(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+def annotation_lines(judged: Sequence[Judged], environ: Mapping[str, str]) -> list[str]:
+    """Workflow commands to print, each on a line of its own: an error for each REGRESSED, a warning for each
+    INCONCLUSIVE.
+
+    Args:
+        environ: the process's environment; GitHub sets ``GITHUB_ACTIONS`` to ``true``. Elsewhere there are none.
+    """
+    if environ.get("GITHUB_ACTIONS") != "true":
+        return []
+    lines = []
+    for status, level in _LEVELS.items():
+        alike = [one for one in judged if one.verdict.status is status]
+        shown = alike if len(alike) <= _SHOWN else alike[: _SHOWN - 1]
+        lines += [_annotation(level, one) for one in shown]
+        if rest := len(alike) - len(shown):
+            lines.append(f"::{level} title={_property(status.value)}::{rest} more experiments")
+    return lines
+
+
+def _annotation(level: str, one: Judged) -> str:
+    candidate, verdict = one.candidate, one.verdict
+    file = candidate.nodeid.partition("::")[0]
+    title = f"{verdict.status.value} {candidate.metric} of {candidate.name}"
+    message = f"{words.change(verdict)}, limit {verdict.limit}, {words.runs(verdict)}: {verdict.reason}"
+    return f"::{level} file={_property(file)},title={_property(title)}::{_data(message)}"
+
+
+def _data(text: str) -> str:
+    """The message of a workflow command, escaped as GitHub's toolkit does (actions/toolkit, core/src/command.ts)."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    """A property of a workflow command."""
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

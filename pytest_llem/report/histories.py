@@ -1,0 +1,157 @@
+"""The saved runs of one metric with this session's, the verdict's band, and where the level changed."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_llem.report.estimates import mean_half_width
+from pytest_llem.spread import log_mean, summarize
+from pytest_llem.trend import ChangePoint, change_points
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llem.history import SavedRow
+    from pytest_llem.judgement import Judged
+    from pytest_llem.spread import Run
+
+_SEARCHED = 100
+"""Newest runs that are searched for change points; the search takes time with their square."""
+
+UNITS = {"energy": "J", "latency": "s"}
+
+
+@dataclass(frozen=True)
+class HistoryPoint:
+    """One run.
+
+    Attributes:
+        mean: of its rounds, per call.
+        half_width: of the 95% interval of that mean as its rounds show it; ``None`` for a single round.
+        commit, when: of its session; ``None`` for this one, or where it was not saved.
+        comparable: whether it is of the same work on the same machine as this session's.
+        accepted: whether its change was wanted.
+        current: whether it is this session's.
+    """
+
+    mean: float
+    half_width: float | None
+    commit: str | None
+    when: str | None
+    comparable: bool
+    valid: bool
+    accepted: bool
+    current: bool
+
+
+@dataclass(frozen=True)
+class Band:
+    """What the verdict holds a new mean against, per call.
+
+    Attributes:
+        mean: of the saved runs, geometric.
+        tolerated: a mean up to here is accepted.
+        limit: one from here on must be caught.
+    """
+
+    mean: float
+    tolerated: float
+    limit: float
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A change point and the run where it began, as an index of :attr:`History.points`."""
+
+    at: int
+    point: ChangePoint
+
+
+@dataclass(frozen=True)
+class History:
+    """One metric of one experiment over its runs, oldest first; this session's come last.
+
+    Attributes:
+        unit: the SI symbol of all values.
+        omitted: older runs that are not shown.
+        band: ``None`` where the metric is not gated or nothing was saved to compare with.
+        shifts: change points among the comparable, valid runs that are shown.
+    """
+
+    metric: str
+    unit: str
+    points: tuple[HistoryPoint, ...]
+    omitted: int
+    band: Band | None
+    shifts: tuple[Shift, ...]
+
+
+def history_of(
+    metric: str,
+    current: Sequence[Run],
+    saved: Sequence[SavedRow],
+    comparable: Sequence[bool],
+    judged: Sequence[Judged],
+    shown: int,
+) -> History:
+    """Put the history of one metric together.
+
+    Args:
+        current: this session's runs.
+        comparable: for each of ``saved``, whether it is of the same work on the same machine.
+        judged: the verdicts on the experiment.
+        shown: how many of the newest points are kept.
+    """
+    points = [
+        _point(run, row, alike)
+        for row, alike in zip(saved, comparable, strict=True)
+        for run in row.runs
+        if _plottable(run)
+    ]
+    points += [_point(run, None, comparable=True) for run in current if _plottable(run)]
+    verdict = next((one for one in judged if one.candidate.metric == metric), None)
+    kept = points[-shown:]
+    return History(
+        metric=metric,
+        unit=UNITS[metric],
+        points=tuple(kept),
+        omitted=len(points) - len(kept),
+        band=_band(verdict),
+        shifts=tuple(_shifts(points, len(points) - len(kept))),
+    )
+
+
+def _plottable(run: Run) -> bool:
+    return bool(run) and all(0 < value < math.inf for value in run)
+
+
+def _point(run: Run, row: SavedRow | None, comparable: bool) -> HistoryPoint:
+    return HistoryPoint(
+        mean=statistics.fmean(run),
+        half_width=mean_half_width(run),
+        commit=row.commit if row else None,
+        when=row.when if row else None,
+        comparable=comparable,
+        valid=row.valid if row else True,
+        accepted=row.accepted if row else False,
+        current=row is None,
+    )
+
+
+def _band(judged: Judged | None) -> Band | None:
+    if judged is None:
+        return None
+    saved = summarize([run for row in judged.baseline.rows for run in row.runs])
+    if not saved:
+        return None
+    mean, limit = math.exp(log_mean(saved)), judged.verdict.limit
+    return Band(mean, mean * (1 + limit.tolerance), mean * (1 + limit.limit))
+
+
+def _shifts(points: Sequence[HistoryPoint], omitted: int) -> list[Shift]:
+    alike = [number for number, point in enumerate(points) if point.comparable and point.valid][-_SEARCHED:]
+    found = change_points([points[number].mean for number in alike])
+    return [Shift(alike[one.index] - omitted, one) for one in found if alike[one.index] >= omitted]

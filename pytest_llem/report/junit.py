@@ -1,0 +1,55 @@
+"""Properties of a test case in JUnit XML: the metrics and the verdicts, for CI servers that chart them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_llem.report import words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llem.judgement import Judged
+    from pytest_llem.results import ExperimentResult
+
+QUANTITIES = (
+    "energy_j",
+    "energy_uncertainty_j",
+    "energy_net_j",
+    "energy_per_output_token_j",
+    "latency_s",
+    "time_to_first_token_s",
+    "time_per_output_token_s",
+    "output_tokens_per_s",
+    "mean_power_w",
+    "idle_power_w",
+    "prefill_energy_j",
+    "decode_energy_j",
+    "peak_memory_bytes",
+    "input_tokens",
+    "output_tokens",
+)
+"""Fields of a result that are one number each."""
+
+
+def properties(result: ExperimentResult, judged: Sequence[Judged] = ()) -> list[tuple[str, str]]:
+    """Names and values for an item's ``user_properties``. What was not measured has no property."""
+    pairs = [(f"llem.{name}", _text(value)) for name in QUANTITIES if (value := getattr(result, name)) is not None]
+    pairs += [
+        ("llem.meter", result.meter),
+        ("llem.estimated", _text(result.estimated)),
+        ("llem.valid", _text(result.valid)),
+    ]
+    for one in judged:
+        metric = one.candidate.metric
+        pairs += [
+            (f"llem.verdict.{metric}", one.verdict.status.value),
+            (f"llem.change.{metric}", words.change(one.verdict)),
+            (f"llem.limit.{metric}", str(one.verdict.limit)),
+            (f"llem.reason.{metric}", one.verdict.reason),
+        ]
+    return pairs
+
+
+def _text(value: float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)

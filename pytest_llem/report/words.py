@@ -1,0 +1,72 @@
+"""Short texts that several reports share: verdicts, changes, marks of a result."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_llem.report.quantities import with_uncertainty
+from pytest_llem.verdict import Status
+
+if TYPE_CHECKING:
+    from pytest_llem.report.estimates import Estimate, Ratio
+    from pytest_llem.results import ExperimentResult
+    from pytest_llem.verdict import Verdict
+
+SIGNS = {
+    Status.REGRESSED: "\N{BLACK UP-POINTING TRIANGLE}",
+    Status.INCONCLUSIVE: "?",
+    Status.NO_BASELINE: "\N{EN DASH}",
+    Status.IMPROVED: "\N{BLACK DOWN-POINTING TRIANGLE}",
+    Status.OK: "\N{CHECK MARK}",
+}
+"""Beside the word, for who looks for one at a glance."""
+
+
+def estimate(quantity: Estimate | None, unit: str) -> str:
+    """A value with the half-width of its interval."""
+    if quantity is None:
+        return with_uncertainty(None, None, unit)
+    return with_uncertainty(quantity.value, quantity.half_width, unit)
+
+
+def change(verdict: Verdict) -> str:
+    """``+6.1% [+4.2%, +8.0%]``; a dash where nothing is known."""
+    if verdict.change is None:
+        return "-"
+    return percent(verdict.change, verdict.interval)
+
+
+def percent(value: float, interval: tuple[float, float] | None) -> str:
+    """A relative change with its interval."""
+    return f"{value:+.1%}" + (f" [{interval[0]:+.1%}, {interval[1]:+.1%}]" if interval is not None else "")
+
+
+def relative(ratio: Ratio | None) -> str:
+    """A ratio as a relative change."""
+    if ratio is None:
+        return "-"
+    interval = None if ratio.interval is None else (ratio.interval[0] - 1, ratio.interval[1] - 1)
+    return percent(ratio.value - 1, interval)
+
+
+def times(ratio: Ratio | None) -> str:
+    """A ratio as a factor with its interval, for points of a sweep, which may lie far apart."""
+    if ratio is None:
+        return "-"
+    text = f"{ratio.value:.3g}\N{MULTIPLICATION SIGN}"
+    return text if ratio.interval is None else f"{text} [{ratio.interval[0]:.3g}, {ratio.interval[1]:.3g}]"
+
+
+def runs(verdict: Verdict) -> str:
+    """``1 run vs 10 saved``."""
+    return f"{verdict.runs} run{'' if verdict.runs == 1 else 's'} vs {verdict.saved} saved"
+
+
+def meter(result: ExperimentResult) -> str:
+    """The meter, marked where its joules are modelled."""
+    return f"{result.meter} (estimated)" if result.estimated else result.meter
+
+
+def short_commit(commit: str | None) -> str:
+    """What people write of a commit."""
+    return "unknown" if commit in (None, "unversioned") else commit[:8]

@@ -1,0 +1,139 @@
+"""Change points: where in the saved history of a metric its level shifted.
+
+Segmentation after Scott and Knott (Biometrics 30, 1974) and Olshen et al. (Biostatistics 5, 2004), on the logarithms
+of the run means. A stretch of runs is held against two alternatives: it shifted once, so that its end differs from its
+beginning; or it shifted there and back, so that a middle differs from the rest. Of all places, that with the clearest
+difference is taken if it is more than chance explains, and the parts are searched in the same way.
+
+One place alone is tested with Student's t for two samples, with the variance of the runs about the means of their own
+part, so that a shift does not hide itself by widening the spread; what other experiments say about the spread may be
+added to it. Half of ``alpha`` goes to each alternative, shared among its places after Bonferroni (their statistics are
+dependent, which makes this an upper bound). A history of runs that are independent, normal and without a shift
+therefore gets any change point with probability ``alpha`` at most; each stretch between change points runs the same
+risk once more.
+
+What the method cannot do: a level that drifts slowly is shown as steps, and runs that depend on those before them raise
+more alarms than stated. A change point explains a history; the gate is :func:`pytest_llem.verdict.judge`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_llem.distributions import t_quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llem.spread import Spread
+
+MIN_STRETCH = 3
+"""Fewer runs are no level: a single outlier is not a change."""
+
+DEFAULT_ALPHA = 0.01
+
+_LEAST_SPREAD = 1e-4
+"""No board repeats better than this from process to process; values that agree better come from a coarse sensor."""
+
+
+@dataclass(frozen=True)
+class ChangePoint:
+    """A shift of the level.
+
+    Attributes:
+        index: the first run at the new level.
+        change: of the level, relative to the stretch before; positive for worse.
+        interval: lowest and highest plausible change, 95% each on its own; the search picked the largest shifts, so
+            that small ones are overstated.
+    """
+
+    index: int
+    change: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known about the variance beforehand, as a sum of squares."""
+
+    squares: float
+    degrees_of_freedom: float
+
+
+def change_points(
+    run_means: Sequence[float], spread: Spread | None = None, *, alpha: float = DEFAULT_ALPHA
+) -> list[ChangePoint]:
+    """Find shifts of the level, oldest first. The work grows with the square of the number of runs.
+
+    Args:
+        run_means: one value a run, oldest first, all positive and finite.
+        spread: what the rest of the suite says about the spread between runs, weighted by its degrees of freedom.
+        alpha: probability at most of any change point where there is none.
+
+    Raises:
+        ValueError: a mean that is not positive and finite, or ``alpha`` outside (0, 0.5).
+    """
+    if not 0 < alpha < 0.5:
+        raise ValueError(f"alpha is above 0 and below 0.5, not {alpha!r}")
+    if not all(0 < mean < math.inf for mean in run_means):
+        raise ValueError("run means are positive and finite")
+    logs = [math.log(mean) for mean in run_means]
+    df = spread.degrees_of_freedom if spread else 0.0
+    known = _Known(df * spread.relative**2 if spread else 0.0, df)
+    bounds = [0, *_search(logs, 0, known, alpha), len(logs)]
+    return [
+        _change_point(logs[before:index], logs[index:after], index, known)
+        for before, index, after in zip(bounds, bounds[1:], bounds[2:], strict=False)
+    ]
+
+
+def _search(logs: Sequence[float], offset: int, known: _Known, alpha: float) -> list[int]:
+    """Where a stretch that starts at ``offset`` is to be split, in order."""
+    count = len(logs)
+    mean = math.fsum(logs) / count if logs else 0.0
+    sums = [0.0, *itertools.accumulate(value - mean for value in logs)]
+    total = math.fsum((value - mean) ** 2 for value in logs)
+    inner = range(MIN_STRETCH, count - MIN_STRETCH + 1)
+    once = [(_between(sums, 0, cut), (cut,)) for cut in inner]
+    excursions = [
+        (_between(sums, start, stop), (start, stop))
+        for start in inner
+        for stop in range(start + MIN_STRETCH, count - MIN_STRETCH + 1)
+    ]
+    best: tuple[float, tuple[int, ...]] = (1.0, ())
+    for alternatives in (once, excursions):
+        if not alternatives:
+            continue
+        squares, cuts = max(alternatives)
+        df = count - 2 + known.degrees_of_freedom
+        variance = max((max(total - squares, 0.0) + known.squares) / df, _LEAST_SPREAD**2)
+        threshold = t_quantile(1 - alpha / 2 / (2 * len(alternatives)), df)
+        best = max(best, (math.sqrt(squares / variance) / threshold, cuts))
+    _, cuts = best
+    if not cuts:
+        return []
+    found = []
+    for start, stop in itertools.pairwise([0, *cuts, count]):
+        found += [*_search(logs[start:stop], offset + start, known, alpha), offset + stop]
+    return found[:-1]
+
+
+def _between(sums: Sequence[float], start: int, stop: int) -> float:
+    """Sum of squares between the runs from ``start`` to ``stop`` and the rest, given running sums about the mean."""
+    count, inside = len(sums) - 1, stop - start
+    return (sums[stop] - sums[start]) ** 2 * count / (inside * (count - inside))
+
+
+def _change_point(before: Sequence[float], after: Sequence[float], index: int, known: _Known) -> ChangePoint:
+    means = [math.fsum(part) / len(part) for part in (before, after)]
+    squares = math.fsum(
+        (value - mean) ** 2 for part, mean in zip((before, after), means, strict=True) for value in part
+    )
+    df = len(before) + len(after) - 2 + known.degrees_of_freedom
+    variance = max((squares + known.squares) / df, _LEAST_SPREAD**2)
+    reach = t_quantile(0.975, df) * math.sqrt(variance * (1 / len(before) + 1 / len(after)))
+    difference = means[1] - means[0]
+    return ChangePoint(index, math.expm1(difference), (math.expm1(difference - reach), math.expm1(difference + reach)))

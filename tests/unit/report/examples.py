@@ -1,0 +1,118 @@
+"""A small session for the tests of reports: a sweep of three points with saved runs, and what may go wrong with one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pytest_llem.history import SavedRow
+from pytest_llem.judgement import Candidate, ErrorRates, Judged, judge_candidates
+from pytest_llem.limit import parse_limit
+from pytest_llem.report.data import Report, ReportedExperiment, build_report
+from pytest_llem.results import ExperimentResult, Round
+
+CALLS = 2
+FILE = "bench/llama.llem.yaml"
+ENVIRONMENT = {"boards": [{"uuid": "GPU-1", "power_limit_w": 700.0}], "meter": "nvml"}
+# Of the windows of a run about its level; they add up to nothing.
+SCATTER = (-0.01, 0.0, 0.01, 0.0)
+
+History = dict[tuple[str, str], list[SavedRow]]
+
+
+def result(energy_j: float | None = 100.0, latency_s: float = 2.0, **changes: Any) -> ExperimentResult:
+    """A result of four windows of two calls each, one second apart."""
+    length_s = CALLS * latency_s
+    per_round = [
+        Round(
+            seconds=length_s * (1 + noise / 10),
+            joules=None if energy_j is None else CALLS * energy_j * (1 + noise),
+            uncertainty_j=None if energy_j is None else 0.5,
+            output_tokens=64,
+            start_s=number * (length_s + 1),
+        )
+        for number, noise in enumerate(SCATTER)
+    ]
+    values: dict[str, Any] = {
+        "output_tokens": 32.0,
+        "energy_j": energy_j,
+        "energy_uncertainty_j": None if energy_j is None else 0.02 * energy_j,
+        "energy_per_output_token_j": None if energy_j is None else energy_j / 32,
+        "latency_s": latency_s,
+        "mean_power_w": None if energy_j is None else energy_j / latency_s,
+        "meter": "nvml",
+        "estimated": False,
+        "rounds": len(per_round),
+        "calls_per_round": CALLS,
+        "per_round": per_round,
+    }
+    return ExperimentResult(**(values | changes))
+
+
+def experiment(name: str = "llama", **changes: Any) -> ReportedExperiment:
+    """An experiment as the session hands it over."""
+    one = ReportedExperiment(
+        nodeid=f"{FILE}::{name}",
+        name=name,
+        file=FILE,
+        result=result(),
+        config={"name": name.partition("[")[0], "model": "builtin:tiny-llama", "pytorch": {"batch_size": 4}},
+        workload_hash=f"work of {name}",
+        environment=ENVIRONMENT,
+    )
+    return replace(one, **changes)
+
+
+def sweep() -> list[ReportedExperiment]:
+    """Three points of a sweep."""
+    return [
+        experiment(
+            f"llama[batch_size:{size}]",
+            result=result(100.0 * size**0.5, 2.0 * size**0.25, output_tokens=32.0 * size),
+            swept={"pytorch.batch_size": size},
+        )
+        for size in (1, 4, 16)
+    ]
+
+
+def row(one: ReportedExperiment, metric: str = "energy", level: float = 100.0, **changes: Any) -> SavedRow:
+    """A row of the experiment with one run at this level."""
+    saved = SavedRow(
+        fullname=one.nodeid,
+        metric=metric,
+        runs=(tuple(level * (1 + noise) for noise in SCATTER),),
+        workload_hash=one.workload_hash,
+        environment_hash="environment",
+        environment=one.environment,
+    )
+    return replace(saved, **changes)
+
+
+def saved_runs(one: ReportedExperiment, levels: list[float], metric: str = "energy") -> History:
+    """The saved runs of one metric, a commit each."""
+    rows = [
+        row(one, metric, level, commit=f"{number:040x}", when=f"2026-01-{number + 1:02}T00:00:00")
+        for number, level in enumerate(levels)
+    ]
+    return {(one.nodeid, metric): rows}
+
+
+def judged(one: ReportedExperiment, history: History, level: float, limit: str = "2%..5%") -> list[Judged]:
+    """The verdict on a run at this level."""
+    candidate = Candidate(one.nodeid, one.name, "energy", parse_limit(limit), row(one, level=level))
+    return judge_candidates([candidate], history, rates=ErrorRates(), last=20)
+
+
+def report(
+    experiments: list[ReportedExperiment], verdicts: list[Judged] | None = None, history: History | None = None
+) -> Report:
+    """A session of these experiments."""
+    commit = {"id": "5b8c3a1d9e4f7a60", "branch": "main", "dirty": True}
+    return build_report(experiments, verdicts or [], history or {}, {"node": "runner"}, commit, "2026-02-03 04:05")
+
+
+def regression() -> Report:
+    """A sweep, its first point 10% worse than six saved runs."""
+    points = sweep()
+    history = saved_runs(points[0], [99.0, 100.0, 101.0, 100.5, 99.5, 100.0])
+    return report(points, judged(points[0], history, 110.0), history)

@@ -1,0 +1,173 @@
+"""What a report is made of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pytest_llem.report.data import flat
+from pytest_llem.report.histories import Band
+from pytest_llem.results import Round
+from pytest_llem.verdict import Status
+from tests.unit.report.examples import experiment, judged, report, result, row, saved_runs, sweep
+
+LEVELS = [99.0, 100.0, 101.0, 100.5, 99.5, 100.0]
+
+
+def test_verdicts_are_counted_and_ordered_worst_first() -> None:
+    good, bad, new, worse = (experiment(name) for name in ("good", "bad", "new", "worse"))
+    history = saved_runs(good, LEVELS) | saved_runs(bad, LEVELS) | saved_runs(worse, LEVELS)
+    verdicts = [
+        *judged(good, history, 100.0),
+        *judged(new, history, 100.0),
+        *judged(bad, history, 120.0),
+        *judged(worse, history, 130.0),
+    ]
+    made = report([good, new, bad, worse], verdicts, history)
+    assert [one.candidate.name for one in made.judged] == ["worse", "bad", "new", "good"]
+    assert {status: count for status, count in made.counts.items() if count} == {
+        Status.REGRESSED: 2,
+        Status.NO_BASELINE: 1,
+        Status.OK: 1,
+    }
+    assert [one.candidate.name for one in made.experiments[2].judged] == ["bad"]
+
+
+def test_history_ends_with_this_session_and_has_the_band_of_the_verdict() -> None:
+    one = experiment()
+    history = saved_runs(one, LEVELS)
+    (shown,) = report([one], judged(one, history, 103.0), history).experiments[0].histories
+    assert [point.current for point in shown.points] == [False] * 6 + [True]
+    assert shown.points[-1].mean == pytest.approx(103.0)
+    assert shown.points[1].commit == f"{1:040x}"
+    mean = (99 * 100 * 101 * 100.5 * 99.5 * 100) ** (1 / 6)
+    assert shown.band is not None
+    expected = Band(mean, 1.02 * mean, 1.05 * mean)
+    assert (shown.band.mean, shown.band.tolerated, shown.band.limit) == pytest.approx(
+        (expected.mean, expected.tolerated, expected.limit)
+    )
+
+
+def test_what_is_not_gated_has_a_history_without_a_band() -> None:
+    one = experiment()
+    (shown,) = report([one], [], saved_runs(one, [1.9, 2.0], "latency")).experiments[0].histories
+    assert (shown.metric, shown.unit, shown.band) == ("latency", "s", None)
+    assert shown.points[-1].mean == pytest.approx(2.0)
+    assert all(point.comparable for point in shown.points)
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_runs_of_another_environment_are_shown_apart_and_make_no_change_point(gated: bool) -> None:
+    one = experiment()
+    history = saved_runs(one, [50.0, 50.2, 49.8, 50.1, *LEVELS])
+    rows = history[one.nodeid, "energy"]
+    rows[:4] = [replace(other, environment_hash="other", environment={"meter": "rapl"}) for other in rows[:4]]
+    verdicts = judged(one, history, 100.0) if gated else []
+    (shown,) = report([one], verdicts, history).experiments[0].histories
+    assert [point.comparable for point in shown.points] == [False] * 4 + [True] * 7
+    assert shown.shifts == ()
+
+
+def test_a_change_point_names_the_run_where_it_began() -> None:
+    one = experiment(result=result(120.0))
+    history = saved_runs(one, [*LEVELS, 120.0, 121.0, 119.0, 120.5])
+    (shown,) = report([one], [], history).experiments[0].histories
+    (shift,) = shown.shifts
+    assert shown.points[shift.at].commit == f"{6:040x}"
+    assert shift.point.change == pytest.approx(0.2, abs=0.01)
+
+
+def test_a_change_point_is_found_behind_runs_that_are_not_shown_or_not_comparable() -> None:
+    one = experiment(result=result(120.0))
+    history = saved_runs(
+        one, [100.0 + number % 3 for number in range(50)] + [120.0 + number % 3 for number in range(20)]
+    )
+    rows = history[one.nodeid, "energy"]
+    rows[5:8] = [replace(other, environment={}) for other in rows[5:8]]
+    (shown,) = report([one], [], history).experiments[0].histories
+    assert shown.omitted == 11
+    assert [shown.points[shift.at].commit for shift in shown.shifts] == [f"{50:040x}"]
+
+
+def test_rows_that_cannot_be_drawn_are_left_out() -> None:
+    one = experiment()
+    broken = [row(one, runs=((),)), row(one, runs=((float("nan"), 1.0),)), row(one, runs=((0.0,),)), row(one)]
+    (shown,) = report([one], [], {(one.nodeid, "energy"): broken}).experiments[0].histories
+    assert len(shown.points) == 2
+
+
+def test_many_experiments_are_told_briefly() -> None:
+    many = [experiment(f"e{number}") for number in range(51)]
+    history = saved_runs(many[0], [100.0 + number % 3 for number in range(80)])
+    made = report(many, [], history)
+    shown = made.experiments[0].histories[0]
+    assert made.downsampled
+    assert len(shown.points) + shown.omitted == 81
+    assert len(shown.points) < 20
+    assert shown.points[-1].current
+    assert len(report(many[:1], [], history).experiments[0].histories[0].points) == 60
+
+
+def test_power_is_known_where_start_and_joules_are() -> None:
+    windows = result(100.0, 2.0)
+    unknown = replace(windows.per_round[3], joules=None)
+    empty = replace(windows.per_round[3], seconds=0.0)
+    untimed = replace(windows.per_round[2], start_s=None)
+    prefill = Round(seconds=1.0, joules=70.0, uncertainty_j=None, output_tokens=1, start_s=2.5, valid=False)
+    changed = replace(windows, per_round=[*windows.per_round[:2], untimed, unknown, empty], prefill_rounds=[prefill])
+    power = report([experiment(result=changed)]).experiments[0].power
+    assert [(window.start_s, window.prefill, window.valid) for window in power] == [
+        (0.0, False, True),
+        (2.5, True, False),
+        (5.0, False, True),
+    ]
+    assert power[1].power_w == 70.0
+    assert power[2].power_w == pytest.approx(200 / 4)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"pytorch": {"trust_remote_code": True}}, True),
+        ({"passthrough": {"from_pretrained": {"trust_remote_code": True}}}, True),
+        ({"pytorch": {"trust_remote_code": False}}, False),
+        (None, False),
+    ],
+)
+def test_remote_code_is_found_wherever_it_was_allowed(config: dict[str, object] | None, expected: bool) -> None:
+    assert report([experiment(config=config)]).experiments[0].remote_code is expected
+
+
+def test_nested_values_become_dotted_names() -> None:
+    nested = {"a": {"b": True, "c": None}, "d": [1, 2.5], "e": [{"f": "x"}], "g": [], "h": {}}
+    assert flat(nested) == (("a.b", "true"), ("d", "1, 2.5"), ("e.0.f", "x"))
+
+
+def test_a_sweep_is_compared_with_its_first_point() -> None:
+    (found,) = report([*sweep(), experiment("alone")]).sweeps
+    assert [variant.label for variant in found.variants] == ["batch_size: 1", "batch_size: 4", "batch_size: 16"]
+    second = found.variants[1]
+    assert second.energy_ratio is not None
+    assert second.energy_per_token_ratio is not None
+    assert second.latency_ratio is not None
+    assert second.energy_ratio.value == pytest.approx(2.0)
+    assert second.energy_per_token_ratio.value == pytest.approx(0.5)
+    assert second.latency_ratio.value == pytest.approx(2**0.5)
+    assert second.energy is not None
+    assert found.per_token
+    assert second.energy.value == pytest.approx(200 / 128)
+
+
+def test_joules_of_another_meter_have_no_ratio() -> None:
+    points = sweep()
+    points[1] = replace(points[1], result=replace(points[1].result, meter="estimate", estimated=True))
+    variant = report(points).sweeps[0].variants[1]
+    assert variant.energy_ratio is None
+    assert variant.energy_per_token_ratio is None
+    assert variant.latency_ratio is not None
+    assert variant.reason == "joules of another meter: estimate, the first is of nvml"
+
+
+def test_one_point_of_a_sweep_is_no_sweep() -> None:
+    assert report(sweep()[:1]).sweeps == ()

@@ -1,0 +1,244 @@
+"""The page: complete, escaped, self-contained, and readable without seeing it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llem.report.html import render_html, write_html
+from pytest_llem.results import Round
+from pytest_llem.verdict import Status
+from tests.unit.report.examples import experiment, judged, regression, report, result, saved_runs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;]]>--><svg/onload=alert(3)>\x00\ud800"
+VOID = {"meta", "br", "hr"}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, ids, the text of the page; fails on a tag that is not closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(dict(attrs)) == len(attrs)
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def ids(self) -> list[str]:
+        return [identifier for _, attributes in self.tags if (identifier := attributes.get("id")) is not None]
+
+
+def attacked() -> Page:
+    """A session in which every text is hostile."""
+    one = experiment(
+        ATTACK,
+        nodeid=ATTACK,
+        file=ATTACK,
+        result=result(warnings=[ATTACK], labels=[ATTACK], meter=ATTACK, boards={ATTACK: 1.0}),
+        config={ATTACK: ATTACK, "name": ATTACK},
+        swept={ATTACK: ATTACK},
+        environment={ATTACK: [ATTACK]},
+        workload_hash=ATTACK,
+    )
+    other = replace(one, nodeid=f"{ATTACK}[2]")
+    history = saved_runs(one, [100.0, 101.0, 99.0])
+    history[one.nodeid, "energy"] = [replace(row, commit=ATTACK, when=ATTACK) for row in history[one.nodeid, "energy"]]
+    (verdict,) = judged(one, history, 120.0)
+    verdict = replace(verdict, verdict=replace(verdict.verdict, reason=ATTACK))
+    made = report([one, other], [verdict], history)
+    hostile = ((ATTACK, ATTACK), ("id", ATTACK), ("branch", ATTACK))
+    return Page(render_html(replace(made, created=ATTACK, commit=hostile, machine=hostile)))
+
+
+def test_hostile_text_stays_text() -> None:
+    page = attacked()
+    assert not page.all("script")
+    assert not page.all("img")
+    assert not [key for _, attributes in page.tags for key in attributes if key.startswith("on")]
+    assert "alert(1)" in page.text
+    assert "\x00" not in page.text
+
+
+def test_every_reference_has_its_target_once() -> None:
+    for page in (Page(render_html(regression())), attacked()):
+        assert len(set(page.ids)) == len(page.ids)
+        wanted = [
+            name
+            for _, attributes in page.tags
+            for key in ("aria-labelledby", "href")
+            for name in (attributes.get(key) or "").removeprefix("#").split()
+        ]
+        assert set(wanted) <= set(page.ids)
+
+
+def test_nothing_is_asked_of_the_network() -> None:
+    text = render_html(regression())
+    assert not re.search(r"\b(src|srcset|action|data|poster|background)=", text)
+    assert not re.search(r"https?:|@import|url\(", text)
+    assert "default-src &#x27;none&#x27;" in text
+
+
+def test_a_screen_reader_finds_its_way() -> None:
+    page = Page(render_html(regression()))
+    assert page.all("html")[0]["lang"] == "en"
+    assert [len(page.all(tag)) for tag in ("main", "nav", "header", "footer", "h1")] == [1] * 5
+    assert len(page.all("table")) == len(page.all("caption"))
+    assert all(one.get("scope") in ("row", "col") for one in page.all("th"))
+    assert all(one.get("role") == "img" or one.get("aria-hidden") == "true" for one in page.all("svg"))
+    assert page.all("a")[0]["href"] == "#content"
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(levels))
+
+
+def test_the_page_tells_verdicts_results_sweep_and_origin() -> None:
+    text = Page(render_html(regression())).text
+    for expected in (
+        "REGRESSED",
+        "+10.0% [+",
+        "1 run vs 6 saved",
+        "100.0 ± 2.0 J",
+        "2.0000 ± 0.0026 s",
+        "2\N{MULTIPLICATION SIGN} [",
+        "Energy per output token against latency",
+        "commit 5b8c3a1d9e4f on main with uncommitted changes",
+        "pytorch.batch_size",
+        "boards.0.power_limit_w",
+    ):
+        assert expected in text
+
+
+def test_every_plot_has_its_numbers_beside_it() -> None:
+    text = render_html(regression())
+    assert text.count('role="img"') == text.count("<figure>") == 2 + 1 + 1 + 3
+    assert text.count("Saved runs of energy as a table") == 1
+    assert text.count("Windows as a table") == 3
+
+
+def test_marks_of_a_result_that_needs_them() -> None:
+    one = experiment(
+        result=result(valid=False, estimated=True, meter="estimate", warnings=["throttled"]),
+        config={"pytorch": {"trust_remote_code": True}},
+    )
+    text = Page(render_html(report([one]))).text
+    for expected in (
+        "Invalid: something disturbed",
+        "estimate (estimated)",
+        "trust_remote_code",
+        "1 warning",
+        "throttled",
+    ):
+        assert expected in text
+    plain = Page(render_html(report([experiment()]))).text
+    for unexpected in ("Invalid", "estimated)", "trust_remote_code", "warning"):
+        assert unexpected not in plain
+
+
+def test_only_joules_are_estimated() -> None:
+    text = render_html(report([experiment(result=result(estimated=True, meter="estimate"))]))
+    energy, seconds = re.findall(r"<figure>.*?</figure>", text)[:2]
+    assert 'class="points estimated"' in energy
+    assert 'class="points estimated"' not in seconds
+    assert 'class="points saved"' in seconds
+
+
+def test_a_session_outside_version_control() -> None:
+    made = replace(report([experiment()]), commit=(("id", "unversioned"), ("branch", "(unknown)")))
+    assert " · not under version control · " in Page(render_html(made)).text
+
+
+def test_power_is_drawn_by_phase_and_not_where_it_is_unknown() -> None:
+    prefill = Round(seconds=1.0, joules=70.0, uncertainty_j=None, output_tokens=1, start_s=30.0)
+    text = render_html(report([experiment(result=result(prefill_rounds=[prefill]))]))
+    for style, windows in (("prefill", 1), ("window", 4)):
+        swatch, drawn = re.findall(rf'class="segments {style}"><path d="([^"]*)"', text)
+        assert (swatch.count("M"), drawn.count("M")) == (1, windows)
+    silent = render_html(report([experiment(result=result(None))]))
+    assert "Mean power of the windows" not in silent
+    assert "Energy of a call</strong>" not in silent
+
+
+def test_a_change_point_is_told_with_its_commit() -> None:
+    one = experiment(result=result(120.0))
+    history = saved_runs(one, [100.0, 101.0, 99.0, 100.5, 120.0, 121.0, 119.0])
+    text = Page(render_html(report([one], [], history))).text
+    assert re.search(r"Level changed by \+19\.\d% \[.*\] at commit 00000000", text)
+
+
+def test_values_that_are_all_the_same_or_alone_can_be_drawn() -> None:
+    one = experiment(
+        result=result(
+            100.0,
+            per_round=[Round(seconds=4.0, joules=200.0, uncertainty_j=None, output_tokens=1, start_s=0.0)],
+            rounds=1,
+        )
+    )
+    assert "<svg" in render_html(report([one], [], saved_runs(one, [100.0])))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_session_of_few(count: int) -> None:
+    page = Page(render_html(report([experiment()] * count)))
+    assert "Nothing was gated" in page.text
+    assert ("No experiment left a result" in page.text) is (count == 0)
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_every_status_is_a_word_and_a_sign(status: Status) -> None:
+    one = experiment()
+    (verdict,) = judged(one, saved_runs(one, [100.0, 101.0, 99.0]), 100.0)
+    made = report([one], [replace(verdict, verdict=replace(verdict.verdict, status=status))])
+    assert f"</span> {status.value}</span>" in render_html(made)
+
+
+def test_the_file_is_written_with_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "report.html"
+    write_html(regression(), path)
+    assert path.read_bytes().startswith(b"<!doctype html>\n<html")
+
+
+def test_without_the_extra_the_error_names_it() -> None:
+    code = """
+import sys
+sys.modules["pygal"] = None
+from pytest_llem.errors import LlemError
+from pytest_llem.report.html import require_pygal
+try:
+    require_pygal()
+except LlemError as error:
+    print(error)
+"""
+    done = subprocess.run(  # noqa: S603  (this interpreter)
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "a report needs pygal, which is not installed: pip install 'pytest-llem[report]'\n"

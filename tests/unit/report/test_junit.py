@@ -1,0 +1,46 @@
+"""Properties of a test case."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from pytest_llem.report.junit import properties
+from tests.unit.report.examples import experiment, judged, result, saved_runs
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def test_numbers_are_exact_and_unknown_ones_are_left_out() -> None:
+    found = dict(properties(result(1 / 3, energy_uncertainty_j=None, estimated=True)))
+    assert float(found["llem.energy_j"]) == 1 / 3
+    assert "llem.energy_uncertainty_j" not in found
+    assert "llem.time_to_first_token_s" not in found
+    assert (found["llem.estimated"], found["llem.valid"], found["llem.meter"]) == ("true", "true", "nvml")
+
+
+def test_verdicts_by_metric() -> None:
+    one = experiment()
+    found = dict(properties(one.result, judged(one, saved_runs(one, [99.0, 100.0, 101.0, 100.0]), 120.0)))
+    assert found["llem.verdict.energy"] == "REGRESSED"
+    assert found["llem.change.energy"].startswith("+20.0% [+")
+    assert found["llem.limit.energy"] == "2%..5%"
+    assert found["llem.reason.energy"]
+
+
+def test_pytest_writes_them(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        from pytest_llem.report.junit import properties
+        from pytest_llem.results import ExperimentResult
+
+        def test_it(request):
+            result = ExperimentResult(latency_s=0.5, meter="none", estimated=False, rounds=1, calls_per_round=1)
+            request.node.user_properties += properties(result)
+        """
+    )
+    assert pytester.runpytest("--junitxml=junit.xml").ret == 0
+    tree = ElementTree.parse(pytester.path / "junit.xml")  # noqa: S314  (written by pytest)
+    found = {one.get("name"): one.get("value") for one in tree.iter("property")}
+    assert found["llem.latency_s"] == "0.5"
