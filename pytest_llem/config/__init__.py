@@ -13,7 +13,7 @@ from pytest_llem.config.experiment import ExperimentConfig, MeasureConfig
 from pytest_llem.config.files import Experiment, load_experiments
 from pytest_llem.config.load import LoadConfig
 from pytest_llem.config.passthrough import Passthrough
-from pytest_llem.config.pytorch import PyTorchConfig
+from pytest_llem.config.pytorch import LoraConfig, PyTorchConfig
 from pytest_llem.config.schema import experiment_file_schema
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "ExperimentConfig",
     "FileDataset",
     "LoadConfig",
+    "LoraConfig",
     "MeasureConfig",
     "Passthrough",
     "PyTorchConfig",

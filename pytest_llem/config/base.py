@@ -64,8 +64,14 @@ def metadata(stage: Stage | None = None, unit: str | None = None) -> dict[str, A
 
 def stage_of(section: type[BaseModel], field: str) -> Stage | None:
     """What ``field`` of ``section`` decides, ``None`` for a field that decides none of the three."""
+    stage: Stage | None = metadata_of(section, field).get("stage")
+    return stage
+
+
+def metadata_of(section: type[BaseModel], field: str) -> Mapping[str, Any]:
+    """What :func:`metadata` gave ``field`` of ``section``."""
     extra = section.model_fields[field].json_schema_extra
-    return extra.get("stage") if isinstance(extra, dict) else None  # type: ignore[return-value]
+    return extra if isinstance(extra, dict) else {}
 
 
 def expects(what: str) -> WrapValidator:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from pytest_llem.config.base import Section, option
 
@@ -57,6 +59,9 @@ class DecoderConfig(Section):
     )
     min_new_tokens: int | None = option(
         "Tokens generated before the end-of-sequence token may come.", stage="generate", unit="tokens", ge=1
+    )
+    stop_strings: list[Annotated[str, Field(min_length=1)]] | None = option(
+        "Texts that end a sequence. Needs batch size 1 and one returned sequence.", stage="generate", min_length=1
     )
 
     def resolved(self) -> DecoderConfig:

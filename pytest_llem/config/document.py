@@ -8,7 +8,7 @@ are refused, and size, depth and the nodes that aliases stand for are bounded.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -29,8 +29,9 @@ _TAG = "tag:yaml.org,2002:"
 # The line breaks of YAML 1.1, which the parser counts lines by.
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
-# Escapes can still make one: text that could be neither printed nor saved.
+# Escapes can still make one: text that could be neither printed nor saved, or that no file can be called.
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_NULL_CHARACTER = "\0"
 
 # Booleans as in YAML 1.1; numbers as in the core schema of 1.2, where 1e-3 is a number and 1:30 is not.
 _BOOLEANS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
@@ -42,12 +43,26 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\
 _MAX_INTEGER_DIGITS = 19
 
 
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A file as messages show it.
+
+    Attributes:
+        display: its path.
+        lines: its text, line by line.
+    """
+
+    display: str
+    lines: list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """A position in a file; both numbers start at 1."""
 
     line: int
     column: int
+    source: Source = field(repr=False)
 
 
 class Node:
@@ -92,13 +107,11 @@ class Document:
     """A file that was read.
 
     Attributes:
-        display: the path as messages show it.
-        lines: the text, line by line.
+        source: what messages show of it.
         root: the top level, a mapping.
     """
 
-    display: str
-    lines: list[str]
+    source: Source
     root: Node
 
 
@@ -110,15 +123,16 @@ def read_document(path: Path, display: str) -> Document:
             that starts with ``display`` and a line number.
     """
     text = _read_text(path, display)
+    source = Source(display, _LINE_BREAK.split(text))
     try:
-        root = _Builder(text).build()
+        root = _Builder(text, source).build()
     except _Refusal as refusal:
-        raise ExperimentFileError(f"{display}:{refusal.mark.line}: {refusal.message}") from None
+        raise ExperimentFileError(f"{display}:{refusal.line}: {refusal.message}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else 1
-        source = _LINE_BREAK.split(text)
-        tabs = line <= len(source) and "\t" in source[line - 1][: mark.column + 1 if mark else 0]
+        lines = source.lines
+        tabs = line <= len(lines) and "\t" in lines[line - 1][: mark.column + 1 if mark else 0]
         hint = "; indent with spaces, not tabs" if tabs else ""
         problem = " ".join(str(error.problem or error.context or "cannot be parsed").split())
         raise ExperimentFileError(f"{display}:{line}: not valid YAML: {problem}{hint}") from None
@@ -131,11 +145,14 @@ def read_document(path: Path, display: str) -> Document:
         raise ExperimentFileError(
             f"{display}:{root.mark.line}: the file is not a mapping; write fields such as `model: gpt2`"
         )
-    return Document(display, _LINE_BREAK.split(text), root)
+    return Document(source, root)
 
 
 def _read_text(path: Path, display: str) -> str:
     try:
+        # A device or a pipe might never end, or never begin.
+        if path.exists() and not path.is_file():
+            raise ExperimentFileError(f"{display}:1: cannot be read: not a file")
         with path.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
@@ -156,16 +173,17 @@ def _read_text(path: Path, display: str) -> str:
 
 
 class _Refusal(Exception):  # noqa: N818 - it never leaves this module
-    def __init__(self, mark: Mark, message: str) -> None:
+    def __init__(self, event: yaml.Event, message: str) -> None:
         super().__init__(message)
-        self.mark = mark
+        self.line = _line(event)
         self.message = message
 
 
 class _Builder:
     """Builds nodes from events, one document."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, source: Source) -> None:
+        self._source = source
         self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=_PARSER)
         # By anchor: the node and how many nodes it holds; None while it is being built.
         self._anchors: dict[str, tuple[Node, int] | None] = {}
@@ -179,7 +197,7 @@ class _Builder:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    raise _Refusal(_mark(event), "a second YAML document starts here; keep one in a file")
+                    raise _Refusal(event, "a second YAML document starts here; keep one in a file")
             elif isinstance(event, yaml.NodeEvent):
                 root = self._node(event, 0)
         # A file of comments only, or of a lone `---`.
@@ -189,17 +207,17 @@ class _Builder:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
         if depth > MAX_DEPTH:
-            raise _Refusal(_mark(event), f"nested deeper than {MAX_DEPTH} levels")
+            raise _Refusal(event, f"nested deeper than {MAX_DEPTH} levels")
         before = self._nodes
         self._nodes += 1
         if event.anchor is not None:
             self._anchors[event.anchor] = None
         if isinstance(event, yaml.ScalarEvent):
-            node = Node(_scalar(event), _mark(event))
+            node = Node(_scalar(event), self._mark(event))
         else:
             is_list = isinstance(event, yaml.SequenceStartEvent)
             _check_tag(event, "seq" if is_list else "map")
-            node = Node(list(self._items(depth)) if is_list else self._mapping(depth), _mark(event))
+            node = Node(list(self._items(depth)) if is_list else self._mapping(depth), self._mark(event))
         if event.anchor is not None:
             self._anchors[event.anchor] = node, self._nodes - before
         return node
@@ -207,15 +225,15 @@ class _Builder:
     def _alias(self, event: yaml.AliasEvent) -> Node:
         name = str(event.anchor)
         if name not in self._anchors:
-            raise _Refusal(_mark(event), f"the alias *{name} has no anchor &{name} above it")
+            raise _Refusal(event, f"the alias *{name} has no anchor &{name} above it")
         anchored = self._anchors[name]
         if anchored is None:
-            raise _Refusal(_mark(event), f"the alias *{name} stands inside its own anchor")
+            raise _Refusal(event, f"the alias *{name} stands inside its own anchor")
         node, nodes = anchored
         self._nodes += nodes
         self._aliased_nodes += nodes
         if self._aliased_nodes > MAX_ALIASED_NODES:
-            raise _Refusal(_mark(event), f"aliases stand for more than {MAX_ALIASED_NODES} values in all")
+            raise _Refusal(event, f"aliases stand for more than {MAX_ALIASED_NODES} values in all")
         return node
 
     def _items(self, depth: int) -> Iterator[Node]:
@@ -230,42 +248,45 @@ class _Builder:
         for event in self._events:
             if isinstance(event, yaml.MappingEndEvent):
                 break
-            mark = _mark(event)
             is_merge = _is_plain(event) and event.value == "<<"  # type: ignore[attr-defined]
             key = None if is_merge else self._key(event, depth)  # type: ignore[arg-type]
             value = self._node(next(self._events), depth + 1)  # type: ignore[arg-type]
             if key is None:
-                for source in _merge_sources(value, mark):
+                for source in _merge_sources(value, event):
                     for name, node in source.items():
                         merged.setdefault(name, node)
                 continue
             if key in own:
                 first = own[key].key
                 where = f", first on line {first.line}" if first is not None else ""
-                raise _Refusal(mark, f"the key {str(key)[:60]!r} stands here twice{where}; keep one")
-            own[key] = value.with_key(mark)
+                raise _Refusal(event, f"the key {str(key)[:60]!r} stands here twice{where}; keep one")
+            own[key] = value.with_key(self._mark(event))
         return {**merged, **own}
 
     def _key(self, event: yaml.NodeEvent, depth: int) -> str | int:
         node = self._node(event, depth + 1)
         if isinstance(node.content, dict | list):
-            raise _Refusal(_mark(event), "a key must be text or a whole number")
+            raise _Refusal(event, "a key must be text or a whole number")
         if isinstance(node.content, str) or type(node.content) is int:
             return node.content
         # Elsewhere `on` is a boolean, but as a key it can only be a name.
         return str(event.value) if isinstance(event, yaml.ScalarEvent) else str(node.content)
 
+    def _mark(self, event: yaml.Event) -> Mark:
+        start = event.start_mark
+        line, column = (start.line + 1, start.column + 1) if start is not None else (1, 1)
+        return Mark(line, column, self._source)
 
-def _merge_sources(value: Node, mark: Mark) -> list[dict[str | int, Node]]:
+
+def _merge_sources(value: Node, event: yaml.Event) -> list[dict[str | int, Node]]:
     sources = value.content if isinstance(value.content, list) else [value]
     if not all(source.is_mapping for source in sources):
-        raise _Refusal(mark, "<< takes a mapping or a list of mappings")
+        raise _Refusal(event, "<< takes a mapping or a list of mappings")
     return [source.content for source in sources]
 
 
-def _mark(event: yaml.Event) -> Mark:
-    start = event.start_mark
-    return Mark(start.line + 1, start.column + 1) if start is not None else Mark(1, 1)
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark is not None else 1
 
 
 def _is_plain(event: yaml.Event) -> bool:
@@ -274,31 +295,32 @@ def _is_plain(event: yaml.Event) -> bool:
 
 def _check_tag(event: Any, kind: str) -> None:
     if event.tag not in (None, "!", _TAG + kind):
-        raise _Refusal(_mark(event), f"the tag {event.tag[:60]!r} is not allowed; remove it")
+        raise _Refusal(event, f"the tag {event.tag[:60]!r} is not allowed; remove it")
 
 
 def _scalar(event: yaml.ScalarEvent) -> Any:
     text = str(event.value)
-    mark = _mark(event)
     if _SURROGATE.search(text):
-        raise _Refusal(mark, "an escape stands for half a character; write the character itself")
+        raise _Refusal(event, "an escape stands for half a character; write the character itself")
+    if _NULL_CHARACTER in text:
+        raise _Refusal(event, "the null character is not allowed; remove it")
     if event.tag is None or event.tag == "!":
-        return _resolved(text, mark) if _is_plain(event) else text
+        return _resolved(text, event) if _is_plain(event) else text
     kind = event.tag.removeprefix(_TAG)
     if kind == "str":
         return text
-    value = _resolved(text, mark)
+    value = _resolved(text, event)
     if kind == "float" and type(value) is int:
         return float(value)
     types = {"int": int, "float": float, "bool": bool, "null": type(None)}
     if kind not in types:
-        raise _Refusal(mark, f"the tag {event.tag[:60]!r} is not allowed; remove it")
+        raise _Refusal(event, f"the tag {event.tag[:60]!r} is not allowed; remove it")
     if type(value) is not types[kind]:
-        raise _Refusal(mark, f"{text[:40]!r} is no {kind}; remove the tag or mend the value")
+        raise _Refusal(event, f"{text[:40]!r} is no {kind}; remove the tag or mend the value")
     return value
 
 
-def _resolved(text: str, mark: Mark) -> Any:
+def _resolved(text: str, event: yaml.Event) -> Any:
     """The value of a plain scalar."""
     if _NULL.fullmatch(text):
         return None
@@ -306,7 +328,7 @@ def _resolved(text: str, mark: Mark) -> Any:
         return _BOOLEANS[text.lower()]
     if _INTEGER.fullmatch(text):
         if len(text.lstrip("+-0xo")) > _MAX_INTEGER_DIGITS:
-            raise _Refusal(mark, f"a number of {len(text)} digits is too large; put text in quotes")
+            raise _Refusal(event, f"a number of {len(text)} digits is too large; put text in quotes")
         return int(text, 0) if text[1:2] in ("o", "x") else int(text)
     if _FLOAT.fullmatch(text):
         return float(text.replace(".", "") if text[-1] in "fFnN" else text)

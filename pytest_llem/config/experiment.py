@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from pytest_llem.config.base import REFUSED, Conflict, Section, expects, option, refuse
+from pytest_llem.config.base import REFUSED, Section, expects, metadata, option, refuse
+from pytest_llem.config.contradictions import contradictions
 from pytest_llem.config.dataset import DATASET_HELP, Dataset, SyntheticDataset
-from pytest_llem.config.decoder import PRESETS, SAMPLING_OPTIONS, DecoderConfig
+from pytest_llem.config.decoder import DecoderConfig
 from pytest_llem.config.load import LoadConfig
 from pytest_llem.config.passthrough import Passthrough
-from pytest_llem.config.pytorch import OFFLOADED_CACHES, STATIC_CACHES, PyTorchConfig
+from pytest_llem.config.pytorch import PyTorchConfig
 from pytest_llem.limit import parse_limit
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 BUILTIN = "builtin:"
 """Prefix of the models that are built in memory, without a download."""
@@ -99,39 +97,50 @@ class ExperimentConfig(Section):
     model: str = Field(
         description="Hub id, local folder (a relative one starts at the file's folder), or builtin:NAME "
         "(random weights, no download).",
+        json_schema_extra=metadata("load"),
         min_length=1,
     )
     weights: Literal["pretrained", "random"] = Field(
         default="pretrained",
         description="pretrained, or random: the architecture from the configuration alone, initialised on the device.",
+        json_schema_extra=metadata("load"),
     )
-    backend: Backend = Field(default="pytorch", description="What loads and runs the model.")
+    backend: Backend = Field(
+        default="pytorch", description="What loads and runs the model.", json_schema_extra=metadata("load")
+    )
     precision: Literal["fp32", "fp16", "bf16"] = Field(
-        default="bf16", description="Data type of weights and activations that are not quantised."
+        default="bf16",
+        description="Data type of weights and activations that are not quantised.",
+        json_schema_extra=metadata("load"),
     )
     device: Literal["any", "cpu", "cuda"] = Field(
         default="any", description="Where it may run; elsewhere it is skipped with the reason."
     )
     dataset: Dataset = Field(default=SyntheticDataset(), description=DATASET_HELP)
+    chat: bool | None = option(
+        "Put each prompt into the tokenizer's chat template, as the user's message. Needs prompts that are text. "
+        "Unset: no."
+    )
     max_input_tokens: int = Field(
         default=128,
         description="Longer prompts are cut to this length.",
-        json_schema_extra={"unit": "tokens"},
+        json_schema_extra=metadata(unit="tokens"),
         ge=1,
     )
     max_output_tokens: int = Field(
-        default=64, description="New tokens of a sequence.", json_schema_extra={"unit": "tokens"}, ge=1
+        default=64, description="New tokens of a sequence.", json_schema_extra=metadata("generate", "tokens"), ge=1
     )
     random_seed: int = Field(
         default=42,
-        description="Seed of random weights, of sampling, and of synthetic prompts without their own seed.",
+        description="Seed of random weights, of sampling, and of synthetic prompts without their own seed. "
+        "A new one needs a new load only where weights are random.",
         ge=0,
         le=MAX_SEED,
     )
     decoder: DecoderConfig = Field(default=DecoderConfig(), description="How the next token is chosen.")
     pytorch: PyTorchConfig | None = option("Options of the transformers backend (backend: pytorch).")
-    vllm: dict[str, Any] | None = option("Options of the vLLM backend (backend: vllm).")
-    tensorrt: dict[str, Any] | None = option("Options of the TensorRT-LLM backend (backend: tensorrt).")
+    vllm: dict[str, Any] | None = option("Options of the vLLM backend (backend: vllm).", stage="load")
+    tensorrt: dict[str, Any] | None = option("Options of the TensorRT-LLM backend (backend: tensorrt).", stage="load")
     measure: MeasureConfig = Field(default=MeasureConfig(), description="How often and how long is measured.")
     timeout_s: float | None = option(
         "Longest time the experiment may take, enforced in a child process.", unit="s", gt=0
@@ -150,7 +159,7 @@ class ExperimentConfig(Section):
     @property
     def is_builtin(self) -> bool:
         """Whether the model is built in memory with random weights."""
-        return self.model.startswith(BUILTIN)
+        return _is_builtin(self.model)
 
     @property
     def dataset_seed(self) -> int:
@@ -170,89 +179,49 @@ class ExperimentConfig(Section):
         """Everything that decides the loaded model, and nothing else.
 
         Args:
-            folder: folder of the experiment file; a relative ``model`` that is a folder below it becomes an
-                absolute path, so that files in several folders share one load.
+            folder: folder of the experiment file; a relative ``model``, ``assistant_model`` or ``lora.path`` that
+                is a folder below it becomes an absolute path, so that files in several folders share one load.
         """
-        local = None if self.is_builtin else _existing_folder(folder / self.model)
+        options = (self.pytorch or PyTorchConfig()).only("load")
+        paths: dict[str, Any] = {}
+        if options.assistant_model is not None:
+            paths["assistant_model"] = _located(options.assistant_model, folder)
+        if options.lora is not None:
+            paths["lora"] = options.lora.model_copy(update={"path": _located(options.lora.path, folder)})
+        random = self.weights == "random" or self.is_builtin or _is_builtin(options.assistant_model)
         return LoadConfig(
-            model=self.model if local is None else str(local),
+            model=_located(self.model, folder),
             weights=self.weights,
             backend=self.backend,
             precision=self.precision,
-            random_seed=self.random_seed if self.is_builtin or self.weights == "random" else None,
-            pytorch=(self.pytorch or PyTorchConfig()).only("load"),
+            random_seed=self.random_seed if random else None,
+            pytorch=options.model_copy(update=paths) if paths else options,
             from_pretrained=self.passthrough.from_pretrained,
             backend_options=self.vllm or self.tensorrt or {},
         )
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
-        refuse(self, self._contradictions())
+        refuse(self, contradictions(self))
         return self
 
-    def _contradictions(self) -> Iterator[Conflict]:
-        for backend in ("pytorch", "vllm", "tensorrt"):
-            if getattr(self, backend) is not None and self.backend != backend:
-                yield Conflict(
-                    backend,
-                    f"does not fit backend: {self.backend}; remove it or set backend: {backend}",
-                )
-        if self.input_len is not None and self.input_len > self.max_input_tokens:
-            yield Conflict(
-                "dataset.synthetic.input_len",
-                f"{self.input_len} is above max_input_tokens ({self.max_input_tokens}); lower it or raise "
-                "max_input_tokens",
-            )
-        yield from self._decoder_contradictions()
-        if self.pytorch is not None:
-            yield from self._pytorch_contradictions(self.pytorch)
 
-    def _decoder_contradictions(self) -> Iterator[Conflict]:
-        decoder = self.decoder.resolved()
-        if decoder.do_sample and decoder.temperature == 0:
-            yield Conflict(
-                "decoder.temperature",
-                "0 cannot be sampled with; use do_sample: false (the likeliest token)",
-            )
-        if self.decoder.do_sample is False and PRESETS.get(self.decoder.preset or "", {}).get("do_sample"):
-            yield Conflict("decoder.do_sample", f"contradicts preset: {self.decoder.preset}, which samples; remove one")
-        if not decoder.do_sample:
-            for field in SAMPLING_OPTIONS:
-                value = getattr(self.decoder, field)
-                if value is None:
-                    continue
-                way_out = "set do_sample: true or remove it"
-                if field == "temperature" and value == 0:
-                    way_out = "use do_sample: false (the likeliest token)"
-                yield Conflict(f"decoder.{field}", f"has no effect without sampling; {way_out}")
-        if decoder.min_new_tokens is not None and decoder.min_new_tokens > self.max_output_tokens:
-            yield Conflict(
-                "decoder.min_new_tokens",
-                f"{decoder.min_new_tokens} is above max_output_tokens ({self.max_output_tokens}); lower it "
-                "or raise max_output_tokens",
-            )
+def _is_builtin(model: str | None) -> bool:
+    return model is not None and model.startswith(BUILTIN)
 
-    def _pytorch_contradictions(self, pytorch: PyTorchConfig) -> Iterator[Conflict]:
-        beams = pytorch.num_beams or 1
-        if beams == 1:
-            for field in ("early_stopping", "length_penalty"):
-                if getattr(pytorch, field) is not None:
-                    yield Conflict(
-                        f"pytorch.{field}",
-                        "has no effect with one beam; set num_beams above 1 or remove it",
-                    )
-        if pytorch.prompt_lookup_num_tokens is not None:
-            for hindrance in _prompt_lookup_hindrances(pytorch):
-                yield Conflict("pytorch.prompt_lookup_num_tokens", f"does not work with {hindrance}")
-        if pytorch.max_memory is not None and pytorch.device_map is None:
-            yield Conflict("pytorch.max_memory", "has no effect without device_map; set one, such as auto")
-        if pytorch.cache_implementation in OFFLOADED_CACHES and self.device == "cpu":
-            yield Conflict(
-                "pytorch.cache_implementation",
-                f"{pytorch.cache_implementation} needs a GPU, but device is cpu; use dynamic or static",
-            )
-        if pytorch.revision is not None and self.is_builtin:
-            yield Conflict("pytorch.revision", "has no meaning for a built-in model; remove it")
+
+def _located(model: str, folder: Path) -> str:
+    """``model``, made absolute where it is a folder seen from ``folder`` or is written like one; else a hub id."""
+    if _is_builtin(model):
+        return model
+    try:
+        path = folder / Path(model).expanduser()
+    except RuntimeError:  # a home folder that nobody has; told when the model is loaded
+        return model
+    if model.startswith((".", "~", "/")):
+        return str(path.resolve())
+    local = _existing_folder(path)
+    return model if local is None else str(local)
 
 
 def _existing_folder(path: Path) -> Path | None:
@@ -260,14 +229,3 @@ def _existing_folder(path: Path) -> Path | None:
         return path.resolve() if path.is_dir() else None
     except OSError:  # a name longer than the file system allows, or one in a folder we may not look into
         return None
-
-
-def _prompt_lookup_hindrances(pytorch: PyTorchConfig) -> Iterator[str]:
-    if (pytorch.batch_size or 1) > 1:
-        yield f"batch_size {pytorch.batch_size}; set batch_size: 1"
-    if (pytorch.num_beams or 1) > 1:
-        yield f"{pytorch.num_beams} beams; set num_beams: 1"
-    if pytorch.cache_implementation in STATIC_CACHES:
-        yield f"the {pytorch.cache_implementation} cache; use cache_implementation: dynamic"
-    if pytorch.use_cache is False:
-        yield "use_cache: false; remove it"

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pytest_llem.config.base import CONTRADICTION
-from pytest_llem.config.document import Document, Node, read_document
+from pytest_llem.config.bases import with_bases
+from pytest_llem.config.document import Mark, Node, read_document
+from pytest_llem.config.exclude import Exclusion, read_exclusions
 from pytest_llem.config.experiment import ExperimentConfig, mistake_in_name
 from pytest_llem.config.merge import merge
 from pytest_llem.config.messages import Problem, problems, show
 from pytest_llem.config.names import FILE_KEYS
+from pytest_llem.config.passthrough import FROM_A_FILE
 from pytest_llem.config.sweep import MAX_POINTS, Point, points, read_sweep
 
 if TYPE_CHECKING:
@@ -70,53 +73,75 @@ def load_experiments(path: Path, *, display: str | None = None) -> list[Experime
         display: how messages call the file; its path by default.
 
     Raises:
-        pytest_llem.errors.ExperimentFileError: the file cannot be read, is not YAML, or is not a mapping.
+        pytest_llem.errors.ExperimentFileError: the file, or one it has as its base, cannot be read, is not YAML, or is
+            not a mapping.
     """
     document = read_document(path, str(path) if display is None else display)
-    return list(_File(path, document).experiments())
+    return list(_File(path, document.root, with_bases(path, document)).experiments())
 
 
 class _File:
     """The experiments of one file, in its order."""
 
-    def __init__(self, path: Path, document: Document) -> None:
+    def __init__(self, path: Path, own: Node, root: Node) -> None:
+        """
+        Args:
+            own: the file alone; it says where experiments stand.
+            root: the file over its bases.
+        """
         self._path = path
-        self._document = document
+        self._own = own
+        self._root = root
         self._stem = _default_name(path)
         self._line_of_name: dict[str, int] = {}
         self._points = 0
+        self._all_exclusions: list[Exclusion] = []
+        self._exclude_mistakes: list[Problem] = []
+        self._sweeps_hold = True
 
     def experiments(self) -> Iterator[Experiment]:
-        root = self._document.root
-        own = _without(root, FILE_KEYS)
-        defaults = merge(None, own)
+        root = self._root
+        defaults = merge(None, _without(root, FILE_KEYS))
         sweep = root.content.get("sweep")
         listed = root.content.get("experiments")
+        exclusions = self._exclusions(root)
         if listed is None or listed.is_null:
-            yield from self._entry(defaults, own, sweep)
-            return
+            yield from self._entry(defaults, _without(self._own, FILE_KEYS), sweep, exclusions)
+        else:
+            yield from self._listed(listed, defaults, sweep, exclusions)
+        for problem in self._exclude_problems():
+            line = self._line_here(problem.mark)
+            yield self._invalid(self._unique(f"{self._stem}.line{line}", line), line, [problem])
+
+    def _listed(
+        self, listed: Node, defaults: Node, sweep: Node | None, exclusions: Sequence[Exclusion]
+    ) -> Iterator[Experiment]:
         if not isinstance(listed.content, list) or not listed.content:
             message = f"expected a list of at least one mapping, got {_shown_list(listed)}"
-            yield self._invalid(self._stem, root.mark.line, [Problem("experiments", message, listed.mark)])
+            yield self._invalid(self._stem, self._own.mark.line, [Problem("experiments", message, listed.mark)])
             return
         for index, entry in enumerate(listed.content):
             if entry.is_mapping:
-                own = _without(entry, ("sweep",))
-                yield from self._entry(merge(defaults, own), own, _joined(sweep, entry.content.get("sweep")))
+                own = _without(entry, ("sweep", "exclude"))
+                axes = _joined(sweep, entry.content.get("sweep"))
+                yield from self._entry(merge(defaults, own), own, axes, [*exclusions, *self._exclusions(entry)])
             else:
                 message = f"expected a mapping such as {{name: small, model: gpt2}}, got {show(entry.plain)}"
                 problem = Problem(f"experiments.{index}", message, entry.mark)
-                line = entry.mark.line
+                line = self._line_here(entry.mark)
                 yield self._invalid(self._unique(f"{self._stem}.line{line}", line), line, [problem])
 
-    def _entry(self, base: Node, own: Node, sweep: Node | None) -> Iterator[Experiment]:
+    def _entry(
+        self, base: Node, own: Node, sweep: Node | None, exclusions: Sequence[Exclusion]
+    ) -> Iterator[Experiment]:
         """The experiments of one entry.
 
         Args:
             base: the entry over the file's defaults.
             own: the entry alone; it says where the experiment stands.
+            exclusions: drop points of the sweep.
         """
-        line = _line(own)
+        line = self._line_here(_start(own))
         name, mistakes = self._name(base, line)
         if sweep is None or sweep.is_null:
             config, errors = _validated(base, name)
@@ -125,16 +150,36 @@ class _File:
             return
         axes, sweep_mistakes = read_sweep(sweep, MAX_POINTS - self._points)
         mistakes += sweep_mistakes
+        found = [] if mistakes else points(base, axes)
+        self._points += len(found)
+        kept = [point for point in found if not _excluded(point, exclusions)] if exclusions else found
+        if found and not kept:
+            mark = next(exclusion.node.mark for exclusion in exclusions if exclusion.used)
+            mistakes.append(Problem("exclude", f"drops every point of {name}; mend it or remove it", mark))
         if mistakes:
+            self._sweeps_hold &= not sweep_mistakes
             # What the sweep may have mended is no mistake yet.
             _, errors = _validated(base, name)
             errors = [error for error in errors if error["type"] not in ("missing", CONTRADICTION)]
             yield self._invalid(name, line, mistakes + problems(errors, base))
             return
-        yield from self._swept(base, name, line, points(base, axes))
+        yield from self._swept(base, name, line, kept)
+
+    def _exclusions(self, node: Node) -> list[Exclusion]:
+        """The exclusions of the file or of an entry; what is wrong with them is told after all experiments."""
+        found, mistakes = read_exclusions(node.content.get("exclude"))
+        self._exclude_mistakes += mistakes
+        self._all_exclusions += found
+        return found
+
+    def _exclude_problems(self) -> list[Problem]:
+        found = list(self._exclude_mistakes)
+        # With a sweep that could not be read, an exclusion may match a point that is not there yet.
+        if self._sweeps_hold:
+            found += [exclusion.unused() for exclusion in self._all_exclusions if not exclusion.used]
+        return found
 
     def _swept(self, base: Node, name: str, line: int, found: Sequence[Point]) -> Iterator[Experiment]:
-        self._points += len(found)
         checked = [(point, *_validated(point.node, name)) for point in found]
         # A contradiction that the file holds without its sweep and that no point resolves is a mistake:
         # skipping every point would look like a success.
@@ -191,13 +236,20 @@ class _File:
     ) -> Experiment:
         return Experiment(name, id, self._path, line, config, errors, swept or {})
 
+    def _line_here(self, mark: Mark) -> int:
+        """The line of ``mark`` in this file; of what stands in a base, the line that names the base."""
+        if mark.source is self._own.mark.source:
+            return mark.line
+        base = self._own.content["base"]
+        return int(base.mark.line)
+
     def _render(self, mistakes: Sequence[Problem]) -> tuple[str, ...]:
-        return tuple(mistake.render(self._document) for mistake in mistakes)
+        return tuple(mistake.render() for mistake in mistakes)
 
 
 def _validated(node: Node, name: str) -> tuple[ExperimentConfig | None, list[ErrorDetails]]:
     try:
-        return ExperimentConfig.model_validate({"name": name, **node.plain}), []
+        return ExperimentConfig.model_validate({"name": name, **node.plain}, context=FROM_A_FILE), []
     except ValidationError as error:
         return None, error.errors(include_url=False)
 
@@ -213,13 +265,19 @@ def _joined(shared: Node | None, own: Node | None) -> Node | None:
     return Node({**shared.content, **own.content}, own.mark, own.key)
 
 
-def _line(own: Node) -> int:
+def _start(own: Node) -> Mark:
     """Where an experiment stands: at its name, else at its model, else where its mapping starts."""
     for key in ("name", "model"):
-        node = own.content.get(key)
+        node: Node | None = own.content.get(key)
         if node is not None and node.key is not None:
-            return int(node.key.line)
-    return own.mark.line
+            return node.key
+    return own.mark
+
+
+def _excluded(point: Point, exclusions: Sequence[Exclusion]) -> bool:
+    # All are asked, so that one that drops what another drops counts as used.
+    dropping = [exclusion for exclusion in exclusions if exclusion.drops(point.node.plain)]
+    return bool(dropping)
 
 
 def _shown_list(node: Node) -> str:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from pytest_llem.config.base import CONTRADICTION, EXPECTED, REFUSED
 from pytest_llem.config.dataset import TAGS as DATASET_TAGS
 from pytest_llem.config.names import suggestion
+from pytest_llem.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pydantic_core import ErrorDetails
 
-    from pytest_llem.config.document import Document, Mark, Node
+    from pytest_llem.config.document import Mark, Node
 
 # The words for what a field takes, and for its bounds, by pydantic's error types.
 _KINDS = {
@@ -65,19 +66,20 @@ class Problem:
     def __str__(self) -> str:
         # A quoted key may hold anything, line breaks too.
         field = self.field if self.field.isprintable() else repr(self.field)
-        return f"{field[:_SHOWN_FIELD_CHARS]}: {self.message}"
+        return printable(f"{field[:_SHOWN_FIELD_CHARS]}: {self.message}")
 
-    def render(self, document: Document) -> str:
+    def render(self) -> str:
         """The finished message: one line, then the place in the file."""
         line, column = self.mark.line, self.mark.column
-        source = document.lines[line - 1].replace("\t", " ") if line <= len(document.lines) else ""
+        display, lines = printable(self.mark.source.display), self.mark.source.lines
+        source = lines[line - 1].replace("\t", " ") if line <= len(lines) else ""
         start = max(0, column - 1 - _SHOWN_LINE_CHARS // 2) if len(source) > _SHOWN_LINE_CHARS else 0
-        shown = source[start : start + _SHOWN_LINE_CHARS].rstrip()
+        shown = printable(source[start : start + _SHOWN_LINE_CHARS].rstrip())
         gutter = " " * len(str(line))
         return "\n".join(
             (
-                f"{document.display}:{line}: {self}",
-                f"{gutter}--> {document.display}:{line}:{column}",
+                f"{display}:{line}: {self}",
+                f"{gutter}--> {display}:{line}:{column}",
                 f"{gutter} |",
                 f"{line} | {shown}",
                 f"{gutter} | {' ' * (column - 1 - start)}^",
@@ -86,14 +88,14 @@ class Problem:
 
 
 def problems(errors: Iterable[ErrorDetails], node: Node) -> list[Problem]:
-    """The errors of one validation in plain words, in the order of the file.
+    """The errors of one validation in plain words, in the order of the file, a file after the other.
 
     Args:
         errors: what pydantic found.
         node: the mapping that was validated.
     """
     found = [_problem(error, node) for error in errors]
-    return sorted(found, key=lambda problem: (problem.mark.line, problem.mark.column))
+    return sorted(found, key=lambda one: (one.mark.source.display, one.mark.line, one.mark.column))
 
 
 def _problem(error: ErrorDetails, node: Node) -> Problem:

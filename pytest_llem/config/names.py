@@ -14,19 +14,25 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-FILE_KEYS = ("experiments", "sweep")
+FILE_KEYS = ("base", "exclude", "experiments", "sweep")
 """Keys that belong to a file, beside the fields of an experiment."""
 
 
 @cache
 def fields() -> dict[str, FieldInfo]:
     """Every field by its dotted name, sections included, in the order of the models."""
+    return {name: section.model_fields[_leaf(name)] for name, section in sections().items()}
+
+
+@cache
+def sections() -> dict[str, type[Section]]:
+    """The section that each field belongs to, by the field's dotted name, in the order of the models."""
     return dict(_walk(ExperimentConfig, ""))
 
 
-def _walk(section: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+def _walk(section: type[Section], prefix: str) -> Iterator[tuple[str, type[Section]]]:
     for name, field in section.model_fields.items():
-        yield prefix + name, field
+        yield prefix + name, section
         for annotation in _parts(field.annotation):
             if isinstance(annotation, type) and issubclass(annotation, Section):
                 yield from _walk(annotation, f"{prefix}{name}.")
@@ -59,12 +65,22 @@ def is_known(name: str) -> bool:
     return name in fields() or any(name.startswith(f"{mapping}.") for mapping in open_mappings())
 
 
+def flattened(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The fields that ``value`` sets at the dotted ``name``; an empty mapping names its place."""
+    if isinstance(value, dict) and value and is_section(name):
+        for key, item in value.items():
+            yield from flattened(f"{name}.{key}", item)
+    else:
+        yield name, value
+
+
 # Names that transformers and other harnesses have for a field, too far from ours to be near misses.
 _OTHER_NAMES = {
     "dtype": "precision",
     "max_length": "max_output_tokens",
     "max_new_tokens": "max_output_tokens",
     "seed": "random_seed",
+    "stop": "decoder.stop_strings",
     "torch_dtype": "precision",
 }
 
@@ -72,6 +88,8 @@ _OTHER_NAMES = {
 @lru_cache(maxsize=1024)
 def suggestion(name: str) -> str:
     """What to say of the unknown dotted ``name``: the field that was meant, or the fields there are."""
+    if name in FILE_KEYS:
+        return "it belongs to the file and not to an experiment; move it to the top level"
     section, _, leaf = name.rpartition(".")
     siblings = {_leaf(other): other for other in fields() if other.rpartition(".")[0] == section}
     if not section:

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from pytest_llem.config.base import REFUSED, Conflict, Section, Stage, expects, option, refuse, stage_of
+from pytest_llem.config.kv_cache import (
+    STATIC_CACHES,
+    CacheImplementation,
+    QuantizedCacheConfig,
+    cache_arguments,
+    known_cache,
+)
 
-AttentionImplementation = Literal[
-    "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention"
-]
+FLASH_ATTENTION = ("flash_attention_2", "flash_attention_3", "flash_attention_4")
+ATTENTION = ("eager", "sdpa", *FLASH_ATTENTION, "flex_attention")
 
-CacheImplementation = Literal["static", "offloaded_static", "dynamic", "offloaded", "quantized"]
+HUB_KERNEL = re.compile(r"^[^/:@\s]+/[^/:@\s]+(@[^/:\s]+)?(:[^/:\s]+)?$")
+"""An attention kernel on the hub: ``org/repo[@revision][:function]``."""
 
-STATIC_CACHES = ("static", "offloaded_static")
-OFFLOADED_CACHES = ("offloaded", "offloaded_static")
-
-# Names that transformers accepts and then runs as something else, so a result would carry the wrong label.
-MISLEADING_CACHES: Mapping[str, str] = {
-    "sliding_window": "sliding_window is an old name of the static cache; use static",
-    "hybrid": "hybrid would silently run as the dynamic cache; use dynamic or static",
-    "hybrid_chunked": "hybrid_chunked is an old name of the static cache; use static",
-    "offloaded_hybrid": "offloaded_hybrid is an old name of the offloaded static cache; use offloaded_static",
-    "offloaded_hybrid_chunked": (
-        "offloaded_hybrid_chunked is an old name of the offloaded static cache; use offloaded_static"
-    ),
-    "paged": "paged belongs to continuous batching and would silently run as the dynamic cache; use dynamic",
-}
+# Values of device_map that leave the choice to accelerate.
+DEVICE_STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 def _numbered_devices(value: Any) -> Any:
@@ -43,10 +39,26 @@ def _numbered_devices(value: Any) -> Any:
     }
 
 
-def _known_cache(value: Any) -> Any:
-    if isinstance(value, str) and value in MISLEADING_CACHES:
-        raise PydanticCustomError(REFUSED, "{message}", {"message": MISLEADING_CACHES[value]})
-    return value
+def _known_attention(value: str) -> str:
+    if value in ATTENTION or HUB_KERNEL.fullmatch(value):
+        return value
+    if value.startswith("paged|"):
+        message = "paged attention belongs to continuous batching, which generate() is not; remove paged|"
+        raise PydanticCustomError(REFUSED, "{message}", {"message": message})
+    names = ", ".join(f"'{name}'" for name in ATTENTION)
+    raise PydanticKnownError("literal_error", {"expected": f"{names} or a kernel of the hub such as 'org/repo'"})
+
+
+class LoraConfig(Section):
+    """``lora: {path: adapters/style, merge: true}``."""
+
+    path: str = Field(
+        description="Hub id or local folder of a LoRA adapter; a relative folder starts at the experiment file's.",
+        min_length=1,
+    )
+    merge: bool = Field(
+        default=False, description="Add the adapter to the weights once, instead of computing it in each forward pass."
+    )
 
 
 DeviceNumber = Annotated[int, Field(ge=0)]
@@ -58,8 +70,19 @@ class PyTorchConfig(Section):
     """Options of the transformers backend. ``None`` means the backend's own default."""
 
     batch_size: int | None = option("Prompts in one generate() call. Unset: 1.", stage="batch", ge=1)
-    attn_implementation: AttentionImplementation | None = option(
-        "Attention kernel. The flash kernels need their package and a GPU.", stage="load"
+    attn_implementation: (
+        Annotated[
+            str,
+            AfterValidator(_known_attention),
+            WithJsonSchema(
+                {"anyOf": [{"enum": list(ATTENTION)}, {"type": "string", "pattern": HUB_KERNEL.pattern}]},
+            ),
+        ]
+        | None
+    ) = option(
+        "Attention kernel, or org/repo[@revision][:function] for one of the hub. The flash kernels need their package, "
+        "a GPU, and fp16 or bf16; a kernel of the hub needs trust_remote_code: true.",
+        stage="load",
     )
     torch_compile: bool | None = option("Compile the forward pass with torch.compile.", stage="load")
     torch_compile_mode: str | None = option(
@@ -88,9 +111,26 @@ class PyTorchConfig(Section):
         "Quantise the scales of 4 bit weights as well. Needs load_in_4bit: true.", stage="load"
     )
     use_cache: bool | None = option("Keep the keys and values of past tokens.", stage="generate")
-    cache_implementation: Annotated[CacheImplementation | None, BeforeValidator(_known_cache)] = option(
+    cache_implementation: Annotated[CacheImplementation | None, BeforeValidator(known_cache)] = option(
         "Kind of key-value cache. Excludes use_cache: false; the offloaded kinds need a GPU.",
         stage="generate",
+    )
+    cache_config: (
+        Annotated[
+            dict[str, Any],
+            AfterValidator(cache_arguments),
+            WithJsonSchema(QuantizedCacheConfig.model_json_schema()),
+        ]
+        | None
+    ) = option(
+        "Options of the quantised cache: backend, nbits, axis_key, axis_value, q_group_size, residual_length. "
+        "Needs cache_implementation: quantized.",
+        stage="generate",
+    )
+    num_return_sequences: int | None = option(
+        "Sequences returned for each prompt. Above 1 it needs sampling, or at least as many beams.",
+        stage="generate",
+        ge=1,
     )
     num_beams: int | None = option("Beams of beam search; 1 is no beam search.", stage="generate", ge=1)
     early_stopping: Annotated[bool | Literal["never"], expects("true, false or never")] | None = option(
@@ -109,6 +149,20 @@ class PyTorchConfig(Section):
         unit="tokens",
         ge=1,
     )
+    assistant_model: str | None = option(
+        "Smaller model that drafts tokens for this one to check (speculative decoding): hub id, local folder (a "
+        "relative one starts at the file's folder), or builtin:NAME. Needs batch size 1, one beam and a dynamic cache.",
+        stage="load",
+        min_length=1,
+    )
+    num_assistant_tokens: int | None = option(
+        "Tokens that the assistant drafts at a time. Needs assistant_model.", stage="generate", unit="tokens", ge=1
+    )
+    disable_compile: bool | None = option(
+        "Keep generate() from compiling by itself, as it does with a static cache on a GPU.", stage="generate"
+    )
+    allow_tf32: bool | None = option("Let fp32 matrix products on a GPU round their factors to TF32.", stage="generate")
+    lora: LoraConfig | None = option("LoRA adapter over the model's weights. Needs the package peft.", stage="load")
     device_map: (
         Annotated[
             str | dict[str, DeviceNumber | str],
@@ -133,7 +187,10 @@ class PyTorchConfig(Section):
         stage="load",
         min_length=1,
     )
-    trust_remote_code: bool | None = option("Run the Python code that comes with the model. Unset: no.", stage="load")
+    trust_remote_code: bool | None = option(
+        "Run the Python code that comes with the model, or with an attention kernel of the hub. Unset: no.",
+        stage="load",
+    )
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
@@ -151,6 +208,41 @@ class PyTorchConfig(Section):
             yield Conflict("load_in_8bit", "excludes load_in_4bit: weights are either 4 or 8 bit; keep one of the two")
         if self.cache_implementation is not None and self.use_cache is False:
             yield Conflict("cache_implementation", "contradicts use_cache: false; remove one of the two")
+        if self.cache_config is not None and self.cache_implementation != "quantized":
+            yield Conflict(
+                "cache_config",
+                "has no effect without a quantised cache; set cache_implementation: quantized or remove it",
+            )
+        if self.num_assistant_tokens is not None and self.assistant_model is None:
+            yield Conflict("num_assistant_tokens", "has no effect without assistant_model; set one or remove it")
+        if self.disable_compile is False and self.cache_implementation not in STATIC_CACHES:
+            yield Conflict(
+                "disable_compile",
+                "false has no effect: generate() compiles by itself with a static cache only; set "
+                "cache_implementation: static or remove it",
+            )
+        if (
+            self.disable_compile is not None
+            and self.torch_compile is not None
+            and not (self.disable_compile and not self.torch_compile)
+        ):
+            yield Conflict(
+                "disable_compile",
+                f"contradicts torch_compile: {str(self.torch_compile).lower()}, which decides alone what is compiled; "
+                "remove one of the two",
+            )
+        if self.attn_implementation is not None and "/" in self.attn_implementation and not self.trust_remote_code:
+            yield Conflict(
+                "attn_implementation",
+                f"{self.attn_implementation} downloads and runs code of the hub; set trust_remote_code: true if you "
+                "trust it",
+            )
+
+    def places(self) -> tuple[int | str, ...]:
+        """The devices that ``device_map`` names; empty where it leaves the choice to accelerate."""
+        if self.device_map is None or self.device_map in DEVICE_STRATEGIES:
+            return ()
+        return (self.device_map,) if isinstance(self.device_map, str) else tuple(self.device_map.values())
 
     def only(self, stage: Stage) -> PyTorchConfig:
         """The options that decide ``stage``, the others unset; an option switched off counts as unset."""
@@ -159,7 +251,12 @@ class PyTorchConfig(Section):
             for field in _fields_of(stage)
             if (value := getattr(self, field)) is not None and value is not False
         }
-        return PyTorchConfig.model_construct(**kept)
+        return _unset().model_copy(update=kept)
+
+
+@cache
+def _unset() -> PyTorchConfig:
+    return PyTorchConfig()
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llem.config.merge import put
 from pytest_llem.config.messages import Problem, show
-from pytest_llem.config.names import FILE_KEYS, is_known, is_section, suggestion
+from pytest_llem.config.names import FILE_KEYS, flattened, is_known, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -79,7 +79,7 @@ def read_sweep(sweep: Node, room: int = MAX_POINTS) -> tuple[list[Axis], list[Pr
         if mistake is not None:
             problems.append(Problem(f"sweep.{name}", mistake, values.key or values.mark))
             continue
-        variants = [Variant(node, dict(_swept(name, node.plain))) for node in values.content]
+        variants = [Variant(node, dict(flattened(name, node.plain))) for node in values.content]
         axes.append(Axis(name, variants, values.key or values.mark))
     problems += _overlaps(axes)
     total = math.prod(len(axis.variants) for axis in axes)
@@ -105,15 +105,6 @@ def _mistake(name: str, values: Node) -> str | None:
         if text in texts[:index]:
             return f"holds {show(values.content[index].plain)} twice; keep one"
     return None
-
-
-def _swept(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The fields that ``value`` sets at ``name``."""
-    if isinstance(value, dict) and value and is_section(name):
-        for key, item in value.items():
-            yield from _swept(f"{name}.{key}", item)
-    else:
-        yield name, value
 
 
 def _overlaps(axes: Sequence[Axis]) -> Iterator[Problem]:

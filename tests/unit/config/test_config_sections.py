@@ -20,6 +20,10 @@ def error_types(section: type[BaseModel], **values: Any) -> list[tuple[str, str]
     return [(".".join(map(str, error["loc"])), error["type"]) for error in caught.value.errors()]
 
 
+def quantized(**cache_config: Any) -> dict[str, Any]:
+    return {"cache_implementation": "quantized", "cache_config": cache_config}
+
+
 def test_every_pytorch_field_defaults_to_none() -> None:
     assert set(PyTorchConfig().model_dump().values()) == {None}
 
@@ -37,6 +41,17 @@ def test_every_pytorch_field_defaults_to_none() -> None:
         {"use_cache": True, "cache_implementation": "static"},
         {"early_stopping": "never"},
         {"early_stopping": True},
+        {"attn_implementation": "kernels-community/flash-attn2@v1:flash", "trust_remote_code": True},
+        {"cache_implementation": "quantized", "cache_config": {"nbits": 2, "axis_key": -1}},
+        {"cache_implementation": "quantized", "cache_config": {"backend": "hqq", "nbits": 8, "axis_key": 1}},
+        {"cache_implementation": "quantized", "cache_config": {"backend": "fp8"}},
+        {"disable_compile": True},
+        {"disable_compile": True, "torch_compile": False},
+        {"disable_compile": False, "cache_implementation": "static"},
+        {"assistant_model": "builtin:tiny-llama", "num_assistant_tokens": 4},
+        {"num_return_sequences": 2},
+        {"allow_tf32": False},
+        {"lora": {"path": "adapters/a", "merge": True}},
         {"device_map": "auto"},
         {"device_map": {"model.layers.0": 0, "lm_head": "cpu"}},
         {"max_memory": {0: "10GiB", "cpu": 10**9}},
@@ -80,7 +95,43 @@ def test_pytorch_takes(values: dict[str, Any]) -> None:
             [("bnb_4bit_compute_dtype", "literal_error")],
         ),
         ({"load_in_4bit": True, "bnb_4bit_quant_type": "int4"}, [("bnb_4bit_quant_type", "literal_error")]),
-        ({"attn_implementation": "paged|eager"}, [("attn_implementation", "literal_error")]),
+        ({"attn_implementation": "paged|eager"}, [("attn_implementation", "refused")]),
+        ({"attn_implementation": "flash"}, [("attn_implementation", "literal_error")]),
+        ({"attn_implementation": "a/b/c", "trust_remote_code": True}, [("attn_implementation", "literal_error")]),
+        ({"attn_implementation": "org/kernel"}, [("attn_implementation", "contradiction")]),
+        ({"attn_implementation": "org/k", "trust_remote_code": False}, [("attn_implementation", "contradiction")]),
+        ({"cache_config": {"nbits": 4}}, [("cache_config", "contradiction")]),
+        ({"cache_config": {}, "cache_implementation": "dynamic"}, [("cache_config", "contradiction")]),
+        (
+            {"use_cache": False, "cache_implementation": "quantized", "cache_config": {}},
+            [("cache_implementation", "contradiction")],
+        ),
+        (quantized(bits=4), [("cache_config.bits", "extra_forbidden")]),
+        (quantized(backend="gptq"), [("cache_config.backend", "literal_error")]),
+        (quantized(nbits=0), [("cache_config.nbits", "greater_than_equal")]),
+        (quantized(nbits=8), [("cache_config.nbits", "contradiction")]),
+        (quantized(axis_key=1), [("cache_config.axis_key", "contradiction")]),
+        (quantized(backend="hqq", nbits=5), [("cache_config.nbits", "contradiction")]),
+        (quantized(backend="hqq", axis_value=-1), [("cache_config.axis_value", "contradiction")]),
+        (
+            quantized(backend="fp8", q_group_size=32, residual_length=1),
+            [("cache_config.q_group_size", "contradiction"), ("cache_config.residual_length", "contradiction")],
+        ),
+        ({"num_assistant_tokens": 3}, [("num_assistant_tokens", "contradiction")]),
+        ({"assistant_model": "a", "num_assistant_tokens": 0}, [("num_assistant_tokens", "greater_than_equal")]),
+        ({"assistant_model": ""}, [("assistant_model", "string_too_short")]),
+        ({"disable_compile": False}, [("disable_compile", "contradiction")]),
+        ({"disable_compile": False, "cache_implementation": "dynamic"}, [("disable_compile", "contradiction")]),
+        (
+            {"disable_compile": False, "cache_implementation": "static", "torch_compile": False},
+            [("disable_compile", "contradiction")],
+        ),
+        ({"disable_compile": True, "torch_compile": True}, [("disable_compile", "contradiction")]),
+        ({"num_return_sequences": 0}, [("num_return_sequences", "greater_than_equal")]),
+        ({"lora": {}}, [("lora.path", "missing")]),
+        ({"lora": {"path": ""}}, [("lora.path", "string_too_short")]),
+        ({"lora": {"path": "a", "scale": 1}}, [("lora.scale", "extra_forbidden")]),
+        ({"lora": "a"}, [("lora", "model_type")]),
         ({"cache_implementation": "hybrid"}, [("cache_implementation", "refused")]),
         ({"cache_implementation": "paged"}, [("cache_implementation", "refused")]),
         ({"cache_implementation": "sliding_window"}, [("cache_implementation", "refused")]),
@@ -180,6 +231,8 @@ def test_an_integer_temperature_becomes_a_float() -> None:
         ("do_sample", "yes"),
         ("preset", "wild"),
         ("temprature", 1),
+        ("stop_strings", []),
+        ("stop_strings", "x"),
     ],
 )
 def test_decoder_refuses(field: str, value: Any) -> None:
@@ -230,6 +283,10 @@ def test_measure_bounds(field: str, value: Any) -> None:
         ("generate", "temperature", "use the field decoder.temperature"),
         ("generate", "num_beams", "use the field pytorch.num_beams"),
         ("generate", "max_new_tokens", "use the field max_output_tokens"),
+        ("generate", "stop_strings", "use the field decoder.stop_strings"),
+        ("generate", "num_return_sequences", "use the field pytorch.num_return_sequences"),
+        ("generate", "assistant_model", "use the field pytorch.assistant_model"),
+        ("generate", "stopping_criteria", "is an object of Python, which a file cannot give; remove it"),
     ],
 )
 def test_passthrough_names_the_field_of_an_argument_that_has_one(call: str, argument: str, field: str) -> None:

@@ -38,6 +38,7 @@ def test_only_the_model_is_required() -> None:
         "precision": "bf16",
         "device": "any",
         "dataset": {"synthetic": {"n": 8, "input_len": None, "seed": None}},
+        "chat": None,
         "max_input_tokens": 128,
         "max_output_tokens": 64,
         "random_seed": 42,
@@ -66,11 +67,21 @@ def test_takes_sections_as_objects() -> None:
 def test_a_full_experiment_survives_a_json_round_trip() -> None:
     config = experiment(
         name="full",
-        decoder={"preset": "standard", "min_new_tokens": 4},
-        pytorch={"device_map": "auto", "max_memory": {0: "1GiB"}, "num_beams": 2, "early_stopping": "never"},
+        dataset="natural",
+        chat=True,
+        decoder={"preset": "standard", "min_new_tokens": 4, "stop_strings": ["."]},
+        pytorch={
+            "lora": {"path": "a"},
+            "cache_implementation": "quantized",
+            "cache_config": {"nbits": 2},
+            "device_map": "auto",
+            "max_memory": {0: "1GiB"},
+            "num_beams": 2,
+            "early_stopping": "never",
+        },
         measure={"min_window_s": "auto"},
         compare={"energy": "2%..5%"},
-        passthrough={"generate": {"stop_strings": ["."]}},
+        passthrough={"generate": {"max_time": 5.0}},
         marks=["slow"],
     )
     again = ExperimentConfig.model_validate_json(config.model_dump_json())

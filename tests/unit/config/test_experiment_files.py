@@ -458,7 +458,8 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         (
             "model: x\npytorch: {attn_implementation: flash_attn_2}",
             "2: pytorch.attn_implementation: expected eager, sdpa, flash_attention_2, flash_attention_3, "
-            "flash_attention_4 or flex_attention, got 'flash_attn_2'; did you mean flash_attention_2?",
+            "flash_attention_4, flex_attention or a kernel of the hub such as org/repo, got 'flash_attn_2'; did "
+            "you mean flash_attention_2?",
         ),
         (
             "model: x\npytorch: {cache_implementation: hybrid}",
@@ -503,9 +504,24 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         ),
         (
             "model: x\n7: y",
-            "2: 7: unknown field; the fields here are backend, compare, dataset, decoder, device, "
-            "experiments, marks, max_input_tokens, max_output_tokens, measure, model, name, "
+            "2: 7: unknown field; the fields here are backend, base, chat, compare, dataset, decoder, device, "
+            "exclude, experiments, marks, max_input_tokens, max_output_tokens, measure, model, name, "
             "passthrough, precision, pytorch, random_seed, sweep, tensorrt, timeout_s, vllm, weights",
+        ),
+        (
+            "model: x\npytorch: {cache_implementation: quantized, cache_config: {nbits: 3}}",
+            "2: pytorch.cache_config.nbits: 3 does not work with quanto; use 2 or 4",
+        ),
+        ("model: x\npytorch: {lora: {merge: yes}}", "2: pytorch.lora.path: is missing; add it"),
+        (
+            "model: x\npytorch: {lora: {pth: a}}",
+            "2: pytorch.lora.pth: unknown field; did you mean pytorch.lora.path?",
+        ),
+        ("model: x\ndecoder: {stop_strings: ['']}", "2: decoder.stop_strings.0: must not be empty"),
+        ("model: x\ndecoder: {stop: [a]}", "2: decoder.stop: unknown field; did you mean decoder.stop_strings?"),
+        (
+            "model: x\nexperiments:\n- {base: a.yaml}",
+            "3: base: unknown field; it belongs to the file and not to an experiment; move it to the top level",
         ),
         ("model: x\nvllm: {7: y}", "2: vllm.7: expected text, got 7; put it in quotes"),
         ("model: x\n<name>: y", "2: <name>: unknown field; did you mean name?"),

@@ -28,7 +28,12 @@ def load(folder: Path, **values: Any) -> LoadConfig:
         {"decoder": {"preset": "creative"}},
         {"measure": {"rounds": 3}},
         {"compare": {"energy": "5%"}},
-        {"passthrough": {"generate": {"stop_strings": ["x"]}}},
+        {"passthrough": {"generate": {"max_time": 5.0}}},
+        {"decoder": {"stop_strings": ["x"]}},
+        {"dataset": "natural", "chat": True},
+        {"pytorch": {"disable_compile": True, "allow_tf32": True}},
+        {"pytorch": {"cache_implementation": "quantized", "cache_config": {"nbits": 2}}},
+        {"decoder": {"do_sample": True}, "pytorch": {"num_return_sequences": 2}},
         {"marks": ["slow"]},
         {"pytorch": {"batch_size": 4}},
         {"pytorch": {"num_beams": 4, "use_cache": True, "cache_implementation": "static"}},
@@ -56,6 +61,8 @@ def test_what_does_not_decide_the_load_shares_it(tmp_path: Path, values: dict[st
         {"pytorch": {"device_map": {"": 0}}},
         {"pytorch": {"revision": "main"}},
         {"pytorch": {"trust_remote_code": True}},
+        {"pytorch": {"assistant_model": "gpt2"}},
+        {"pytorch": {"lora": {"path": "a/b"}}},
         {"passthrough": {"from_pretrained": {"variant": "x"}}},
     ],
     ids=str,
@@ -84,6 +91,32 @@ def test_the_seed_counts_only_where_weights_are_random(tmp_path: Path) -> None:
     assert load(tmp_path).random_seed is None
     assert load(tmp_path, weights="random", random_seed=7).random_seed == 7
     assert load(tmp_path, model="builtin:tiny-llama", random_seed=7).random_seed == 7
+
+
+def test_the_seed_counts_where_the_assistant_is_random(tmp_path: Path) -> None:
+    assert load(tmp_path, pytorch={"assistant_model": "gpt2"}, random_seed=7).random_seed is None
+    assert load(tmp_path, pytorch={"assistant_model": "builtin:tiny-llama"}, random_seed=7).random_seed == 7
+
+
+def test_whether_an_adapter_is_merged_decides_the_load(tmp_path: Path) -> None:
+    loads = [
+        load(tmp_path, pytorch={"lora": {"path": "a/b", **merge}}) for merge in ({}, {"merge": False}, {"merge": True})
+    ]
+    assert loads[0] == loads[1] != loads[2]
+
+
+def test_an_assistant_and_an_adapter_in_folders_are_shared_by_files_in_two_folders(tmp_path: Path) -> None:
+    (tmp_path / "models" / "m").mkdir(parents=True)
+    (tmp_path / "suite").mkdir()
+    here = load(tmp_path, pytorch={"assistant_model": "models/m", "lora": {"path": "models/m"}})
+    there = load(tmp_path / "suite", pytorch={"assistant_model": "../models/m", "lora": {"path": "../models/m"}})
+    assert here == there
+    absolute = str((tmp_path / "models" / "m").resolve())
+    assert here.pytorch.assistant_model == absolute
+    assert here.pytorch.lora is not None
+    assert here.pytorch.lora.path == absolute
+    hub = load(tmp_path, pytorch={"assistant_model": "org/m", "lora": {"path": "org/l"}}).pytorch
+    assert (hub.assistant_model, hub.lora and hub.lora.path) == ("org/m", "org/l")
 
 
 def test_holds_the_options_of_the_load_only(tmp_path: Path) -> None:

@@ -18,15 +18,16 @@ def schema() -> dict[str, Any]:
 
 
 def sweep_of(schema: dict[str, Any]) -> dict[str, Any]:
-    return schema["properties"]["sweep"]["anyOf"][0]  # type: ignore[no-any-return]
+    assert schema["properties"]["sweep"] == {"$ref": "#/$defs/Sweep"}
+    return schema["$defs"]["Sweep"]["anyOf"][0]  # type: ignore[no-any-return]
 
 
-def test_a_file_has_the_fields_of_an_experiment_and_two_keys_of_its_own(schema: dict[str, Any]) -> None:
-    assert set(schema["properties"]) == {*ExperimentConfig.model_fields, "experiments", "sweep"}
+def test_a_file_has_the_fields_of_an_experiment_and_keys_of_its_own(schema: dict[str, Any]) -> None:
+    assert set(schema["properties"]) == {*ExperimentConfig.model_fields, "base", "exclude", "experiments", "sweep"}
     assert schema["additionalProperties"] is False
     assert "required" not in schema
     entry = schema["$defs"]["ExperimentEntry"]
-    assert set(entry["properties"]) == {*ExperimentConfig.model_fields, "sweep"}
+    assert set(entry["properties"]) == {*ExperimentConfig.model_fields, "exclude", "sweep"}
     assert "required" not in entry
 
 
@@ -49,7 +50,8 @@ def test_null_is_allowed_everywhere_as_in_the_loader(schema: dict[str, Any]) -> 
     ]
     for section in sections:
         for name, field in section["properties"].items():
-            assert {"type": "null"} in field["anyOf"], name
+            definition = schema["$defs"][field["$ref"].rpartition("/")[2]] if "$ref" in field else field
+            assert {"type": "null"} in definition["anyOf"], name
 
 
 def test_every_field_but_the_name_can_be_swept(schema: dict[str, Any]) -> None:
@@ -61,3 +63,28 @@ def test_every_field_but_the_name_can_be_swept(schema: dict[str, Any]) -> None:
         assert re.search(pattern, name), name
     for name in ("pytorch.batch_sise", "passthrough.x", "xvllm.a"):
         assert not re.search(pattern, name), name
+
+
+def test_values_of_a_sweep_and_of_an_exclusion_are_those_of_the_field(schema: dict[str, Any]) -> None:
+    field = schema["$defs"]["PyTorchConfig"]["properties"]["batch_size"]
+    assert sweep_of(schema)["properties"]["pytorch.batch_size"]["items"] == field
+    exclusion = schema["$defs"]["Exclusions"]["anyOf"][0]["items"]
+    assert exclusion["properties"]["pytorch.batch_size"]["anyOf"][0] == field
+    assert set(exclusion["properties"]) == set(fields())
+
+
+def test_a_section_may_be_completed_elsewhere(schema: dict[str, Any]) -> None:
+    assert "required" not in schema["$defs"]["LoraConfig"]
+    assert schema["$defs"]["FileDataset"]["required"] == ["path"]
+
+
+def test_references_lead_somewhere(schema: dict[str, Any]) -> None:
+    names = set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(schema)))
+    assert names <= set(schema["$defs"])
+    assert {"Sweep", "Exclusions", "ExperimentEntry", "LoraConfig"} <= names
+
+
+def test_the_options_of_the_quantised_cache_are_named(schema: dict[str, Any]) -> None:
+    cache = schema["$defs"]["PyTorchConfig"]["properties"]["cache_config"]["anyOf"][0]
+    assert "residual_length" in cache["properties"]
+    assert cache["additionalProperties"] is False

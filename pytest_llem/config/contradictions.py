@@ -1,0 +1,172 @@
+"""Fields that are fine one by one and exclude each other, or have no effect together.
+
+What transformers would ignore in silence, or refuse only once the model is loaded, is refused here, with the way out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_llem.config.base import Conflict
+from pytest_llem.config.dataset import SyntheticDataset
+from pytest_llem.config.decoder import PRESETS, SAMPLING_OPTIONS
+from pytest_llem.config.kv_cache import OFFLOADED_CACHES, STATIC_CACHES
+from pytest_llem.config.pytorch import FLASH_ATTENTION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_llem.config.experiment import ExperimentConfig
+    from pytest_llem.config.pytorch import PyTorchConfig
+
+# Arguments of generate() without a field of their own that only sampling reads.
+_SAMPLING_ARGUMENTS = ("epsilon_cutoff", "eta_cutoff", "top_h", "typical_p")
+
+
+def contradictions(config: ExperimentConfig) -> Iterator[Conflict]:
+    """All contradictions between the sections of ``config``; those within a section are found by the section."""
+    for backend in ("pytorch", "vllm", "tensorrt"):
+        if getattr(config, backend) is not None and config.backend != backend:
+            yield Conflict(backend, f"does not fit backend: {config.backend}; remove it or set backend: {backend}")
+    yield from _prompts(config)
+    yield from _decoder(config)
+    if config.pytorch is not None:
+        yield from _sequences(config, config.pytorch)
+        yield from _devices(config, config.pytorch)
+        yield from _load(config, config.pytorch)
+
+
+def _prompts(config: ExperimentConfig) -> Iterator[Conflict]:
+    if config.input_len is not None and config.input_len > config.max_input_tokens:
+        yield Conflict(
+            "dataset.synthetic.input_len",
+            f"{config.input_len} is above max_input_tokens ({config.max_input_tokens}); lower it or raise "
+            "max_input_tokens",
+        )
+    if config.chat and isinstance(config.dataset, SyntheticDataset):
+        yield Conflict(
+            "chat",
+            "needs prompts that are text, but synthetic prompts are token ids; set dataset: natural or a file of "
+            "prompts, or remove chat",
+        )
+
+
+def _decoder(config: ExperimentConfig) -> Iterator[Conflict]:
+    given, decoder = config.decoder, config.decoder.resolved()
+    if decoder.do_sample and decoder.temperature == 0:
+        yield Conflict("decoder.temperature", "0 cannot be sampled with; use do_sample: false (the likeliest token)")
+    if given.do_sample is False and PRESETS.get(given.preset or "", {}).get("do_sample"):
+        yield Conflict("decoder.do_sample", f"contradicts preset: {given.preset}, which samples; remove one")
+    if not decoder.do_sample:
+        for field in SAMPLING_OPTIONS:
+            value = getattr(given, field)
+            if value is None:
+                continue
+            way_out = "set do_sample: true or remove it"
+            if field == "temperature" and value == 0:
+                way_out = "use do_sample: false (the likeliest token)"
+            yield Conflict(f"decoder.{field}", f"has no effect without sampling; {way_out}")
+        for argument in _SAMPLING_ARGUMENTS:
+            if config.passthrough.generate.get(argument) is not None:
+                yield Conflict(
+                    f"passthrough.generate.{argument}",
+                    "has no effect without sampling; set decoder.do_sample: true or remove it",
+                )
+    if decoder.min_new_tokens is not None and decoder.min_new_tokens > config.max_output_tokens:
+        yield Conflict(
+            "decoder.min_new_tokens",
+            f"{decoder.min_new_tokens} is above max_output_tokens ({config.max_output_tokens}); lower it "
+            "or raise max_output_tokens",
+        )
+
+
+def _sequences(config: ExperimentConfig, pytorch: PyTorchConfig) -> Iterator[Conflict]:
+    """How many sequences a call has, and what needs a single one."""
+    batch_size, beams, returned = pytorch.batch_size or 1, pytorch.num_beams or 1, pytorch.num_return_sequences or 1
+    if beams == 1:
+        for field in ("early_stopping", "length_penalty"):
+            if getattr(pytorch, field) is not None:
+                yield Conflict(f"pytorch.{field}", "has no effect with one beam; set num_beams above 1 or remove it")
+        if returned > 1 and not config.decoder.resolved().do_sample:
+            yield Conflict(
+                "pytorch.num_return_sequences",
+                f"{returned} sequences of one greedy search would be the same; set decoder.do_sample: true, "
+                f"num_beams: {returned}, or 1",
+            )
+    elif returned > beams:
+        yield Conflict(
+            "pytorch.num_return_sequences", f"{returned} is above num_beams ({beams}); lower it or raise num_beams"
+        )
+    if config.decoder.stop_strings is not None and batch_size * returned > 1:
+        # A sequence that a stop string ended is filled up with padding, from which its end cannot be told.
+        name, value = ("batch_size", batch_size) if batch_size > 1 else ("num_return_sequences", returned)
+        yield Conflict(
+            "decoder.stop_strings",
+            f"does not work with {name} {value}, as tokens after the end of a sequence could not be told from its "
+            f"own; set {name}: 1",
+        )
+    for field in ("prompt_lookup_num_tokens", "assistant_model"):
+        if getattr(pytorch, field) is not None:
+            for hindrance in _speculation_hindrances(pytorch):
+                yield Conflict(f"pytorch.{field}", f"does not work with {hindrance}")
+    if pytorch.assistant_model is not None and pytorch.prompt_lookup_num_tokens is not None:
+        yield Conflict("pytorch.assistant_model", "excludes prompt_lookup_num_tokens: only one can draft; remove one")
+
+
+def _speculation_hindrances(pytorch: PyTorchConfig) -> Iterator[str]:
+    if (pytorch.batch_size or 1) > 1:
+        yield f"batch_size {pytorch.batch_size}; set batch_size: 1"
+    if (pytorch.num_beams or 1) > 1:
+        yield f"{pytorch.num_beams} beams; set num_beams: 1"
+    if (pytorch.num_return_sequences or 1) > 1:
+        yield f"{pytorch.num_return_sequences} returned sequences; set num_return_sequences: 1"
+    # Rejected drafts are taken out of the cache again: a static one cannot, a quantised one drops the wrong tokens.
+    if pytorch.cache_implementation in (*STATIC_CACHES, "quantized"):
+        yield f"the {pytorch.cache_implementation} cache; use cache_implementation: dynamic"
+    if pytorch.use_cache is False:
+        yield "use_cache: false; remove it"
+
+
+def _devices(config: ExperimentConfig, pytorch: PyTorchConfig) -> Iterator[Conflict]:
+    """What needs a GPU, or contradicts where the experiment may run."""
+    if pytorch.max_memory is not None and pytorch.device_map is None:
+        yield Conflict("pytorch.max_memory", "has no effect without device_map; set one, such as auto")
+    if config.device == "cuda" and pytorch.places() and not any(map(_is_gpu, pytorch.places())):
+        yield Conflict("pytorch.device_map", "places nothing on a GPU, but device is cuda; change one of the two")
+    if config.device != "cpu":
+        return
+    if pytorch.cache_implementation in OFFLOADED_CACHES:
+        yield Conflict(
+            "pytorch.cache_implementation",
+            f"{pytorch.cache_implementation} needs a GPU, but device is cpu; use dynamic or static",
+        )
+    if pytorch.attn_implementation in FLASH_ATTENTION:
+        yield Conflict(
+            "pytorch.attn_implementation",
+            f"{pytorch.attn_implementation} needs a GPU, but device is cpu; use sdpa or eager",
+        )
+    if pytorch.allow_tf32:
+        yield Conflict("pytorch.allow_tf32", "has no effect on the CPU, but device is cpu; remove it")
+    if pytorch.disable_compile is False:
+        yield Conflict(
+            "pytorch.disable_compile", "generate() compiles nothing on the CPU, but device is cpu; remove it"
+        )
+    if any(map(_is_gpu, pytorch.places())):
+        yield Conflict("pytorch.device_map", "places modules on a GPU, but device is cpu; change one of the two")
+    if any(isinstance(place, int) for place in pytorch.max_memory or ()):
+        yield Conflict("pytorch.max_memory", "bounds the memory of a GPU, but device is cpu; remove that bound")
+
+
+def _is_gpu(place: int | str) -> bool:
+    return isinstance(place, int) or place.startswith("cuda") or place.isdigit()
+
+
+def _load(config: ExperimentConfig, pytorch: PyTorchConfig) -> Iterator[Conflict]:
+    if pytorch.attn_implementation in FLASH_ATTENTION and config.precision == "fp32":
+        yield Conflict(
+            "pytorch.attn_implementation",
+            f"{pytorch.attn_implementation} computes in fp16 and bf16 only, but precision is fp32; use sdpa, or "
+            "precision: bf16",
+        )
+    if pytorch.revision is not None and config.is_builtin:
+        yield Conflict("pytorch.revision", "has no meaning for a built-in model; remove it")

@@ -1,0 +1,139 @@
+"""The reference of experiment files, written from the fields that validate them.
+
+python -m pytest_llem.config.reference > docs/reference.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pytest_llem.config.base import Section, metadata_of
+from pytest_llem.config.dataset import FileDataset, SyntheticDataset, SyntheticPrompts
+from pytest_llem.config.decoder import DecoderConfig
+from pytest_llem.config.experiment import ExperimentConfig, MeasureConfig
+from pytest_llem.config.kv_cache import QuantizedCacheConfig
+from pytest_llem.config.passthrough import Passthrough
+from pytest_llem.config.pytorch import LoraConfig, PyTorchConfig
+from pytest_llem.config.schema import experiment_file_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic.fields import FieldInfo
+
+_INTRODUCTION = """\
+# Reference of experiment files
+
+Written by `python -m pytest_llem.config.reference`; do not edit. `pytest --llem-schema > llem.schema.json` writes the
+same as a JSON Schema, by which editors complete and check a file that starts with
+
+```yaml
+# yaml-language-server: $schema=llem.schema.json
+```
+
+A field that is not set has the default of its row; where that is empty, the backend's own applies. A field takes `null`
+for its default, too. *Decides*: experiments that differ in a field of the *load* need a model of their own; those that
+differ in fields of the *call* of `generate()` or of the *batch* share one.
+"""
+
+_SECTIONS: tuple[tuple[str, str, type[Section]], ...] = (
+    ("An experiment", "", ExperimentConfig),
+    ("dataset: {synthetic: ...}", "dataset.", SyntheticDataset),
+    ("dataset: {synthetic: ...}", "dataset.synthetic.", SyntheticPrompts),
+    ("dataset: {path: ...}", "dataset.", FileDataset),
+    ("decoder", "decoder.", DecoderConfig),
+    ("pytorch", "pytorch.", PyTorchConfig),
+    ("pytorch.cache_config", "pytorch.cache_config.", QuantizedCacheConfig),
+    ("pytorch.lora", "pytorch.lora.", LoraConfig),
+    ("measure", "measure.", MeasureConfig),
+    ("passthrough", "passthrough.", Passthrough),
+)
+
+_DECIDES = {"load": "load", "generate": "call", "batch": "batch", None: ""}
+
+
+def reference() -> str:
+    """The whole page, in Markdown."""
+    return "\n".join([_INTRODUCTION, *_file_keys(), *_tables()])
+
+
+def _file_keys() -> Iterator[str]:
+    schema = experiment_file_schema()
+    yield "## A file\n"
+    yield "Beside the fields of an experiment, a file may hold:\n"
+    yield "| key | meaning |\n|---|---|"
+    for key in ("base", "experiments", "sweep", "exclude"):
+        value = schema["properties"][key]
+        if "$ref" in value:
+            value = schema["$defs"][value["$ref"].rpartition("/")[2]]
+        yield f"| `{key}` | {value['description']} |"
+    yield ""
+
+
+def _tables() -> Iterator[str]:
+    before = None
+    for title, prefix, section in _SECTIONS:
+        if title != before:
+            yield f"{'' if before is None else chr(10)}## {title if before is None else f'`{title}`'}\n"
+            yield "| field | values | default | unit | decides | meaning |\n|---|---|---|---|---|---|"
+        before = title
+        properties = section.model_json_schema()["properties"]
+        for name, field in section.model_fields.items():
+            about = metadata_of(section, name)
+            cells = (
+                f"`{prefix}{name}`",
+                _values(properties[name]),
+                _default(field),
+                about.get("unit", ""),
+                _DECIDES[about.get("stage")],
+                str(field.description),
+            )
+            yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    yield ""
+
+
+def _values(schema: dict[str, Any]) -> str:
+    """What a field takes, in words."""
+    if "anyOf" in schema:
+        kinds = (_values(one) for one in schema["anyOf"] if one != {"type": "null"})
+        return ", or ".join(dict.fromkeys(kinds))
+    if "oneOf" in schema:
+        return ", or ".join(map(_values, schema["oneOf"]))
+    if "enum" in schema:
+        return ", ".join(f"`{one}`" for one in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    kind = schema.get("type")
+    if kind == "array":
+        return f"list of {_values(schema['items'])}"
+    if kind == "object" or "$ref" in schema:
+        return "mapping"
+    words = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`", "string": "text"}[str(kind)]
+    return words + _bounds(schema)
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    words = {
+        "minimum": "from",
+        "exclusiveMinimum": "above",
+        "maximum": "to",
+        "exclusiveMaximum": "below",
+    }
+    return "".join(f" {word} {schema[key]}" for key, word in words.items() if key in schema)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, Section):
+        value = value.model_dump(exclude_defaults=True)
+    if value is None or value in ({}, []):
+        return ""
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

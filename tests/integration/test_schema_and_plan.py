@@ -1,0 +1,140 @@
+"""``--llem-schema`` and ``--llem-plan``, and what a sweep with contradictions and mistakes looks like."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pytest
+
+    Run = Callable[..., pytest.RunResult]
+    Write = Callable[..., Path]
+
+
+def test_the_schema_is_json_and_imports_no_torch(pytester: pytest.Pytester, write: Write) -> None:
+    write(extra="no_field: 1\n")
+    code = "import sys, pytest; pytest.main(sys.argv[1:]); print('torch' in sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-c", code, "--llem-schema"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=pytester.path, check=True)  # noqa: S603
+    assert done.stderr == "False\n"
+    # Nothing was collected: the file would have failed.
+    assert pytester.run(sys.executable, "-m", "pytest", "--llem-schema", "--collect-only").ret == 0
+    schema = json.loads(done.stdout)
+    assert {"model", "base", "experiments", "sweep", "exclude"} <= set(schema["properties"])
+
+
+def test_the_plan_names_items_by_load_with_memory_and_time_and_runs_nothing(
+    pytester: pytest.Pytester, run: Run, write: Write
+) -> None:
+    write("a.llem.yaml", "sweep: {pytorch.batch_size: [1, 2], precision: [fp32, bf16]}\n")
+    write("b.llem.yaml", "random_seed: 7\n")
+    pytester.makepyfile("def test_other(): raise AssertionError('this ran')")
+    result = run("--llem-plan", "--llem-rounds=3", "--llem-min-window=50")
+    assert result.ret == 0
+    lines = result.outlines[result.outlines.index("load 1: builtin:tiny-llama, fp32") :]
+    assert [line for line in lines if line.startswith(("load", "  a.llem", "  b.llem"))] == [
+        "load 1: builtin:tiny-llama, fp32",
+        "  a.llem.yaml::a[batch_size:1-precision:fp32]",
+        "  a.llem.yaml::a[batch_size:2-precision:fp32]",
+        "load 2: builtin:tiny-llama, bf16",
+        "  a.llem.yaml::a[batch_size:1-precision:bf16]",
+        "  a.llem.yaml::a[batch_size:2-precision:bf16]",
+        "load 3: builtin:tiny-llama, fp32",
+        "  b.llem.yaml::b",
+    ]
+    result.stdout.fnmatch_lines(
+        [
+            "    memory: * MiB weights + * KiB KV cache; time: at least 3 min",
+            "llem plan: 5 items, 3 loads, 0 skipped, 0 not valid, 1 other test",
+            "time: at least 13 min; loading, warming up and whole passes come on top",
+            "memory: up to * MiB of weights and KV cache; activations come on top",
+        ]
+    )
+    result.assert_outcomes()
+
+
+def test_the_plan_needs_no_device(pytester: pytest.Pytester, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(extra="timeout_s: 60\n")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for device in ((), ("--llem-gpu",)):
+        result = pytester.runpytest_inprocess("--llem-plan", *device)
+        assert result.ret == 0
+        result.stdout.fnmatch_lines(["llem plan: 1 item, 1 load, 0 skipped, 0 not valid", "time: at least 0.002 s;*"])
+
+
+def test_the_plan_says_where_the_sensor_decides(pytester: pytest.Pytester, write: Write) -> None:
+    write(extra="", base="model: builtin:tiny-llama\n")
+    write("b.llem.yaml", base="model: builtin:tiny-llama\nmeasure: {min_window_s: 2, rounds: 4}\n")
+    result = pytester.runpytest_inprocess("--llem-plan", "--llem-gpu")
+    result.stdout.fnmatch_lines(
+        [
+            "*time: at least 8 s",
+            "*time: windows as long as the sensor needs",
+            "time: at least 8 s, and 1 item whose windows the sensor decides;*",
+        ]
+    )
+
+
+def test_the_plan_lists_what_is_not_valid_and_what_is_skipped_and_fails(run: Run, write: Write) -> None:
+    write(extra="sweep: {pytorch.num_beams: [1, 2, x], pytorch.early_stopping: [true]}\n")
+    write("gpu.llem.yaml", "device: cuda\n")
+    result = run("--llem-plan")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            "skipped:",
+            "  gpu.llem.yaml::gpu",
+            "    device: cuda, and this session runs on the CPU",
+            "  tiny.llem.yaml::tiny[[]num_beams:1-early_stopping:true]",
+            "    contradicts itself: pytorch.early_stopping: has no effect with one beam*",
+            "not valid:",
+            "  tiny.llem.yaml::tiny[[]num_beams:x-early_stopping:true]",
+            "    tiny.llem.yaml:8: pytorch.num_beams: expected a whole number, got 'x'",
+            "llem plan: 1 item, 1 load, 2 skipped, 1 not valid",
+        ]
+    )
+
+
+def test_a_model_that_is_needed_again_is_counted_again(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    write("a.llem.yaml", "experiments: [{name: x}, {name: y, precision: bf16}, {name: z}]\n")
+    # Keeping the order of the file costs a load.
+    pytester.makeconftest("def pytest_collection_modifyitems(items): items.sort(key=lambda item: item.name)")
+    result = run("--llem-plan")
+    result.stdout.fnmatch_lines(["llem plan: 3 items, 3 loads (2 different models), 0 skipped, 0 not valid"])
+
+
+def test_the_plan_without_an_answer_says_why(run: Run, write: Write) -> None:
+    write(base="model: ./no-such-folder\n")
+    result = run("--llem-plan")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["    memory: unknown: ?*; time: at least 10 s"])
+    result.stdout.no_fnmatch_line("memory: up to*")
+
+
+def test_contradictions_of_a_sweep_are_skipped_with_reasons_and_a_misspelt_field_fails(run: Run, write: Write) -> None:
+    write(extra="sweep:\n  pytorch.num_beams: [1, 2]\n  pytorch: [{}, {length_penalty: 0.5}, {lenght_penalty: 0.5}]\n")
+    result = run("-rs")
+    result.assert_outcomes(passed=3, skipped=1, errors=2)
+    result.stdout.fnmatch_lines(
+        [
+            "SKIPPED [[]1] tiny.llem.yaml*: contradicts itself: pytorch.length_penalty: has no effect with one beam; "
+            "set num_beams above 1 or remove it",
+        ]
+    )
+    result.stdout.fnmatch_lines(
+        ["tiny.llem.yaml:10: pytorch.lenght_penalty: unknown field; did you mean pytorch.length_penalty?"]
+    )
+
+
+def test_a_base_that_is_not_there_is_a_collection_error(run: Run, write: Write) -> None:
+    write(extra="base: no.yaml\n")
+    result = run()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*no.yaml:1: cannot be read: * (the base on line 8 of tiny.llem.yaml)"])
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
