@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # How an experiment is called, repeated, judged or bounded does not change the work of a call.
 _NOT_WORK = {"name", "marks", "measure", "compare", "timeout_s", "device"}
+# Kernels and numerics of these decide time and energy.
+_DECIDING_LIBRARIES = ("torch", "transformers", "bitsandbytes", "peft", "kernels", "flash-attn")
 # These are replaced by what they resolved to: two spellings of the same work have one hash.
 _RESOLVED = {"model", "dataset", "decoder", "pytorch"}
 
@@ -44,6 +46,11 @@ def callable_hash(nodeid: str) -> str:
     return _hash({"nodeid": nodeid})
 
 
+def experiment_hash(values: Mapping[str, Any]) -> str:
+    """Hash of what a session asks for: known before anything is loaded, so that finished work can be recognised."""
+    return _hash(values)
+
+
 def environment(gpu_uuids: Sequence[str], meter: Meter) -> dict[str, Any]:
     """What the numbers depend on beside the work: boards, driver, power limits, processor, libraries, meter."""
     on_boards = [
@@ -57,7 +64,7 @@ def environment(gpu_uuids: Sequence[str], meter: Meter) -> dict[str, Any]:
     return {
         "boards": on_boards,
         "cpu": machine.cpu_name(),
-        "libraries": {name: libraries.get(name) for name in ("torch", "transformers")},
+        "libraries": {name: libraries.get(name) for name in _DECIDING_LIBRARIES},
         "cuda": machine.cuda_version(),
         "meter": meter.name,
         # The processor's share of the work: how many threads, and for the modelled joule its watts.

@@ -14,7 +14,7 @@ from typing import Any
 
 from pytest_llem.errors import UnavailableError
 
-_LIBRARIES = ("pytest-llem", "torch", "transformers", "accelerate", "bitsandbytes")
+_LIBRARIES = ("pytest-llem", "torch", "transformers", "accelerate", "bitsandbytes", "peft", "kernels", "flash-attn")
 
 
 def require_cuda() -> None:

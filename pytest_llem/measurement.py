@@ -38,6 +38,8 @@ def measure_workload(
     Raises:
         MeasurementError: the calls did not generate what the configuration fixes.
     """
+    # The first call carries the engine's checks of what runs, which must not be measured.
+    workload.run(0)
     disturbances = meter.check_quiet()
     workload.reset_peak_memory()
     measured = _measure(workload, protocol, meter)

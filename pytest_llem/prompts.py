@@ -1,7 +1,8 @@
 """From an experiment's dataset to prompts, as lists of token ids.
 
 Three kinds of dataset: synthetic token ids of an exact length, a file of texts (JSON Lines with a field, or
-plain text with one prompt a line), and the sets that come with this package.
+plain text with one prompt a line), and the sets that come with this package. Texts may be put into the
+tokenizer's chat template, as a user's message.
 """
 
 from __future__ import annotations
@@ -33,7 +34,13 @@ class PromptError(LlemError):
 class Tokenizer(Protocol):
     """The part of a transformers tokenizer that prompts need."""
 
+    chat_template: Any
+
     def __call__(self, text: str) -> Any: ...
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, add_generation_prompt: bool, return_dict: bool
+    ) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -70,21 +77,21 @@ def load_prompts(
     """The prompts of ``config``.
 
     Args:
-        config: the experiment; its ``dataset``, ``max_input_tokens`` and seeds are used.
+        config: the experiment; its ``dataset``, ``chat``, ``max_input_tokens`` and seeds are used.
         folder: where a relative ``dataset.path`` starts.
         vocabulary_size: number of token ids that the model has an embedding for.
         special_ids: token ids that synthetic prompts leave out.
         tokenizer: turns texts into token ids; ``None`` where the model has none.
 
     Raises:
-        PromptError: the dataset cannot be read or is empty.
+        PromptError: the dataset cannot be read or is empty, or there is no chat template to put it into.
     """
-    dataset, limit = config.dataset, config.max_input_tokens
+    dataset, limit, chat = config.dataset, config.max_input_tokens, bool(config.chat)
     if isinstance(dataset, str):
-        return _tokenise(_builtin_texts(dataset), tokenizer, limit, label=f"dataset {dataset!r}")
+        return _tokenise(_builtin_texts(dataset), tokenizer, limit, chat=chat, label=f"dataset {dataset!r}")
     if isinstance(dataset, FileDataset):
         path = folder / Path(dataset.path).expanduser()
-        return _tokenise(_file_texts(path, dataset.field), tokenizer, limit, label=str(path))
+        return _tokenise(_file_texts(path, dataset.field), tokenizer, limit, chat=chat, label=str(path))
 
     length = config.input_len or limit
     ids = synthetic_token_ids(dataset.synthetic.n, length, config.dataset_seed, vocabulary_size, special_ids)
@@ -140,6 +147,9 @@ def _file_texts(path: Path, field: str) -> list[str]:
     if read is None:
         raise PromptError(f"{path}: prompts are read from .jsonl (one JSON object a line) or .txt (one prompt a line)")
     try:
+        # A device or a pipe might never end, or never begin.
+        if path.exists() and not path.is_file():
+            raise PromptError(f"{path}: cannot be read: not a file")
         # Not str.splitlines: it also splits at characters that JSON strings may hold.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as exc:
@@ -179,17 +189,27 @@ def _json_lines(lines: Iterable[str], field: str, *, label: str) -> list[str]:
     return texts
 
 
-def _tokenise(texts: Sequence[str], tokenizer: Tokenizer | None, limit: int, *, label: str) -> Prompts:
+def _tokenise(texts: Sequence[str], tokenizer: Tokenizer | None, limit: int, *, chat: bool, label: str) -> Prompts:
     if not texts:
         raise PromptError(f"{label}: holds no prompts")
     if tokenizer is None:
         raise PromptError(f"{label}: the model comes without a tokenizer; use a synthetic dataset")
+    if chat and not tokenizer.chat_template:
+        raise PromptError("chat: the model's tokenizer has no chat template; use a model made for chat, or remove chat")
     prompts: list[tuple[int, ...]] = []
     truncated = 0
     for number, text in enumerate(texts, start=1):
-        ids = tokenizer(text)["input_ids"]
+        ids = _chat_ids(text, tokenizer) if chat else tokenizer(text)["input_ids"]
         if not ids:
             raise PromptError(f"{label}: prompt {number} has no tokens")
         truncated += len(ids) > limit
         prompts.append(tuple(ids[:limit]))
     return Prompts(tuple(prompts), truncated)
+
+
+def _chat_ids(text: str, tokenizer: Tokenizer) -> list[int]:
+    # With the header of the answer, so that the model answers instead of writing on in the user's name.
+    messages = [{"role": "user", "content": text}]
+    encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    ids: list[int] = encoded["input_ids"]
+    return ids

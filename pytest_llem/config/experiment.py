@@ -25,7 +25,7 @@ NAME_PATTERN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")
 
 # Names that pytest calls or reads in a module, and words that -k reads as operators.
 _RESERVED_NAME = re.compile(
-    r"pytest_.*|setup_module|teardown_module|setUpModule|tearDownModule|setup_function|teardown_function"
+    r"pytest_.*|pytestmark|setup_module|teardown_module|setUpModule|tearDownModule|setup_function|teardown_function"
     r"|__.*__|and|or|not"
 )
 
@@ -99,6 +99,7 @@ class ExperimentConfig(Section):
         "(random weights, no download).",
         json_schema_extra=metadata("load"),
         min_length=1,
+        pattern=r"\S",
     )
     weights: Literal["pretrained", "random"] = Field(
         default="pretrained",

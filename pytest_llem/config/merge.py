@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # A dataset is one thing: half of one kind and half of another would be no dataset.
-_REPLACED_WHOLE = ("dataset",)
+REPLACED_WHOLE = ("dataset",)
 
 # Mappings of arguments that we do not know: there, null is a value like any other.
 _KEEP_NULLS = ("passthrough.from_pretrained", "passthrough.generate", "vllm", "tensorrt")
@@ -28,7 +28,7 @@ def merge(base: Node | None, overlay: Node, name: str = "") -> Node:
     """
     if not overlay.is_mapping:
         return overlay
-    under = base.content if base is not None and base.is_mapping and name not in _REPLACED_WHOLE else {}
+    under = base.content if base is not None and base.is_mapping and name not in REPLACED_WHOLE else {}
     content = dict(under)
     for key, value in overlay.content.items():
         place = f"{name}.{key}" if name else str(key)

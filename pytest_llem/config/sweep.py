@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.config.merge import put
+from pytest_llem.config.merge import REPLACED_WHOLE, put
 from pytest_llem.config.messages import Problem, show
 from pytest_llem.config.names import FILE_KEYS, flattened, is_known, suggestion
 
@@ -98,7 +98,7 @@ def _mistake(name: str, values: Node) -> str | None:
         return f"expected a list of values, such as [{show(values.plain)}]; got {show(values.plain)}"
     if not values.content:
         return "the list is empty; give at least one value or remove it"
-    if len({value.is_mapping for value in values.content}) > 1:
+    if name not in REPLACED_WHOLE and len({value.is_mapping for value in values.content}) > 1:
         return "mixes mappings with other values; use {} for the variant that changes nothing"
     texts = [_canonical(value.plain) for value in values.content]
     for index, text in enumerate(texts):

@@ -31,6 +31,7 @@ class Workload(Protocol):
 
     Attributes:
         calls: number of ``generate()`` calls in a pass.
+        prompts: prompts of one pass.
         input_tokens: real prompt tokens of one pass, without padding.
         token_ids_hash: hex SHA-256 of the prompts' token ids in order.
         truncated_prompts: prompts that were longer than ``max_input_tokens`` and lost their end.
@@ -40,6 +41,9 @@ class Workload(Protocol):
 
     @property
     def calls(self) -> int: ...
+
+    @property
+    def prompts(self) -> int: ...
 
     @property
     def input_tokens(self) -> int: ...
@@ -65,6 +69,9 @@ class Workload(Protocol):
     def time_tokens(self, index: int) -> CallTiming:
         """Run call ``index`` once more and say when its tokens appeared."""
 
+    def prefill(self) -> Workload:
+        """The same calls, each stopped after the first token of its sequences."""
+
     def synchronize(self) -> None:
         """Wait until the device has finished all queued work."""
 
@@ -82,7 +89,8 @@ class LoadedModel(Protocol):
         model: the engine's model object (for transformers, a ``PreTrainedModel``).
         tokenizer: its tokenizer.
         device: the ``torch.device`` that inputs go to.
-        commit: the hub's resolved commit, or a fingerprint of a local folder; ``None`` for built-in models.
+        commit: the hub's resolved commit, or a fingerprint of a local folder or a built-in shape. Those of an adapter
+            and of an assistant follow, joined by ``+``.
         gpu_uuids: UUIDs of the GPUs the model lies on, as NVML spells them (``GPU-...``); empty on the CPU.
         load_s: seconds that loading took.
     """

@@ -7,6 +7,8 @@ random weights measure as trained ones do. What they generate means nothing.
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.errors import LoadError
@@ -105,6 +107,12 @@ def is_builtin(model: str) -> bool:
     return model.startswith(PREFIX)
 
 
+def builtin_fingerprint(model: str) -> str:
+    """A hash of the shape and the tokenizer of ``model``: a release that changes them makes another workload."""
+    shape = json.dumps([_SHAPES[model.removeprefix(PREFIX)], BOS_TOKEN_ID, EOS_TOKEN_ID, PAD_TOKEN_ID], sort_keys=True)
+    return f"builtin-{hashlib.sha256(shape.encode()).hexdigest()}"
+
+
 def builtin_config(model: str) -> PretrainedConfig:
     """The architecture of ``model`` (``builtin:NAME``).
 
@@ -118,7 +126,9 @@ def builtin_config(model: str) -> PretrainedConfig:
     if shape is None:
         near = difflib.get_close_matches(name, _SHAPES, n=1)
         hint = f"did you mean {PREFIX}{near[0]}? " if near else ""
-        raise LoadError(f"no built-in model {name!r}: {hint}there are {', '.join(PREFIX + n for n in _SHAPES)}")
+        raise LoadError(
+            f"model {model!r}: no such built-in model; {hint}there are {', '.join(PREFIX + n for n in _SHAPES)}"
+        )
     config: PretrainedConfig = AutoConfig.for_model(
         **shape, bos_token_id=BOS_TOKEN_ID, eos_token_id=EOS_TOKEN_ID, pad_token_id=PAD_TOKEN_ID
     )

@@ -121,7 +121,7 @@ def _check_placement(model: PreTrainedModel, load: LoadConfig, options: PyTorchC
         allowed.add("disk")
     ways_out = {
         "cpu": "name the modules in device_map, or give max_memory an entry for cpu, if that is wanted",
-        "disk": "name the modules in device_map, or pass an offload_folder, if that is wanted",
+        "disk": "name the modules in device_map, if that is wanted",
     }
     places = sorted(placement(model))
     if not any(place.startswith(device.type) for place in places):

@@ -47,6 +47,9 @@ def release(exc: BaseException) -> None:
             continue
         seen.add(id(current))
         traceback.clear_frames(current.__traceback__)
+        for frame, _ in traceback.walk_tb(current.__traceback__):
+            # Until Python 3.13 a frame keeps what was last shown of its variables; looking again brings it up to date.
+            _ = frame.f_locals
         pending += [current.__cause__, current.__context__]
     free_unused()
 

@@ -7,15 +7,17 @@ without being named in it. Only the model's special tokens come from the model.
 
 from __future__ import annotations
 
-import importlib.util
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from transformers import GenerationConfig
-from transformers.cache_utils import DynamicCache, QuantizedCache, StaticCache
+from transformers.generation.configuration_utils import GenerationMode
 
-from pytest_llem.errors import MeasurementError, UnavailableError
+from pytest_llem.engines.assistant import ASSISTANT_OPTIONS
+from pytest_llem.engines.ignored import refuse_ignored_by_generate
+from pytest_llem.engines.requirements import check_generate_requirements
+from pytest_llem.errors import MeasurementError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,26 +34,21 @@ _DECODER_FIELDS = (
     "min_p",
     "repetition_penalty",
     "min_new_tokens",
+    "stop_strings",
 )
 _PYTORCH_FIELDS = (
     "use_cache",
     "cache_implementation",
+    "cache_config",
     "num_beams",
+    "num_return_sequences",
     "early_stopping",
     "length_penalty",
     "no_repeat_ngram_size",
     "prompt_lookup_num_tokens",
+    "num_assistant_tokens",
+    "disable_compile",
 )
-# What the workload sets for itself; a value from outside would break the counting.
-_RESERVED = ("inputs_embeds", "return_dict_in_generate", "tokenizer")
-
-_CACHE_CLASSES: dict[str, type] = {
-    "dynamic": DynamicCache,
-    "offloaded": DynamicCache,
-    "static": StaticCache,
-    "offloaded_static": StaticCache,
-    "quantized": QuantizedCache,
-}
 
 
 @dataclass(frozen=True)
@@ -76,10 +73,14 @@ class Generation:
     Attributes:
         config: every option of transformers that the experiment sets.
         arguments: further keyword arguments, which are not part of a generation config.
+        drafting: the options that ``generate()`` takes from the assistant's own generation config.
+        allow_tf32: whether fp32 matrix products may use TF32; ``None`` leaves that as it is.
     """
 
     config: GenerationConfig
     arguments: dict[str, Any]
+    drafting: dict[str, Any] = field(default_factory=dict)
+    allow_tf32: bool | None = None
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -154,11 +155,14 @@ def build_generation(config: ExperimentConfig, special: SpecialTokens, *, cuda: 
     }
     if pytorch is not None and pytorch.torch_compile is not None:
         # With a static cache transformers compiles on its own account, whatever the experiment asks for.
-        options["disable_compile"] = True
+        options.setdefault("disable_compile", True)
 
+    assisted = pytorch is not None and pytorch.assistant_model is not None
+    refuse_ignored_by_generate(config.passthrough.generate, options, assisted=assisted)
     passed, arguments = _split_passthrough(config)
     options |= passed
-    _check_available(options, cuda=cuda)
+    allow_tf32 = pytorch.allow_tf32 if pytorch is not None else None
+    check_generate_requirements(options, allow_tf32=allow_tf32, cuda=cuda)
     try:
         generation_config = GenerationConfig(**options)  # type: ignore[no-untyped-call]
         generation_config.validate(strict=True)
@@ -166,7 +170,8 @@ def build_generation(config: ExperimentConfig, special: SpecialTokens, *, cuda: 
         raise MeasurementError(
             f"these options of generate() contradict each other: {' '.join(str(exc).split())}"
         ) from exc
-    return Generation(generation_config, arguments)
+    drafting = {name: options[name] for name in ASSISTANT_OPTIONS if options.get(name) is not None}
+    return Generation(generation_config, arguments, drafting, allow_tf32)
 
 
 @contextmanager
@@ -180,8 +185,11 @@ def neutral_generation(model: PreTrainedModel) -> Iterator[None]:
         model.generation_config = own
 
 
-def check_resolved(model: PreTrainedModel, generation: Generation) -> None:
+def check_resolved(model: PreTrainedModel, generation: Generation, assistant: PreTrainedModel | None = None) -> None:
     """Compare the config that ``generate()`` would run with to the one asked for.
+
+    Args:
+        assistant: the model that drafts tokens, where there is one.
 
     Raises:
         MeasurementError: an option would be changed on the way.
@@ -198,27 +206,10 @@ def check_resolved(model: PreTrainedModel, generation: Generation) -> None:
             wanted = defaults.get(name)
         if value != wanted and name != "transformers_version":
             raise MeasurementError(f"generate() would run with {name} {value!r} instead of {wanted!r}")
-
-
-def check_cache(generation: Generation, cache: object) -> None:
-    """Compare the key-value cache of a finished call with the one asked for.
-
-    Raises:
-        MeasurementError: another cache, or none, was used.
-    """
-    config = generation.config
-    if config.use_cache is False:
-        if cache is not None:
-            raise MeasurementError(f"use_cache false was asked for, but {type(cache).__name__} was used")
-        return
-    asked = config.cache_implementation
-    if asked is None:
-        return
-    wanted = _CACHE_CLASSES.get(asked)
-    offloaded = bool(getattr(cache, "offloading", False))
-    if wanted is None or type(cache) is not wanted or offloaded != asked.startswith("offloaded"):
-        kind = f"{'offloaded ' if offloaded else ''}{type(cache).__name__}"
-        raise MeasurementError(f"cache_implementation {asked!r} was asked for, but {kind} was used")
+    speculative = assistant is not None or generation.config.prompt_lookup_num_tokens is not None
+    # With beams, transformers logs one line and searches without drafts.
+    if speculative and (mode := resolved.get_generation_mode(assistant)) != GenerationMode.ASSISTED_GENERATION:
+        raise MeasurementError(f"speculative decoding was asked for, but generate() would run {mode.value}")
 
 
 def _split_passthrough(config: ExperimentConfig) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -226,33 +217,9 @@ def _split_passthrough(config: ExperimentConfig) -> tuple[dict[str, Any], dict[s
     passed: dict[str, Any] = {}
     arguments: dict[str, Any] = {}
     for name, value in config.passthrough.generate.items():
-        if name in _RESERVED:
-            raise MeasurementError(f"passthrough.generate.{name}: is set by the measurement itself; remove it")
         # An unknown name would become an attribute of the config and reach nothing; generate() refuses it.
         (passed if hasattr(known, name) else arguments)[name] = value
     return passed, arguments
-
-
-def _check_available(options: dict[str, Any], *, cuda: bool) -> None:
-    cache = options.get("cache_implementation") or ""
-    if cache.startswith("offloaded") and not cuda:
-        raise UnavailableError(f"cache_implementation {cache!r} needs a CUDA GPU")
-    if cache == "quantized":
-        backend = (options.get("cache_config") or {}).get("backend", "quanto")
-        package, module = {"quanto": ("optimum-quanto", "optimum.quanto"), "hqq": ("hqq", "hqq")}.get(
-            str(backend).lower(), (str(backend), str(backend))
-        )
-        if not _installed(module):
-            raise UnavailableError(
-                f"cache_implementation 'quantized' needs the package {package}: pip install {package}"
-            )
-
-
-def _installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of the parent package
-        return False
 
 
 def _ids(value: int | list[int] | None) -> tuple[int, ...]:

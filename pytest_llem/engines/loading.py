@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
 import logging
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pytest_llem.engines.builtin import is_builtin
 from pytest_llem.engines.checks import DTYPES
+from pytest_llem.engines.ignored import refuse_ignored_by_from_pretrained
+from pytest_llem.engines.progress import no_progress_bars
+from pytest_llem.engines.requirements import is_hub_kernel
 from pytest_llem.engines.sources import HUB_ARGUMENTS
-from pytest_llem.errors import LoadError, UnavailableError
+from pytest_llem.errors import LoadError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,8 +33,9 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
     """
     from transformers import AutoModelForCausalLM
 
+    refuse_ignored_by_from_pretrained(load.from_pretrained, builtin=is_builtin(load.model))
     arguments = _from_pretrained_arguments(load, options, device)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), no_progress_bars():
         # Importing the quantisation stack calls what torch has deprecated: not the user's doing.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
@@ -45,29 +48,13 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
             model = AutoModelForCausalLM.from_pretrained(
                 source.location, config=source.config, **arguments, **source.hub_arguments
             )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise LoadError(
+            f"model {load.model!r}: holds an adapter, which transformers put over weights that are perhaps another "
+            "model's; name the base as model and the adapter as pytorch.lora"
+        )
     model.train(False)
     return model
-
-
-def check_requirements(options: PyTorchConfig, device: torch.device) -> None:
-    """Find out before anything is downloaded whether this machine has what ``options`` needs.
-
-    Raises:
-        UnavailableError: a package or a device is missing.
-        LoadError: torch has no such backend for compiling.
-    """
-    if (options.load_in_4bit or options.load_in_8bit) and importlib.util.find_spec("bitsandbytes") is None:
-        field = "load_in_4bit" if options.load_in_4bit else "load_in_8bit"
-        raise UnavailableError(f"{field} needs the package bitsandbytes: pip install 'pytest-llem[bnb]'")
-    attention = options.attn_implementation or ""
-    if attention.startswith("flash_attention") and device.type != "cuda":
-        raise UnavailableError(f"attn_implementation {attention!r} needs a CUDA GPU")
-    backend = options.torch_compile_backend
-    if backend is not None and backend not in (known := torch._dynamo.list_backends(exclude_tags=())):
-        near = difflib.get_close_matches(backend, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        usual = ", ".join(torch._dynamo.list_backends())
-        raise LoadError(f"torch_compile_backend {backend!r}: {hint}torch has {usual}")
 
 
 def compile_model(model: PreTrainedModel, options: PyTorchConfig) -> None:
@@ -113,7 +100,8 @@ def _draw_random(load: LoadConfig, options: PyTorchConfig, source: Source, devic
             "weights would not be: name the unquantised model"
         )
     arguments: dict[str, Any] = {"dtype": DTYPES[load.precision]}
-    if options.attn_implementation is not None:
+    # A kernel of the hub is none of the drawing's business.
+    if options.attn_implementation is not None and not is_hub_kernel(options.attn_implementation):
         arguments["attn_implementation"] = options.attn_implementation
     # With a device map the whole model may not fit one device.
     place = torch.device("cpu") if options.device_map is not None else device
@@ -140,6 +128,9 @@ def _from_pretrained_arguments(load: LoadConfig, options: PyTorchConfig, device:
         arguments["max_memory"] = dict(options.max_memory)
     if options.attn_implementation is not None:
         arguments["attn_implementation"] = options.attn_implementation
+        if is_hub_kernel(options.attn_implementation) and options.trust_remote_code:
+            # Else transformers takes kernels of its own organisation only.
+            arguments["allow_all_kernels"] = True
     if options.load_in_4bit or options.load_in_8bit:
         arguments["quantization_config"] = _quantisation(options)
         say_once("bitsandbytes.autograd._functions")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.engines.builtin import builtin_config, builtin_tokenizer, is_builtin
+from pytest_llem.engines.builtin import builtin_config, builtin_fingerprint, builtin_tokenizer, is_builtin
 from pytest_llem.engines.failures import one_line
 from pytest_llem.errors import LoadError
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 # Arguments of from_pretrained that say where files lie: the configuration and the tokenizer need them too.
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token")
+
+# Those of them that say how the hub is reached, which is the same for an adapter or an assistant beside the model.
+_ACCESS_ARGUMENTS = tuple(name for name in HUB_ARGUMENTS if name != "subfolder")
 
 # Files up to this size are hashed whole. Of larger ones, evenly spaced blocks: reading a checkpoint of 16 GB
 # once more for its identity would double the time that loading takes.
@@ -37,7 +40,7 @@ class Source:
         location: hub id or folder whose weights are to be read; ``None`` for random weights.
         config: the architecture.
         tokenizer: its tokenizer; ``None`` where random weights were asked of a source that has none.
-        commit: the hub's commit, or the fingerprint of a local folder; ``None`` for a built-in model.
+        commit: the hub's commit, or the fingerprint of a local folder; of a built-in model, a hash of its shape.
         hub_arguments: the further arguments with which the files are found.
     """
 
@@ -58,27 +61,81 @@ def find_source(load: LoadConfig) -> Source:
     if is_builtin(load.model):
         _refuse_revision(load.model, revision, "a built-in model has no revisions")
         config = builtin_config(load.model)
-        return Source(None, config, builtin_tokenizer(config.max_position_embeddings), None, {})
+        return Source(
+            None, config, builtin_tokenizer(config.max_position_embeddings), builtin_fingerprint(load.model), {}
+        )
 
-    hub_arguments = {name: load.from_pretrained[name] for name in HUB_ARGUMENTS if name in load.from_pretrained}
-    hub_arguments["trust_remote_code"] = bool(load.pytorch.trust_remote_code)
+    hub_arguments = _hub_arguments(load)
     local = _local_folder(load.model)
     if local is not None:
         # transformers would ignore it in silence.
         _refuse_revision(load.model, revision, "a local folder has no revisions")
         location = str(local)
-        commit: str | None = folder_fingerprint(local)
     else:
         location = load.model
-        commit = _hub_commit(load.model, revision, hub_arguments)
+        commit: str | None = _hub_commit(load.model, revision, hub_arguments)
         # The commit in place of a branch: configuration, tokenizer and weights come from one state of the
         # repository.
         hub_arguments["revision"] = commit or revision or "main"
 
     random = load.weights == "random"
     config = _load_config(location, hub_arguments)
+    if local is not None:
+        # Only now: any folder may be named, and what is no model need not be read.
+        commit = folder_fingerprint(local)
     tokenizer = _load_tokenizer(location, hub_arguments, required=not random)
     return Source(None if random else location, config, tokenizer, commit, hub_arguments)
+
+
+def load_architecture(load: LoadConfig) -> PretrainedConfig:
+    """The architecture of the model that ``load`` names, without its tokenizer, its weights or its identity.
+
+    Raises:
+        LoadError: there is no such model, or it cannot be reached.
+    """
+    if is_builtin(load.model):
+        return builtin_config(load.model)
+    local = _local_folder(load.model)
+    hub_arguments = _hub_arguments(load)
+    if local is None:
+        hub_arguments["revision"] = load.pytorch.revision or "main"
+    return _load_config(load.model if local is None else str(local), hub_arguments)
+
+
+def hub_access(load: LoadConfig) -> dict[str, Any]:
+    """The arguments with which any file of the hub is reached."""
+    return {name: load.from_pretrained[name] for name in _ACCESS_ARGUMENTS if name in load.from_pretrained}
+
+
+def hub_file(repository: str, name: str, hub_arguments: Mapping[str, Any], *, field: str = "model") -> Path:
+    """A file of the hub, downloaded if it is not in the cache.
+
+    Args:
+        field: the experiment's field that names ``repository``, for messages.
+
+    Raises:
+        LoadError: there is no such file, or it cannot be reached.
+    """
+    from huggingface_hub import is_offline_mode
+    from transformers.utils.hub import cached_file
+
+    arguments = {key: value for key, value in hub_arguments.items() if key != "trust_remote_code"}
+    try:
+        return Path(str(cached_file(repository, name, **arguments)))
+    except (OSError, ValueError) as exc:
+        reason = "it is not in the cache, and HF_HUB_OFFLINE is set" if is_offline_mode() else one_line(exc)
+        raise LoadError(f"{field} {repository!r}: no such folder, and not to be had from the hub: {reason}") from exc
+
+
+def snapshot_commit(path: Path) -> str | None:
+    """The commit that a file of the hub's cache belongs to: the cache keeps each in a folder of that name."""
+    found = re.search(r"[/\\]snapshots[/\\]([0-9a-f]{40})[/\\]", f"{path}/")
+    return found.group(1) if found else None
+
+
+def _hub_arguments(load: LoadConfig) -> dict[str, Any]:
+    arguments = {name: load.from_pretrained[name] for name in HUB_ARGUMENTS if name in load.from_pretrained}
+    return arguments | {"trust_remote_code": bool(load.pytorch.trust_remote_code)}
 
 
 def folder_fingerprint(folder: Path) -> str:
@@ -89,7 +146,9 @@ def folder_fingerprint(folder: Path) -> str:
     an edit of a few weights of a large file may escape it.
     """
     digest = hashlib.sha256()
-    files = [path for path in folder.rglob("*") if path.suffix in {".json", ".safetensors", ".model", ".py"}]
+    suffixes = {".json", ".safetensors", ".model", ".py"}
+    # A pipe or a device of such a name might never end.
+    files = [path for path in folder.rglob("*") if path.suffix in suffixes and path.is_file()]
     for path in sorted(files):
         size_bytes = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()}\0{size_bytes}\0".encode())
@@ -125,16 +184,8 @@ def _local_folder(model: str) -> Path | None:
 
 
 def _hub_commit(model: str, revision: str | None, hub_arguments: Mapping[str, Any]) -> str | None:
-    from transformers.utils.hub import cached_file
-
-    arguments = {name: value for name, value in hub_arguments.items() if name != "trust_remote_code"}
-    try:
-        path = cached_file(model, "config.json", revision=revision or "main", **arguments)
-    except (OSError, ValueError) as exc:
-        raise LoadError(f"model {model!r}: no such folder, and not to be had from the hub: {one_line(exc)}") from exc
-    # The hub's cache keeps each commit in a folder of that name.
-    found = re.search(r"[/\\]snapshots[/\\]([0-9a-f]{40})[/\\]", str(path))
-    return found.group(1) if found else None
+    path = hub_file(model, "config.json", {**hub_arguments, "revision": revision or "main"})
+    return snapshot_commit(path)
 
 
 def _load_config(location: str, hub_arguments: Mapping[str, Any]) -> PretrainedConfig:
@@ -143,6 +194,11 @@ def _load_config(location: str, hub_arguments: Mapping[str, Any]) -> PretrainedC
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(location, **hub_arguments)
     except (OSError, ValueError, KeyError) as exc:
+        if "trust_remote_code" in str(exc):
+            raise LoadError(
+                f"model {location!r}: comes with Python code of its own; set pytorch.trust_remote_code: true if you "
+                "trust it"
+            ) from exc
         raise LoadError(f"model {location!r}: its configuration cannot be read: {one_line(exc)}") from exc
     if config.is_encoder_decoder:
         raise LoadError(f"model {location!r}: an encoder-decoder model; only decoder-only models are measured")

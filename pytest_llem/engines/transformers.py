@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch._dynamo
 
+from pytest_llem.engines.adapters import apply_lora, find_adapter
+from pytest_llem.engines.assistant import assistant_load_config, load_assistant
 from pytest_llem.engines.checks import check_loaded, placement
 from pytest_llem.engines.failures import free_unused, is_out_of_memory, one_line, release
 from pytest_llem.engines.generation import build_generation, check_resolved, special_tokens
-from pytest_llem.engines.loading import check_requirements, compile_model, load_weights
-from pytest_llem.engines.sources import find_source
+from pytest_llem.engines.loading import compile_model, load_weights
+from pytest_llem.engines.memory_plan import check_fits, kv_cache_bytes, predict_weights
+from pytest_llem.engines.requirements import check_load_requirements
+from pytest_llem.engines.sources import find_source, folder_fingerprint, hub_access
 from pytest_llem.engines.workload import TransformersWorkload
 from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError
 from pytest_llem.prompts import PromptError, load_prompts
@@ -54,8 +58,18 @@ class TransformersEngine:
 class TransformersModel:
     """A loaded model. See :class:`pytest_llem.engines.base.LoadedModel`."""
 
-    def __init__(self, model: Any, tokenizer: Any, device: torch.device, commit: str | None, *, compiled: bool) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        device: torch.device,
+        commit: str | None,
+        *,
+        compiled: bool,
+        assistant: Any = None,
+    ) -> None:
         self.model = model
+        self.assistant = assistant
         self.tokenizer = tokenizer
         self.device = device
         self.commit = commit
@@ -86,7 +100,7 @@ class TransformersModel:
     def _prepare(self, config: ExperimentConfig, folder: Path) -> TransformersWorkload:
         special = special_tokens(self.model, self.tokenizer)
         generation = build_generation(config, special, cuda=bool(self.cuda_devices))
-        check_resolved(self.model, generation)
+        check_resolved(self.model, generation, self.assistant)
         text_config = self.model.config.get_text_config()
         special_ids = {special.pad, *special.eos} | ({special.bos} if special.bos is not None else set())
         special_ids |= set(getattr(self.tokenizer, "all_special_ids", ()))
@@ -97,11 +111,14 @@ class TransformersModel:
             special_ids=special_ids,
             tokenizer=self.tokenizer,
         )
-        _check_window(config, max(map(len, prompts.token_ids)), getattr(text_config, "max_position_embeddings", None))
+        longest = max(map(len, prompts.token_ids))
+        _check_window(config, longest, getattr(text_config, "max_position_embeddings", None))
         batch_size = (config.pytorch.batch_size if config.pytorch else None) or 1
         if generation.config.stop_strings:
-            _check_stop_strings(batch_size * generation.rows_per_prompt)
+            _check_stop_strings(batch_size * generation.rows_per_prompt, self.tokenizer)
             generation.arguments["tokenizer"] = self.tokenizer
+        rows = min(batch_size, len(prompts.token_ids))
+        self._check_cache_fits(config, kv_cache_bytes(config, self.model.config, rows, longest))
         self._forget_compiled_shapes()
         return TransformersWorkload(
             self, generation, prompts, special, batch_size=batch_size, random_seed=config.random_seed
@@ -125,10 +142,16 @@ class TransformersModel:
 
             remove_hook_from_module(self.model, recurse=True)
         self.model = None
+        self.assistant = None
         self.tokenizer = None
         if self._compiled:
             _stop_compiling()
         free_unused()
+
+    def _check_cache_fits(self, config: ExperimentConfig, needed_bytes: int | None) -> None:
+        # Spread over several devices by a map, it need not fit the one that inputs go to.
+        if needed_bytes is not None and not (config.pytorch and config.pytorch.device_map):
+            check_fits(needed_bytes, self.device, "the key-value cache")
 
     def _forget_compiled_shapes(self) -> None:
         # torch compiles a function at most eight times, then runs it uncompiled with one line in the log.
@@ -147,15 +170,37 @@ def compiled_graphs() -> int:
 def _load(load: LoadConfig, device: torch.device) -> TransformersModel:
     start_s = time.perf_counter()
     options = load.pytorch
-    check_requirements(options, device)
+    check_load_requirements(options, device)
     source = find_source(load)
+    commits = [source.commit]
+    adapter = find_adapter(options.lora.path, hub_access(load)) if options.lora is not None else None
+    if options.device_map is None and (weights_bytes := predict_weights(load).total_bytes) is not None:
+        check_fits(weights_bytes, device, "the weights")
     model = load_weights(load, options, source, device)
     check_loaded(model, load, options, device)
+    if options.lora is not None and adapter is not None:
+        model = apply_lora(model, options.lora, adapter, load.precision)
+        if options.lora.merge:
+            check_loaded(model, load, options, device)
+        commits.append(folder_fingerprint(adapter))
+    assistant_load = assistant_load_config(load)
+    assistant = None
+    if assistant_load is not None:
+        loaded_assistant = load_assistant(assistant_load, source, _input_device(model, device))
+        assistant = loaded_assistant.model
+        commits.append(loaded_assistant.commit)
     compiled = bool(options.torch_compile)
     if compiled:
         _start_compiling()
         compile_model(model, options)
-    loaded = TransformersModel(model, source.tokenizer, _input_device(model, device), source.commit, compiled=compiled)
+    loaded = TransformersModel(
+        model,
+        source.tokenizer,
+        _input_device(model, device),
+        "+".join(commit for commit in commits if commit is not None) or None,
+        compiled=compiled,
+        assistant=assistant,
+    )
     for cuda_device in loaded.cuda_devices:
         torch.cuda.synchronize(cuda_device)
     loaded.load_s = time.perf_counter() - start_s
@@ -204,9 +249,13 @@ def _check_window(config: ExperimentConfig, longest: int, window: int | None) ->
         )
 
 
-def _check_stop_strings(rows: int) -> None:
+def _check_stop_strings(rows: int, tokenizer: Any) -> None:
     if rows > 1:
         raise MeasurementError(
-            "passthrough.generate.stop_strings: in a batch, a sequence that a stop string ended cannot be "
-            "told from its padding, so its tokens cannot be counted: set pytorch.batch_size: 1"
+            "stop_strings: in a batch, a sequence that a stop string ended cannot be told from its padding, so its "
+            "tokens cannot be counted: set pytorch.batch_size: 1"
+        )
+    if tokenizer is None:
+        raise MeasurementError(
+            "stop_strings: the model comes without a tokenizer, so no text can be found in its tokens"
         )

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import LogitsProcessorList
 
+from pytest_llem.engines.assistant import drafting, watched
 from pytest_llem.engines.base import CallTiming
+from pytest_llem.engines.caches import check_cache
 from pytest_llem.engines.failures import is_device_lost, is_out_of_memory, one_line, release
-from pytest_llem.engines.generation import check_cache, neutral_generation
+from pytest_llem.engines.generation import neutral_generation
+from pytest_llem.engines.logits import FiniteLogits
 from pytest_llem.engines.memory import CudaPeakMemory, ResidentPeakMemory
+from pytest_llem.engines.tf32 import tf32
 from pytest_llem.engines.timing import TokenClock
 from pytest_llem.errors import LlemError, MeasurementError, UnavailableError
 
@@ -26,6 +33,9 @@ if TYPE_CHECKING:
 # What transformers keeps on the model of the last static cache, so that the next one is never shorter: its
 # length or, in the first releases of version 5, the cache itself.
 _STATIC_CACHE_ATTRIBUTES = ("_previous_max_cache_length", "_cache")
+
+# What transformers keeps on a model that generate() compiled by itself.
+_COMPILED_CALL = "_compiled_call"
 
 
 class TransformersWorkload:
@@ -64,6 +74,11 @@ class TransformersWorkload:
     def calls(self) -> int:
         """Number of ``generate()`` calls in a pass."""
         return len(self._inputs)
+
+    @property
+    def prompts(self) -> int:
+        """Prompts of one pass."""
+        return len(self._prompts.token_ids)
 
     @property
     def input_tokens(self) -> int:
@@ -130,6 +145,13 @@ class TransformersWorkload:
             return clock.timing()
         return self._time_beams(index)
 
+    def prefill(self) -> TransformersWorkload:
+        """The same calls, each stopped after the first token of its sequences."""
+        other = copy.copy(self)
+        other._generation = replace(self._generation, config=self._one_token())
+        other._static_cache = {}
+        return other
+
     def synchronize(self) -> None:
         """Wait until the device has finished all queued work.
 
@@ -155,12 +177,9 @@ class TransformersWorkload:
         return int(self._inputs[index]["input_ids"].shape[1])
 
     def _time_beams(self, index: int) -> CallTiming:
-        shortest = self._generation.config.__class__.from_dict(self._generation.config.to_dict())
-        shortest.max_new_tokens = 1
-        shortest.min_new_tokens = None
         times_s = []
         steps = 0
-        for config in (shortest, self._generation.config):
+        for config in (self._one_token(), self._generation.config):
             start_s = time.perf_counter()
             output = self._generate(index, config)
             self.synchronize()
@@ -169,33 +188,60 @@ class TransformersWorkload:
         first_s, all_s = times_s
         return CallTiming(first_s, (all_s - first_s) / (steps - 1) if steps > 1 else None)
 
+    def _one_token(self) -> Any:
+        shortest = self._generation.config.__class__.from_dict(self._generation.config.to_dict())
+        shortest.max_new_tokens = 1
+        shortest.min_new_tokens = None
+        return shortest
+
     def _generate(self, index: int, config: Any, **arguments: Any) -> torch.Tensor:
         model = self._loaded.model
         if model is None:
             raise MeasurementError("the model was closed")
         try:
-            with neutral_generation(model), self._own_static_cache(model):
-                if self._generation.samples:
-                    self._seed(self._seeds[index])
-                output = model.generate(
-                    **self._inputs[index],
-                    generation_config=config,
-                    **self._generation.arguments,
-                    **arguments,
+            with neutral_generation(model), self._own_static_cache(model), tf32(self._generation.allow_tf32):
+                output = (
+                    self._call(index, config, arguments)
+                    if self._checked
+                    else self._checked_call(index, config, arguments)
                 )
-            if not self._checked:
-                check_cache(self._generation, output.past_key_values)
-                self._loaded.check_compiled()
-                self._checked = True
             sequences: torch.Tensor = output.sequences
-        except LlemError:
+        except LlemError as exc:
             del model  # the exception keeps this frame, and the frame would keep the model
+            release(exc)
             raise
         except Exception as exc:
             del model
             release(exc)
             raise self._explain(exc) from exc
         return sequences
+
+    def _call(self, index: int, config: Any, arguments: dict[str, Any]) -> Any:
+        assistant = self._loaded.assistant
+        if assistant is not None:
+            arguments = {**arguments, "assistant_model": assistant}
+        if self._generation.samples:
+            self._seed(self._seeds[index])
+        with drafting(assistant, self._generation.drafting):
+            return self._loaded.model.generate(
+                **self._inputs[index], generation_config=config, **self._generation.arguments, **arguments
+            )
+
+    def _checked_call(self, index: int, config: Any, arguments: dict[str, Any]) -> Any:
+        """The first call, which warms up: what it used is compared with what the experiment asks for."""
+        state = vars(self._loaded.model)
+        if config.disable_compile:
+            state.pop(_COMPILED_CALL, None)  # of another experiment
+        processors = LogitsProcessorList([FiniteLogits()])
+        # For a single token there is nothing to draft.
+        with watched(self._loaded.assistant if config.max_new_tokens > 1 else None):
+            output = self._call(index, config, arguments | {"logits_processor": processors})
+        check_cache(self._generation.config, output.past_key_values)
+        self._loaded.check_compiled()
+        if config.disable_compile and _COMPILED_CALL in state:
+            raise MeasurementError("disable_compile was asked for, but generate() compiled the model")
+        self._checked = True
+        return output
 
     def _seed(self, seed: int) -> None:
         # Not torch.manual_seed: it prepares every kind of device for its seed, which takes a hundred times

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pytest_llem.config import ExperimentConfig
+from pytest_llem.engines.builtin import builtin_tokenizer
 from pytest_llem.prompts import (
     PromptError,
     Prompts,
@@ -18,6 +19,8 @@ from pytest_llem.prompts import (
 
 class Characters:
     """One token a character."""
+
+    chat_template = None
 
     def __call__(self, text: str) -> dict[str, list[int]]:
         return {"input_ids": [ord(character) for character in text]}
@@ -130,6 +133,50 @@ class TestFile:
         prompts = load(tmp_path, dataset={"path": "p.txt"}, max_input_tokens=4)
         assert prompts.token_ids == (tuple(map(ord, "abcd")),) * 2
         assert prompts.truncated == 1
+
+
+class TestChat:
+    TEMPLATE = (
+        "<bos>{% for message in messages %}[{{ message['role'] }}]{{ message['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+
+    @pytest.fixture
+    def tokenizer(self) -> Any:
+        tokenizer = builtin_tokenizer(2048)
+        tokenizer.chat_template = self.TEMPLATE
+        return tokenizer
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        (tmp_path / "p.jsonl").write_text('{"prompt": "one"}\n{"prompt": "{{ two }}"}\n')
+        return tmp_path
+
+    def test_prompts_are_put_into_the_template_as_a_users_message(self, folder: Path, tokenizer: Any) -> None:
+        prompts = load(folder, tokenizer, dataset={"path": "p.jsonl"}, chat=True)
+        texts = [tokenizer.decode(ids) for ids in prompts.token_ids]
+        assert texts == ["<bos>[user]one[assistant]", "<bos>[user]{{ two }}[assistant]"]
+        # The template brings the token that begins a text; the tokenizer must not add it again.
+        assert prompts.token_ids[0].count(256) == 1
+
+    @pytest.mark.parametrize("chat", [None, False])
+    def test_without_chat_they_stay_plain(self, folder: Path, tokenizer: Any, chat: bool | None) -> None:
+        prompts = load(folder, tokenizer, dataset={"path": "p.jsonl"}, chat=chat)
+        assert tokenizer.decode(prompts.token_ids[0]) == "<bos>one"
+
+    def test_a_builtin_set_is_put_into_the_template_too(self, tokenizer: Any) -> None:
+        plain, chat = (load(tokenizer=tokenizer, dataset="natural", chat=on) for on in (False, True))
+        assert len(plain.token_ids) == len(chat.token_ids)
+        assert plain.sha256() != chat.sha256()
+
+    def test_the_template_counts_towards_the_limit(self, folder: Path, tokenizer: Any) -> None:
+        prompts = load(folder, tokenizer, dataset={"path": "p.jsonl"}, chat=True, max_input_tokens=20)
+        assert [len(ids) for ids in prompts.token_ids] == [20, 20]
+        assert prompts.truncated == 2
+
+    def test_a_tokenizer_without_a_template_is_refused(self, folder: Path) -> None:
+        with pytest.raises(PromptError, match=r"^chat: the model's tokenizer has no chat template"):
+            load(folder, builtin_tokenizer(2048), dataset={"path": "p.jsonl"}, chat=True)
 
 
 def test_the_natural_set_is_there() -> None:

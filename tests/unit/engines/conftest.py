@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pytest_llem.config import ExperimentConfig
 from pytest_llem.engines.transformers import TransformersEngine, TransformersModel
@@ -96,4 +97,25 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory, tiny: TransformersMode
     finally:
         tiny.model.generation_config = own
     tiny.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lora_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter for the built-in model, large enough to change its tokens."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("adapters") / "lora"
+    folder.mkdir()
+    modules = {"q_proj": 256, "v_proj": 128}
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 64}
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"target_modules": list(modules)}))
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for layer in range(4):
+        for module, width in modules.items():
+            name = f"base_model.model.model.layers.{layer}.self_attn.{module}"
+            tensors[f"{name}.lora_A.weight"] = torch.randn(4, 256, generator=generator) / 16
+            tensors[f"{name}.lora_B.weight"] = torch.randn(width, 4, generator=generator)
+    save_file(tensors, folder / "adapter_model.safetensors")
     return folder

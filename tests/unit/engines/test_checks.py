@@ -61,7 +61,7 @@ def test_a_part_on_the_cpu_must_be_asked_for(tiny: TransformersModel, monkeypatc
 def test_offloaded_weights_are_found_in_the_map(tiny: TransformersModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny.model, "hf_device_map", {"model": 0, "lm_head": "disk"}, raising=False)
     assert placement(tiny.model) == {"cuda:0", "disk"}
-    with pytest.raises(LoadError, match=r"lies on disk .*offload_folder"):
+    with pytest.raises(LoadError, match=r"lies on disk .*device_map"):
         check(tiny, device=torch.device("cuda", 0))
 
 

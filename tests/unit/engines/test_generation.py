@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from transformers.cache_utils import DynamicCache, StaticCache
+from transformers.cache_utils import DynamicCache, QuantizedCache, StaticCache
 
+from pytest_llem.engines.caches import check_cache
 from pytest_llem.engines.generation import (
     Generation,
     SpecialTokens,
     build_generation,
-    check_cache,
     check_resolved,
     neutral_generation,
     special_tokens,
@@ -125,9 +125,16 @@ def test_a_difference_between_asked_and_resolved_is_a_failure(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"return_dict_in_generate": False}, "is set by the measurement itself"),
-        ({"epsilon_cutoff": 0.1}, "contradict each other: .*epsilon_cutoff"),
-        ({"num_return_sequences": 2}, "contradict each other: .*num_return_sequences"),
+        ({"is_assistant": True}, "is set by the measurement itself"),
+        ({"pad_token_id": -1}, "contradict each other: .*pad_token_id"),
+        ({"forced_bos_token_id": 1}, "no effect on a decoder-only model"),
+        ({"continuous_batching_config": {}}, "transformers ignores it"),
+        ({"low_memory": True}, "transformers ignores it"),
+        ({"token_healing": True}, "would change the prompts"),
+        ({"target_lookbehind": 3}, "which is refused"),
+        ({"max_cache_len": 64}, "no effect without a static cache"),
+        ({"max_matching_ngram_size": 3}, "no effect without pytorch.prompt_lookup_num_tokens"),
+        ({"assistant_confidence_threshold": 0.1}, "no effect without pytorch.assistant_model"),
     ],
 )
 def test_arguments_that_could_not_be_carried_out_are_refused(arguments: dict[str, Any], message: str) -> None:
@@ -148,10 +155,19 @@ def test_offloaded_caches_need_a_gpu(cache: str) -> None:
         build(pytorch={"cache_implementation": cache})
 
 
-def test_a_missing_cache_package_is_named() -> None:
-    config = {"generate": {"cache_config": {"backend": "no_such_package"}}}
-    with pytest.raises(UnavailableError, match="pip install no_such_package"):
-        build(pytorch={"cache_implementation": "quantized"}, passthrough=config)
+@pytest.mark.parametrize(("backend", "package"), [(None, "optimum-quanto"), ("hqq", "hqq")])
+def test_a_missing_cache_package_is_named(monkeypatch: pytest.MonkeyPatch, backend: str | None, package: str) -> None:
+    monkeypatch.setattr("pytest_llem.engines.requirements.installed", lambda _: False)
+    cache_config = {"cache_config": {"backend": backend}} if backend else {}
+    with pytest.raises(UnavailableError, match=f"pip install {package}"):
+        build(pytorch={"cache_implementation": "quantized"} | cache_config)
+
+
+def test_arguments_that_act_beside_a_field_are_passed_on() -> None:
+    static = build(pytorch={"cache_implementation": "static"}, passthrough={"generate": {"max_cache_len": 64}})
+    assert static.config.max_cache_len == 64
+    lookup = build(pytorch={"prompt_lookup_num_tokens": 2}, passthrough={"generate": {"max_matching_ngram_size": 3}})
+    assert lookup.config.max_matching_ngram_size == 3
 
 
 @pytest.mark.parametrize(
@@ -170,15 +186,15 @@ def test_another_cache_than_asked_for_is_a_failure(
 ) -> None:
     generation = build(pytorch=pytorch)
     if ok:
-        check_cache(generation, cache)
+        check_cache(generation.config, cache)
     else:
         with pytest.raises(MeasurementError, match=r"was asked for, but .* was used"):
-            check_cache(generation, cache)
+            check_cache(generation.config, cache)
 
 
 def test_a_static_cache_is_recognised(tiny: TransformersModel) -> None:
     generation = build(pytorch={"cache_implementation": "static"})
-    check_cache(generation, StaticCache(config=tiny.model.config, max_cache_len=8))
+    check_cache(generation.config, StaticCache(config=tiny.model.config, max_cache_len=8))
 
 
 @pytest.mark.parametrize(
@@ -193,3 +209,57 @@ def test_a_static_cache_is_recognised(tiny: TransformersModel) -> None:
 )
 def test_fixed_new_tokens(fields: dict[str, Any], expected: int | None) -> None:
     assert build(**fields).fixed_new_tokens == expected
+
+
+def test_without_an_end_of_sequence_token_the_length_is_exact(
+    tiny: TransformersModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first token that the model chooses ends its sequences, unless the file says that nothing does.
+    (tmp_path / "p.txt").write_text("a prompt\n")
+    dataset = {"path": str(tmp_path / "p.txt")}
+    first = tiny.prepare(experiment(dataset=dataset), HERE)
+    end = first.output_tokens(0, first.run(0))[0][0]
+    monkeypatch.setattr(tiny.model.generation_config, "eos_token_id", end)
+    short = tiny.prepare(experiment(dataset=dataset), HERE)
+    assert short.output_tokens(0, short.run(0)) == [[end]]
+    whole = tiny.prepare(experiment(dataset=dataset, passthrough={"generate": {"eos_token_id": None}}), HERE)
+    assert len(whole.output_tokens(0, whole.run(0))[0]) == 6
+    assert whole.expected_output_tokens == 6
+
+
+def test_a_compilation_that_was_switched_off_is_a_failure(
+    tiny: TransformersModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = tiny.prepare(experiment(pytorch={"disable_compile": True}), HERE)
+    state = vars(tiny.model)
+    original = tiny.model.generate
+
+    def compiling(**kwargs: Any) -> Any:
+        state["_compiled_call"] = original
+        return original(**kwargs)
+
+    monkeypatch.setitem(state, "generate", compiling)
+    with pytest.raises(MeasurementError, match="disable_compile was asked for"):
+        workload.run(0)
+    state.pop("_compiled_call")
+
+
+@pytest.mark.parametrize(
+    ("shown", "message"),
+    [
+        ({"backend": "fp8"}, None),
+        ({}, "backend 'quanto' was asked for, but Fp8QuantizedLayer was used"),
+        ({"backend": "fp8", "fp8_max": 1}, "fp8_max 1 was asked for, but the cache shows 448"),
+    ],
+)
+def test_a_quantised_cache_of_another_kind_is_a_failure(
+    tiny: TransformersModel, shown: dict[str, Any], message: str | None
+) -> None:
+    config = build(pytorch={"cache_implementation": "quantized", "cache_config": {"backend": "fp8"}}).config
+    cache = QuantizedCache("fp8", tiny.model.config)
+    config.cache_config = shown
+    if message is None:
+        check_cache(config, cache)
+    else:
+        with pytest.raises(MeasurementError, match=message):
+            check_cache(config, cache)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from pytest_llem.engines.builtin import builtin_fingerprint
 from pytest_llem.engines.loading import say_once
+from pytest_llem.engines.requirements import check_load_requirements
 from pytest_llem.engines.sources import folder_fingerprint
 from pytest_llem.engines.transformers import TransformersEngine, TransformersModel, compiled_graphs
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
@@ -42,7 +44,7 @@ def test_a_loaded_model_is_ready_for_inference_on_its_device(tiny: TransformersM
     assert not tiny.model.training
     assert tiny.device == torch.device("cpu")
     assert tiny.gpu_uuids == ()
-    assert tiny.commit is None
+    assert tiny.commit == builtin_fingerprint("builtin:tiny-llama")
     assert tiny.load_s > 0
 
 
@@ -55,7 +57,7 @@ def test_attention_is_the_one_asked_for(load: Load, attention: str) -> None:
 @pytest.mark.parametrize("attention", ["flash_attention_2", "flash_attention_3"])
 def test_flash_attention_without_a_gpu_is_unavailable(load: Load, attention: str) -> None:
     with pytest.raises(UnavailableError, match=f"'{attention}' needs a CUDA GPU"):
-        load(pytorch={"attn_implementation": attention})
+        load(precision="bf16", pytorch={"attn_implementation": attention})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")
@@ -113,6 +115,73 @@ def test_an_argument_that_from_pretrained_does_not_know_is_refused(load: Load) -
     with pytest.raises(LoadError, match="unexpected keyword argument 'nonsense'") as error:
         load(passthrough={"from_pretrained": {"nonsense": 1}})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("mirror", "transformers ignores it"),
+        ("tp_size", "runs in one process here"),
+        ("output_loading_info", "set by the measurement itself"),
+        ("adapter_name", r"use the field pytorch\.lora"),
+        ("generation_config", "defaults of the model never apply"),
+        ("gguf_file", "name the unquantised model"),
+        ("subfolder", "a built-in model has no files"),
+    ],
+)
+def test_an_argument_that_from_pretrained_swallows_is_refused(load: Load, argument: str, message: str) -> None:
+    with pytest.raises(LoadError, match=rf"passthrough\.from_pretrained\.{argument}: .*{message}"):
+        load(passthrough={"from_pretrained": {argument: "x"}})
+
+
+def test_an_argument_of_from_pretrained_is_passed_on(load: Load) -> None:
+    model = load(passthrough={"from_pretrained": {"experts_implementation": "eager"}})
+    assert model.model.config._experts_implementation == "eager"
+
+
+def test_no_bar_is_drawn_for_our_loads_only(load: Load, saved_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from transformers import AutoModelForCausalLM
+
+    load(model=str(saved_model))
+    assert "Loading weights" not in capfd.readouterr().err
+    AutoModelForCausalLM.from_pretrained(saved_model)
+    assert "Loading weights" in capfd.readouterr().err
+
+
+def test_code_of_the_model_is_neither_run_nor_asked_about(
+    load: Load, saved_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(*_: object) -> str:
+        raise AssertionError("asked on standard input")
+
+    monkeypatch.setattr("builtins.input", ask)
+    folder = shutil.copytree(saved_model, tmp_path / "code")
+    (folder / "own.py").write_text("raise AssertionError('run')\n")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LoadError, match="trust_remote_code"):
+        load(model=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("attention", "module"),
+    [("flash_attention_2", "flash_attn"), ("flash_attention_3", "flash_attn_interface"), ("org/kernel", "kernels")],
+)
+def test_an_attention_kernel_without_its_package_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch, attention: str, module: str
+) -> None:
+    options = (
+        experiment(precision="bf16", pytorch={"attn_implementation": attention, "trust_remote_code": True})
+        .load_config(HERE)
+        .pytorch
+    )
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr("pytest_llem.engines.requirements.installed", lambda _: True)
+    check_load_requirements(options, gpu)
+    monkeypatch.setattr("pytest_llem.engines.requirements.installed", lambda name: name != module)
+    with pytest.raises(UnavailableError, match=f"{attention}' needs the package .*: pip install"):
+        check_load_requirements(options, gpu)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +325,14 @@ class TestCompile:
             for length in (3, 5, 7):
                 generate_once(model, **fields, dataset={"synthetic": {"n": 1, "input_len": length}})
                 assert compiled_graphs() == 1
+
+    def test_the_ninth_experiment_of_a_session_is_compiled_too(self, load: Load, one_layer: str) -> None:
+        # One more than the compilations of a function after which torch gives up.
+        fields = {"model": one_layer, "weights": "random", "pytorch": EAGER_COMPILE, "max_output_tokens": 1}
+        model = load(**fields)
+        for length in range(2, 2 + torch._dynamo.config.recompile_limit + 1):
+            generate_once(model, **fields, dataset={"synthetic": {"n": 1, "input_len": length}})
+            assert compiled_graphs() == 1
 
     def test_going_on_uncompiled_is_a_failure(self, load: Load, one_layer: str) -> None:
         fields = {"model": one_layer, "weights": "random", "pytorch": EAGER_COMPILE}

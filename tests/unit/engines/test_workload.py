@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from pytest_llem.engines import generation
+from pytest_llem.engines import caches
 from pytest_llem.engines.timing import TokenClock
 from pytest_llem.errors import MeasurementError, UnavailableError
 from pytest_llem.prompts import PromptError
@@ -106,19 +106,27 @@ class TestCounting:
     def test_beams_and_returned_sequences(self, tiny: TransformersModel) -> None:
         workload = prepare(
             tiny,
-            pytorch={"batch_size": 2, "num_beams": 3},
+            pytorch={"batch_size": 2, "num_beams": 3, "num_return_sequences": 2},
             decoder={"min_new_tokens": 6},
-            passthrough={"generate": {"num_return_sequences": 2}},
         )
         assert workload.expected_output_tokens == 3 * 2 * 6
         assert len(all_tokens(workload)) == 3 * 2
         assert sum(map(len, all_tokens(workload))) == workload.expected_output_tokens
 
-    def test_stop_strings_are_refused_in_batches_only(self, tiny: TransformersModel) -> None:
-        arguments = {"generate": {"stop_strings": ["\n"]}}
-        with pytest.raises(MeasurementError, match="batch_size: 1"):
-            prepare(tiny, passthrough=arguments, pytorch={"batch_size": 2})
-        assert all_tokens(prepare(tiny, passthrough=arguments))
+    def test_a_stop_string_ends_a_sequence_and_counts(self, tiny: TransformersModel) -> None:
+        letters = tiny.tokenizer("abcdefgh")["input_ids"][1:]
+        others = sorted(set(range(259)) - set(letters))
+        fields = {"pytorch": {"no_repeat_ngram_size": 1}, "passthrough": {"generate": {"suppress_tokens": others}}}
+        whole = all_tokens(prepare(tiny, **fields))
+        end = whole[0][2]
+        stopped = all_tokens(prepare(tiny, **fields, decoder={"stop_strings": [tiny.tokenizer.decode([end])]}))
+        assert stopped == [row[: row.index(end) + 1] if end in row else row for row in whole]
+        assert len(stopped[0]) == 3 < len(whole[0])
+
+    def test_stop_strings_need_a_tokenizer(self, load: Load, one_layer: str) -> None:
+        model = load(model=one_layer, weights="random")
+        with pytest.raises(MeasurementError, match="stop_strings: the model comes without a tokenizer"):
+            prepare(model, decoder={"stop_strings": ["x"]})
 
 
 class TestSampling:
@@ -169,7 +177,7 @@ class TestSharedModel:
                 super().__init__(max_cache_len=max_cache_len, **kwargs)
 
         monkeypatch.setattr(utils, "StaticCache", Spy)
-        monkeypatch.setitem(generation._CACHE_CLASSES, "static", Spy)
+        monkeypatch.setitem(caches.CACHE_CLASSES, "static", Spy)
         static = {"cache_implementation": "static"}
         long = prepare(tiny, pytorch=static, max_output_tokens=30)
         short = prepare(tiny, pytorch=static, max_output_tokens=4)

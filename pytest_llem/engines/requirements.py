@@ -1,0 +1,112 @@
+"""What an experiment needs of this machine, found out before anything is downloaded, loaded or run."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch._dynamo
+
+from pytest_llem.errors import LoadError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_llem.config import PyTorchConfig
+
+# The module that each kernel imports, and the package it comes from. Where the package is missing, transformers would
+# look for a substitute on the hub.
+_FLASH_MODULES: Mapping[str, tuple[str, str]] = {
+    "flash_attention_2": ("flash_attn", "flash-attn"),
+    "flash_attention_3": ("flash_attn_interface", "flash-attn-3"),
+    "flash_attention_4": ("flash_attn.cute", "flash-attn-4"),
+}
+
+# What a quantised cache's backend imports, and the package it comes from; fp8 is torch's own.
+_CACHE_MODULES: Mapping[str, tuple[str, str]] = {"quanto": ("optimum.quanto", "optimum-quanto"), "hqq": ("hqq", "hqq")}
+
+# The first GPUs with TF32 tensor cores (Ampere).
+_TF32_CAPABILITY = (8, 0)
+
+
+def check_load_requirements(options: PyTorchConfig, device: torch.device) -> None:
+    """Find out whether this machine has what loading with ``options`` needs.
+
+    Raises:
+        UnavailableError: a package or a device is missing.
+        LoadError: torch has no such backend for compiling.
+    """
+    if options.load_in_4bit or options.load_in_8bit:
+        field = "load_in_4bit" if options.load_in_4bit else "load_in_8bit"
+        _require(field, "bitsandbytes", "'pytest-llem[bnb]'")
+    if options.lora is not None:
+        _require("lora", "peft", "'pytest-llem[lora]'")
+    _check_attention(options.attn_implementation, device)
+    _check_compiler(options.torch_compile_backend)
+
+
+def check_generate_requirements(options: Mapping[str, Any], *, allow_tf32: bool | None, cuda: bool) -> None:
+    """Find out whether this machine has what ``generate()`` needs for its ``options``.
+
+    Args:
+        options: the options of the generation config that the experiment sets.
+        allow_tf32: the experiment's field of that name.
+        cuda: whether the model lies on a CUDA GPU.
+
+    Raises:
+        UnavailableError: a package or a device is missing.
+    """
+    if allow_tf32:
+        if not cuda:
+            raise UnavailableError("allow_tf32 needs a CUDA GPU")
+        if torch.cuda.get_device_capability() < _TF32_CAPABILITY:
+            raise UnavailableError(f"allow_tf32 needs a GPU with TF32; {torch.cuda.get_device_name()} has none")
+    cache = options.get("cache_implementation") or ""
+    if cache.startswith("offloaded") and not cuda:
+        raise UnavailableError(f"cache_implementation {cache!r} needs a CUDA GPU")
+    if cache == "quantized":
+        backend = (options.get("cache_config") or {}).get("backend") or "quanto"
+        if backend in _CACHE_MODULES:
+            module, package = _CACHE_MODULES[backend]
+            _require("cache_implementation 'quantized'", module, package)
+
+
+def is_hub_kernel(attention: str) -> bool:
+    """Whether ``attention`` names a kernel of the hub, ``organisation/repository``."""
+    return "/" in attention
+
+
+def installed(module: str) -> bool:
+    """Whether ``module`` could be imported, found out without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the parent package
+        return False
+
+
+def _require(field: str, module: str, package: str) -> None:
+    if not installed(module):
+        raise UnavailableError(f"{field} needs the package {package.strip(chr(39))}: pip install {package}")
+
+
+def _check_attention(attention: str | None, device: torch.device) -> None:
+    if attention is None:
+        return
+    if attention in _FLASH_MODULES:
+        if device.type != "cuda":
+            raise UnavailableError(f"attn_implementation {attention!r} needs a CUDA GPU")
+        module, package = _FLASH_MODULES[attention]
+        _require(f"attn_implementation {attention!r}", module, package)
+    elif is_hub_kernel(attention):
+        _require(f"attn_implementation {attention!r}", "kernels", "kernels")
+
+
+def _check_compiler(backend: str | None) -> None:
+    if backend is None or backend in (known := torch._dynamo.list_backends(exclude_tags=())):
+        return
+    near = difflib.get_close_matches(backend, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    usual = ", ".join(torch._dynamo.list_backends())
+    raise LoadError(f"torch_compile_backend {backend!r}: {hint}torch has {usual}")
