@@ -23,7 +23,7 @@ def workload_hash(fields: Mapping[str, Any], commit: str | None = "c1", prompts:
     return identity.workload_hash(
         config,
         SimpleNamespace(commit=commit),
-        SimpleNamespace(token_ids_hash=prompts),  # type: ignore[arg-type]
+        SimpleNamespace(token_ids_hash=prompts),
     )
 
 
