@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llem.errors import MeasurementError
 from pytest_llem.results import ExperimentResult
 from pytest_llem.summary import split_phases, summarise
-from pytest_llem.windows import Measured, Protocol, measure_windows, undisturbed
+from pytest_llem.windows import Measured, Progress, Protocol, measure_windows, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,13 +27,20 @@ _MAX_TIMING_PASSES = 3
 
 
 def measure_workload(
-    workload: Workload, protocol: Protocol, meter: Meter, *, idle: IdlePower | None = None, phases: bool = False
+    workload: Workload,
+    protocol: Protocol,
+    meter: Meter,
+    *,
+    idle: IdlePower | None = None,
+    phases: bool = False,
+    progress: Progress | None = None,
 ) -> ExperimentResult:
     """Measure one experiment.
 
     Args:
         idle: power with the model loaded and nothing running, where it was measured.
         phases: measure prefill apart from decoding as well.
+        progress: told between the windows, see :func:`pytest_llem.windows.measure_windows`.
 
     Raises:
         MeasurementError: the calls did not generate what the configuration fixes.
@@ -42,7 +49,7 @@ def measure_workload(
     workload.run(0)
     disturbances = meter.check_quiet()
     workload.reset_peak_memory()
-    measured = _measure(workload, protocol, meter)
+    measured = _measure(workload, protocol, meter, progress)
     peak_memory_bytes, no_memory = workload.peak_memory_bytes()
     tokens = [_count_tokens(workload, window) for window in measured.outputs]
     _check_tokens(tokens, workload.expected_output_tokens, measured.passes)
@@ -79,12 +86,18 @@ def measure_workload(
     )
     if disturbances:
         result = replace(result, valid=False)
-    return _with_phases(result, workload, protocol, meter, measured.starts_s[0]) if phases else result
+    if not phases:
+        return result
+    prefill_workload = workload.prefill()
+    prefill = _measure(prefill_workload, protocol, meter, progress)
+    return _with_phases(result, prefill_workload, prefill, meter, measured.starts_s[0])
 
 
-def _measure(workload: Workload, protocol: Protocol, meter: Meter) -> Measured[list[Any]]:
+def _measure(workload: Workload, protocol: Protocol, meter: Meter, progress: Progress | None) -> Measured[list[Any]]:
     order = range(workload.calls)
-    return measure_windows(lambda: [workload.run(index) for index in order], protocol, meter, workload.synchronize)
+    return measure_windows(
+        lambda: [workload.run(index) for index in order], protocol, meter, workload.synchronize, progress
+    )
 
 
 def _since(origin_s: float, times_s: Sequence[float]) -> list[float]:
@@ -104,18 +117,21 @@ def _count_tokens(workload: Workload, passes: Sequence[Sequence[Any]]) -> int:
 
 
 def _with_phases(
-    result: ExperimentResult, workload: Workload, protocol: Protocol, meter: Meter, origin_s: float
+    result: ExperimentResult, workload: Workload, measured: Measured[list[Any]], meter: Meter, origin_s: float
 ) -> ExperimentResult:
-    """Prefill from calls that stop after one token; decoding is the rest of the whole call."""
-    prefill_workload = workload.prefill()
-    measured = _measure(prefill_workload, protocol, meter)
+    """Prefill from calls that stop after one token; decoding is the rest of the whole call.
+
+    Args:
+        workload, measured: the calls that stop, and their windows.
+        origin_s: when the experiment's first window began.
+    """
     prefill = summarise(
         measured.windows,
-        calls_per_round=measured.passes * prefill_workload.calls,
+        calls_per_round=measured.passes * workload.calls,
         meter=meter,
         starts_s=_since(origin_s, measured.starts_s),
     )
-    sequences = _count_tokens(prefill_workload, measured.outputs[0]) / prefill.calls_per_round
+    sequences = _count_tokens(workload, measured.outputs[0]) / prefill.calls_per_round
     return split_phases(
         replace(result, warnings=[*result.warnings, *(f"prefill: {text}" for text in measured.warnings)]),
         prefill,

@@ -9,16 +9,19 @@ import gc
 import math
 import sys
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from pytest_llem.meters.base import Meter, Synchronize, Window
 
 T = TypeVar("T")
+
+Progress = Callable[[str, int, int, float], None]
 
 # Whole windows that are run before the first round, at most. Sizing takes one or two, and two more must agree.
 _MAX_WARMUP_WINDOWS = 8
@@ -88,23 +91,28 @@ def undisturbed() -> Iterator[None]:
 
 
 def measure_windows(
-    run_pass: Callable[[], T], protocol: Protocol, meter: Meter, synchronize: Synchronize | None = None
+    run_pass: Callable[[], T],
+    protocol: Protocol,
+    meter: Meter,
+    synchronize: Synchronize | None = None,
+    progress: Progress | None = None,
 ) -> Measured[T]:
     """Warm up with the very pass that is measured, size the windows, measure the rounds.
 
     Args:
         run_pass: one whole pass; it may leave work queued on the device.
         synchronize: waits for queued work; default: what the meter waits for by itself.
+        progress: told between the windows: what runs, how many are over, of how many, seconds of the last one.
 
     Returns:
         One window a round. Every window holds the same number of passes.
     """
-    runner = _Runner(run_pass, meter, synchronize)
+    runner = _Runner(run_pass, meter, synchronize, progress or _say_nothing)
     with undisturbed():
         for _ in range(protocol.warmup_rounds):
             run_pass()
         warnings = runner.warm_up(protocol.min_window_s) if protocol.min_window_s > 0 else []
-        measured = [runner.round() for _ in range(protocol.rounds)]
+        measured = [runner.round(number, protocol.rounds) for number in range(1, protocol.rounds + 1)]
     return Measured(
         [window for window, _, _ in measured],
         [returned for _, returned, _ in measured],
@@ -112,6 +120,10 @@ def measure_windows(
         runner.passes,
         [*warnings, *runner.warnings],
     )
+
+
+def _say_nothing(phase: str, done: int, total: int, window_s: float) -> None:
+    """Nobody watches."""
 
 
 class _Runner(Generic[T]):
@@ -122,10 +134,13 @@ class _Runner(Generic[T]):
         warnings: what happened to windows that were thrown away.
     """
 
-    def __init__(self, run_pass: Callable[[], T], meter: Meter, synchronize: Synchronize | None) -> None:
+    def __init__(
+        self, run_pass: Callable[[], T], meter: Meter, synchronize: Synchronize | None, progress: Progress
+    ) -> None:
         self._run_pass = run_pass
         self._meter = meter
         self._synchronize = synchronize
+        self._progress = progress
         self._retries = 0
         self.passes = 1
         self.warnings: list[str] = []
@@ -137,8 +152,10 @@ class _Runner(Generic[T]):
             A warning if they never did.
         """
         last: Window | None = None
-        for _ in range(_MAX_WARMUP_WINDOWS):
+        for number in range(1, _MAX_WARMUP_WINDOWS + 1):
+            start_s = time.perf_counter()
             window, _ = self._window()
+            self._progress("warm-up", number, _MAX_WARMUP_WINDOWS, time.perf_counter() - start_s)
             if window.seconds < min_window_s:
                 wanted = self.passes * min_window_s / max(window.seconds, 1e-9) * _WINDOW_MARGIN
                 self.passes = min(max(self.passes + 1, math.ceil(wanted)), self.passes * _MAX_GROWTH)
@@ -152,7 +169,7 @@ class _Runner(Generic[T]):
             f"{_STEADY:.0%} in time or power, or are shorter than {min_window_s:g} s"
         ]
 
-    def round(self) -> tuple[Window, list[T], float]:
+    def round(self, number: int, total: int) -> tuple[Window, list[T], float]:
         """One window of the measurement. What throttling disturbed is run again, once the device has cooled down."""
         while True:
             # What the last window left. A full collection walks through every object of torch and transformers, which
@@ -161,6 +178,7 @@ class _Runner(Generic[T]):
             self._meter.pause()
             start_s = time.perf_counter()
             window, returned = self._window()
+            self._progress("round", number, total, time.perf_counter() - start_s)
             throttled = [one.text for one in window.disturbances if one.kind == "throttled"]
             if not throttled or self._retries >= _MAX_RETRIES:
                 return window, returned, start_s

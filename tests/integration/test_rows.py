@@ -282,3 +282,11 @@ def test_the_summary_shows_when_the_comparison_fails(pytester: pytest.Pytester, 
     result = run("--llem-meter=estimate", "--benchmark-compare=0001", "--benchmark-compare-fail=min:500%")
     assert result.ret != pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["experiment*energy/call*", "tiny *"])
+
+
+def test_batches_that_the_prompts_do_not_fill_are_named(run: Run, write: Write, saved: Saved) -> None:
+    write(extra="sweep: {pytorch.batch_size: [1, 3]}\n")
+    run("--llem-meter=none", "--benchmark-json=out.json").assert_outcomes(passed=2)
+    fitting, larger = (row["extra_info"]["result"] for row in saved())
+    assert not any("batch_size" in warning for warning in fitting["warnings"])
+    assert "batch_size 3 is above the number of prompts: each call has 2 of them" in larger["warnings"]
