@@ -167,11 +167,12 @@ class EdgeFinder:
     def glance(self) -> Edge:
         """The update that the counter shows now, without waiting.
 
-        It is dated by the phase where that is known. Without one the update is anywhere in the last period: T
-        / sqrt(12) is its standard uncertainty.
+        It is dated by the phase where that is known. Without one the update is anywhere in the last period, and off its
+        regular instant by the jitter: u^2 = T^2 / 12 + jitter^2.
         """
         now_s, energy_j = self._dated_read()
         period_s = self.timing.period_s
+        unphased_s = math.hypot(period_s / _SQRT12, self.timing.jitter_s)
         last = self.last_edge
         if last is not None:
             if energy_j == last.energy_j:
@@ -179,9 +180,9 @@ class EdgeFinder:
             periods = max(math.floor((now_s - last.time_s) / period_s), 1)
             uncertainty_s = math.sqrt(2.0) * self.timing.jitter_s + _DRIFT_PER_PERIOD * periods * period_s
             uncertainty_s = math.hypot(uncertainty_s, last.uncertainty_s)
-            if uncertainty_s < period_s / _SQRT12:
+            if uncertainty_s < unphased_s:
                 return Edge(min(last.time_s + periods * period_s, now_s), energy_j, uncertainty_s)
-        return Edge(now_s - period_s / 2.0, energy_j, period_s / _SQRT12)
+        return Edge(now_s - period_s / 2.0, energy_j, unphased_s)
 
     @property
     def contradicts_timing(self) -> bool:
