@@ -24,7 +24,7 @@ import pytest
 from pytest_benchmark import plugin as stock
 from pytest_benchmark.stats import Metadata
 from pytest_benchmark.table import TableResults
-from pytest_benchmark.utils import TIME_UNITS
+from pytest_benchmark.utils import TIME_UNITS, safe_dumps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,6 +151,48 @@ def _plain(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def publish(config: Any, rows: Sequence[Any]) -> None:
     """Add rows to what pytest-benchmark reports, compares and saves."""
     config._benchmarksession.benchmarks.extend(rows)
+
+
+def row_as_dict(row: Any) -> dict[str, Any]:
+    """Plain values that hold all of a row but ``result``, which the rows of an item share."""
+    info = {key: value for key, value in row.extra_info.items() if key != "result"}
+    values: dict[str, Any] = {**row.as_dict(stats=False), "extra_info": info}
+    return {**values, "iterations": row.iterations, "data": list(row.stats.data)}
+
+
+def row_from_dict(values: Mapping[str, Any], result: Mapping[str, Any]) -> Any:
+    """The inverse of :func:`row_as_dict`.
+
+    Raises:
+        KeyError: a part of the row is missing.
+    """
+    fixture = SimpleNamespace(
+        **{key: values[key] for key in ("name", "fullname", "group", "param", "params")},
+        extra_info={**values["extra_info"], "result": result},
+        cprofile_stats=None,
+        has_error=False,
+    )
+    row = Metadata(fixture, iterations=values["iterations"], options=dict(values["options"]))
+    row.stats.data.extend(values["data"])  # already per call
+    return row
+
+
+def dumps(value: Any) -> str:
+    """One line of JSON; what JSON cannot hold is written as pytest-benchmark writes it."""
+    text: str = safe_dumps(value, separators=(",", ":"))
+    return text
+
+
+def is_disabled(config: Any) -> bool:
+    """``--benchmark-disable`` or ``--benchmark-skip``: nothing is measured."""
+    session = config._benchmarksession
+    return bool(session.disabled or session.skip)
+
+
+def storage_folder(config: Any) -> Path | None:
+    """Where pytest-benchmark saves; ``None`` when that is no folder."""
+    path: Path | None = getattr(config._benchmarksession.storage, "path", None)
+    return path
 
 
 def saved_sessions(config: Any, which: str) -> list[Mapping[str, Any]]:

@@ -232,7 +232,7 @@ def _persistence_mode(nvml: Nvml, board: Board) -> bool | None:
 
 def _counter(board: Board, clock: Clock) -> str:
     def look() -> dict[str, Calibration | None]:
-        with open_nvml_meter("cuda", [board.uuid], clock) as meter:
+        with open_nvml_meter("cuda", [board.uuid], clock, lock_timeout_s=None) as meter:
             return meter.calibrations
 
     calibrations, problem = _attempt(look)
@@ -254,7 +254,7 @@ def _counter(board: Board, clock: Clock) -> str:
 
 def _auto(device: str, clock: Clock, powercap_root: Path) -> str:
     def look() -> str:
-        with open_meter("auto", device=device, clock=clock, powercap_root=powercap_root) as meter:
+        with open_meter("auto", device=device, clock=clock, powercap_root=powercap_root, lock_timeout_s=None) as meter:
             return meter.name
 
     return _attempt(look)[0] or "no meter"
@@ -266,7 +266,9 @@ def _meter(name: str, device: str, clock: Clock, powercap_root: Path) -> MeterFi
     def look() -> str:
         nonlocal unreadable
         try:
-            with open_meter(name, device=device, clock=clock, powercap_root=powercap_root) as meter:
+            with open_meter(
+                name, device=device, clock=clock, powercap_root=powercap_root, lock_timeout_s=None
+            ) as meter:
                 return _meter_words(meter, device)
         except MeterUnavailableError as error:
             unreadable = isinstance(error.__cause__, PermissionError)

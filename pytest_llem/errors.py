@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import re
+
+# The C0 and C1 controls, line breaks among them, the controls of writing direction, and halves of surrogate pairs.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, its control characters as escapes.
+
+    A name or a value of a file could otherwise drive the terminal, or forge a line of a log or a CI server's command.
+    """
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
 
 class LlemError(Exception):
-    """Base of every error this package raises on purpose; its text is shown to the user as it is."""
+    """Base of every error this package raises on purpose; its text is shown to the user as it is, on one line."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ExperimentFileError(LlemError):

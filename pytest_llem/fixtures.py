@@ -9,7 +9,7 @@ import pytest
 from pytest_llem.settings import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from pytest_llem.config import ExperimentConfig
     from pytest_llem.engines.base import LoadedModel
@@ -27,7 +27,21 @@ def llem_session(config: pytest.Config) -> LlemSession:
         from pytest_llem.session import LlemSession
 
         config.stash[SESSION] = LlemSession(config.stash[SETTINGS])
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            config.stash[SESSION].say = reporter.write_line
     return config.stash[SESSION]
+
+
+def measures(item: pytest.Item) -> bool:
+    """Whether an item is an experiment or measures a callable."""
+    return "llem_experiment" in parameters(item) or "llem_benchmark" in getattr(item, "fixturenames", ())
+
+
+def parameters(item: pytest.Item) -> Mapping[str, Any]:
+    """What collection attached to an item."""
+    attached: Mapping[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    return attached
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llem import benchmark
 from pytest_llem.gates import resolve
-from pytest_llem.history import SavedRow, read_files, read_row
+from pytest_llem.history import SavedRow, is_same, read_files, read_row
 from pytest_llem.judgement import Candidate, ErrorRates, Judged, detectable, judge_candidates
 from pytest_llem.reruns import measure_again
 from pytest_llem.verdict import MAX_RUNS, Status
@@ -41,6 +41,8 @@ def judge_session(
     recorded: Sequence[Recorded],
     history: History,
     say: Callable[[str], None],
+    *,
+    measure_open: bool = True,
 ) -> list[Judged]:
     """Judge every gated metric. What stays open is measured again in fresh processes, twice at most.
 
@@ -48,6 +50,7 @@ def judge_session(
 
     Args:
         say: prints a line for the user.
+        measure_open: false leaves open what is open.
     """
     rates = ErrorRates(*settings.error_rates)
     if settings.accept:
@@ -55,12 +58,19 @@ def judge_session(
             for row in one.rows:
                 row.extra_info["accepted"] = True
 
+    from_journal = {one.nodeid for one in recorded if one.from_journal}
+
     def judge() -> list[Judged]:
         candidates = [candidate for one in recorded for candidate in _candidates(one)]
+        for candidate in candidates:
+            if candidate.row is not None and candidate.nodeid in from_journal:
+                # The session that measured it may have saved it already; nothing is judged against itself.
+                key = (candidate.nodeid, candidate.metric)
+                history[key] = [row for row in history.get(key, ()) if not is_same(row, candidate.row)]
         return judge_candidates(candidates, history, rates=rates, last=settings.last, accept=settings.accept)
 
     judged = judge()
-    for number in range(2, MAX_RUNS + 1):
+    for number in range(2, MAX_RUNS + 1) if measure_open else ():
         failed = {one.nodeid for one in recorded if one.trouble}
         undecided = list(dict.fromkeys(one.candidate.nodeid for one in judged if one.verdict.needs_more_runs))
         undecided = [nodeid for nodeid in undecided if nodeid not in failed]

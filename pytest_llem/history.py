@@ -30,6 +30,7 @@ class SavedRow:
         workload_hash, environment_hash: what makes rows comparable.
         environment: what ``environment_hash`` is of.
         output_tokens: new tokens of a call.
+        output_tokens_hash: hash of the tokens that one pass generated.
         labels: how the board ran, such as ``power capped``.
         valid: whether nothing disturbed it.
         accepted: whether its change was wanted, so that the mean starts again here.
@@ -44,6 +45,7 @@ class SavedRow:
     environment_hash: str
     environment: Mapping[str, Any] = field(default_factory=dict)
     output_tokens: float | None = None
+    output_tokens_hash: str | None = None
     labels: tuple[str, ...] = ()
     valid: bool = True
     accepted: bool = False
@@ -71,6 +73,7 @@ def read_row(bench: Mapping[str, Any], saved: Mapping[str, Any] | None = None) -
         environment_hash=info.get("environment_hash", ""),
         environment=info.get("environment") or {},
         output_tokens=result.get("output_tokens"),
+        output_tokens_hash=result.get("output_tokens_hash"),
         labels=tuple(result.get("labels") or ()),
         valid=bool(result.get("valid")),
         accepted=bool(info.get("accepted")),
@@ -87,14 +90,27 @@ def values_per_call(result: Mapping[str, Any], metric: str) -> tuple[float, ...]
 
 
 def read_files(files: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[SavedRow]]:
-    """Rows of saved sessions by experiment and metric, in the order of the files (oldest first)."""
+    """Rows of saved sessions by experiment and metric, in the order of the files (oldest first).
+
+    A result that was saved twice, by a session that was interrupted and by the one that reported it from its journal,
+    counts once.
+    """
     history: dict[tuple[str, str], list[SavedRow]] = {}
     for saved in files:
+        from_journal = set(saved.get("llem_from_journal", ()))
         for bench in saved.get("benchmarks", ()):
             row = read_row(bench, saved)
             if row is not None:
-                history.setdefault((row.fullname, row.metric), []).append(row)
+                earlier = history.setdefault((row.fullname, row.metric), [])
+                if row.fullname in from_journal:
+                    earlier[:] = [one for one in earlier if not is_same(one, row)]
+                earlier.append(row)
     return history
+
+
+def is_same(row: SavedRow, other: SavedRow) -> bool:
+    """Whether two rows are of one measurement, to which a verdict may have added runs."""
+    return row.runs[0] == other.runs[0] and row.environment_hash == other.environment_hash
 
 
 @dataclass(frozen=True)

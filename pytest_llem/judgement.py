@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from pytest_llem.spread import Spread
 
 
+OTHER_TOKENS = "it generated other tokens than the saved runs"
+"""Part of a verdict's reason: as many tokens, but not the same, so the work may be another."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A gated metric of one result.
@@ -88,8 +92,19 @@ def judge_candidates(
                 needs_more_runs=False,
                 reason=f"accepted: the baseline's mean starts again with this run ({verdict.reason})",
             )
+        if one.row is not None and _generated_something_else(one.row, base.rows):
+            verdict = replace(verdict, reason=f"{verdict.reason}; {OTHER_TOKENS}")
         judged.append(Judged(one, verdict, base))
     return judged
+
+
+def _generated_something_else(row: SavedRow, saved: Sequence[SavedRow]) -> bool:
+    return bool(
+        saved
+        and row.output_tokens_hash
+        and saved[-1].output_tokens_hash
+        and row.output_tokens_hash != saved[-1].output_tokens_hash
+    )
 
 
 def _pooled(baselines: Iterable[Baseline]) -> Spread | None:

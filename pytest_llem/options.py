@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING
 
 from pytest_llem.meters import METER_NAMES
@@ -71,6 +72,43 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--llem-report", metavar="PATH", help="Write one self-contained HTML report.")
     group.addoption("--llem-csv", metavar="PATH", help="Write the results as one flat table, a line an experiment.")
     group.addoption(
+        "--llem-journal",
+        metavar="PATH",
+        help="Keep finished results here as they finish. Default: llem-journal.jsonl beside pytest-benchmark's saved "
+        "runs, with --llem-shard llem-journal-shardIofN.jsonl.",
+    )
+    group.addoption(
+        "--llem-resume",
+        action="store_true",
+        help="Take up an interrupted session: what its journal holds unchanged is reported and not run again.",
+    )
+    group.addoption(
+        "--llem-shard",
+        metavar="I/N",
+        help="Run the I-th of N parts, from 1. No model is loaded in two parts.",
+    )
+    group.addoption(
+        "--llem-merge",
+        metavar="PATH",
+        nargs="+",
+        action="extend",
+        help="Report the union of these journals as one session; run nothing.",
+    )
+    group.addoption(
+        "--llem-isolate",
+        action="store_true",
+        help="Run each model's experiments in a child process: a crash or a hang costs one experiment, and timeout_s "
+        "is enforced.",
+    )
+    group.addoption(
+        "--llem-lock-timeout",
+        metavar="SECONDS",
+        type=float,
+        help="How long to wait for a GPU that another session measures. Default: 3600.",
+    )
+    # Set by the session that starts this one as a child: the descriptor of the socket between them.
+    group.addoption("--llem-child", type=int, help=argparse.SUPPRESS)
+    group.addoption(
         "--llem-doctor",
         action="store_true",
         help="Print what this machine can measure and why not the rest, and how to mend it; run nothing.",
@@ -95,6 +133,9 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini("llem_beta", "Default of --llem-beta.", default="")
     parser.addini("llem_report", "Default of --llem-report.", default="")
     parser.addini("llem_csv", "Default of --llem-csv.", default="")
+    parser.addini("llem_journal", "Default of --llem-journal.", default="")
+    parser.addini("llem_isolate", "Default of --llem-isolate.", type="bool", default=False)
+    parser.addini("llem_lock_timeout", "Default of --llem-lock-timeout, in seconds.", default="")
     parser.addini(
         "llem_files",
         "Patterns of experiment files.",

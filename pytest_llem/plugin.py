@@ -20,9 +20,11 @@ from pytest_llem.fixtures import (  # noqa: F401  (pytest finds fixtures in the 
     llem_model,
     llem_run,
     llem_session,
+    measures,
 )
 from pytest_llem.options import add_options
 from pytest_llem.settings import SETTINGS, Settings
+from pytest_llem.termination import TERMINATION, Termination
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -35,7 +37,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> pytest.ExitCode | None:
-    """Before the session: options that print something and end."""
+    """Before the session: options that print something and end; in a child of a session, what is its parent's."""
+    if config.getoption("llem_child") is not None:
+        from pytest_llem import isolated_child
+
+        isolated_child.prepare(config)
     if config.getoption("llem_schema"):
         import json
 
@@ -73,8 +79,20 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Start of the session: a device or meter that was asked for and cannot work ends it with a usage error."""
     settings = session.config.stash[SETTINGS]
     option = session.config.option
-    if not (option.collectonly or option.llem_plan) and settings.asks_for_hardware:
+    if not (option.collectonly or option.llem_plan or settings.merge) and settings.asks_for_hardware:
         llem_session(session.config).require_hardware()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> bool | None:
+    """In place of collection: report journals if that was asked for."""
+    settings = session.config.stash[SETTINGS]
+    if not settings.merge:
+        return None
+    from pytest_llem import merging
+
+    merging.report(session, settings)
+    return True
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -101,11 +119,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         collection.parametrize_marked(metafunc, markers)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """After collection and all other selection: leave the items of other parts out."""
+    shard = config.stash[SETTINGS].shard
+    if shard is not None:
+        from pytest_llem import shards
+
+        shards.keep_part(config, items, shard)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """After collection: say what the gates can catch, before anything is measured."""
     settings = session.config.stash[SETTINGS]
     option = session.config.option
-    if settings.device is None or option.collectonly or option.llem_plan:
+    if settings.device is None or option.collectonly or option.llem_plan or settings.child is not None:
         return
     from pytest_llem import ending
 
@@ -114,14 +142,46 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """After collection, in place of the tests: print the plan if it was asked for."""
+    """After collection, before the tests: begin or take up the journal; in place of them, print the plan."""
     if not session.config.getoption("llem_plan"):
+        _begin(session)
         return None
     from pytest_llem import plan
 
     made = plan.make_plan(session.items)
     session.config.get_terminal_writer().write(plan.render(made, session.config.stash[SETTINGS]))
     session.testsfailed += len(made.invalid)
+    return True
+
+
+def _begin(session: pytest.Session) -> None:
+    """What a session needs that is going to measure something."""
+    config, settings = session.config, session.config.stash[SETTINGS]
+    refused = session.testsfailed and not config.option.continue_on_collection_errors
+    if config.option.collectonly or refused or settings.child is not None or settings.merge:
+        return
+    items = [item for item in session.items if measures(item) and item.get_closest_marker("skip") is None]
+    if not config.pluginmanager.has_plugin("benchmark") or not (items or settings.shard):
+        return
+    from pytest_llem import resume
+
+    config.stash[TERMINATION] = Termination()
+    config.stash[TERMINATION].install()
+    resume.begin(session, items, settings)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """In place of an item's phases: run it in a child process, if it is to run there."""
+    settings = item.config.stash[SETTINGS]
+    state = item.config.stash.get(SESSION, None)
+    if not (settings.isolate or (state is not None and state.device_lost)):
+        return None
+    from pytest_llem import isolation
+
+    if not isolation.is_isolated(item, state, settings):
+        return None
+    isolation.of(item.config).run(item)
     return True
 
 
@@ -138,12 +198,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """After each phase: what an item measured counts once the whole item has passed."""
     report = yield
     session = item.config.stash.get(SESSION, None)
     if session is not None:
         session.note_report(item, report)
+        if call.excinfo is not None:
+            session.note_failure(call.excinfo.value)
         if report.skipped and isinstance(report.longrepr, tuple) and _is_ours(report.longrepr[0]):
             # Where the experiment stands, not where this package found out.
             path, line, _ = item.location
@@ -161,11 +225,15 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]
     """End of the session, before pytest-benchmark saves: judge what is gated; afterwards write the reports."""
     state = session.config.stash.get(SESSION, None)
     settings = session.config.stash[SETTINGS]
-    if settings.device is None or state is None:
+    if state is not None and state.isolation is not None:
+        state.isolation.close()
+    if state is None or settings.child is not None or (settings.device is None and not settings.merge):
         return (yield)
     from pytest_llem import ending
 
     ending.judge(session, state)
+    if TERMINATION in session.config.stash:
+        session.config.stash[TERMINATION].deafen()
     yield
     return ending.write_reports(session.config, state)
 
@@ -193,6 +261,18 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
         machine_info["llem"] = machine.describe(settings.device, settings.meter)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    """When results are saved: say if they are a part of a session only, and which of them an earlier one measured."""
+    shard = config.stash[SETTINGS].shard
+    if shard is not None:
+        output_json["llem_shard"] = f"{shard[0]}/{shard[1]}"
+    session = config.stash.get(SESSION, None)
+    earlier = [] if session is None else [one.nodeid for one in session.recorded if one.from_journal]
+    if earlier:
+        output_json["llem_from_journal"] = earlier
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
@@ -213,6 +293,9 @@ def pytest_terminal_summary(
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End of the process: release meters."""
+    termination = config.stash.get(TERMINATION, None)
+    if termination is not None:
+        termination.restore()
     session = config.stash.get(SESSION, None)
     if session is not None:
         session.close()

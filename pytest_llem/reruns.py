@@ -30,7 +30,9 @@ def measure_again(
     with tempfile.TemporaryDirectory(prefix="pytest-llem-") as folder:
         saved = Path(folder, "runs.json")
         command = [sys.executable, "-m", "pytest", *nodeids, *_options(config, settings)]
+        # What it finishes belongs into this session's journal, not into one that the ini file names.
         command += [f"--benchmark-json={saved}", f"--benchmark-storage=file://{folder}"]
+        command += [f"--llem-journal={Path(folder, 'journal.jsonl')}"]
         done = subprocess.run(  # noqa: S603  (this interpreter, and node ids as arguments, without a shell)
             command,
             cwd=config.rootpath,
@@ -62,6 +64,8 @@ def _options(config: pytest.Config, settings: Settings) -> list[str]:
         options.append(f"--config-file={config.inipath}")
     if settings.rounds is not None:
         options.append(f"--llem-rounds={settings.rounds}")
+    if settings.isolate:
+        options.append("--llem-isolate")
     if settings.min_window_s is not None:
         options.append(f"--llem-min-window={settings.min_window_s}")
     return options

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from pytest_llem import identity
+from pytest_llem import identity, machine
 from pytest_llem.benchmark import Recorder
 from pytest_llem.collection import display_path
 from pytest_llem.engines import get_engine
@@ -19,6 +19,7 @@ from pytest_llem.gates import resolve
 from pytest_llem.measurement import measure_workload, run_once
 from pytest_llem.meters.base import no_synchronize
 from pytest_llem.report import junit
+from pytest_llem.report.progress import ProgressLine
 from pytest_llem.session import Recorded
 from pytest_llem.summary import summarise
 from pytest_llem.windows import Protocol, measure_windows
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from pytest_llem.session import LlemSession
 
 T = TypeVar("T")
+
+REMOTE_CODE = "pytorch.trust_remote_code: Python code that came with the model was allowed to run"
+"""Warning in the result of an experiment that trusts its model's code."""
 
 _DEFAULT_ROUNDS = 10
 _DEFAULT_WARMUP_ROUNDS = 1
@@ -145,18 +149,24 @@ class ExperimentRun:
             if self._recorder.disabled:
                 return run_once(workload, self._meter)
             started_s = time.monotonic()
+            progress = ProgressLine(self._item.config, self._item.name)
             result = measure_workload(
                 workload,
                 protocol(config, self._session, self._meter),
                 self._meter,
                 idle=self._session.idle_power(self._model, self._meter),
                 phases=config.measure.phases,
+                progress=progress,
             )
+            progress.erase()
             result = replace(result, load_s=self._model.load_s)
             took_s = time.monotonic() - started_s
+            result = replace(result, warnings=[*result.warnings, *_batch_notes(config, workload.prompts)])
             if config.timeout_s is not None and took_s > config.timeout_s:
                 note = f"timeout_s: it took {took_s:.1f} s of {config.timeout_s:g} s, and was let run"
                 result = replace(result, warnings=[*result.warnings, note])
+            if config.pytorch is not None and config.pytorch.trust_remote_code:
+                result = replace(result, warnings=[*result.warnings, REMOTE_CODE])
             workload_hash = identity.workload_hash(config, self._model, workload)
         info = _identity(self._item.nodeid, workload_hash, self._model.gpu_uuids, self._meter)
         self._session.keep(
@@ -173,6 +183,16 @@ class ExperimentRun:
         )
         self._item.user_properties.extend(junit.properties(result))
         return result
+
+
+def _batch_notes(config: ExperimentConfig, prompts: int) -> list[str]:
+    """Batches that are smaller than the file asks for, because the prompts do not fill them."""
+    batch_size = (config.pytorch.batch_size if config.pytorch else None) or 1
+    if batch_size > prompts:
+        return [f"batch_size {batch_size} is above the number of prompts: each call has {prompts} of them"]
+    if rest := prompts % batch_size:
+        return [f"batch_size {batch_size} does not divide the {prompts} prompts: the last call of a pass has {rest}"]
+    return []
 
 
 def protocol(config: ExperimentConfig, session: LlemSession, meter: Meter) -> Protocol:
@@ -254,6 +274,7 @@ class BenchmarkRun:
             return last[0]
         asked_s = settings.min_window_s if min_window_s is None else min_window_s
         with _reported("llem_benchmark"):
+            disturbances = self._meter.check_quiet()
             measured = measure_windows(
                 call,
                 Protocol(
@@ -263,10 +284,12 @@ class BenchmarkRun:
                 ),
                 self._meter,
             )
-        self.result = summarise(
-            measured.windows, calls_per_round=measured.passes, meter=self._meter, warnings=measured.warnings
-        )
-        info = _identity(self._item.nodeid, identity.callable_hash(self._item.nodeid), (), self._meter)
+        notes = [*measured.warnings, *(one.text for one in disturbances)]
+        self.result = summarise(measured.windows, calls_per_round=measured.passes, meter=self._meter, warnings=notes)
+        if disturbances:
+            self.result = replace(self.result, valid=False)
+        boards = [board["uuid"] for board in machine.boards()] if settings.device == "cuda" else []
+        info = _identity(self._item.nodeid, identity.callable_hash(self._item.nodeid), boards, self._meter)
         self._session.keep(
             Recorded(
                 nodeid=self._item.nodeid,

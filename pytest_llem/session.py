@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llem.board_lock import BoardLocks, lock_visible_boards, say_on_stderr
 from pytest_llem.errors import UnavailableError
 from pytest_llem.meters import open_meter
+from pytest_llem.meters.base import IdlePower
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_llem.engines.base import LoadedModel
+    from pytest_llem.history import SavedRow
+    from pytest_llem.isolation import Isolation
+    from pytest_llem.journal import Journal
     from pytest_llem.judgement import Judged
     from pytest_llem.limit import Limit
-    from pytest_llem.meters.base import IdlePower, Meter
+    from pytest_llem.meters.base import Meter
     from pytest_llem.results import ExperimentResult
     from pytest_llem.settings import Settings
 
@@ -36,6 +42,7 @@ class Recorded:
         config: the resolved configuration as plain values; ``None`` for a callable.
         swept: the values of this point of a sweep.
         trouble: why further runs of it, which a verdict asked for, are missing.
+        from_journal: an earlier session measured it, and may have saved it.
     """
 
     nodeid: str
@@ -48,6 +55,7 @@ class Recorded:
     swept: Mapping[str, Any] = field(default_factory=dict)
     trouble: list[str] = field(default_factory=list)
     failed: bool = False
+    from_journal: bool = False
 
 
 @dataclass
@@ -55,18 +63,29 @@ class LlemSession:
     """Made when the first experiment or fixture needs it, closed at the end of the session.
 
     Attributes:
+        say: prints a line at every verbosity.
         recorded: results that count, in the order in which they were measured.
         judged: the verdicts on them, at the end.
+        history: saved rows by node id and metric, as they were before this session's were saved.
         notes: lines for the end of the terminal's summary.
+        journal: where results are kept as they finish; ``None`` where there is none.
+        isolation: runs items in child processes; ``None`` until the first one.
+        device_lost: a GPU failed so that this process cannot use it any more.
     """
 
     settings: Settings
+    say: Callable[[str], None] = say_on_stderr
     recorded: list[Recorded] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
+    history: dict[tuple[str, str], list[SavedRow]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    journal: Journal | None = None
+    isolation: Isolation | None = None
+    device_lost: bool = False
     _pending: dict[str, Recorded] = field(default_factory=dict)
     _meters: dict[tuple[str, ...], Meter] = field(default_factory=dict)
     _idle: tuple[weakref.ref[LoadedModel], IdlePower] | None = None
+    _locks: BoardLocks | None = None
 
     def require_hardware(self) -> None:
         """End the session with a usage error if the device or the meter it names cannot work here."""
@@ -74,7 +93,14 @@ class LlemSession:
             if self.settings.device == "cuda":
                 from pytest_llem.machine import require_cuda
 
-                require_cuda()
+                if self.settings.isolate:
+                    from pytest_llem.isolation import require_cuda_apart
+
+                    # With a CUDA context of its own, this process would hold memory that its children need.
+                    require_cuda_apart()
+                else:
+                    require_cuda()
+                self._locks = lock_visible_boards(say=self.say, timeout_s=self.settings.lock_timeout_s)
             self.meter(())
         except UnavailableError as error:
             raise pytest.UsageError(str(error)) from None
@@ -91,14 +117,26 @@ class LlemSession:
         key = tuple(gpu_uuids)
         if key not in self._meters:
             self._meters[key] = open_meter(
-                self.settings.meter, device=self.settings.device or "cpu", gpu_uuids=gpu_uuids or None
+                self.settings.meter,
+                device=self.settings.device or "cpu",
+                gpu_uuids=gpu_uuids or None,
+                lock_timeout_s=self.settings.lock_timeout_s,
+                say=self.say,
             )
         return self._meters[key]
 
     def idle_power(self, model: LoadedModel, meter: Meter) -> IdlePower:
-        """Power with ``model`` loaded and nothing running, measured once for each load."""
+        """Power with ``model`` loaded and nothing running, measured once for each load.
+
+        Unknown while something else is at work: that power would be taken for the board's own.
+        """
         if self._idle is None or self._idle[0]() is not model:
-            self._idle = (weakref.ref(model), meter.idle_power())
+            disturbances = meter.check_quiet()
+            idle = meter.idle_power() if not disturbances else IdlePower()
+            disturbances += meter.check_quiet() if not disturbances else []
+            if disturbances:
+                return IdlePower(reason="; ".join(one.text for one in disturbances))
+            self._idle = (weakref.ref(model), idle)
         return self._idle[1]
 
     def keep(self, recorded: Recorded) -> None:
@@ -115,13 +153,40 @@ class LlemSession:
             return
         del self._pending[item.nodeid]
         if not pending.failed:
-            from pytest_llem.benchmark import publish
+            self.count(item.config, pending)
 
-            publish(item.config, pending.rows)
-            self.recorded.append(pending)
+    def note_failure(self, failure: BaseException) -> None:
+        """Find out whether a failure has cost this process its GPU: then other processes run the rest."""
+        failures = sys.modules.get("pytest_llem.engines.failures")
+        if failures is None or self.device_lost:  # without torch there is no CUDA to fail
+            return
+        seen: BaseException | None = failure
+        while seen is not None:
+            if failures.is_device_lost(seen):
+                self.device_lost = True
+                if self.settings.child is None:
+                    self.notes.append(
+                        "llem: the GPU failed in this process, which cannot use it any more: the experiments after "
+                        "that ran in fresh processes"
+                    )
+                return
+            seen = seen.__cause__ or seen.__context__
+
+    def count(self, config: pytest.Config, recorded: Recorded) -> None:
+        """Report and save a result with the session's others; it is in the journal when this returns."""
+        from pytest_llem.benchmark import publish
+
+        publish(config, recorded.rows)
+        self.recorded.append(recorded)
+        if self.journal is not None:
+            self.journal.append(recorded)
 
     def close(self) -> None:
-        """Release the meters."""
+        """Release the meters, the boards and the journal."""
+        if self.journal is not None:
+            self.journal.close()
         for meter in self._meters.values():
             meter.close()
         self._meters.clear()
+        if self._locks is not None:
+            self._locks.release()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -38,6 +39,13 @@ class Settings:
         error_rates: probabilities of wrong verdicts, alpha and beta.
         report: where the HTML report goes.
         csv: where the table of results goes.
+        journal: where finished results are kept as they finish; ``None`` for beside pytest-benchmark's storage.
+        resume: take up an interrupted session.
+        shard: which part of how many runs, from 1; ``None`` for everything.
+        merge: journals to report in place of running anything.
+        isolate: run each model's experiments in a child process.
+        child: in such a child, the descriptor of the socket to its parent.
+        lock_timeout_s: how long to wait for a GPU that another session measures, in seconds.
     """
 
     device: str | None
@@ -53,6 +61,13 @@ class Settings:
     error_rates: tuple[float, float]
     report: Path | None
     csv: Path | None
+    journal: Path | None = None
+    resume: bool = False
+    shard: tuple[int, int] | None = None
+    merge: tuple[Path, ...] = ()
+    isolate: bool = False
+    child: int | None = None
+    lock_timeout_s: float = 3600.0
 
     @property
     def device_name(self) -> str:
@@ -83,6 +98,10 @@ class Settings:
         min_window_s = _read(config, "llem_min_window", float)
         if min_window_s is not None and not (min_window_s >= 0 and math.isfinite(min_window_s)):
             raise pytest.UsageError(f"--llem-min-window: {min_window_s} is no window; use seconds, at least 0")
+        lock_timeout_s = _read(config, "llem_lock_timeout", float)
+        if lock_timeout_s is not None and not lock_timeout_s >= 0:
+            raise pytest.UsageError(f"--llem-lock-timeout: {lock_timeout_s} is no time; use seconds, at least 0")
+        child = config.getoption("llem_child")
         return cls(
             device="cuda" if gpu else "cpu" if cpu else None,
             meter=meter,
@@ -95,8 +114,12 @@ class Settings:
             accept=config.getoption("llem_accept"),
             baseline=_baseline(_read(config, "llem_baseline", str) or "last:20"),
             error_rates=(_rate(config, "llem_alpha", 0.05), _rate(config, "llem_beta", 0.025)),
-            report=_read(config, "llem_report", Path),
+            report=_report(config),
             csv=_read(config, "llem_csv", Path),
+            **_sessions(config),
+            isolate=child is None and (config.getoption("llem_isolate") or config.getini("llem_isolate")),
+            child=child,
+            lock_timeout_s=3600.0 if lock_timeout_s is None else lock_timeout_s,
         )
 
     @property
@@ -134,10 +157,38 @@ def _gates(config: pytest.Config) -> Mapping[str, Limit]:
         raise pytest.UsageError(f"--llem-fail: {error}") from None
 
 
+def _report(config: pytest.Config) -> Path | None:
+    path = _read(config, "llem_report", Path)
+    if path is not None and importlib.util.find_spec("pygal") is None:
+        raise pytest.UsageError("--llem-report needs pygal, which is not installed: pip install 'pytest-llem[report]'")
+    return path
+
+
 def _baseline(text: str) -> str:
     if text.startswith("last:") and not re.fullmatch(r"last:[1-9][0-9]*", text):
         raise pytest.UsageError(f"--llem-baseline: {text!r} is no number of runs; write for example last:20")
     return text
+
+
+def _sessions(config: pytest.Config) -> dict[str, Any]:
+    """What makes one session of several: the journal, resuming, shards, merging."""
+    resume, shard, merge = (config.getoption(name) for name in ("llem_resume", "llem_shard", "llem_merge"))
+    if merge and (resume or shard):
+        raise pytest.UsageError("--llem-merge runs nothing: leave out --llem-resume and --llem-shard")
+    part = None
+    if shard is not None:
+        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", shard)
+        part = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not 1 <= part[0] <= part[1]:
+            raise pytest.UsageError(f"--llem-shard: {shard!r} is no part; write I/N from 1/N to N/N, such as 1/4")
+    journal = _read(config, "llem_journal", Path)
+    return {
+        # A test may change the working directory.
+        "journal": None if journal is None else journal.absolute(),
+        "resume": resume,
+        "shard": part,
+        "merge": tuple(Path(path).absolute() for path in merge or ()),
+    }
 
 
 def _rate(config: pytest.Config, name: str, default: float) -> float:

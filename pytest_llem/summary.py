@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
     from pytest_llem.meters.base import IdlePower, Meter, Window
 
+# Fewer windows hardly tell a drift from chance.
+_LEAST_FOR_DRIFT = 4
+# A drift from end to end worth a warning.
+_NOTED_DRIFT = 0.02
+# Half-width of the 95% interval of a rectangular distribution of full width 1.
+_RECTANGULAR_95 = 0.475
+
 
 def summarise(
     windows: Sequence[Window],
@@ -28,6 +35,11 @@ def summarise(
 ) -> ExperimentResult:
     """Put windows together into one result. Ratios are of totals over the same windows, never means of ratios."""
     notes = list(dict.fromkeys([*warnings, *(text for window in windows for text in window.warnings)]))
+    for quantity, values in (("time", [w.seconds for w in windows]), ("energy", [w.joules for w in windows])):
+        known = [value for value in values if value is not None]
+        change = drift(known) if len(known) == len(windows) else None
+        if change is not None and abs(change) > _NOTED_DRIFT:
+            notes.append(f"drift: the {quantity} of a window changed by {change:+.1%} from the first round to the last")
     calls = calls_per_round * len(windows)
     seconds = math.fsum(window.seconds for window in windows)
     tokens = None if output_tokens is None else sum(output_tokens)
@@ -145,12 +157,13 @@ def split_phases(result: ExperimentResult, prefill: ExperimentResult, *, first_t
 def _mean_energy(windows: Sequence[Window]) -> tuple[float | None, float | None]:
     """Mean joules of a window and the half-width of its 95% interval.
 
-    With s the standard deviation between B windows and u_i the standard uncertainty of each reading, the mean has
-    u^2 = s^2 / B + mean(u_i^2) / B, and the half-width is t(0.975, B - 1) u. The readings' own errors are part of s as
-    well: counting them twice errs on the wide side, and keeps a few windows that agree by chance from claiming more
-    than their sensor can know.
+    With s the standard deviation between B windows and U_i the stated half-widths,
 
-    Source: JCGM 100:2008 (GUM), 5.1 and G.3.
+        U^2 = (t(0.975, B - 1) s)^2 / B + mean(U_i^2) + U_drift^2
+
+    What the meter states is not divided by B unless it says that its errors average out: the model of a tail or the lag
+    of a sensor errs alike in every window. A drift through the rounds leaves the mean unknown by its own rectangular
+    half-width (JCGM 100:2008, 4.3.7, 5.1 and G.3).
     """
     joules = [window.joules for window in windows if window.joules is not None]
     if len(joules) < len(windows):
@@ -159,8 +172,31 @@ def _mean_energy(windows: Sequence[Window]) -> tuple[float | None, float | None]
     half_widths = [window.uncertainty_j for window in windows if window.uncertainty_j is not None]
     if len(half_widths) < len(windows):
         return mean_j, None
-    if len(windows) == 1:
-        return mean_j, half_widths[0]
-    z = statistics.NormalDist().inv_cdf(0.975)
-    variance = (statistics.variance(joules) + statistics.fmean((h / z) ** 2 for h in half_widths)) / len(windows)
-    return mean_j, t_quantile(0.975, len(windows) - 1) * math.sqrt(variance)
+    count = len(windows)
+    reading_j = math.sqrt(statistics.fmean(half_width**2 for half_width in half_widths))
+    if all(window.errors_average_out for window in windows):
+        reading_j /= math.sqrt(count)
+    if count == 1:
+        return mean_j, reading_j
+    between_j = t_quantile(0.975, count - 1) * statistics.stdev(joules) / math.sqrt(count)
+    drift_j = abs(drift(joules) or 0.0) * mean_j * _RECTANGULAR_95
+    return mean_j, math.hypot(between_j, reading_j, drift_j)
+
+
+def drift(values: Sequence[float]) -> float | None:
+    """The change from the first to the last value of a straight line through them, as a fraction of their mean.
+
+    ``None`` where it is not told from chance: the slope's t statistic has to exceed its 99.9% quantile.
+    """
+    count = len(values)
+    mean = statistics.fmean(values)
+    if count < _LEAST_FOR_DRIFT or mean == 0:
+        return None
+    positions = [number - (count - 1) / 2 for number in range(count)]
+    scatter = math.fsum(position**2 for position in positions)
+    slope = math.fsum(position * value for position, value in zip(positions, values, strict=True)) / scatter
+    residuals = [value - mean - slope * position for position, value in zip(positions, values, strict=True)]
+    error = math.sqrt(math.fsum(residual**2 for residual in residuals) / (count - 2) / scatter)
+    if abs(slope) <= t_quantile(0.9995, count - 2) * error:
+        return None
+    return slope * (count - 1) / mean

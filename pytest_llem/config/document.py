@@ -29,9 +29,8 @@ _TAG = "tag:yaml.org,2002:"
 # The line breaks of YAML 1.1, which the parser counts lines by.
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
-# Escapes can still make one: text that could be neither printed nor saved, or that no file can be called.
+# Escapes can still make one: text that could be neither printed nor saved.
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_NULL_CHARACTER = "\0"
 
 # Booleans as in YAML 1.1; numbers as in the core schema of 1.2, where 1e-3 is a number and 1:30 is not.
 _BOOLEANS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
@@ -302,8 +301,6 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
     text = str(event.value)
     if _SURROGATE.search(text):
         raise _Refusal(event, "an escape stands for half a character; write the character itself")
-    if _NULL_CHARACTER in text:
-        raise _Refusal(event, "the null character is not allowed; remove it")
     if event.tag is None or event.tag == "!":
         return _resolved(text, event) if _is_plain(event) else text
     kind = event.tag.removeprefix(_TAG)

@@ -217,10 +217,12 @@ def _located(model: str, folder: Path) -> str:
         return model
     try:
         path = folder / Path(model).expanduser()
-    except RuntimeError:  # a home folder that nobody has; told when the model is loaded
+        if model.startswith((".", "~", "/")):
+            return str(path.resolve())
+    except (OSError, RuntimeError, ValueError):
+        # The home folder of nobody, links that lead back to themselves, a name that no folder can have: told when the
+        # model is loaded.
         return model
-    if model.startswith((".", "~", "/")):
-        return str(path.resolve())
     local = _existing_folder(path)
     return model if local is None else str(local)
 

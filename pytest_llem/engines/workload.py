@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import LogitsProcessorList
+from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 
 from pytest_llem.engines.assistant import drafting, watched
 from pytest_llem.engines.base import CallTiming
@@ -146,10 +147,18 @@ class TransformersWorkload:
         return self._time_beams(index)
 
     def prefill(self) -> TransformersWorkload:
-        """The same calls, each stopped after the first token of its sequences."""
+        """The same calls, each stopped after the first token of its sequences.
+
+        They keep the limit of the whole calls, where they can: a static cache is as long as that, and is attended to
+        as a whole.
+        """
         other = copy.copy(self)
-        other._generation = replace(self._generation, config=self._one_token())
         other._static_cache = {}
+        if self._generation.beams > 1:
+            other._generation = replace(self._generation, config=self._one_token())
+        else:
+            stop = {"stopping_criteria": StoppingCriteriaList([_AfterFirstToken()])}
+            other._generation = replace(self._generation, arguments={**self._generation.arguments, **stop})
         return other
 
     def synchronize(self) -> None:
@@ -274,6 +283,13 @@ class TransformersWorkload:
         if isinstance(exc, ImportError):
             return UnavailableError(f"generate() needs a package that is missing: {one_line(exc)}")
         return MeasurementError(f"generate() failed: {one_line(exc)}")
+
+
+class _AfterFirstToken(StoppingCriteria):
+    """Every sequence is finished as soon as it has a token."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:  # noqa: ARG002
+        return torch.ones(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
 def _left_padded(batch: Sequence[Sequence[int]], pad_token_id: int, device: torch.device) -> dict[str, torch.Tensor]:

@@ -40,7 +40,7 @@ from pytest_llem.errors import MeterUnavailableError
 from pytest_llem.meters.base import Clock, Disturbance, IdlePower, Meter, SystemClock, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 __all__ = ["METER_NAMES", "Disturbance", "IdlePower", "Meter", "Window", "open_meter"]
@@ -59,6 +59,8 @@ def open_meter(
     clock: Clock | None = None,
     watts_per_core: float | None = None,
     powercap_root: Path | None = None,
+    lock_timeout_s: float | None = 3600.0,
+    say: Callable[[str], None] | None = None,
 ) -> Meter:
     """Open an energy meter. Use it in a ``with`` statement, or close it yourself.
 
@@ -76,6 +78,9 @@ def open_meter(
         clock: where time is read; default: the monotonic clock of this machine.
         watts_per_core: for ``estimate``: power of one busy core, in watts.
         powercap_root: for ``rapl``: where powercap's files are; default: ``/sys/class/powercap``.
+        lock_timeout_s: for ``nvml``: how long to wait for each board that another process measures, in seconds;
+            ``None`` to open the boards whoever uses them.
+        say: for ``nvml``: told who is waited for; default: written to the standard error.
 
     Raises:
         MeterUnavailableError: there is no meter of that name, or it cannot work on this machine; one line
@@ -88,9 +93,18 @@ def open_meter(
             return _open_cpu_meter(clock, watts_per_core, powercap_root)
         name = "nvml"
     if name == "nvml":
+        from pytest_llem.board_lock import say_on_stderr
         from pytest_llem.meters.nvml import open_nvml_meter
 
-        return open_nvml_meter(device, gpu_uuids, clock, aligned=aligned, relative_uncertainty=relative_uncertainty)
+        return open_nvml_meter(
+            device,
+            gpu_uuids,
+            clock,
+            aligned=aligned,
+            relative_uncertainty=relative_uncertainty,
+            lock_timeout_s=lock_timeout_s,
+            say=say or say_on_stderr,
+        )
     if name == "rapl":
         from pytest_llem.meters.rapl import POWERCAP_ROOT, RaplMeter
 

@@ -105,6 +105,8 @@ class Window:
         labels: how the board ran, such as ``power capped``: not a fault, but only like compares with like.
         warnings: what a reader of the number must know, in plain words.
         boards_j: joules by board (GPU UUID) or domain (RAPL), where the meter sums several.
+        errors_average_out: whether what ``uncertainty_j`` covers differs from window to window by chance, as edges at
+            random phases do; a tail's model and a sensor's lag err alike in every window.
         sm_clock_hz: clock of the streaming multiprocessors at the end of the window, in hertz, by board.
         power_limit_w: enforced power limit at the end of the window, in watts, by board.
     """
@@ -120,6 +122,7 @@ class Window:
     power_limit_w: dict[str, float] = field(default_factory=dict)
     disturbances: list[Disturbance] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
+    errors_average_out: bool = False
 
     def disturb(self, disturbance: Disturbance) -> None:
         """Make the window invalid, and say why."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_llem.board_lock import family_root
 from pytest_llem.meters.base import Disturbance
 from pytest_llem.meters.processes import foreign_pids, processes_are_hidden
 from pytest_llem.meters.visibility import describe
@@ -126,7 +127,7 @@ class BoardWatch:
         if not seen:
             window.warnings.append(f"NVML does not tell which processes use {name}: foreign ones would not be noticed")
             return
-        if all(processes_are_hidden(pids) for pids in seen):
+        if all(processes_are_hidden(pids, own_pid=family_root()) for pids in seen):
             window.warnings.append(
                 f"NVML lists no process on {name}, not even our own: in this container foreign ones would not be "
                 "noticed"
@@ -139,7 +140,7 @@ class BoardWatch:
         name = describe([self.board])
         return [
             Disturbance("foreign_process", f"a foreign process is on {name}: PID {pid}{self._process_name(pid)}")
-            for pid in foreign_pids(pids)
+            for pid in foreign_pids(pids, own_pid=family_root())
         ]
 
     def _process_name(self, pid: int) -> str:

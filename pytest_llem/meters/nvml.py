@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pytest_llem.board_lock import LOCK_TIMEOUT_S, BoardLocks, say_on_stderr
 from pytest_llem.errors import MeterUnavailableError
 from pytest_llem.meters import quiet
 from pytest_llem.meters.base import (
@@ -42,7 +43,7 @@ from pytest_llem.meters.reading import fill_energy
 from pytest_llem.meters.visibility import MIG_REFUSAL, Selection, describe, select_by_uuid, select_visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pytest_llem.meters.boards import Board
     from pytest_llem.meters.calibration import Calibration
@@ -73,8 +74,9 @@ class NvmlMeter:
         *,
         aligned: bool = True,
         relative_uncertainty: float = RELATIVE_UNCERTAINTY,
+        locks: BoardLocks | None = None,
     ) -> None:
-        """Take over ``nvml``: closing the meter closes it.
+        """Take over ``nvml`` and ``locks``: closing the meter closes and releases them.
 
         Args:
             nvml: an initialised library.
@@ -83,12 +85,14 @@ class NvmlMeter:
             aligned: whether windows may wait for the counters' edges: up to five update periods each, three on
                 average after the first few.
             relative_uncertainty: what :attr:`auto_window_s` aims at.
+            locks: of the boards, where they are locked.
 
         Raises:
             MeterUnavailableError: no board was selected, one is divided into MIG slices, or one tells neither
                 energy nor power.
         """
         self._nvml = nvml
+        self._locks = locks
         self._clock = clock
         self._warnings = selection.warnings
         self._relative_uncertainty = relative_uncertainty
@@ -177,6 +181,8 @@ class NvmlMeter:
             for power in self._power_sensors:
                 power.stop()
         fill_energy(window, readings)
+        # Plain reads err by the phase of their edges, which ``pause`` makes random.
+        window.errors_average_out = not self._power_sensors and not any(s.aligned for s in self._counters.sensors)
         self._note_power_limits(window)
         for watch in self._watches:
             watch.fill(window)
@@ -219,8 +225,10 @@ class NvmlMeter:
         return settled.total(limit_s)
 
     def close(self) -> None:
-        """Release NVML. Closing twice is harmless."""
+        """Release NVML and the boards. Closing twice is harmless."""
         self._nvml.close()
+        if self._locks is not None:
+            self._locks.release()
 
     def __enter__(self) -> NvmlMeter:
         return self
@@ -275,8 +283,10 @@ def open_nvml_meter(
     *,
     aligned: bool = True,
     relative_uncertainty: float = RELATIVE_UNCERTAINTY,
+    lock_timeout_s: float | None = LOCK_TIMEOUT_S,
+    say: Callable[[str], None] = say_on_stderr,
 ) -> NvmlMeter:
-    """Open the sensors of the boards that a model uses.
+    """Open the sensors of the boards that a model uses, once nobody else measures them.
 
     Args:
         device: ``cuda``: without ``gpu_uuids``, all boards that CUDA lets this process use. ``cpu``: the one
@@ -285,11 +295,16 @@ def open_nvml_meter(
         clock: where time is read.
         aligned: see :class:`NvmlMeter`.
         relative_uncertainty: see :class:`NvmlMeter`.
+        lock_timeout_s: how long to wait for each board that another process measures, in seconds; ``None`` to look
+            at the sensors without keeping anyone away.
+        say: told who is waited for.
 
     Raises:
-        MeterUnavailableError: NVML, the boards or their sensors are missing; the text says how to mend it.
+        MeterUnavailableError: NVML, the boards or their sensors are missing, or a board stayed in use; the text
+            says how to mend it.
     """
     nvml = Nvml()
+    locks = None
     try:
         boards = nvml.boards()
         if gpu_uuids is not None:
@@ -301,7 +316,13 @@ def open_nvml_meter(
                     "nvml meter: the model runs on the CPU, so which board to read is not known: NVML shows "
                     f"{describe(selection.boards)}; name one in CUDA_VISIBLE_DEVICES"
                 )
-        return NvmlMeter(nvml, selection, clock, aligned=aligned, relative_uncertainty=relative_uncertainty)
+        if lock_timeout_s is not None:
+            locks = BoardLocks((board.uuid for board in selection.boards), say=say, timeout_s=lock_timeout_s)
+        return NvmlMeter(
+            nvml, selection, clock, aligned=aligned, relative_uncertainty=relative_uncertainty, locks=locks
+        )
     except BaseException:
         nvml.close()
+        if locks is not None:
+            locks.release()
         raise

@@ -32,7 +32,7 @@ def foreign_pids(listed: Collection[int], proc: Path | None = None, own_pid: int
     """
     proc = PROC if proc is None else proc
     own_pid = os.getpid() if own_pid is None else own_pid
-    others = sorted(pid for pid in set(listed) if not _descends(pid, own_pid, proc))
+    others = sorted(pid for pid in set(listed) if not descends(pid, own_pid, proc))
     none_is_ours = len(others) == len(set(listed))
     if others and none_is_ours and _pids_are_hidden(proc) and len(others) <= len(_cuda_processes(own_pid, proc)):
         return []
@@ -46,7 +46,9 @@ def processes_are_hidden(listed: Collection[int], proc: Path | None = None, own_
     return not listed and _pids_are_hidden(proc) and bool(_cuda_processes(own_pid, proc))
 
 
-def _descends(pid: int, ancestor: int, proc: Path) -> bool:
+def descends(pid: int, ancestor: int, proc: Path | None = None) -> bool:
+    """Whether a process is ``ancestor`` or was started by it, directly or through others."""
+    proc = PROC if proc is None else proc
     seen = set()
     while pid > 0 and pid not in seen:
         if pid == ancestor:
@@ -76,7 +78,7 @@ def _pids_are_hidden(proc: Path) -> bool:
 def _cuda_processes(own_pid: int, proc: Path) -> list[int]:
     """Those of our processes that have CUDA open."""
     pids = [int(path.name) for path in proc.iterdir() if path.name.isdigit()] if proc.is_dir() else []
-    return [pid for pid in pids if _descends(pid, own_pid, proc) and _has_open(pid, _CUDA_DEVICE, proc)]
+    return [pid for pid in pids if descends(pid, own_pid, proc) and _has_open(pid, _CUDA_DEVICE, proc)]
 
 
 def _has_open(pid: int, device: str, proc: Path) -> bool:

@@ -89,7 +89,7 @@ class RaplMeter(UnwatchedMeter):
         Raises:
             MeasurementError: a counter could no longer be read.
         """
-        window = Window()
+        window = Window(errors_average_out=True)
         synchronize()
         start_uj = self._read_uj()
         # On the inner side of the counters, so that the time is that of the work: reading takes tens of

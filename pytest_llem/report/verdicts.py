@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_llem.judgement import OTHER_TOKENS
 from pytest_llem.report import words
 from pytest_llem.verdict import Status
 
@@ -33,6 +34,7 @@ def verdict_lines(judged: Sequence[Judged]) -> list[str]:
     lines = []
     for one, row in zip(judged, rows, strict=True):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        explain = one.verdict.status in _EXPLAINED or one.verdict.reason.startswith("accepted")
-        lines.append(f"{line}  ({one.verdict.reason})" if explain else line)
+        reason = one.verdict.reason
+        explain = one.verdict.status in _EXPLAINED or reason.startswith("accepted") or OTHER_TOKENS in reason
+        lines.append(f"{line}  ({reason})" if explain else line)
     return lines

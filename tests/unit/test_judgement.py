@@ -92,3 +92,14 @@ def test_the_command_line_replaces_the_files_limit_for_its_metric() -> None:
 def test_a_malformed_gate_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"write|use one of"):
         parse_gates([text])
+
+
+def test_other_tokens_than_the_saved_runs_are_seen() -> None:
+    history = {("a", "energy"): [replace(one, output_tokens_hash="then") for one in saved()]}
+    now = candidate(100)
+    assert now.row is not None
+    same, other = (replace(now, row=replace(now.row, output_tokens_hash=tokens)) for tokens in ("then", "now"))
+    lines = verdict_lines(judge_candidates([same, other], history, rates=RATES, last=20))
+    assert "other tokens" not in lines[0]
+    assert lines[1].startswith("OK ")
+    assert "it generated other tokens than the saved runs" in lines[1]

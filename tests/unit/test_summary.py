@@ -44,10 +44,29 @@ def test_ratios_are_of_totals_over_the_same_windows(energy_meter: Meter) -> None
 
 
 def test_the_uncertainty_is_that_of_the_mean(energy_meter: Meter) -> None:
-    """Against numbers worked out by hand: s^2 = 4 between the windows, u = 0.2 / 1.96 each, t(0.975, 2) = 4.3027."""
-    result = summarise(windows(38.0, 40.0, 42.0), calls_per_round=2, meter=energy_meter)
-    expected = 4.3027 * math.sqrt((4 + (0.2 / 1.96) ** 2) / 3) / 2
+    """Against numbers worked out by hand: s = 2 between the windows, U = 0.2 each, t(0.975, 2) = 4.3027."""
+    result = summarise(windows(38.0, 42.0, 40.0), calls_per_round=2, meter=energy_meter)
+    expected = math.hypot(4.3027 * 2 / math.sqrt(3), 0.2) / 2
     assert result.energy_uncertainty_j == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_error_that_all_windows_share_does_not_shrink_with_their_number(energy_meter: Meter) -> None:
+    alike = windows(*[40.0] * 25, half_width_j=0.5)
+    assert summarise(alike, calls_per_round=1, meter=energy_meter).energy_uncertainty_j == pytest.approx(0.5)
+    for window in alike:
+        window.errors_average_out = True
+    assert summarise(alike, calls_per_round=1, meter=energy_meter).energy_uncertainty_j == pytest.approx(0.1)
+
+
+def test_a_drift_is_said_and_widens_the_interval(energy_meter: Meter) -> None:
+    noise = [0.1, -0.1, 0.05, -0.05, 0.1, -0.1, 0.0, 0.05]
+    steady = summarise(windows(*(40 + n for n in noise)), calls_per_round=1, meter=energy_meter)
+    assert not any("drift" in warning for warning in steady.warnings)
+    rising = [40 + number + n for number, n in enumerate(noise)]
+    drifting = summarise(windows(*rising), calls_per_round=1, meter=energy_meter)
+    assert any(warning.startswith("drift: the energy of a window changed by +1") for warning in drifting.warnings)
+    assert drifting.energy_uncertainty_j is not None
+    assert drifting.energy_uncertainty_j > 0.475 * 6.9
 
 
 def test_one_window_has_the_uncertainty_of_its_reading(energy_meter: Meter) -> None:

@@ -307,3 +307,25 @@ def test_peak_memory_follows_what_a_call_takes(tiny: TransformersModel) -> None:
     again, _ = workload.peak_memory_bytes()
     assert again is not None
     assert again < after
+
+
+def test_prefill_stops_after_one_token_and_keeps_the_length_of_the_cache(load: Load) -> None:
+    lengths: list[int] = []
+    config = experiment(
+        max_output_tokens=8, decoder={"min_new_tokens": 8}, pytorch={"cache_implementation": "static", "batch_size": 2}
+    )
+    model = load()
+    workload = model.prepare(config, HERE)
+    for one in (workload, workload.prefill()):
+        output = one.run(0)
+        lengths.append(one._static_cache["_previous_max_cache_length"])
+        new = 8 if one is workload else 1
+        assert one.count_output_tokens(0, output) == 2 * new
+    assert lengths[0] == lengths[1]
+
+
+def test_prefill_with_beams_stops_after_one_token(load: Load) -> None:
+    config = experiment(max_output_tokens=8, decoder={"min_new_tokens": 8}, pytorch={"num_beams": 2})
+    workload = load().prepare(config, HERE)
+    assert workload.prefill().count_output_tokens(0, workload.prefill().run(0)) == 1
+    assert workload.count_output_tokens(0, workload.run(0)) == 8

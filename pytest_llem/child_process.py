@@ -1,0 +1,159 @@
+"""A pytest process that runs some of a session's items and tells of each as it goes.
+
+Parent and child talk over one socket, a JSON document a line: first the parent says which items to run, then the child
+tells when an item begins, each report of it, its result, and when it has ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+DUMP_SIGNAL = signal.SIGUSR1
+"""On which a child writes where each of its threads is."""
+
+_CHUNK_BYTES = 1 << 16
+_SHOWN_CHARS = 20_000
+_LOOK_S = 0.5  # between two looks whether the child lives: a process that it forked may keep its socket open
+_DUMP_S = 2.0
+_EXIT_S = 60.0
+
+
+class ChildProcess:
+    """One child.
+
+    Attributes:
+        queue: node ids that it has not finished yet, in order.
+        served: number of items that it has finished.
+    """
+
+    def __init__(self, arguments: Sequence[str], nodeids: Sequence[str], folder: Path, *, shown: bool) -> None:
+        """Start it.
+
+        Args:
+            arguments: pytest's, as those of the session that it is a part of.
+            nodeids: the items that it runs, in order.
+            folder: its working directory.
+            shown: whether its output goes to the terminal at once, as with ``-s``.
+        """
+        self.queue = list(nodeids)
+        self.served = 0
+        self._buffer = b""
+        self._output = None if shown else tempfile.TemporaryFile()  # noqa: SIM115  (closed with the child)
+        self._output_start = 0
+        self._socket, theirs = socket.socketpair()
+        stream = None if self._output is None else self._output.fileno()
+        with theirs:
+            # A session of its own: the terminal's Ctrl-C is for the parent, and all that it starts can be killed.
+            self._process = subprocess.Popen(  # noqa: S603  (this interpreter, without a shell)
+                [sys.executable, "-m", "pytest", f"--llem-child={theirs.fileno()}", *arguments],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        with suppress(OSError):  # one that ended at once is noticed when it is listened to
+            self._socket.sendall(json.dumps({"nodeids": self.queue}).encode() + b"\n")
+
+    def receive(self, deadline_s: float | None) -> dict[str, Any] | None:
+        """What the child says next; ``None`` once it has ended and said everything.
+
+        Args:
+            deadline_s: on the monotonic clock.
+
+        Raises:
+            TimeoutError: it said nothing until then.
+        """
+        while b"\n" not in self._buffer:
+            look_s = _LOOK_S
+            if deadline_s is not None:
+                look_s = min(look_s, deadline_s - time.monotonic())
+                if look_s <= 0:
+                    raise TimeoutError
+            ended = self._process.poll() is not None
+            ready, _, _ = select.select([self._socket], [], [], 0 if ended else look_s)
+            if not ready:
+                if ended:
+                    return None
+                continue
+            try:
+                chunk = self._socket.recv(_CHUNK_BYTES)
+            except ConnectionResetError:
+                chunk = b""
+            if not chunk:
+                return None
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def begin_item(self, output_start: int) -> None:
+        """An item has begun: what was written after that many bytes of output is its own."""
+        self._output_start = output_start
+
+    def finish_item(self) -> None:
+        """The first item of the queue is done: let the child go on."""
+        self.queue.pop(0)
+        self.served += 1
+        with suppress(OSError):  # one that ended is noticed when it is listened to
+            self._socket.sendall(b"\n")
+
+    def output(self) -> str:
+        """What was written to stdout and stderr since the item began, or the end of it."""
+        if self._output is None:
+            return ""
+        descriptor = self._output.fileno()
+        size = os.fstat(descriptor).st_size
+        start = max(self._output_start, size - _SHOWN_CHARS)
+        return os.pread(descriptor, size - start, start).decode(errors="replace").strip()
+
+    def how_it_ended(self) -> str:
+        """The end of the process in words; kills it if it does not end by itself."""
+        try:
+            code = self._process.wait(_EXIT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return f"did not end within {_EXIT_S:g} s"
+        if code >= 0:
+            return f"ended with exit status {code}"
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        hint = ", perhaps by the kernel because memory ran out" if -code == signal.SIGKILL else ""
+        return f"was ended by {name}{hint}"
+
+    def dump(self) -> None:
+        """Let the child write where it hangs."""
+        self._process.send_signal(DUMP_SIGNAL)
+        before = self.output()
+        until_s = time.monotonic() + _DUMP_S
+        while self.output() == before and time.monotonic() < until_s and self._process.poll() is None:
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        """Wait for one that is done, kill one that is not, and whatever it left running."""
+        if not self.queue:
+            self.how_it_ended()
+        self.kill()
+        self._socket.close()
+        if self._output is not None:
+            self._output.close()
+
+    def kill(self) -> None:
+        """End the child and all that it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()

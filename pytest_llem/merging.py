@@ -1,0 +1,75 @@
+"""``--llem-merge``: report the union of several journals as one session, running nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llem import benchmark
+from pytest_llem.fixtures import llem_session
+from pytest_llem.gates import resolve
+from pytest_llem.journal import Entry, read_journal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pytest_llem.settings import Settings
+
+
+def report(session: pytest.Session, settings: Settings) -> None:
+    """Publish the results of ``settings.merge`` in place of collecting tests.
+
+    Raises:
+        pytest.UsageError: a journal cannot be read, or two of them disagree.
+    """
+    entries, notes = union(settings.merge)
+    state = llem_session(session.config)
+    for entry in entries:
+        compare = {} if entry.config is None else entry.config.get("compare") or {}
+        one = entry.recorded(resolve(settings.gates, compare))
+        benchmark.publish(session.config, one.rows)
+        state.recorded.append(one)
+    state.notes += [f"llem: {note}" for note in notes]
+    session.items = []
+    # What pytest counts to tell success from "no tests ran".
+    session.testscollected = len(entries)
+
+
+def union(paths: Sequence[Path]) -> tuple[list[Entry], list[str]]:
+    """The entries of several journals, each experiment once, and what the user should know.
+
+    Raises:
+        pytest.UsageError: a journal cannot be read, or two of them hold different results of one experiment.
+    """
+    merged: dict[str, tuple[Entry, Path]] = {}
+    notes: list[str] = []
+    for path in paths:
+        try:
+            contents = read_journal(path)
+        except OSError as error:
+            raise pytest.UsageError(f"--llem-merge: {path}: {error.strerror or error}") from None
+        notes += contents.problems
+        for entry in contents.entries.values():
+            other, where = merged.get(entry.nodeid, (entry, path))
+            if (other.asked, other.result) != (entry.asked, entry.result):
+                raise pytest.UsageError(
+                    f"--llem-merge: {where} and {path} hold different results of {entry.nodeid}: leave one of them out"
+                )
+            if _runs(entry) >= _runs(other):
+                merged[entry.nodeid] = (entry, path)
+    if len({entry.split for entry, _ in merged.values()}) > 1:
+        notes.append(
+            "the merged parts were divided differently, so experiments may be missing: run the parts with the same "
+            "files, the same options and the same saved runs"
+        )
+    notes.append(
+        f"merged {len(merged)} experiment{'s'[: len(merged) != 1]} of {len(paths)} journal{'s'[: len(paths) != 1]}; "
+        "nothing was run"
+    )
+    return [entry for entry, _ in merged.values()], notes
+
+
+def _runs(entry: Entry) -> int:
+    return max((len(row["extra_info"].get("more_runs") or ()) for row in entry.rows), default=0)

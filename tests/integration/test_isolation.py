@@ -1,0 +1,206 @@
+"""``--llem-isolate``: each model's experiments in a child process."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Each experiment does what its name says.
+CONFTEST = """
+import ctypes, os, sys, time
+
+import pytest
+
+def pytest_addoption(parser):
+    parser.addoption("--own-option", default="unset")
+
+@pytest.fixture(autouse=True)
+def trouble(request):
+    def act():
+        name = request.node.name
+        if name == "crashes":
+            ctypes.string_at(0)
+        if name == "exits":
+            os._exit(3)
+        if name == "hangs":
+            time.sleep(1000)
+    with open("pids.txt", "a") as file:
+        file.write(f"{request.node.name} {os.getpid()}\\n")
+    return act
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    item.funcargs.get("trouble", lambda: None)()
+
+def pytest_sessionfinish(session):
+    if session.config.getoption("llem_child") is None:
+        assert "torch" not in sys.modules
+        print("the parent is", os.getpid())
+"""
+USERS = """
+import os
+
+import pytest
+
+@pytest.mark.llem("tiny.llem.yaml")
+def test_own(llem_run, llem_experiment, request):
+    print("said by the child")
+    llem_run()
+    assert request.config.getoption("own_option") == "unset", "the option arrived"
+
+@pytest.mark.llem("tiny.llem.yaml")
+def test_skips(llem_experiment):
+    pytest.skip("not today")
+
+def test_plain(request):
+    assert "llem_run" not in request.fixturenames
+"""
+
+
+@pytest.fixture(autouse=True)
+def repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+
+
+def pids(pytester: pytest.Pytester) -> dict[str, int]:
+    lines = (pytester.path / "pids.txt").read_text().splitlines()
+    return {name: int(pid) for name, pid in (line.split() for line in lines)}
+
+
+def process_state(pid: int) -> str | None:
+    """The kernel's letter; ``None`` for a process that has ended, collected by whoever adopted it or not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return None
+    return None if state == "Z" else state
+
+
+def names(saved: Callable[[], list[dict[str, Any]]]) -> list[str]:
+    return [row["name"] for row in saved() if row["extra_info"]["metric"] == "latency"]
+
+
+def test_a_crash_an_exit_and_a_hang_cost_one_experiment_each(
+    pytester: pytest.Pytester, write: Callable[..., Path], saved: Callable[[], list[dict[str, Any]]]
+) -> None:
+    pytester.makeconftest(CONFTEST)
+    listed = ", ".join(
+        f"{{name: {name}{extra}}}"
+        for name, extra in [("first", ""), ("crashes", ""), ("exits", ""), ("hangs", ", timeout_s: 4"), ("last", "")]
+    )
+    write(extra=f"compare: {{latency: 5%}}\nexperiments: [{listed}]\n")
+    result = pytester.runpytest_subprocess(
+        "--llem-cpu", "--llem-isolate", "--benchmark-json=out.json", "--junitxml=junit.xml", "--llem-report=r.html"
+    )
+    result.assert_outcomes(passed=2, failed=3)
+    result.stdout.fnmatch_lines(
+        [
+            "*_ crashes _*",
+            "the process of this experiment was ended by SIGSEGV",
+            "*Output of the process*",
+            "*Fatal Python error: Segmentation fault*",
+            "*_ exits _*",
+            "the process of this experiment ended with exit status 3",
+            "*_ hangs _*",
+            "timeout_s: still running after 4 s, so its process was killed",
+            "*conftest.py*line * in act",
+            # Published as if the parent had run them: tables, the summary, verdicts.
+            "*benchmark 'latency': 2 tests*",
+            "NO-BASELINE  first  latency  *",
+            "NO-BASELINE  last   latency  *",
+        ]
+    )
+    assert names(saved) == ["first", "last"]
+    row = saved()[0]
+    assert row["extra_info"]["result"]["load_s"] > 0
+    assert row["stats"]["rounds"] == 2
+    assert len(row["stats"]["data"]) == 2
+    journal = next((pytester.path / ".benchmarks").glob("llem-journal.jsonl")).read_text().splitlines()
+    assert [json.loads(line)["name"] for line in journal] == ["first", "last"]
+    assert 'name="llem.latency_s"' in (pytester.path / "junit.xml").read_text()
+    assert (pytester.path / "r.html").exists()
+    run_by = pids(pytester)
+    assert run_by["first"] == run_by["crashes"]
+    assert len(set(run_by.values())) == 4
+
+
+def test_users_tests_are_isolated_with_their_outcomes_messages_and_options(
+    pytester: pytest.Pytester, write: Callable[..., Path], saved: Callable[[], list[dict[str, Any]]]
+) -> None:
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(USERS)
+    write()
+    result = pytester.runpytest_subprocess(
+        "--llem-cpu", "--llem-isolate", "-rs", "--benchmark-json=out.json", "--own-option=set", "--maxfail=5"
+    )
+    result.assert_outcomes(passed=2, failed=1, skipped=1)
+    result.stdout.fnmatch_lines(["*AssertionError: the option arrived*", "*Captured stdout call*", "said by the child"])
+    result.stdout.fnmatch_lines(["SKIPPED*not today"])
+    # A test that fails after it has measured leaves no result.
+    assert names(saved) == ["tiny"]
+    run_by = pids(pytester)
+    parent = next(int(line.split()[-1]) for line in result.outlines if "the parent is" in line)
+    assert run_by["test_plain"] == parent
+    assert parent not in {run_by["test_own[tiny]"], run_by["tiny"], run_by["test_skips[tiny]"]}
+
+
+def test_ctrl_c_ends_the_child_and_keeps_what_is_finished(
+    pytester: pytest.Pytester, write: Callable[..., Path], saved: Callable[[], list[dict[str, Any]]]
+) -> None:
+    pytester.makeconftest(CONFTEST)
+    write(extra="experiments: [{name: first}, {name: hangs}, {name: last}]\n")
+    with subprocess.Popen(
+        [sys.executable, "-m", "pytest", "--llem-cpu", "--llem-isolate", "--benchmark-json=out.json"],
+        cwd=pytester.path,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        while not ((pytester.path / "pids.txt").exists() and "hangs" in pids(pytester)):
+            assert parent.poll() is None
+            time.sleep(0.05)
+        child = pids(pytester)["hangs"]
+        parent.send_signal(signal.SIGINT)
+        output, _ = parent.communicate(timeout=60)
+    assert parent.returncode == pytest.ExitCode.INTERRUPTED, output
+    assert names(saved) == ["first"]
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_child_dies_with_its_parent(pytester: pytest.Pytester, write: Callable[..., Path]) -> None:
+    pytester.makeconftest(CONFTEST)
+    write(extra="name: hangs\n")
+    with subprocess.Popen(
+        [sys.executable, "-m", "pytest", "--llem-cpu", "--llem-isolate"], cwd=pytester.path, stdout=subprocess.DEVNULL
+    ) as parent:
+        while not ((pytester.path / "pids.txt").exists() and "hangs" in pids(pytester)):
+            assert parent.poll() is None
+            time.sleep(0.05)
+        child = pids(pytester)["hangs"]
+        parent.kill()
+    until_s = time.monotonic() + 10
+    while (state := process_state(child)) is not None:
+        assert time.monotonic() < until_s, state
+        time.sleep(0.05)
+
+
+def test_without_a_device_no_child_is_started(
+    pytester: pytest.Pytester, write: Callable[..., Path], run: Callable[..., pytest.RunResult]
+) -> None:
+    write()
+    write("invalid.llem.yaml", "precision: fp7\n", base="model: builtin:tiny-llama\n")
+    pytester.makeconftest(
+        "import pytest_llem.child_process as module\ndef refuse(*a, **k): raise AssertionError\n"
+        "module.ChildProcess.__init__ = refuse\n"
+    )
+    result = pytester.runpytest_subprocess("--llem-isolate")
+    result.assert_outcomes(skipped=1, errors=1)

@@ -1,0 +1,229 @@
+"""Lines of the journal, and what the file survives."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import linecache
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pytest_llem import benchmark
+from pytest_llem.benchmark import Recorder
+from pytest_llem.journal import Contents, Journal, hash_of, read_journal
+from pytest_llem.results import ExperimentResult, Round
+from pytest_llem.session import Recorded
+
+
+def recorded(nodeid: str = "a.llem.yaml::a", latency_s: float = 0.1) -> Recorded:
+    windows = [
+        Round(seconds=latency_s * 3, joules=joules, uncertainty_j=None, output_tokens=6) for joules in (0.7, 1.1)
+    ]
+    result = ExperimentResult(
+        energy_j=0.3,
+        latency_s=latency_s,
+        meter="estimate",
+        estimated=True,
+        rounds=2,
+        calls_per_round=3,
+        per_round=windows,
+        warnings=["ünsure"],
+        boards={"GPU-a": 0.3},
+    )
+    fixture = SimpleNamespace(
+        name="a", fullname=nodeid, group=None, param="x", params={"p": 1}, extra_info={"own": Path("x")}, stats=None
+    )
+    rows = Recorder(fixture).rows(result, {"pytorch.batch_size": 4}, {"nodeid": nodeid, "workload_hash": "w"})
+    return Recorded(
+        nodeid=nodeid,
+        name="a",
+        file="a.llem.yaml",
+        result=result,
+        rows=rows,
+        config={"model": "gpt2"},
+        swept={"pytorch.batch_size": 4},
+    )
+
+
+def journal(path: Path, notes: list[str] | None = None) -> Journal:
+    return Journal(
+        path, {"a": "1", "b": "2", "a.llem.yaml::a": "3"}, say=(notes if notes is not None else list[str]()).append
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "new" / "journal.jsonl"
+
+
+def as_saved(rows: Any) -> Any:
+    """What pytest-benchmark would save of them."""
+    return json.loads(benchmark.dumps([row.as_dict() for row in rows]))
+
+
+def test_a_line_rebuilds_the_result_and_its_rows(path: Path) -> None:
+    first = recorded()
+    journal(path).append(first)
+    (entry,) = read_journal(path).entries.values()
+    assert entry.asked == "3"
+    again = entry.recorded({})
+    assert again.result == first.result
+    assert again.result.per_round == first.result.per_round
+    assert (again.nodeid, again.name, again.file) == (first.nodeid, first.name, first.file)
+    assert (again.config, again.swept) == (first.config, first.swept)
+    assert as_saved(again.rows) == as_saved(first.rows)
+    assert [row.extra_info["metric"] for row in again.rows] == ["latency", "energy"]
+
+
+def test_each_line_is_on_the_disk_when_append_returns_and_the_last_one_holds(path: Path) -> None:
+    writer = journal(path)
+    assert not path.exists()
+    for count, one in enumerate([recorded("a"), recorded("b"), recorded("a", latency_s=0.2)], 1):
+        writer.append(one)
+        assert len(path.read_text().splitlines()) == count
+    entries = read_journal(path).entries
+    assert list(entries) == ["b", "a"]
+    assert entries["a"].result["latency_s"] == 0.2
+
+
+@pytest.mark.parametrize("cut", [1, 40, 700, -2])
+def test_a_torn_last_line_is_dropped(path: Path, cut: int) -> None:
+    writer = journal(path)
+    writer.append(recorded("a"))
+    whole = path.stat().st_size
+    writer.append(recorded("b"))
+    path.write_bytes(path.read_bytes()[: whole + cut] if cut > 0 else path.read_bytes()[:cut])
+    contents = read_journal(path)
+    assert list(contents.entries) == ["a"]
+    assert [problem.split(": ")[1] for problem in contents.problems] == ["dropped a torn last line"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b"{}",
+        b'{"journal": 99, "nodeid": "a"}',
+        b'{"journal": 1, "nodeid": "a"}',
+        b'{"journal": 1, "nodeid": "a", "name": "", "file": "", "asked": "", "rows": [], "result": []}',
+        b'{"journal": 1, "nodeid": "a", "name": "", "file": "", "asked": "", "rows": [3], "result": {}}',
+    ],
+)
+def test_a_corrupt_line_is_dropped_with_its_number(path: Path, line: bytes) -> None:
+    writer = journal(path)
+    writer.append(recorded("a"))
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    writer.append(recorded("b"))
+    contents = read_journal(path)
+    assert list(contents.entries) == ["a", "b"]
+    (problem,) = contents.problems
+    assert problem.startswith(f"{path}:2: dropped a line: ")
+
+
+def test_taking_up_keeps_what_is_whole_and_goes_on_behind_it(path: Path) -> None:
+    killed = journal(path)
+    killed.append(recorded("a"))
+    killed.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"torn')
+    contents = read_journal(path)
+    notes: list[str] = []
+    writer = journal(path, notes)
+    writer.open(contents)
+    assert path.read_bytes() == whole
+    assert "previous" in notes[0]
+    assert path.with_name("journal.jsonl.previous").read_bytes() == whole + b'{"torn'
+    writer.append(recorded("b"))
+    assert list(read_journal(path).entries) == ["a", "b"]
+    writer.close()
+    # Nothing to mend: the file is left as it is.
+    notes.clear()
+    journal(path, notes).open(read_journal(path))
+    assert not notes
+    assert list(read_journal(path).entries) == ["a", "b"]
+
+
+def test_a_journal_in_use_is_never_written_by_two(path: Path) -> None:
+    first, notes = journal(path), list[str]()
+    first.append(recorded("a"))
+    second = journal(path, notes)
+    second.append(recorded("b"))
+    assert second.path != path
+    assert str(second.path) in notes[0]
+    assert list(read_journal(path).entries) == ["a"]
+    assert list(read_journal(second.path).entries) == ["b"]
+    with pytest.raises(OSError, match="in use by another session"):
+        journal(path).open(Contents({}))
+    first.close()
+    journal(path).open(Contents({}))
+
+
+def test_a_file_system_without_locks_still_has_a_journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    writer = journal(path)
+    writer.append(recorded("a"))
+    writer.append(recorded("b"))
+    assert list(read_journal(path).entries) == ["a", "b"]
+
+
+def test_a_full_disk_is_noted_once(path: Path) -> None:
+    notes: list[str] = []
+    writer = journal(Path("/dev/full"), notes)
+    writer._file = os.open("/dev/full", os.O_WRONLY)
+    writer.append(recorded("a"))
+    writer.append(recorded("b"))
+    assert len(notes) == 1
+    assert "No space left" in notes[0]
+
+
+def test_the_hash_is_of_what_bears_on_the_result(tmp_path: Path) -> None:
+    from pytest_llem.config.files import load_experiments
+
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "one"}\n')
+    settings = {"device": "cpu", "meter": "auto", "rounds": None, "min_window_s": None}
+
+    def hashed(text: str = "", **changed: Any) -> str:
+        file = tmp_path / "a.llem.yaml"
+        file.write_text("model: builtin:tiny-llama\ndataset: {path: prompts.jsonl}\n" + text)
+        (experiment,) = load_experiments(file)
+        item = SimpleNamespace(nodeid="n", callspec=SimpleNamespace(params={"llem_experiment": experiment}))
+        return hash_of(item, SimpleNamespace(**{**settings, **changed}))  # type: ignore[arg-type]
+
+    first = hashed()
+    assert hashed("compare: {latency: 5%}\nmarks: [slow]\ntimeout_s: 5\n") == first
+    others = {
+        hashed("random_seed: 3\n"),
+        hashed("measure: {rounds: 3}\n"),
+        hashed(device="cuda"),
+        hashed(meter="rapl"),
+        hashed(rounds=4),
+        hashed(min_window_s=0.5),
+    }
+    prompts.write_text('{"prompt": "another one"}\n')
+    assert len({first, hashed(), *others}) == 8
+
+
+def test_a_test_that_was_rewritten_is_another_one(tmp_path: Path) -> None:
+    def hashed(source: str) -> str:
+        file = tmp_path / "test_it.py"
+        file.write_text(source)
+        linecache.clearcache()
+        namespace: dict[str, Any] = {}
+        exec(compile(source, str(file), "exec"), namespace)  # noqa: S102
+        settings = SimpleNamespace(device="cpu", meter="auto", rounds=None, min_window_s=None)
+        return hash_of(SimpleNamespace(nodeid="n", function=namespace["test"]), settings)  # type: ignore[arg-type]
+
+    first = hashed("def test():\n    one()\n")
+    assert hashed("def test():\n    one()\n\n\ndef other():\n    pass\n") == first
+    assert hashed("def test():\n    two()\n") != first

@@ -1,0 +1,65 @@
+"""The union of journals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llem.history import read_files
+from pytest_llem.journal import Entry
+from pytest_llem.merging import union
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RESULT = {"meter": "estimate", "estimated": True, "rounds": 1, "calls_per_round": 1}
+
+
+def entry(nodeid: str, *, latency_s: float = 0.1, split: str | None = "s", more_runs: int = 0) -> Entry:
+    info = {"metric": "latency", **({"more_runs": [{}] * more_runs} if more_runs else {})}
+    row = dict.fromkeys(("name", "fullname", "group", "param", "params")) | {
+        "extra_info": info,
+        "iterations": 1,
+        "options": {},
+        "data": [latency_s],
+    }
+    return Entry(nodeid, nodeid, "f", "asked", {**RESULT, "latency_s": latency_s}, [row], split=split)
+
+
+def write(path: Path, *entries: Entry) -> Path:
+    path.write_text("".join(one.as_line() for one in entries))
+    return path
+
+
+def test_each_experiment_is_there_once_with_its_further_runs(tmp_path: Path) -> None:
+    first = write(tmp_path / "1", entry("a", more_runs=2), entry("b"))
+    second = write(tmp_path / "2", entry("a"), entry("c"))
+    entries, notes = union([first, second])
+    assert [one.nodeid for one in entries] == ["a", "b", "c"]
+    assert len(entries[0].rows[0]["extra_info"]["more_runs"]) == 2
+    assert notes == ["merged 3 experiments of 2 journals; nothing was run"]
+
+
+def test_parts_of_different_divisions_are_said(tmp_path: Path) -> None:
+    paths = [write(tmp_path / split, entry(split, split=split)) for split in ("x", "y")]
+    assert "divided differently" in union(paths)[1][0]
+
+
+def test_results_that_disagree_are_refused_with_their_files(tmp_path: Path) -> None:
+    paths = [write(tmp_path / name, entry("n", latency_s=float(name))) for name in ("1", "2")]
+    with pytest.raises(pytest.UsageError, match=rf"{paths[0]} and {paths[1]} hold different results of n"):
+        union(paths)
+
+
+def test_a_result_that_was_saved_again_from_a_journal_counts_once_in_the_history() -> None:
+    def saved(seconds: float, *, accepted: bool = False, from_journal: bool = False) -> dict[str, Any]:
+        result = {**RESULT, "per_round": [{"seconds": seconds, "joules": None}], "valid": True}
+        info = {"metric": "latency", "nodeid": "n", "result": result, "accepted": accepted}
+        return {"benchmarks": [{"extra_info": info}], **({"llem_from_journal": ["n"]} if from_journal else {})}
+
+    (rows,) = read_files([saved(1.0), saved(2.0), saved(1.0, accepted=True, from_journal=True)]).values()
+    assert [(row.runs, row.accepted) for row in rows] == [(((2.0,),), False), (((1.0,),), True)]
+    # Runs that merely measured the same are runs of their own.
+    (rows,) = read_files([saved(1.0), saved(1.0)]).values()
+    assert len(rows) == 2
