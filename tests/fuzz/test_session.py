@@ -94,7 +94,7 @@ def _pytest(folder: Path) -> tuple[int, int, str]:
     root = str(Path(__file__).parents[2])
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "--continue-on-collection-errors"]
     with (folder / "output.txt").open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             [*command, "-p", "no:cacheprovider", str(folder)],
             stdout=output,
             stderr=subprocess.STDOUT,

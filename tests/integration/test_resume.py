@@ -40,7 +40,7 @@ def start(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
     def start_pytest(*arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--llem-cpu", *arguments]
-        process = subprocess.Popen(  # noqa: S603  (this interpreter, without a shell)
+        process = subprocess.Popen(
             command, cwd=pytester.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         started.append(process)

@@ -21,7 +21,7 @@ def test_the_schema_is_json_and_imports_no_torch(pytester: pytest.Pytester, writ
     write(extra="no_field: 1\n")
     code = "import sys, pytest; pytest.main(sys.argv[1:]); print('torch' in sys.modules, file=sys.stderr)"
     command = [sys.executable, "-c", code, "--llem-schema"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=pytester.path, check=True)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, cwd=pytester.path, check=True)
     assert done.stderr == "False\n"
     # Nothing was collected: the file would have failed.
     assert pytester.run(sys.executable, "-m", "pytest", "--llem-schema", "--collect-only").ret == 0

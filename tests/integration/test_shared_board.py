@@ -47,7 +47,7 @@ def locks(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def start(pytester: pytest.Pytester, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # noqa: S603
+    return subprocess.Popen(
         [sys.executable, "-m", "pytest", *OPTIONS, *arguments],
         cwd=pytester.path,
         stdout=subprocess.PIPE,
@@ -86,7 +86,7 @@ def test_waiting_has_a_limit_that_ends_the_session_before_it_measures(
 ) -> None:
     write()
     code = "from pytest_llem.board_lock import BoardLocks as B; l = B(['GPU-aaaa']); print('held', flush=True); input()"
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout is not None

@@ -54,7 +54,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def holder(uuids: str) -> Iterator[subprocess.Popen[str]]:
     """A process that holds the locks of these boards."""
     command = [sys.executable, "-c", HOLD, uuids]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         try:
@@ -65,7 +65,7 @@ def holder(uuids: str) -> Iterator[subprocess.Popen[str]]:
 
 def tried(environment: dict[str, str] | None = None) -> str:
     """What a process says that asks for the lock of GPU-a."""
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "-c", TRY],
         env={**os.environ, **(environment or {})},
         capture_output=True,

@@ -297,5 +297,5 @@ def test_the_module_needs_the_standard_library_alone() -> None:
         "import sys, pytest_llem.verdict; "
         "print(sorted({'numpy', 'scipy', 'torch', 'pydantic', 'pytest'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

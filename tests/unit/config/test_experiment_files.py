@@ -567,5 +567,5 @@ def test_importing_costs_neither_torch_nor_transformers() -> None:
         "print([name for name in ('torch', 'transformers', 'numpy', 'pynvml') if name in sys.modules])"
     )
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

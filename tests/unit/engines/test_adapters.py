@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 BUILTIN = builtin_fingerprint("builtin:tiny-llama")
 
+
 def tokens(model: TransformersModel, **fields: Any) -> list[list[int]]:
     workload = model.prepare(experiment(**fields), HERE)
     return workload.output_tokens(0, workload.run(0))

@@ -35,7 +35,7 @@ def one_pass(model: TransformersModel, **fields: Any) -> list[list[list[int]]]:
 def test_a_fresh_process_draws_and_samples_the_same(tiny: TransformersModel) -> None:
     torch.rand(7)  # what ran before in this process decides nothing
     ours = one_pass(tiny, **SAMPLED)
-    fresh = subprocess.run(  # noqa: S603
+    fresh = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(SAMPLED)],
         capture_output=True,
         check=True,

@@ -172,7 +172,7 @@ class TestBoards:
 
     def test_nothing_is_printed_when_it_is_first_imported(self) -> None:
         code = "from pytest_llem.meters import open_meter\nwith open_meter('codecarbon') as meter, meter.window(): pass"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert (done.stdout, done.stderr) == ("", "")
         assert list(Path().iterdir()) == []
 

@@ -238,7 +238,5 @@ try:
 except LlemError as error:
     print(error)
 """
-    done = subprocess.run(  # noqa: S603  (this interpreter)
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "a report needs pygal, which is not installed: pip install 'pytest-llem[report]'\n"

@@ -35,7 +35,7 @@ onload = () => {{
 def dump(page: Path, *options: str) -> tuple[str, list[str], list[str]]:
     """What the browser made of the page, what it wrote to the console, and what the page asked of the network."""
     log = page.with_suffix(".netlog")
-    done = subprocess.run(  # noqa: S603  (the browser found on the path, on a page of our own)
+    done = subprocess.run(
         [
             BROWSER,
             "--headless",
