@@ -1,12 +1,13 @@
 """From an experiment's dataset to prompts, as lists of token ids.
 
 Three kinds of dataset: synthetic token ids of an exact length, a file of texts (JSON Lines with a field, or
-plain text with one prompt a line), and the sets that come with this package. Texts may be put into the
-tokenizer's chat template, as a user's message.
+plain text with one prompt a line), and the sets that come with this package. Texts may be shuffled, limited to
+the first ones, and put into the tokenizer's chat template, as a user's message.
 """
 
 from __future__ import annotations
 
+import bisect
 import difflib
 import hashlib
 import json
@@ -16,15 +17,16 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_llem.config import FileDataset
+from pytest_llem.config import FileDataset, SyntheticDataset
 from pytest_llem.errors import LlemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from pytest_llem.config import ExperimentConfig
+    from pytest_llem.config import BuiltinDataset, ExperimentConfig
 
 _DATA_PACKAGE = "pytest_llem.data"
+_DEFAULT_FIELD = "prompt"
 
 
 class PromptError(LlemError):
@@ -48,8 +50,9 @@ class Prompts:
     """The prompts of an experiment, tokenised.
 
     Attributes:
-        token_ids: one tuple of token ids for each prompt, in the dataset's order.
-        truncated: how many prompts were longer than ``max_input_tokens`` and lost their end.
+        token_ids: one tuple of token ids for each prompt, in the order in which they run.
+        truncated: how many prompts were longer than ``max_input_tokens`` and lost their end, or that of the user's
+            text where it stands in a chat template.
     """
 
     token_ids: tuple[tuple[int, ...], ...]
@@ -84,18 +87,21 @@ def load_prompts(
         tokenizer: turns texts into token ids; ``None`` where the model has none.
 
     Raises:
-        PromptError: the dataset cannot be read or is empty, or there is no chat template to put it into.
+        PromptError: the dataset cannot be read, is empty or holds fewer prompts than asked for, or there is no
+            chat template to put them into, or one that leaves no room for them.
     """
-    dataset, limit, chat = config.dataset, config.max_input_tokens, bool(config.chat)
-    if isinstance(dataset, str):
-        return _tokenise(_builtin_texts(dataset), tokenizer, limit, chat=chat, label=f"dataset {dataset!r}")
-    if isinstance(dataset, FileDataset):
-        path = folder / Path(dataset.path).expanduser()
-        return _tokenise(_file_texts(path, dataset.field), tokenizer, limit, chat=chat, label=str(path))
+    dataset, limit = config.dataset, config.max_input_tokens
+    if isinstance(dataset, SyntheticDataset):
+        length = config.input_len or limit
+        ids = synthetic_token_ids(dataset.synthetic.n, length, config.dataset_seed, vocabulary_size, special_ids)
+        return Prompts(ids, truncated=0)
 
-    length = config.input_len or limit
-    ids = synthetic_token_ids(dataset.synthetic.n, length, config.dataset_seed, vocabulary_size, special_ids)
-    return Prompts(ids, truncated=0)
+    texts, label = _texts(dataset, folder)
+    if not texts:
+        raise PromptError(f"{label}: holds no prompts")
+    if not isinstance(dataset, str):
+        texts = _selected(texts, dataset.n, config.dataset_seed if dataset.shuffle else None, label=label)
+    return _tokenise(texts, tokenizer, limit, chat=bool(config.chat), label=label)
 
 
 def synthetic_token_ids(
@@ -129,6 +135,25 @@ def builtin_dataset_names() -> tuple[str, ...]:
     return tuple(sorted(file.name.removesuffix(".jsonl") for file in files if file.name.endswith(".jsonl")))
 
 
+def _texts(dataset: str | BuiltinDataset | FileDataset, folder: Path) -> tuple[list[str], str]:
+    """All texts of ``dataset`` in its own order, and what to call it in messages."""
+    if isinstance(dataset, FileDataset):
+        path = folder / Path(dataset.path).expanduser()
+        return _file_texts(path, dataset.field or _DEFAULT_FIELD), str(path)
+    name = dataset if isinstance(dataset, str) else dataset.builtin
+    return _builtin_texts(name), f"dataset {name!r}"
+
+
+def _selected(texts: Sequence[str], n: int | None, seed: int | None, *, label: str) -> list[str]:
+    """The first ``n`` of ``texts``, in the order that ``seed`` decides; ``None`` leaves them all, or in their order."""
+    if n is not None and n > len(texts):
+        raise PromptError(f"{label}: holds {len(texts)} prompts, fewer than n ({n}); lower n")
+    order = list(range(len(texts)))
+    if seed is not None:
+        random.Random(seed).shuffle(order)  # noqa: S311  (reproducible on purpose)
+    return [texts[index] for index in order[:n]]
+
+
 def _builtin_texts(name: str) -> list[str]:
     names = builtin_dataset_names()
     if name not in names:
@@ -139,7 +164,7 @@ def _builtin_texts(name: str) -> list[str]:
             f"dataset: {{path: {name}}}"
         )
     file = resources.files(_DATA_PACKAGE) / f"{name}.jsonl"
-    return _json_lines(file.read_text(encoding="utf-8").splitlines(), "prompt", label=file.name)
+    return _json_lines(file.read_text(encoding="utf-8").splitlines(), _DEFAULT_FIELD, label=file.name)
 
 
 def _file_texts(path: Path, field: str) -> list[str]:
@@ -190,8 +215,6 @@ def _json_lines(lines: Iterable[str], field: str, *, label: str) -> list[str]:
 
 
 def _tokenise(texts: Sequence[str], tokenizer: Tokenizer | None, limit: int, *, chat: bool, label: str) -> Prompts:
-    if not texts:
-        raise PromptError(f"{label}: holds no prompts")
     if tokenizer is None:
         raise PromptError(f"{label}: the model comes without a tokenizer; use a synthetic dataset")
     if chat and not tokenizer.chat_template:
@@ -202,9 +225,34 @@ def _tokenise(texts: Sequence[str], tokenizer: Tokenizer | None, limit: int, *, 
         ids = _chat_ids(text, tokenizer) if chat else tokenizer(text)["input_ids"]
         if not ids:
             raise PromptError(f"{label}: prompt {number} has no tokens")
-        truncated += len(ids) > limit
-        prompts.append(tuple(ids[:limit]))
+        if len(ids) > limit:
+            truncated += 1
+            ids = _shortened_chat_ids(text, tokenizer, limit) if chat else ids[:limit]
+        if not ids:
+            raise PromptError(
+                f"{label}: the chat template leaves no room for prompt {number} in {limit} tokens; raise "
+                "max_input_tokens"
+            )
+        prompts.append(tuple(ids))
     return Prompts(tuple(prompts), truncated)
+
+
+def _shortened_chat_ids(text: str, tokenizer: Tokenizer, limit: int) -> list[int]:
+    """The longest beginning of ``text`` that fits into ``limit`` tokens with the template; empty if none does.
+
+    The text is cut and not the ids, whose end is the header of the answer.
+    """
+
+    def exceeds(characters: int) -> bool:
+        return len(_chat_ids(text[:characters], tokenizer)) > limit
+
+    # Up from a short text: tokenising much more than is kept takes long where texts are whole documents.
+    high = min(limit, len(text))
+    while high < len(text) and not exceeds(high):
+        high = min(2 * high, len(text))
+    # A few more characters may make fewer tokens, but what the search ends at has been tried and fits.
+    kept = bisect.bisect_left(range(1, high + 1), True, key=exceeds)
+    return _chat_ids(text[:kept], tokenizer) if kept else []
 
 
 def _chat_ids(text: str, tokenizer: Tokenizer) -> list[int]:

@@ -7,7 +7,7 @@ package costs pydantic and yaml, never torch or transformers.
 from __future__ import annotations
 
 from pytest_llem.config.base import stage_of
-from pytest_llem.config.dataset import FileDataset, SyntheticDataset, SyntheticPrompts
+from pytest_llem.config.dataset import BuiltinDataset, FileDataset, SyntheticDataset, SyntheticPrompts
 from pytest_llem.config.decoder import DecoderConfig
 from pytest_llem.config.experiment import ExperimentConfig, MeasureConfig
 from pytest_llem.config.files import Experiment, load_experiments
@@ -17,6 +17,7 @@ from pytest_llem.config.pytorch import LoraConfig, PyTorchConfig
 from pytest_llem.config.schema import experiment_file_schema
 
 __all__ = [
+    "BuiltinDataset",
     "DecoderConfig",
     "Experiment",
     "ExperimentConfig",

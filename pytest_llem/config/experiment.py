@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from pytest_llem.config.base import REFUSED, Section, expects, metadata, option, refuse
 from pytest_llem.config.contradictions import contradictions
-from pytest_llem.config.dataset import DATASET_HELP, Dataset, SyntheticDataset
+from pytest_llem.config.dataset import DATASET_HELP, Dataset, SyntheticDataset, SyntheticPrompts, TextDataset
 from pytest_llem.config.decoder import DecoderConfig
 from pytest_llem.config.load import LoadConfig
 from pytest_llem.config.passthrough import Passthrough
@@ -124,7 +124,7 @@ class ExperimentConfig(Section):
     )
     max_input_tokens: int = Field(
         default=128,
-        description="Longer prompts are cut to this length.",
+        description="Longer prompts are cut to this length; with chat, it is the user's text that loses its end.",
         json_schema_extra=metadata(unit="tokens"),
         ge=1,
     )
@@ -133,7 +133,7 @@ class ExperimentConfig(Section):
     )
     random_seed: int = Field(
         default=42,
-        description="Seed of random weights, of sampling, and of synthetic prompts without their own seed. "
+        description="Seed of random weights, of sampling, and of synthetic or shuffled prompts without their own seed. "
         "A new one needs a new load only where weights are random.",
         ge=0,
         le=MAX_SEED,
@@ -164,9 +164,20 @@ class ExperimentConfig(Section):
 
     @property
     def dataset_seed(self) -> int:
-        """Seed of the synthetic prompts."""
-        seed = self.dataset.synthetic.seed if isinstance(self.dataset, SyntheticDataset) else None
+        """Seed of the synthetic prompts, or of the order of shuffled ones."""
+        seed = None if self._prompts is None else self._prompts.seed
         return self.random_seed if seed is None else seed
+
+    @property
+    def prompt_count(self) -> int | None:
+        """How many prompts there are; ``None`` where that is as many as the set holds."""
+        return None if self._prompts is None else self._prompts.n
+
+    @property
+    def _prompts(self) -> SyntheticPrompts | TextDataset | None:
+        if isinstance(self.dataset, str):
+            return None
+        return self.dataset.synthetic if isinstance(self.dataset, SyntheticDataset) else self.dataset
 
     @property
     def input_len(self) -> int | None:

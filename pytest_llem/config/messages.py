@@ -39,7 +39,7 @@ _BOUNDS = {
 
 _MISSING = {
     "model": "is missing; name a hub id, a local folder or a built-in model such as builtin:tiny-llama",
-    "dataset.path": "is missing; name a file of prompts, or use `synthetic`",
+    "dataset.path": "is missing; name a file of prompts, or use `synthetic` or `builtin`",
 }
 
 _SHOWN_FIELD_CHARS = 120

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.config.base import Section, metadata_of
-from pytest_llem.config.dataset import FileDataset, SyntheticDataset, SyntheticPrompts
+from pytest_llem.config.dataset import BuiltinDataset, FileDataset, SyntheticDataset, SyntheticPrompts
 from pytest_llem.config.decoder import DecoderConfig
 from pytest_llem.config.experiment import ExperimentConfig, MeasureConfig
 from pytest_llem.config.kv_cache import QuantizedCacheConfig
@@ -42,6 +42,7 @@ _SECTIONS: tuple[tuple[str, str, type[Section]], ...] = (
     ("An experiment", "", ExperimentConfig),
     ("dataset: {synthetic: ...}", "dataset.", SyntheticDataset),
     ("dataset: {synthetic: ...}", "dataset.synthetic.", SyntheticPrompts),
+    ("dataset: {builtin: ...}", "dataset.", BuiltinDataset),
     ("dataset: {path: ...}", "dataset.", FileDataset),
     ("decoder", "decoder.", DecoderConfig),
     ("pytorch", "pytorch.", PyTorchConfig),
@@ -96,11 +97,9 @@ def _tables() -> Iterator[str]:
 
 def _values(schema: dict[str, Any]) -> str:
     """What a field takes, in words."""
-    if "anyOf" in schema:
-        kinds = (_values(one) for one in schema["anyOf"] if one != {"type": "null"})
+    if choices := schema.get("anyOf") or schema.get("oneOf"):
+        kinds = (_values(one) for one in choices if one != {"type": "null"})
         return ", or ".join(dict.fromkeys(kinds))
-    if "oneOf" in schema:
-        return ", or ".join(map(_values, schema["oneOf"]))
     if "enum" in schema:
         return ", ".join(f"`{one}`" for one in schema["enum"])
     if "const" in schema:

@@ -9,7 +9,7 @@ from pytest_llem.config.experiment import ExperimentConfig
 from pytest_llem.config.names import fields, is_section, open_mappings, sections
 
 # A dataset is given as a whole; any other section may be completed by a default, a base or a sweep.
-_WHOLE = ("FileDataset",)
+_WHOLE = ("BuiltinDataset", "FileDataset")
 
 
 def experiment_file_schema() -> dict[str, Any]:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_llem.config import SyntheticDataset
 from pytest_llem.engines.assistant import assistant_load_config
 from pytest_llem.engines.checks import DTYPES
 from pytest_llem.engines.sources import load_architecture
@@ -77,8 +76,8 @@ def predict(config: ExperimentConfig, folder: Path) -> MemoryPlan:
     batch_size = (config.pytorch.batch_size if config.pytorch else None) or 1
     # A file's prompts are not read for this; none is longer than the limit.
     longest = config.input_len or config.max_input_tokens
-    if isinstance(config.dataset, SyntheticDataset):
-        batch_size = min(batch_size, config.dataset.synthetic.n)
+    if config.prompt_count is not None:
+        batch_size = min(batch_size, config.prompt_count)
     cache_bytes = kv_cache_bytes(config, weights.architecture, batch_size, longest)
     reason = weights.reason
     if cache_bytes is None and reason is None:
