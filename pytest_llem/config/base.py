@@ -24,6 +24,15 @@ REFUSED: ErrorKind = "refused"
 """Error type of a value whose message is finished: it says what is wrong and what would be right."""
 
 
+BUILTIN = "builtin:"
+"""Prefix of the models that are built in memory, without a download."""
+
+
+def is_builtin(model: str | None) -> bool:
+    """Whether ``model`` names a model that is built in memory."""
+    return model is not None and model.startswith(BUILTIN)
+
+
 class Section(BaseModel):
     """Base of every mapping in an experiment file: unknown keys refused, nothing coerced, not mutable.
 

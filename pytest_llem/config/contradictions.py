@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llem.config.base import Conflict
+from pytest_llem.config.base import Conflict, is_builtin
 from pytest_llem.config.dataset import SyntheticDataset
 from pytest_llem.config.decoder import PRESETS, SAMPLING_OPTIONS
 from pytest_llem.config.kv_cache import OFFLOADED_CACHES, STATIC_CACHES
-from pytest_llem.config.pytorch import FLASH_ATTENTION
+from pytest_llem.config.pytorch import ATTENTION, FLASH_ATTENTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,6 +109,11 @@ def _sequences(config: ExperimentConfig, pytorch: PyTorchConfig) -> Iterator[Con
         if getattr(pytorch, field) is not None:
             for hindrance in _speculation_hindrances(pytorch):
                 yield Conflict(f"pytorch.{field}", f"does not work with {hindrance}")
+            if config.max_output_tokens == 1:
+                yield Conflict(
+                    f"pytorch.{field}",
+                    "has no effect with max_output_tokens: 1, which leaves nothing to draft; raise it or remove this",
+                )
     if pytorch.assistant_model is not None and pytorch.prompt_lookup_num_tokens is not None:
         yield Conflict("pytorch.assistant_model", "excludes prompt_lookup_num_tokens: only one can draft; remove one")
 
@@ -170,3 +175,27 @@ def _load(config: ExperimentConfig, pytorch: PyTorchConfig) -> Iterator[Conflict
         )
     if pytorch.revision is not None and config.is_builtin:
         yield Conflict("pytorch.revision", "has no meaning for a built-in model; remove it")
+    if pytorch.trust_remote_code and not _may_bring_code(config, pytorch):
+        yield Conflict(
+            "pytorch.trust_remote_code", "has no effect on a built-in model, which brings no code; remove it"
+        )
+    if pytorch.allow_tf32 and config.precision != "fp32" and not _computes_in_fp32(pytorch):
+        yield Conflict(
+            "pytorch.allow_tf32",
+            f"has no effect on matrix products in {config.precision}; set precision: fp32 or remove it",
+        )
+
+
+def _may_bring_code(config: ExperimentConfig, pytorch: PyTorchConfig) -> bool:
+    """Whether the model, its assistant or its attention kernel may come with Python code."""
+    kernel, assistant = pytorch.attn_implementation, pytorch.assistant_model
+    return (
+        not config.is_builtin
+        or (kernel is not None and kernel not in ATTENTION)
+        or (assistant is not None and not is_builtin(assistant))
+    )
+
+
+def _computes_in_fp32(pytorch: PyTorchConfig) -> bool:
+    """Whether 4 bit weights become fp32 for their products, whatever the precision: bitsandbytes' own default."""
+    return bool(pytorch.load_in_4bit) and pytorch.bnb_4bit_compute_dtype in (None, "float32")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from pytest_llem.config.base import REFUSED, Section, expects, metadata, option, refuse
+from pytest_llem.config.base import REFUSED, Section, expects, is_builtin, metadata, option, refuse
 from pytest_llem.config.contradictions import contradictions
 from pytest_llem.config.dataset import DATASET_HELP, Dataset, SyntheticDataset, SyntheticPrompts, TextDataset
 from pytest_llem.config.decoder import DecoderConfig
@@ -17,9 +17,6 @@ from pytest_llem.config.load import LoadConfig
 from pytest_llem.config.passthrough import Passthrough
 from pytest_llem.config.pytorch import PyTorchConfig
 from pytest_llem.limit import parse_limit
-
-BUILTIN = "builtin:"
-"""Prefix of the models that are built in memory, without a download."""
 
 NAME_PATTERN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")
 
@@ -160,7 +157,7 @@ class ExperimentConfig(Section):
     @property
     def is_builtin(self) -> bool:
         """Whether the model is built in memory with random weights."""
-        return _is_builtin(self.model)
+        return is_builtin(self.model)
 
     @property
     def dataset_seed(self) -> int:
@@ -200,7 +197,7 @@ class ExperimentConfig(Section):
             paths["assistant_model"] = _located(options.assistant_model, folder)
         if options.lora is not None:
             paths["lora"] = options.lora.model_copy(update={"path": _located(options.lora.path, folder)})
-        random = self.weights == "random" or self.is_builtin or _is_builtin(options.assistant_model)
+        random = self.weights == "random" or self.is_builtin or is_builtin(options.assistant_model)
         return LoadConfig(
             model=_located(self.model, folder),
             weights=self.weights,
@@ -218,13 +215,9 @@ class ExperimentConfig(Section):
         return self
 
 
-def _is_builtin(model: str | None) -> bool:
-    return model is not None and model.startswith(BUILTIN)
-
-
 def _located(model: str, folder: Path) -> str:
     """``model``, made absolute where it is a folder seen from ``folder`` or is written like one; else a hub id."""
-    if _is_builtin(model):
+    if is_builtin(model):
         return model
     try:
         path = folder / Path(model).expanduser()

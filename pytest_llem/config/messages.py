@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llem.config.base import CONTRADICTION, EXPECTED, REFUSED
 from pytest_llem.config.dataset import TAGS as DATASET_TAGS
-from pytest_llem.config.names import suggestion
+from pytest_llem.config.names import fields, suggestion
 from pytest_llem.errors import printable
 
 if TYPE_CHECKING:
@@ -145,6 +145,8 @@ def _message(error: ErrorDetails, field: str) -> str:
         message = f"{error['msg']}; got {shown}"
     elif kind == "missing":
         message = _MISSING.get(field, "is missing; add it")
+    elif kind == "extra_forbidden" and field in fields():
+        message = "does not belong to this kind of dataset; remove it"
     elif kind in ("extra_forbidden", "invalid_key"):
         message = f"unknown field; {suggestion(field)}"
     elif kind in _BOUNDS:

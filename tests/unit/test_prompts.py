@@ -135,6 +135,46 @@ class TestFile:
         assert prompts.truncated == 1
 
 
+class TestOrder:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        (tmp_path / "p.txt").write_text("\n".join("abcdefgh"))
+        return tmp_path
+
+    @staticmethod
+    def order(folder: Path, random_seed: int = 42, **dataset: Any) -> str:
+        prompts = load(folder, dataset={"path": "p.txt", **dataset}, random_seed=random_seed)
+        return "".join(chr(id_) for (id_,) in prompts.token_ids)
+
+    def test_the_first_n_in_the_files_order(self, folder: Path) -> None:
+        assert self.order(folder, n=3) == "abc"
+        assert self.order(folder, n=8) == self.order(folder) == "abcdefgh"
+
+    def test_a_seed_decides_the_order_on_every_machine(self, folder: Path) -> None:
+        assert self.order(folder, shuffle=True, seed=1) == "dgbfhaec"
+        assert self.order(folder, shuffle=True, seed=2) != "dgbfhaec"
+
+    def test_the_seed_defaults_to_the_experiments(self, folder: Path) -> None:
+        assert self.order(folder, random_seed=1, shuffle=True) == self.order(folder, shuffle=True, seed=1)
+
+    def test_the_first_n_are_those_of_the_shuffled_order(self, folder: Path) -> None:
+        assert self.order(folder, n=3, shuffle=True, seed=1) == self.order(folder, shuffle=True, seed=1)[:3]
+
+    def test_more_than_there_are_is_refused(self, folder: Path) -> None:
+        with pytest.raises(PromptError, match=r"p\.txt: holds 8 prompts, fewer than n \(9\); lower n"):
+            self.order(folder, n=9)
+        with pytest.raises(PromptError, match=r"'natural': holds 240 prompts, fewer than n \(999\)"):
+            load(dataset={"builtin": "natural", "n": 999})
+
+    def test_a_builtin_set_has_an_order_too(self) -> None:
+        whole = load(dataset="natural").token_ids
+        assert load(dataset={"builtin": "natural"}).token_ids == whole
+        shuffled = load(dataset={"builtin": "natural", "shuffle": True, "seed": 3}).token_ids
+        assert shuffled != whole
+        assert sorted(shuffled) == sorted(whole)
+        assert load(dataset={"builtin": "natural", "n": 5, "shuffle": True, "seed": 3}).token_ids == shuffled[:5]
+
+
 class TestChat:
     TEMPLATE = (
         "<bos>{% for message in messages %}[{{ message['role'] }}]{{ message['content'] }}{% endfor %}"
@@ -173,6 +213,25 @@ class TestChat:
         prompts = load(folder, tokenizer, dataset={"path": "p.jsonl"}, chat=True, max_input_tokens=20)
         assert [len(ids) for ids in prompts.token_ids] == [20, 20]
         assert prompts.truncated == 2
+
+    def test_the_users_text_is_cut_and_not_the_header_of_the_answer(self, tmp_path: Path, tokenizer: Any) -> None:
+        text = "abcdefghij" * 50
+        (tmp_path / "p.jsonl").write_text("\n".join(json.dumps({"prompt": one}) for one in (text, "abc", "é" * 99)))
+        for limit in (20, 35, 100, 499):
+            prompts = load(tmp_path, tokenizer, dataset={"path": "p.jsonl"}, chat=True, max_input_tokens=limit)
+            # The template takes eighteen of the limit, as every byte is a token.
+            assert tokenizer.decode(prompts.token_ids[0]) == f"<bos>[user]{text[: limit - 18]}[assistant]"
+            assert len(prompts.token_ids[0]) == limit
+        prompts = load(tmp_path, tokenizer, dataset={"path": "p.jsonl"}, chat=True, max_input_tokens=35)
+        assert tokenizer.decode(prompts.token_ids[1]) == "<bos>[user]abc[assistant]"
+        # Half a character is none: the limit is not reached.
+        assert tokenizer.decode(prompts.token_ids[2]) == f"<bos>[user]{'é' * 8}[assistant]"
+        assert prompts.truncated == 2
+
+    def test_a_template_that_leaves_no_room_is_refused(self, folder: Path, tokenizer: Any) -> None:
+        message = r"p\.jsonl: the chat template leaves no room for prompt 1 in 18 tokens; raise max_input_tokens"
+        with pytest.raises(PromptError, match=message):
+            load(folder, tokenizer, dataset={"path": "p.jsonl"}, chat=True, max_input_tokens=18)
 
     def test_a_tokenizer_without_a_template_is_refused(self, folder: Path) -> None:
         with pytest.raises(PromptError, match=r"^chat: the model's tokenizer has no chat template"):

@@ -106,7 +106,7 @@ def errors(**values: Any) -> list[tuple[str, str, str]]:
             "flash_attention_3 computes in fp16 and bf16 only, but precision is fp32; use sdpa, or precision: bf16",
         ),
         (
-            {"device": "cpu", "pytorch": {"allow_tf32": True}},
+            {"device": "cpu", "precision": "fp32", "pytorch": {"allow_tf32": True}},
             "pytorch.allow_tf32",
             "has no effect on the CPU, but device is cpu; remove it",
         ),
@@ -135,6 +135,34 @@ def errors(**values: Any) -> list[tuple[str, str, str]]:
             "pytorch.max_memory",
             "bounds the memory of a GPU, but device is cpu; remove that bound",
         ),
+        *(
+            (
+                {"max_output_tokens": 1, "pytorch": {field: value}},
+                f"pytorch.{field}",
+                "has no effect with max_output_tokens: 1, which leaves nothing to draft; raise it or remove this",
+            )
+            for field, value in (("prompt_lookup_num_tokens", 2), ("assistant_model", "a"))
+        ),
+        *(
+            (
+                {"model": "builtin:tiny-llama", "pytorch": {"trust_remote_code": True, **beside}},
+                "pytorch.trust_remote_code",
+                "has no effect on a built-in model, which brings no code; remove it",
+            )
+            for beside in ({}, {"assistant_model": "builtin:tiny-llama", "attn_implementation": "eager"})
+        ),
+        *(
+            (
+                {"precision": precision, "pytorch": {"allow_tf32": True, **beside}},
+                "pytorch.allow_tf32",
+                f"has no effect on matrix products in {precision}; set precision: fp32 or remove it",
+            )
+            for precision, beside in (
+                ("bf16", {}),
+                ("fp16", {"load_in_8bit": True}),
+                ("bf16", {"load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"}),
+            )
+        ),
     ],
     ids=str,
 )
@@ -157,6 +185,14 @@ def test_refuses_with_the_way_out(values: dict[str, Any], field: str, message: s
         {"device": "cpu", "pytorch": {"allow_tf32": False, "disable_compile": True, "device_map": {"": "cpu"}}},
         {"device": "cuda", "pytorch": {"device_map": {"model": "cpu", "lm_head": 0}}},
         {"device": "cpu", "pytorch": {"device_map": "auto", "max_memory": {"cpu": "1GiB"}}},
+        {"max_output_tokens": 2, "pytorch": {"prompt_lookup_num_tokens": 2}},
+        {"model": "builtin:tiny-llama", "pytorch": {"trust_remote_code": False}},
+        {"model": "builtin:tiny-llama", "pytorch": {"trust_remote_code": True, "attn_implementation": "org/kernel"}},
+        {"model": "builtin:tiny-llama", "pytorch": {"trust_remote_code": True, "assistant_model": "a"}},
+        {"precision": "fp32", "pytorch": {"allow_tf32": True}},
+        {"pytorch": {"allow_tf32": False}},
+        {"pytorch": {"allow_tf32": True, "load_in_4bit": True}},
+        {"pytorch": {"allow_tf32": True, "load_in_4bit": True, "bnb_4bit_compute_dtype": "float32"}},
     ],
     ids=str,
 )

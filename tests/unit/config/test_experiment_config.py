@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from pytest_llem.config import (
+    BuiltinDataset,
     DecoderConfig,
     ExperimentConfig,
     FileDataset,
@@ -90,20 +91,47 @@ def test_a_full_experiment_survives_a_json_round_trip() -> None:
 
 
 def test_every_field_has_help() -> None:
-    for section in (ExperimentConfig, MeasureConfig, SyntheticDataset, SyntheticPrompts, FileDataset):
+    for section in (ExperimentConfig, MeasureConfig, SyntheticDataset, SyntheticPrompts, BuiltinDataset, FileDataset):
         for name, field in section.model_fields.items():
             assert field.description, name
 
 
 def test_kinds_of_dataset() -> None:
     assert experiment(dataset="natural").dataset == "natural"
-    assert experiment(dataset={"path": "p.jsonl"}).dataset == FileDataset(path="p.jsonl", field="prompt")
+    assert experiment(dataset={"path": "p.jsonl"}).dataset == FileDataset(path="p.jsonl")
+    assert experiment(dataset={"builtin": "natural", "n": 4}).dataset == BuiltinDataset(builtin="natural", n=4)
     synthetic = experiment(dataset={"synthetic": {"n": 2, "input_len": 16, "seed": 7}})
     assert (synthetic.input_len, synthetic.dataset_seed) == (16, 7)
     assert experiment(dataset="natural").input_len is None
     assert experiment(dataset={"synthetic": {}}, random_seed=3, max_input_tokens=9).input_len == 9
     assert experiment(dataset={"synthetic": {}}, random_seed=3).dataset_seed == 3
     assert experiment(dataset={"synthetic": {"seed": 0}}, random_seed=3).dataset_seed == 0
+
+
+@pytest.mark.parametrize("source", [{"path": "p.jsonl"}, {"builtin": "natural"}], ids=str)
+def test_order_of_texts(source: dict[str, str]) -> None:
+    whole = experiment(dataset=source, random_seed=3)
+    assert (whole.prompt_count, whole.dataset_seed) == (None, 3)
+    chosen = experiment(dataset={**source, "n": 4, "shuffle": True, "seed": 0}, random_seed=3)
+    assert (chosen.prompt_count, chosen.dataset_seed) == (4, 0)
+    assert ExperimentConfig.model_validate_json(chosen.model_dump_json()) == chosen
+    for shuffle in ({}, {"shuffle": False}):
+        assert [
+            (field.rpartition(".")[2], *rest) for field, *rest in errors(dataset={**source, "seed": 1, **shuffle})
+        ] == [("seed", "contradiction", "has no effect without shuffle; set shuffle: true or remove it")]
+
+
+def test_a_field_of_a_text_file_is_refused() -> None:
+    message = "has no effect on a text file, each line of which is a prompt; remove it or use a .jsonl file"
+    for path, field in (("p.txt", "text"), ("a/P.TXT", "prompt")):
+        assert errors(dataset={"path": path, "field": field}) == [("dataset.<file>.field", "contradiction", message)]
+    config = experiment(dataset={"path": "p.txt"})
+    assert ExperimentConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_the_number_of_prompts_is_known_of_synthetic_ones_and_not_of_a_whole_set() -> None:
+    assert experiment(dataset={"synthetic": {"n": 3}}).prompt_count == 3
+    assert experiment(dataset="natural").prompt_count is None
 
 
 @pytest.mark.parametrize(
@@ -126,6 +154,9 @@ def test_kinds_of_dataset() -> None:
         ({"dataset": {"synthetic": {"n": 0}}}, "dataset.<synthetic>.synthetic.n"),
         ({"dataset": {"synthetic": {}, "path": "x"}}, "dataset.<synthetic>.path"),
         ({"dataset": {"file": "x"}}, "dataset.<file>.path"),
+        ({"dataset": {"path": "x", "n": 0}}, "dataset.<file>.n"),
+        ({"dataset": {"builtin": ""}}, "dataset.<builtin>.builtin"),
+        ({"dataset": {"builtin": "natural", "path": "x"}}, "dataset.<builtin>.path"),
         ({"compare": {"power": "5%"}}, "compare.power.[key]"),
         ({"compare": {"energy": "5"}}, "compare.energy"),
         ({"compare": {"energy": 5}}, "compare.energy"),

@@ -475,7 +475,7 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         ),
         (
             "model: x\ndataset: [a]",
-            "2: dataset: expected a mapping with `synthetic` or `path`, or the name of a built-in set",
+            "2: dataset: expected a mapping with `synthetic`, `builtin` or `path`, or the name of a built-in set",
         ),
         ("model: x\ndataset: {synthetic: {n: 0}}", "2: dataset.synthetic.n: must be at least 1, got 0"),
         (
@@ -484,7 +484,7 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         ),
         (
             "model: x\ndataset: {feild: a}",
-            "2: dataset.path: is missing; name a file of prompts, or use `synthetic`",
+            "2: dataset.path: is missing; name a file of prompts, or use `synthetic` or `builtin`",
         ),
         (
             "model: x\ncompare: {energi: 5%}",
@@ -511,6 +511,10 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         (
             "model: x\npytorch: {cache_implementation: quantized, cache_config: {nbits: 3}}",
             "2: pytorch.cache_config.nbits: 3 does not work with quanto; use 2 or 4",
+        ),
+        (
+            "model: x\ndataset: {synthetic: {}, seed: 1}",
+            "2: dataset.seed: does not belong to this kind of dataset; remove it",
         ),
         ("model: x\npytorch: {lora: {merge: yes}}", "2: pytorch.lora.path: is missing; add it"),
         (

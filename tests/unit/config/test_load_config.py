@@ -31,7 +31,7 @@ def load(folder: Path, **values: Any) -> LoadConfig:
         {"passthrough": {"generate": {"max_time": 5.0}}},
         {"decoder": {"stop_strings": ["x"]}},
         {"dataset": "natural", "chat": True},
-        {"pytorch": {"disable_compile": True, "allow_tf32": True}},
+        {"pytorch": {"disable_compile": True, "allow_tf32": False}},
         {"pytorch": {"cache_implementation": "quantized", "cache_config": {"nbits": 2}}},
         {"decoder": {"do_sample": True}, "pytorch": {"num_return_sequences": 2}},
         {"marks": ["slow"]},

@@ -46,7 +46,7 @@ def test_bounds_help_and_units_come_from_the_fields(schema: dict[str, Any]) -> N
 def test_null_is_allowed_everywhere_as_in_the_loader(schema: dict[str, Any]) -> None:
     sections = [
         schema,
-        *(schema["$defs"][name] for name in ("PyTorchConfig", "MeasureConfig", "FileDataset")),
+        *(schema["$defs"][name] for name in ("PyTorchConfig", "MeasureConfig", "BuiltinDataset", "FileDataset")),
     ]
     for section in sections:
         for name, field in section["properties"].items():
@@ -57,7 +57,9 @@ def test_null_is_allowed_everywhere_as_in_the_loader(schema: dict[str, Any]) -> 
 def test_every_field_but_the_name_can_be_swept(schema: dict[str, Any]) -> None:
     sweep = sweep_of(schema)
     assert set(sweep["properties"]) == set(fields()) - {"name"}
-    assert {"pytorch", "pytorch.batch_size", "dataset.synthetic.n", "dataset.path"} <= set(sweep["properties"])
+    assert {"pytorch", "pytorch.batch_size", "dataset.synthetic.n", "dataset.path", "dataset.n"} <= set(
+        sweep["properties"]
+    )
     (pattern,) = sweep["patternProperties"]
     for name in ("passthrough.generate.stop_strings", "vllm.x.y", "pytorch.max_memory.0", "compare.energy"):
         assert re.search(pattern, name), name
@@ -75,7 +77,9 @@ def test_values_of_a_sweep_and_of_an_exclusion_are_those_of_the_field(schema: di
 
 def test_a_section_may_be_completed_elsewhere(schema: dict[str, Any]) -> None:
     assert "required" not in schema["$defs"]["LoraConfig"]
+    # Of a dataset's mappings, each has a key that tells it from the others.
     assert schema["$defs"]["FileDataset"]["required"] == ["path"]
+    assert schema["$defs"]["BuiltinDataset"]["required"] == ["builtin"]
 
 
 def test_references_lead_somewhere(schema: dict[str, Any]) -> None:

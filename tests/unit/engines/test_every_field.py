@@ -36,12 +36,14 @@ class Ran:
         options: the generation config that ``generate()`` resolved in the end.
         cache: the key-value cache that came back.
         drafts: tokens that each run of the assistant was asked for.
+        tf32: whether fp32 matrix products might use TF32: at each step of the call, and after it.
     """
 
     model: TransformersModel
     options: Any
     cache: Any
     drafts: list[int]
+    tf32: list[bool]
     sequences: torch.Tensor
 
 
@@ -91,6 +93,15 @@ BNB4 = {"load_in_4bit": True}
 EAGER = {"torch_compile": True, "torch_compile_backend": "eager"}
 SMALL = {"model": "{one_layer}", "weights": "random", "max_output_tokens": 2}
 
+noted_graphs: list[Any] = []
+
+
+def noting(graph: Any, _inputs: list[Any]) -> Any:
+    """A compiler of no effect, which tells that it was the one that was used."""
+    noted_graphs.append(graph)
+    return graph.forward
+
+
 ROWS = [
     Row("decoder.preset", {"decoder": {"preset": "factual"}}, lambda ran: ran.options.temperature, 0.3),
     option("decoder.do_sample", True),
@@ -108,7 +119,12 @@ ROWS = [
     ),
     Row("pytorch.torch_compile", {"pytorch": EAGER, **SMALL}, lambda _: compiled_graphs() > 0, True),
     Row("pytorch.torch_compile", {"pytorch": {"torch_compile": False}}, lambda ran: ran.options.disable_compile, True),
-    Row("pytorch.torch_compile_backend", {"pytorch": EAGER, **SMALL}, lambda _: compiled_graphs() > 0, True),
+    Row(
+        "pytorch.torch_compile_backend",
+        {"pytorch": {"torch_compile": True, "torch_compile_backend": "noting"}, **SMALL},
+        lambda _: len(noted_graphs) > 0,
+        True,
+    ),
     load_row("load_in_4bit", True, lambda model: type(quantised(model)).__name__, "Linear4bit"),
     load_row("load_in_8bit", True, lambda model: type(quantised(model)).__name__, "Linear8bitLt"),
     *(
@@ -172,7 +188,10 @@ ROWS = [
     ),
     option("pytorch.disable_compile", True),
     Row(
-        "pytorch.allow_tf32", {"pytorch": {"allow_tf32": False}}, lambda _: torch.backends.cuda.matmul.allow_tf32, False
+        "pytorch.allow_tf32",
+        {"pytorch": {"allow_tf32": False}},
+        lambda ran: (set(ran.tf32[:-1]), ran.tf32[-1]),
+        ({False}, True),
     ),
     load_row(
         "device_map",
@@ -255,9 +274,28 @@ def paths(
     return {"one_layer": one_layer, **{name: str(folder) for name, folder in folders.items()}}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def noting_compiler() -> None:
+    torch._dynamo.register_backend(noting, name="noting")
+
+
 @contextmanager
-def watching(model: TransformersModel) -> Iterator[tuple[list[Any], list[Any], list[int]]]:
-    """Note the generation configs, caches and drafts of the calls within the block."""
+def tf32_allowed() -> Iterator[list[bool]]:
+    """Allow TF32 as the process's own setting within the block; the list is for what becomes of it, the last entry is
+    how it was left."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    seen: list[bool] = []
+    try:
+        yield seen
+        seen.append(torch.backends.cuda.matmul.allow_tf32)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def watching(model: TransformersModel, tf32: list[bool]) -> Iterator[tuple[list[Any], list[Any], list[int]]]:
+    """Note the generation configs, caches, drafts and use of TF32 of the calls within the block."""
     options: list[Any] = []
     caches: list[Any] = []
     drafts: list[int] = []
@@ -273,8 +311,15 @@ def watching(model: TransformersModel) -> Iterator[tuple[list[Any], list[Any], l
         caches.append(output.past_key_values)
         return output
 
+    def prepare_inputs(*args: Any, **kwargs: Any) -> Any:
+        # Beside the forward pass and not within it: there, a compiler would trace it.
+        tf32.append(torch.backends.cuda.matmul.allow_tf32)
+        return original_inputs(*args, **kwargs)
+
+    original_inputs = inner.prepare_inputs_for_generation
     own = vars(inner)
     own |= {"_prepare_cache_for_generation": prepare_cache, "generate": generate}
+    own["prepare_inputs_for_generation"] = prepare_inputs
     if assistant is not None:
         original_draft = assistant.generate
 
@@ -286,7 +331,7 @@ def watching(model: TransformersModel) -> Iterator[tuple[list[Any], list[Any], l
     try:
         yield options, caches, drafts
     finally:
-        del own["_prepare_cache_for_generation"], own["generate"]
+        del own["_prepare_cache_for_generation"], own["generate"], own["prepare_inputs_for_generation"]
 
 
 def filled(value: Any, paths: dict[str, str]) -> Any:
@@ -306,10 +351,11 @@ def test_a_field_does_what_it_says(row: Row, load: Load, tiny: TransformersModel
     if not row.runs:
         return
     workload = model.prepare(config, HERE)
-    with watching(model) as (options, caches, drafts):
+    noted_graphs.clear()
+    with tf32_allowed() as tf32, watching(model, tf32) as (options, caches, drafts):
         sequences = workload.run(0)
     if row.shows is not None:
-        assert row.shows(Ran(model, options[0], caches[0], drafts, sequences)) == row.expected
+        assert row.shows(Ran(model, options[0], caches[0], drafts, tf32, sequences)) == row.expected
 
 
 def test_a_compiler_mode_reaches_the_compiler(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:

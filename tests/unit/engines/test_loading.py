@@ -172,7 +172,7 @@ def test_an_attention_kernel_without_its_package_is_unavailable(
     monkeypatch: pytest.MonkeyPatch, attention: str, module: str
 ) -> None:
     options = (
-        experiment(precision="bf16", pytorch={"attn_implementation": attention, "trust_remote_code": True})
+        experiment(model="x", precision="bf16", pytorch={"attn_implementation": attention, "trust_remote_code": True})
         .load_config(HERE)
         .pytorch
     )

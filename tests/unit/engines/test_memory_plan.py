@@ -202,3 +202,10 @@ def test_a_cache_that_does_not_fit_is_not_filled(tiny: TransformersModel, monkey
     tiny.prepare(experiment(), HERE)
     with pytest.raises(UnavailableError, match="the key-value cache would take"):
         tiny.prepare(experiment(pytorch={"batch_size": 2}), HERE)
+
+
+def test_a_batch_is_no_larger_than_the_prompts_that_are_chosen() -> None:
+    dataset = {"builtin": "natural", "n": 2}
+    few, two = (plan(dataset=dataset, pytorch={"batch_size": size}).kv_cache_bytes for size in (8, 2))
+    assert few == two
+    assert plan(dataset="natural", pytorch={"batch_size": 8}).kv_cache_bytes != two
