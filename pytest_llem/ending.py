@@ -34,13 +34,17 @@ def judge(session: pytest.Session, state: LlemSession) -> None:
     """Judge what is gated; verdicts that fail the session set its exit status."""
     config, settings = session.config, state.settings
     gated = [one for one in state.recorded if one.gates]
-    if gated and not session.shouldstop:
+    if gated or settings.report is not None or _on_github():
+        # Before this session's own results are saved: they are no history of themselves.
+        state.history = gating.load_history(config, settings)
+    history = state.history
+    if gated:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
-        history = gating.load_history(config, settings)
         say = reporter.write_line if reporter else lambda _: None
         before = [_added(one) for one in gated]
         # Whoever ends a session, or reports what others measured, does not want anything measured now.
-        measure_open = not settings.merge and session.exitstatus != pytest.ExitCode.INTERRUPTED
+        stopped = session.shouldstop or session.exitstatus == pytest.ExitCode.INTERRUPTED
+        measure_open = not settings.merge and not stopped
         try:
             state.judged = gating.judge_session(config, settings, gated, history, say, measure_open=measure_open)
         except KeyboardInterrupt:

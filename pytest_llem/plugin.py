@@ -222,7 +222,10 @@ def _is_ours(path: str) -> bool:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
-    """End of the session, before pytest-benchmark saves: judge what is gated; afterwards write the reports."""
+    """End of the session, before pytest-benchmark saves: judge what is gated, write the reports.
+
+    The terminal's summary, which tells of both, comes after the inner hooks.
+    """
     state = session.config.stash.get(SESSION, None)
     settings = session.config.stash[SETTINGS]
     if state is not None and state.isolation is not None:
@@ -234,8 +237,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]
     ending.judge(session, state)
     if TERMINATION in session.config.stash:
         session.config.stash[TERMINATION].deafen()
-    yield
-    return ending.write_reports(session.config, state)
+    ending.write_reports(session.config, state)
+    return (yield)
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)

@@ -165,3 +165,15 @@ def test_a_baseline_that_is_not_there_is_a_usage_error(measure: Callable[..., py
         result = measure("--llem-fail=energy:5%", f"--llem-baseline={which}")
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stderr.fnmatch_lines([f"*--llem-baseline: *{which}*"])
+
+
+def test_a_report_holds_the_history_without_this_session(
+    pytester: pytest.Pytester, measure: Callable[..., pytest.RunResult]
+) -> None:
+    for _ in range(2):
+        measure("--benchmark-autosave").assert_outcomes(passed=1)
+    result = measure("--benchmark-autosave", "--llem-report=out/report.html", "--llem-csv=out/results.csv")
+    result.stdout.fnmatch_lines(["llem: wrote out/results.csv", "llem: wrote out/report.html"])
+    page = (pytester.path / "out" / "report.html").read_text()
+    assert "3 runs, oldest first." in page  # two saved ones and this
+    assert (pytester.path / "out" / "results.csv").read_text().count("tiny.llem.yaml::tiny") == 1
