@@ -13,12 +13,26 @@ from pytest_llem.errors import LlemError
 from pytest_llem.report.data import ReportedExperiment, build_report
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
     from pytest_llem.session import LlemSession, Recorded
     from pytest_llem.settings import Settings
 
 
+def expected(session: pytest.Session, settings: Settings) -> list[tuple[str, str]]:
+    """Node id and metric of everything that has a gate, whether it is going to be measured or skipped."""
+    return [(item.nodeid, metric) for item in session.items for metric in gating.gates_of(item, settings, skipped=True)]
+
+
 def announce(session: pytest.Session, settings: Settings) -> None:
-    """Print the smallest changes that this session's gates can catch."""
+    """Print the smallest changes that this session's gates can catch.
+
+    Raises:
+        pytest.UsageError: the baseline that is named is not there.
+    """
+    if settings.last is None:
+        gating.load_history(session.config, settings)
     items = [item for item in session.items if gating.gates_of(item, settings)]
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if not items or reporter is None:
@@ -30,8 +44,12 @@ def announce(session: pytest.Session, settings: Settings) -> None:
             reporter.write_line(line)
 
 
-def judge(session: pytest.Session, state: LlemSession) -> None:
-    """Judge what is gated; verdicts that fail the session set its exit status."""
+def judge(session: pytest.Session, state: LlemSession, gated_items: Sequence[tuple[str, str]]) -> None:
+    """Judge what is gated; verdicts that fail the session set its exit status.
+
+    Args:
+        gated_items: what :func:`expected` told before the first item.
+    """
     config, settings = session.config, state.settings
     gated = [one for one in state.recorded if one.gates]
     if gated or settings.report is not None or _on_github():
@@ -56,9 +74,13 @@ def judge(session: pytest.Session, state: LlemSession) -> None:
                 if _added(one) != earlier:
                     state.journal.append(one)
     failed = gating.exit_status(state.judged, strict=settings.strict)
-    if settings.strict and settings.gates and not state.judged:
-        state.notes.append("llem: --llem-strict: no experiment was judged")
-        failed = True
+    if settings.strict:
+        judged = {(one.candidate.nodeid, one.candidate.metric) for one in state.judged}
+        unjudged = [f"{nodeid} {metric}" for nodeid, metric in gated_items if (nodeid, metric) not in judged]
+        if unjudged:
+            shown = ", ".join(unjudged[:3]) + (f" and {len(unjudged) - 3} more" if len(unjudged) > 3 else "")
+            state.notes.append(f"llem: --llem-strict: gated, but not judged: {shown}")
+            failed = True
     if failed and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -77,21 +99,31 @@ def write_reports(config: pytest.Config, state: LlemSession) -> None:
     from pytest_llem.report import csv_table, github, html
 
     experiments = [_reported(one) for one in state.recorded]
-    if settings.csv is not None:
-        csv_table.write_csv(experiments, settings.csv, state.judged)
-        state.notes.append(f"llem: wrote {settings.csv}")
-    machine, commit = benchmark.machine_and_commit(config)
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    report = build_report(experiments, state.judged, state.history, machine, commit, created)
-    state.notes += github.annotation_lines(state.judged, os.environ)
-    github.write_step_summary(report, os.environ)
-    if settings.report is not None:
-        try:
+
+    def write_report() -> None:
+        machine, commit = benchmark.machine_and_commit(config)
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        report = build_report(experiments, state.judged, state.history, machine, commit, created)
+        github.write_step_summary(report, os.environ)
+        if settings.report is not None:
             html.write_html(report, settings.report)
-        except (LlemError, OSError) as error:
-            state.notes.append(f"llem: --llem-report: {error}")
-        else:
-            state.notes.append(f"llem: wrote {settings.report}")
+
+    if (table := settings.csv) is not None:
+        _write(state, table, lambda: csv_table.write_csv(experiments, table, state.judged))
+    state.notes += github.annotation_lines(state.judged, os.environ)
+    if settings.report is not None or _on_github():
+        _write(state, settings.report, write_report)
+
+
+def _write(state: LlemSession, path: Path | None, write: Callable[[], None]) -> None:
+    """Write one thing. What cannot be written is said, and costs no result: pytest-benchmark saves after this."""
+    try:
+        write()
+    except (LlemError, OSError) as error:
+        state.notes.append(f"llem: {path or 'the step summary'} was not written: {error}")
+    else:
+        if path is not None:
+            state.notes.append(f"llem: wrote {path}")
 
 
 def _on_github() -> bool:

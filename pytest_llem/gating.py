@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llem import benchmark
 from pytest_llem.gates import resolve
-from pytest_llem.history import SavedRow, is_same, read_files, read_row
+from pytest_llem.history import SavedRow, difference, is_same, read_files, read_row
 from pytest_llem.judgement import Candidate, ErrorRates, Judged, detectable, judge_candidates
 from pytest_llem.reruns import measure_again
 from pytest_llem.verdict import MAX_RUNS, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import pytest
 
@@ -77,13 +77,18 @@ def judge_session(
         if not undecided:
             break
         say(f"llem: inconclusive: measuring {len(undecided)} again in a fresh process (run {number} of {MAX_RUNS})")
-        again, problem = measure_again(config, settings, undecided)
+        again, problem = measure_again(config, undecided)
         for one in recorded:
             if one.nodeid in undecided:
                 _add_run(one, again.get(one.nodeid), problem)
         judged = judge()
         if problem is not None:
             say(f"llem: {problem}")
+    rows = {(one.nodeid, row.extra_info["metric"]): row for one in recorded for row in one.rows}
+    for found in judged:
+        # Saved with the row: what regressed is no baseline until it is accepted.
+        if (row := rows.get((found.candidate.nodeid, found.candidate.metric))) is not None:
+            row.extra_info["verdict"] = found.verdict.status.value
     return with_trouble(judged, recorded)
 
 
@@ -107,21 +112,21 @@ def _candidates(one: Recorded) -> list[Candidate]:
     return candidates
 
 
-def _add_run(one: Recorded, again: Mapping[str, Any] | None, problem: str | None) -> None:
+def _add_run(one: Recorded, again: Recorded | None, problem: str | None) -> None:
     """Note another run's result beside the first; one that cannot be compared ends the matter."""
-    first = one.rows[0].extra_info
     if again is None:
         one.trouble.append(problem or "it failed in the fresh process")
         return
-    for key in ("workload_hash", "environment_hash"):
-        if again.get(key) != first.get(key):
-            one.trouble.append(f"the fresh process ran something else ({key} differs)")
-            return
-    if not again["result"]["valid"]:
-        one.trouble.append("the run in the fresh process was disturbed: " + "; ".join(again["result"]["warnings"]))
+    first_row, second_row = (read_row({"extra_info": run.rows[0].extra_info}) for run in (one, again))
+    different = difference(first_row, second_row) if first_row and second_row else "its row cannot be read"
+    if different is not None:
+        one.trouble.append(f"the fresh process ran something else: {different}")
+        return
+    if not again.result.valid:
+        one.trouble.append("the run in the fresh process was disturbed: " + "; ".join(again.result.warnings))
         return
     for row in one.rows:
-        row.extra_info.setdefault("more_runs", []).append(again["result"])
+        row.extra_info.setdefault("more_runs", []).append(again.result.as_dict())
 
 
 def announce(items: Iterable[pytest.Item], settings: Settings, history: History, verbose: bool) -> list[str]:
@@ -145,13 +150,19 @@ def announce(items: Iterable[pytest.Item], settings: Settings, history: History,
     return lines
 
 
-def gates_of(item: pytest.Item, settings: Settings) -> dict[str, Any]:
-    """The gates of an item that is going to be measured."""
+def gates_of(item: pytest.Item, settings: Settings, *, skipped: bool = False) -> dict[str, Any]:
+    """The gates of an item that is going to be measured.
+
+    Args:
+        skipped: those of items that are skipped as well.
+    """
+    if item.get_closest_marker("skip") is not None and not skipped:
+        return {}
     callspec = getattr(item, "callspec", None)
     experiment = None if callspec is None else callspec.params.get("llem_experiment")
-    if experiment is None or experiment.config is None or item.get_closest_marker("skip") is not None:
-        return {}
-    return resolve(settings.gates, experiment.config.compare)
+    if experiment is None:
+        return dict(settings.gates) if "llem_benchmark" in getattr(item, "fixturenames", ()) else {}
+    return {} if experiment.config is None else resolve(settings.gates, experiment.config.compare)
 
 
 def with_trouble(judged: Sequence[Judged], recorded: Sequence[Recorded]) -> list[Judged]:

@@ -33,6 +33,7 @@ class SavedRow:
         output_tokens_hash: hash of the tokens that one pass generated.
         labels: how the board ran, such as ``power capped``.
         valid: whether nothing disturbed it.
+        regressed: whether it was judged so, and is no baseline therefore.
         accepted: whether its change was wanted, so that the mean starts again here.
         commit: the commit it was measured at.
         when: when it was saved, ISO 8601.
@@ -48,6 +49,7 @@ class SavedRow:
     output_tokens_hash: str | None = None
     labels: tuple[str, ...] = ()
     valid: bool = True
+    regressed: bool = False
     accepted: bool = False
     commit: str | None = None
     when: str | None = None
@@ -76,6 +78,7 @@ def read_row(bench: Mapping[str, Any], saved: Mapping[str, Any] | None = None) -
         output_tokens_hash=result.get("output_tokens_hash"),
         labels=tuple(result.get("labels") or ()),
         valid=bool(result.get("valid")),
+        regressed=info.get("verdict") == "REGRESSED",
         accepted=bool(info.get("accepted")),
         commit=commit.get("id"),
         when=(saved or {}).get("datetime"),
@@ -119,12 +122,12 @@ class Baseline:
 
     Attributes:
         rows: comparable saved rows, oldest first, since the last accepted change.
-        before: comparable rows before that change, whose spread still tells.
+        before: comparable rows before that change, in stretches of one mean each, whose spread still tells.
         reason: why there are none, although runs were saved.
     """
 
     rows: Sequence[SavedRow]
-    before: Sequence[SavedRow] = ()
+    before: Sequence[Sequence[SavedRow]] = ()
     reason: str | None = None
 
 
@@ -141,9 +144,17 @@ def baseline(row: SavedRow, saved: Sequence[SavedRow], last: int | None) -> Base
     same = [one for one in valid if difference(row, one) is None]
     if not same:
         return Baseline((), reason=difference(row, valid[-1]))
-    restart = max((number for number, one in enumerate(same) if one.accepted), default=0)
-    rows = same[restart:]
-    return Baseline(rows if last is None else rows[-last:], before=same[:restart])
+    stretches: list[list[SavedRow]] = [[]]
+    for one in same:
+        if one.accepted:
+            stretches.append([])
+        # A regression that nobody accepted must not become what the next run is compared with.
+        if one.accepted or not one.regressed:
+            stretches[-1].append(one)
+    *before, rows = stretches
+    if not rows:
+        return Baseline((), reason="every saved run of it had regressed, and none was accepted")
+    return Baseline(rows if last is None else rows[-last:], before=[stretch for stretch in before if stretch])
 
 
 def difference(row: SavedRow, other: SavedRow) -> str | None:

@@ -51,8 +51,12 @@ def experiment_hash(values: Mapping[str, Any]) -> str:
     return _hash(values)
 
 
-def environment(gpu_uuids: Sequence[str], meter: Meter) -> dict[str, Any]:
-    """What the numbers depend on beside the work: boards, driver, power limits, processor, libraries, meter."""
+def environment(gpu_uuids: Sequence[str], meter: Meter, *, runs_model: bool = True) -> dict[str, Any]:
+    """What the numbers depend on beside the work: boards, driver, power limits, processor, libraries, meter.
+
+    Args:
+        runs_model: whether torch ran a model. A callable that happens to follow one is not measured elsewhere for that.
+    """
     on_boards = [
         {key: board[key] for key in ("uuid", "name", "driver_version", "power_limit_w")}
         for board in (machine.boards() if gpu_uuids or meter.name == "nvml" else [])
@@ -68,7 +72,7 @@ def environment(gpu_uuids: Sequence[str], meter: Meter) -> dict[str, Any]:
         "cuda": machine.cuda_version(),
         "meter": meter.name,
         # The processor's share of the work: how many threads, and for the modelled joule its watts.
-        "threads": machine.torch_threads(),
+        "threads": machine.torch_threads() if runs_model else None,
         "watts_per_core": getattr(meter, "watts_per_core", None),
     }
 

@@ -198,11 +198,15 @@ class Journal:
         """Put a result on the disk. A journal that cannot be written is noted, and the session goes on."""
         if self._broken:
             return
+        asked = self._asked.get(recorded.nodeid)
+        if asked is None:
+            self._say(f"llem: {recorded.nodeid} is not in the journal: it asked for its fixture only while it ran")
+            return
         try:
             if self._file is None:
                 self.open()
             assert self._file is not None  # noqa: S101
-            _write(self._file, Entry.of(recorded, self._asked[recorded.nodeid], self._split).as_line())
+            _write(self._file, Entry.of(recorded, asked, self._split).as_line())
         except OSError as error:
             self._broken = True
             self._say(f"llem: no journal: {error}; results are saved at the end of the session alone")

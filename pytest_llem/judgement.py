@@ -85,7 +85,8 @@ def judge_candidates(
     judged = []
     for one, base in zip(candidates, baselines, strict=True):
         verdict = _judge(one, base, rates, spreads[one.metric])
-        if accept and verdict.status is not Status.OK and one.row is not None and not one.disturbed:
+        wanted = accept or (one.row is not None and one.row.accepted)
+        if wanted and verdict.status is not Status.OK and one.row is not None and not one.disturbed:
             verdict = replace(
                 verdict,
                 status=Status.OK,
@@ -111,7 +112,7 @@ def _pooled(baselines: Iterable[Baseline]) -> Spread | None:
     """The spread between runs that the suite has in common. Runs before an accepted change still tell theirs."""
     histories = []
     for base in baselines:
-        for rows in (base.rows, base.before):
+        for rows in (base.rows, *base.before):
             runs = [run for row in rows for run in row.runs]
             if len(runs) > 1:
                 histories.append(runs)

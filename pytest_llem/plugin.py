@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
 
+EXPECTED = pytest.StashKey[list[tuple[str, str]]]()
+"""Node id and metric of everything that has a gate."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Start-up: the option group ``llem`` and its ini keys."""
     add_options(parser)
@@ -133,11 +137,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """After collection: say what the gates can catch, before anything is measured."""
     settings = session.config.stash[SETTINGS]
     option = session.config.option
-    if settings.device is None or option.collectonly or option.llem_plan or settings.child is not None:
+    if option.collectonly or option.llem_plan or settings.child is not None:
+        return
+    if settings.device is None and not settings.strict:
         return
     from pytest_llem import ending
 
-    ending.announce(session, settings)
+    session.config.stash[EXPECTED] = ending.expected(session, settings)
+    if settings.device is not None:
+        ending.announce(session, settings)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -230,11 +238,15 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]
     settings = session.config.stash[SETTINGS]
     if state is not None and state.isolation is not None:
         state.isolation.close()
-    if state is None or settings.child is not None or (settings.device is None and not settings.merge):
+    expected = session.config.stash.get(EXPECTED, [])
+    if state is None and settings.strict and expected:
+        state = llem_session(session.config)
+    idle = settings.device is None and not settings.merge and not settings.strict
+    if state is None or settings.child is not None or idle:
         return (yield)
     from pytest_llem import ending
 
-    ending.judge(session, state)
+    ending.judge(session, state, expected)
     if TERMINATION in session.config.stash:
         session.config.stash[TERMINATION].deafen()
     ending.write_reports(session.config, state)

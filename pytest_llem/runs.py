@@ -16,6 +16,7 @@ from pytest_llem.collection import display_path
 from pytest_llem.engines import get_engine
 from pytest_llem.errors import LlemError, UnavailableError
 from pytest_llem.gates import resolve
+from pytest_llem.gating import gates_of
 from pytest_llem.measurement import measure_workload, run_once
 from pytest_llem.meters.base import no_synchronize
 from pytest_llem.report import junit
@@ -206,9 +207,11 @@ def protocol(config: ExperimentConfig, session: LlemSession, meter: Meter) -> Pr
     )
 
 
-def _identity(nodeid: str, workload_hash: str, gpu_uuids: Sequence[str], meter: Meter) -> dict[str, Any]:
+def _identity(
+    nodeid: str, workload_hash: str, gpu_uuids: Sequence[str], meter: Meter, *, runs_model: bool = True
+) -> dict[str, Any]:
     """What each row of an item says of what was measured where."""
-    environment = identity.environment(gpu_uuids, meter)
+    environment = identity.environment(gpu_uuids, meter, runs_model=runs_model)
     return {
         "nodeid": nodeid,
         "workload_hash": workload_hash,
@@ -289,7 +292,9 @@ class BenchmarkRun:
         if disturbances:
             self.result = replace(self.result, valid=False)
         boards = [board["uuid"] for board in machine.boards()] if settings.device == "cuda" else []
-        info = _identity(self._item.nodeid, identity.callable_hash(self._item.nodeid), boards, self._meter)
+        info = _identity(
+            self._item.nodeid, identity.callable_hash(self._item.nodeid), boards, self._meter, runs_model=False
+        )
         self._session.keep(
             Recorded(
                 nodeid=self._item.nodeid,
@@ -297,7 +302,7 @@ class BenchmarkRun:
                 file=self._item.location[0],
                 result=self.result,
                 rows=self._recorder.rows(self.result, None, info),
-                gates=settings.gates,
+                gates=gates_of(self._item, settings),
             )
         )
         self._item.user_properties.extend(junit.properties(self.result))

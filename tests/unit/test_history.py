@@ -105,10 +105,18 @@ def test_an_invalid_run_is_never_a_baseline() -> None:
 
 
 def test_an_accepted_change_restarts_the_mean_and_keeps_what_was_before() -> None:
-    saved = [row(), row(), row(accepted=True), row()]
+    saved = [row(), row(), row(accepted=True), row(), row(accepted=True)]
     found = baseline(row(), saved, last=None)
-    assert (len(found.rows), len(found.before)) == (2, 2)
+    assert [len(stretch) for stretch in (found.rows, *found.before)] == [1, 2, 2]
     assert found.rows[0].accepted
+
+
+def test_what_regressed_is_no_baseline_until_it_is_accepted() -> None:
+    regressed = row(verdict="REGRESSED")
+    assert len(baseline(row(), [row(), regressed, regressed], last=None).rows) == 1
+    accepted = row(verdict="REGRESSED", accepted=True)
+    assert baseline(row(), [row(), regressed, accepted], last=None).rows == [accepted]
+    assert baseline(row(), [regressed], last=None).reason is not None
 
 
 def test_other_rows_between_alike_ones_do_not_hide_them() -> None:
