@@ -47,6 +47,8 @@ def measure_workload(
     """
     # The first call carries the engine's checks of what runs, which must not be measured.
     workload.run(0)
+    # Our own queued work must not be taken for somebody else's.
+    workload.synchronize()
     disturbances = meter.check_quiet()
     workload.reset_peak_memory()
     measured = _measure(workload, protocol, meter, progress)

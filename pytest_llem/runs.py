@@ -140,7 +140,7 @@ class ExperimentRun:
         """Measure and record.
 
         Returns:
-            The result. With ``--benchmark-disable`` one plain pass runs, and only its tokens are known.
+            The result. With ``--benchmark-disable`` one plain call runs, and only its tokens are known.
         """
         __tracebackhide__ = True
         experiment, config = self._experiment, self._config
@@ -151,15 +151,17 @@ class ExperimentRun:
                 return run_once(workload, self._meter)
             started_s = time.monotonic()
             progress = ProgressLine(self._item.config, self._item.name)
-            result = measure_workload(
-                workload,
-                protocol(config, self._session, self._meter),
-                self._meter,
-                idle=self._session.idle_power(self._model, self._meter),
-                phases=config.measure.phases,
-                progress=progress,
-            )
-            progress.erase()
+            try:
+                result = measure_workload(
+                    workload,
+                    protocol(config, self._session, self._meter),
+                    self._meter,
+                    idle=self._session.idle_power(self._model, self._meter),
+                    phases=config.measure.phases,
+                    progress=progress,
+                )
+            finally:
+                progress.erase()
             result = replace(result, load_s=self._model.load_s)
             took_s = time.monotonic() - started_s
             result = replace(result, warnings=[*result.warnings, *_batch_notes(config, workload.prompts)])

@@ -1,15 +1,13 @@
-"""Properties of a test case in JUnit XML: the metrics and the verdicts, for CI servers that chart them."""
+"""Properties of a test case in JUnit XML, for CI servers that chart them.
+
+Verdicts are not among them: they are known when the session ends, after its test cases were reported.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llem.report import words
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_llem.judgement import Judged
     from pytest_llem.results import ExperimentResult
 
 QUANTITIES = (
@@ -32,7 +30,7 @@ QUANTITIES = (
 """Fields of a result that are one number each."""
 
 
-def properties(result: ExperimentResult, judged: Sequence[Judged] = ()) -> list[tuple[str, str]]:
+def properties(result: ExperimentResult) -> list[tuple[str, str]]:
     """Names and values for an item's ``user_properties``. What was not measured has no property."""
     pairs = [(f"llem.{name}", _text(value)) for name in QUANTITIES if (value := getattr(result, name)) is not None]
     pairs += [
@@ -40,14 +38,6 @@ def properties(result: ExperimentResult, judged: Sequence[Judged] = ()) -> list[
         ("llem.estimated", _text(result.estimated)),
         ("llem.valid", _text(result.valid)),
     ]
-    for one in judged:
-        metric = one.candidate.metric
-        pairs += [
-            (f"llem.verdict.{metric}", one.verdict.status.value),
-            (f"llem.change.{metric}", words.change(one.verdict)),
-            (f"llem.limit.{metric}", str(one.verdict.limit)),
-            (f"llem.reason.{metric}", one.verdict.reason),
-        ]
     return pairs
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_llem.meters import Meter
+    from pytest_llem.meters.base import Disturbance
 
 
 @pytest.fixture
@@ -108,6 +109,21 @@ def test_passes_that_generate_other_tokens_are_named(clock: SimulatedClock, mete
     assert same.warnings == [warning for warning in same.warnings if "output_tokens_hash" not in warning]
     changing = measure_workload(FakeWorkload(clock, tokens=lambda run: 5 + (run - 1) // 2), ONE_PASS, meter)
     assert any("output_tokens_hash" in warning for warning in changing.warnings)
+
+
+def test_our_own_queued_work_is_waited_for_before_the_device_is_asked_whether_it_rests(
+    clock: SimulatedClock, meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(FakeWorkload, "synchronize", lambda _: order.append("synchronize"))
+
+    def look(_: Meter) -> list[Disturbance]:
+        order.append("quiet")
+        return []
+
+    monkeypatch.setattr(type(meter), "check_quiet", look)
+    measure_workload(FakeWorkload(clock), ONE_PASS, meter)
+    assert order[:2] == ["synchronize", "quiet"]
 
 
 def test_run_once_is_one_call(clock: SimulatedClock, meter: Meter) -> None:

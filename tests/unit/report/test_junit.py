@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from pytest_llem.report.junit import properties
-from tests.unit.report.examples import experiment, judged, result, saved_runs
+from tests.unit.report.examples import result
 
 if TYPE_CHECKING:
     import pytest
@@ -18,15 +18,6 @@ def test_numbers_are_exact_and_unknown_ones_are_left_out() -> None:
     assert "llem.energy_uncertainty_j" not in found
     assert "llem.time_to_first_token_s" not in found
     assert (found["llem.estimated"], found["llem.valid"], found["llem.meter"]) == ("true", "true", "nvml")
-
-
-def test_verdicts_by_metric() -> None:
-    one = experiment()
-    found = dict(properties(one.result, judged(one, saved_runs(one, [99.0, 100.0, 101.0, 100.0]), 120.0)))
-    assert found["llem.verdict.energy"] == "REGRESSED"
-    assert found["llem.change.energy"].startswith("+20.0% [+")
-    assert found["llem.limit.energy"] == "2%..5%"
-    assert found["llem.reason.energy"]
 
 
 def test_pytest_writes_them(pytester: pytest.Pytester) -> None:
