@@ -16,6 +16,15 @@ os.environ["PYTEST_LLEM_LOCK_DIR"] = tempfile.mkdtemp(prefix="pytest-llem-locks-
 # make a test of milliseconds one of seconds. Read by torch when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# What the inner sessions print and choose is asserted, so it must not hang on where the tests run: on a CI server
+# pytest stops cutting its summary's lines, colours add codes, a visible-devices setting takes simulated boards away.
+for name in (
+    *("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"),
+    *("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "PY_COLORS", "PYTEST_ADDOPTS"),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HF_HUB_OFFLINE", "PYTEST_LLEM_WATTS_PER_CORE"),
+):
+    os.environ.pop(name, None)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """A warning is an error in the tests; in ``benchmarks/`` a library's new warning must not cost a result."""
