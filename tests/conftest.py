@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,10 @@ for name in (
     *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HF_HUB_OFFLINE", "PYTEST_LLEM_WATTS_PER_CORE"),
 ):
     os.environ.pop(name, None)
+
+# Processes that tests start would compile this package anew, and pytest rewrite its assertions, a second or two each.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_configure(config: pytest.Config) -> None:

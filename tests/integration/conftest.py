@@ -6,6 +6,7 @@ imported starts a process of its own.
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,15 @@ def _torch_stays() -> None:
     model = TransformersEngine().load(config.load_config(Path()), "cpu")
     model.prepare(config, Path()).time_tokens(0)
     model.close()
+    # What was imported stays: the collections before every window need not look at it again.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _inner_sessions_start_quickly(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hypothesis's plugin costs each inner session a second. After ``pytester``, which removes the variable."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
 
 
 @pytest.fixture
