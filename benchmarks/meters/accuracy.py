@@ -9,7 +9,8 @@ decay; the phase of each window is random as well.
 ``ideal`` boards step down to idle at the end of the work, their counter keeps its period and a read takes no time.
 ``real-like`` boards fall to 150 to 250 W and decay to idle from there with a time constant of 50 to 400 ms, their
 counter's updates jitter by a standard deviation of 5 ms, and a read takes 0.5 ms. ``holding`` boards are like these,
-but stay at that power for a twentieth of a second first: no form of decay that our meter knows.
+but stay at that power for 50 ms first. ``lingering`` boards fall at two rates: 30 to 70% of the way two to four times
+as fast, the rest two to four times as slowly.
 
 The peers are the real tools, through the adapters of ``pytest_llem.meters``. They keep their own, real clocks, which
 do not enter into what they say of a GPU: both take the difference of its energy counter. In virtual time only calls of
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 LENGTHS_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 PERIODS_S = (0.1, 0.02)
-KINDS = ("ideal", "real-like", "holding")
+KINDS = ("ideal", "real-like", "holding", "lingering")
 OURS = ("nvml", "nvml, aligned=False")
 METERS = (*OURS, "zeus", "codecarbon", "raw read")
 PREFILL_W, DECODE_W, PREFILL_SHARE = 400.0, 250.0, 0.2
@@ -60,11 +61,19 @@ class Rig:
         self.clock = SimulatedClock()
         self.period_s = period_s
         self.length_s = length_s
-        self._hold_s = HOLD_S if kind == "holding" else 0.0
         idle_w = self.random.uniform(50.0, 100.0)
-        self._tail_w = idle_w if kind == "ideal" else self.random.uniform(150.0, 250.0)
-        decay_s = 0.0 if kind == "ideal" else math.exp(self.random.uniform(math.log(0.05), math.log(0.4)))
-        self._power = LoadedPower(idle_w, self._tail_w, decay_s)
+        if kind == "ideal":
+            self._power = LoadedPower(idle_w)
+        else:
+            tail_w = self.random.uniform(150.0, 250.0)
+            decay_s = math.exp(self.random.uniform(math.log(0.05), math.log(0.4)))
+            hold_s, lingering = 0.0, (0.0, 1.0)
+            if kind == "holding":
+                hold_s = HOLD_S
+            elif kind == "lingering":
+                lingering = (self.random.uniform(0.3, 0.7), decay_s * self.random.uniform(2.0, 4.0))
+                decay_s /= self.random.uniform(2.0, 4.0)
+            self._power = LoadedPower(idle_w, tail_w, decay_s, hold_s=hold_s, lingering=lingering)
         self.board = SimulatedBoard(
             # The calibration that is kept for a board is its own.
             uuid=f"GPU-{kind}-{period_s}-{length_s}-{seed}",
@@ -78,7 +87,7 @@ class Rig:
 
     def pause(self) -> None:
         """Come back at a random phase of the counter."""
-        self.clock.sleep(self._hold_s + self.random.uniform(0.0, self.period_s))
+        self.clock.sleep(self.random.uniform(0.0, self.period_s))
 
     def work(self) -> float:
         """One window's work; the energy that it truly took, in joules."""
@@ -89,9 +98,7 @@ class Rig:
         self._power.start_work(self.clock.now_s(), DECODE_W)
         self.clock.work((1.0 - PREFILL_SHARE) * seconds)
         end_s = self.clock.now_s()
-        if self._hold_s:
-            self._power.start_work(end_s, self._tail_w)
-        self._power.end_work(end_s + self._hold_s)
+        self._power.end_work(end_s)
         return self.board.energy_j(start_s, end_s)
 
 

@@ -80,7 +80,38 @@ def _linear(x: float) -> float:
     return x - x * x / 4.0
 
 
-_FORMS = ((_first_order, 0.6), (_second_order, 0.15), (_two_rates, 0.15), (_linear, 0.1))
+def _far_rates(x: float) -> float:
+    """Of 0.5 exp(-3 x) + 0.5 exp(-x / 3): two lags in parallel, far apart."""
+    return -0.5 / 3.0 * math.expm1(-3.0 * x) - 1.5 * math.expm1(-x / 3.0)
+
+
+def _stretched(x: float) -> float:
+    """Of exp(-sqrt(x)): many lags at once, with neither a first nor a last."""
+    root = math.sqrt(x)
+    return 2.0 - 2.0 * (1.0 + root) * math.exp(-root)
+
+
+def _held(hold: float) -> Callable[[float], float]:
+    """Of 1 until ``hold``, then exp(hold - x): a governor that notices the end of the work late."""
+
+    def integral(x: float) -> float:
+        return x if x < hold else hold - math.expm1(hold - x)
+
+    return integral
+
+
+# With the first four forms alone, intervals hold the truth for boards that decay at about one rate. Of those that
+# hold their power for some 50 ms, or whose decay has a long tail, they would hold it in half of the windows.
+_FORMS = (
+    (_first_order, 0.26),
+    (_second_order, 0.07),
+    (_two_rates, 0.07),
+    (_linear, 0.06),
+    (_far_rates, 0.08),
+    (_stretched, 0.1),
+    (_held(0.2), 0.18),
+    (_held(0.6), 0.18),
+)
 
 
 def _build_candidates() -> tuple[Candidate, ...]:

@@ -48,7 +48,7 @@ _IDLE_DRIFT = 0.01
 _LINGERING_ERROR = 0.1
 # Relative error of the tail's energy above idle for a decay of none of the forms: so much, and as much again
 # for every time that this energy is larger than what the edges showed of the decay.
-_FORM_ERROR = 0.01
+_FORM_ERROR = 0.02
 _LARGEST_FORM_ERROR = 0.3
 
 _MISFIT_PRIOR = 4.0  # degrees of freedom that the assumption "the model fits" is worth

@@ -39,25 +39,23 @@ class FunctionPower:
 
 @dataclass(frozen=True)
 class _Segment:
-    """From ``start_s`` on, power relaxes from ``from_w`` to ``level_w``, time constant ``decay_s``."""
+    """From ``start_s`` on, power relaxes from ``from_w`` to ``level_w``: shares of the way and their time constants."""
 
     start_s: float
     level_w: float
     from_w: float
-    decay_s: float
+    decays: tuple[tuple[float, float], ...]
     energy_before_j: float
 
     def power_w(self, at_s: float) -> float:
-        if self.decay_s == 0:
-            return self.level_w
-        return self.level_w + (self.from_w - self.level_w) * math.exp(-(at_s - self.start_s) / self.decay_s)
+        elapsed_s = at_s - self.start_s
+        left = sum(share * math.exp(-elapsed_s / decay_s) for share, decay_s in self.decays)
+        return self.level_w + (self.from_w - self.level_w) * left
 
     def energy_until_j(self, at_s: float) -> float:
         elapsed_s = at_s - self.start_s
-        tail_j = 0.0
-        if self.decay_s > 0:
-            tail_j = (self.from_w - self.level_w) * self.decay_s * -math.expm1(-elapsed_s / self.decay_s)
-        return self.energy_before_j + self.level_w * elapsed_s + tail_j
+        left_s = sum(share * decay_s * -math.expm1(-elapsed_s / decay_s) for share, decay_s in self.decays)
+        return self.energy_before_j + self.level_w * elapsed_s + (self.from_w - self.level_w) * left_s
 
 
 class LoadedPower:
@@ -65,22 +63,44 @@ class LoadedPower:
 
     After a stretch of work the power jumps to ``tail_w`` and falls to idle from there with the time constant
     ``decay_s``, as real boards do that keep their clocks up for a while.
+
+    Args:
+        idle_w: power without work, in watts.
+        tail_w: power right after work; default: idle.
+        decay_s: time constant of the fall; 0 is a step.
+        hold_s: how long the power stays at ``tail_w`` before it falls.
+        lingering: a share of the fall and the other time constant, in seconds, that it has.
     """
 
-    def __init__(self, idle_w: float, tail_w: float | None = None, decay_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        idle_w: float,
+        tail_w: float | None = None,
+        decay_s: float = 0.0,
+        *,
+        hold_s: float = 0.0,
+        lingering: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
         self.idle_w = idle_w
         self.tail_w = idle_w if tail_w is None else tail_w
-        self.decay_s = decay_s
-        self._segments = [_Segment(0.0, idle_w, idle_w, 0.0, 0.0)]
+        self.hold_s = hold_s
+        share, lingering_s = lingering
+        self._fall = ((1.0 - share, decay_s), (share, lingering_s)) if decay_s > 0 else ()
+        self._told_s = 0.0
+        self._segments = [_Segment(0.0, idle_w, idle_w, (), 0.0)]
         self._starts_s = [0.0]
 
     def start_work(self, at_s: float, power_w: float, rise_s: float = 0.0) -> None:
         """From ``at_s`` on draw ``power_w``, reached with the time constant ``rise_s``."""
-        self._add(at_s, power_w, self.power_w(at_s), rise_s)
+        self._tell(at_s)
+        self._add(at_s, power_w, self.power_w(at_s), ((1.0, rise_s),) if rise_s > 0 else ())
 
     def end_work(self, at_s: float) -> None:
         """From ``at_s`` on fall back to idle."""
-        self._add(at_s, self.idle_w, self.tail_w, self.decay_s)
+        self._tell(at_s)
+        if self.hold_s > 0:
+            self._add(at_s, self.tail_w, self.tail_w, ())
+        self._add(at_s + self.hold_s, self.idle_w, self.tail_w, self._fall)
 
     def power_w(self, at_s: float) -> float:
         return self._at(at_s).power_w(at_s)
@@ -88,11 +108,18 @@ class LoadedPower:
     def energy_j(self, start_s: float, end_s: float) -> float:
         return self._at(end_s).energy_until_j(end_s) - self._at(start_s).energy_until_j(start_s)
 
-    def _add(self, at_s: float, level_w: float, from_w: float, decay_s: float) -> None:
-        if at_s < self._starts_s[-1]:
+    def _tell(self, at_s: float) -> None:
+        if at_s < self._told_s:
             raise ValueError("work must be told in the order of time")
+        self._told_s = at_s
+        # A fall that would have begun later does not: there is work again.
+        while self._starts_s[-1] > at_s:
+            self._starts_s.pop()
+            self._segments.pop()
+
+    def _add(self, at_s: float, level_w: float, from_w: float, decays: tuple[tuple[float, float], ...]) -> None:
         energy_before_j = self._segments[-1].energy_until_j(at_s)
-        self._segments.append(_Segment(at_s, level_w, from_w, decay_s, energy_before_j))
+        self._segments.append(_Segment(at_s, level_w, from_w, decays, energy_before_j))
         self._starts_s.append(at_s)
 
     def _at(self, at_s: float) -> _Segment:

@@ -23,13 +23,15 @@ def test_decays_start_at_one_and_never_rise(candidate: object) -> None:
     decay = next(c for c in CANDIDATES if c is candidate)
     step_s = decay.time_constant_s / 1000
     values = [(decay.integral_s(i * step_s + step_s) - decay.integral_s(i * step_s)) / step_s for i in range(5000)]
-    assert values[0] == pytest.approx(1.0, abs=0.002)
+    # The stretched form starts with an infinite slope.
+    assert values[0] == pytest.approx(1.0, abs=0.025)
     assert all(later <= earlier + 1e-9 for earlier, later in pairwise(values))
-    assert values[-1] < 0.05
+    assert values[-1] < 0.11
 
 
 def test_spreading_keeps_the_probability_and_stays_within_a_form() -> None:
-    size = (len(CANDIDATES) - 1) // 4
+    longest_s = max(candidate.time_constant_s for candidate in CANDIDATES)
+    size = next(i for i, candidate in enumerate(CANDIDATES) if candidate.time_constant_s == longest_s)
     weights = [0.0] * len(CANDIDATES)
     weights[size] = 1.0  # the longest time constant of the first form
     spread = spread_weights(weights)
@@ -54,9 +56,10 @@ def fit_end(true: int, times_s: list[float], end_j: float = 50.0) -> tuple[float
     return sum(weight * fit.end_j for weight, fit in mixture), best.candidate.time_constant_s
 
 
-@pytest.mark.parametrize("true", [0, 20, 40, 60, 65 + 30, 129 + 30, 193 + 30])
+@pytest.mark.parametrize("true", [0, 20, 40, 60, *(64 * form + 31 for form in range(1, 8))])
 def test_exact_edges_give_back_the_energy_at_the_end(true: int) -> None:
-    times_s = [0.06 + 0.1 * number for number in range(6)]
+    # The first edge tells a decay from one that is held: later, they differ by their amplitudes alone.
+    times_s = [0.004, *(0.06 + 0.1 * number for number in range(6))]
     end_j, time_constant_s = fit_end(true, times_s)
     assert end_j == pytest.approx(50.0, abs=0.01)
     if true:
