@@ -110,7 +110,12 @@ class ZeusMeter(UnwatchedMeter):
             raise MeterUnavailableError(f"zeus meter: Zeus does not see {describe(missing)}; see CUDA_VISIBLE_DEVICES")
         indices = [place[board.index] for board in self.boards]
         for board, index in zip(self.boards, indices, strict=True):
-            if not gpus.supports_get_total_energy_consumption(index):
+            try:
+                counts = gpus.supports_get_total_energy_consumption(index)
+            except Exception as error:
+                reason = f"zeus meter: Zeus cannot use {describe([board])}: {in_words(error)}"
+                raise MeterUnavailableError(reason) from error
+            if not counts:
                 raise MeterUnavailableError(
                     f"zeus meter: {describe([board])} has no energy counter, which came with Volta; Zeus would poll "
                     "its power from a process of its own, and the meter nvml does without one"

@@ -194,6 +194,13 @@ class TestBoards:
         with install(boards), pytest.raises(MeterUnavailableError, match=reason):
             open_meter("zeus", device="cuda")
 
+    def test_a_library_that_zeus_cannot_use_is_said_when_it_is_opened(self) -> None:
+        with (
+            install([SimulatedBoard()], missing=["nvmlDeviceGetArchitecture"]),
+            pytest.raises(MeterUnavailableError, match="Zeus cannot use .*ZeusGPUFunctionNotFoundError"),
+        ):
+            open_meter("zeus", device="cuda")
+
     def test_no_driver(self) -> None:
         with (
             install(init_error=pynvml.NVML_ERROR_DRIVER_NOT_LOADED),
