@@ -197,7 +197,7 @@ class TestBoards:
     def test_a_library_that_zeus_cannot_use_is_said_when_it_is_opened(self) -> None:
         with (
             install([SimulatedBoard()], missing=["nvmlDeviceGetArchitecture"]),
-            pytest.raises(MeterUnavailableError, match="Zeus cannot use .*ZeusGPUFunctionNotFoundError"),
+            pytest.raises(MeterUnavailableError, match=r"Zeus cannot use .*ZeusGPUFunctionNotFoundError"),
         ):
             open_meter("zeus", device="cuda")
 
