@@ -13,7 +13,7 @@ A resembles the mean power above idle during the work (Gelman et al., Bayesian D
 Form and time constant are not known. A grid of candidates stands for everything that they may be; the fits of
 all are averaged, weighted by their marginal likelihoods (Hoeting et al., Statistical Science 14, 1999).
 Weights are probabilities: they start at each candidate's ``prior``, :func:`fit_decays` multiplies them with
-its likelihoods, and :func:`spread_weights` carries them over to the next window.
+its likelihoods, and :func:`carry_weights` takes them to the next window.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ _PRIOR_MEDIAN_S = 0.15
 _PRIOR_LOG_SD = 0.9
 _PRIOR_STEP = 0.5  # probability that the power steps down at once
 
-_FORGETTING = 0.05  # share of the prior that enters the weights after every window
-# Share of a weight that moves to either neighbour: time constants vary by 3% between windows.
-_DIFFUSION = 0.1
+# Share of a window's evidence about the decay that is left for the next. All windows of a board err alike where none
+# of the forms is its own: taken for independent, a dozen of them would make the wrong one certain.
+_MEMORY = 0.5
+_LEAST_FACTOR = 1e-12  # what one window ruled out may come back
 
 
 @dataclass(frozen=True)
@@ -134,25 +135,18 @@ CANDIDATES = _build_candidates()
 """The step first, then form by form with rising time constants. Their priors sum to one."""
 
 
-def spread_weights(weights: Sequence[float]) -> list[float]:
-    """Weights for the next window, in the order of :data:`CANDIDATES`.
+def carry_weights(weights: Sequence[float]) -> list[float]:
+    """Weights for the next window, in the order of :data:`CANDIDATES`: halfway back to the priors, as factors go.
 
-    Time constants diffuse within their form, and a little of the prior returns, so that a board that changes
-    is learned anew.
+    That is the forgetting factor of dynamic model averaging (Raftery, Kárný and Ettler, Technometrics 52, 2010); a
+    board that changes is learned anew.
     """
-    spread = list(weights)
-    size = len(_TIME_CONSTANTS_S)
-    for index in range(1, len(weights)):
-        first = 1 + (index - 1) // size * size
-        for neighbour in (index - 1, index + 1):
-            if first <= neighbour < first + size:
-                moved = _DIFFUSION * weights[index]
-                spread[index] -= moved
-                spread[neighbour] += moved
-    return [
-        (1.0 - _FORGETTING) * weight + _FORGETTING * candidate.prior
-        for weight, candidate in zip(spread, CANDIDATES, strict=True)
+    carried = [
+        candidate.prior * max(weight / candidate.prior, _LEAST_FACTOR) ** _MEMORY
+        for weight, candidate in zip(weights, CANDIDATES, strict=True)
     ]
+    total = sum(carried)
+    return [weight / total for weight in carried]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_llem.meters.decay import CANDIDATES, PowerPrior, fit_decays, spread_weights
+from pytest_llem.meters.decay import CANDIDATES, PowerPrior, carry_weights, fit_decays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -283,7 +283,7 @@ class TailModel:
         misfit = sum(weight * fit.misfit for weight, fit in mixture)
         self._misfit = _MISFIT_MEMORY * self._misfit + min(misfit, 25.0 * freedom)
         self._freedom = _MISFIT_MEMORY * self._freedom + freedom
-        self._weights = spread_weights([weight for weight, _ in mixture])
+        self._weights = carry_weights([weight for weight, _ in mixture])
         self.windows += 1
 
     def _learn_ratio(self, mixture: Mixture, mean_excess_w: float) -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from pytest_llem.meters.decay import CANDIDATES, PowerPrior, fit_decays, spread_weights
+from pytest_llem.meters.decay import CANDIDATES, PowerPrior, carry_weights, fit_decays
 
 PRIORS = [candidate.prior for candidate in CANDIDATES]
 WIDE = PowerPrior(idle_w=80.0, idle_sd_w=100.0, mean_excess_w=150.0, ratio=1.0, ratio_variance=1e6)
@@ -29,15 +29,14 @@ def test_decays_start_at_one_and_never_rise(candidate: object) -> None:
     assert values[-1] < 0.11
 
 
-def test_spreading_keeps_the_probability_and_stays_within_a_form() -> None:
-    longest_s = max(candidate.time_constant_s for candidate in CANDIDATES)
-    size = next(i for i, candidate in enumerate(CANDIDATES) if candidate.time_constant_s == longest_s)
-    weights = [0.0] * len(CANDIDATES)
-    weights[size] = 1.0  # the longest time constant of the first form
-    spread = spread_weights(weights)
-    assert sum(spread) == pytest.approx(1.0)
-    assert spread[size - 1] > 10 * PRIORS[size - 1]
-    assert spread[size + 1] < PRIORS[size + 1]
+def test_half_of_the_evidence_is_carried_to_the_next_window() -> None:
+    assert carry_weights(PRIORS) == pytest.approx(PRIORS)
+    seen = [prior * (9.0 if index == 20 else 1.0) for index, prior in enumerate(PRIORS)]
+    carried = carry_weights([weight / sum(seen) for weight in seen])
+    assert sum(carried) == pytest.approx(1.0)
+    assert (carried[20] / carried[21]) / (PRIORS[20] / PRIORS[21]) == pytest.approx(3.0)
+    ruled_out = carry_weights([1.0, *[0.0] * (len(CANDIDATES) - 1)])
+    assert min(ruled_out) > 0.0
 
 
 def fit_end(true: int, times_s: list[float], end_j: float = 50.0) -> tuple[float, float]:
