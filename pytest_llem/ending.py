@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llem import benchmark, gating
+from pytest_llem import benchmark, gating, identity
 from pytest_llem.errors import LlemError
+from pytest_llem.fixtures import llem_session
 from pytest_llem.report.data import ReportedExperiment, build_report
+from pytest_llem.report.terminal import say_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,9 +42,15 @@ def announce(session: pytest.Session, settings: Settings) -> None:
         return
     history = gating.load_history(session.config, settings)
     verbosity = session.config.get_verbosity()
-    if verbosity >= 0:
-        for line in gating.announce(items, settings, history, verbose=verbosity > 0):
-            reporter.write_line(line)
+    if verbosity < 0 or not history:
+        return
+    try:
+        meter = llem_session(session.config).meter(())
+    except LlemError:  # the first item that measures says why
+        return
+    environment = identity.environment_to_come(settings.device, meter)
+    for line in gating.announce(items, settings, history, environment, verbose=verbosity > 0):
+        reporter.write_line(line)
 
 
 def judge(session: pytest.Session, state: LlemSession, gated_items: Sequence[tuple[str, str]]) -> None:
@@ -56,10 +65,14 @@ def judge(session: pytest.Session, state: LlemSession, gated_items: Sequence[tup
         # Before this session's own results are saved: they are no history of themselves.
         state.history = gating.load_history(config, settings)
     history = state.history
+    before = [_added(one) for one in state.recorded]
+    if settings.accept:
+        # Whether it is gated or not: the baseline is that of the gates to come.
+        for row in (row for one in state.recorded for row in one.rows):
+            row.extra_info["accepted"] = True
     if gated:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
-        say = reporter.write_line if reporter else lambda _: None
-        before = [_added(one) for one in gated]
+        say = partial(say_line, reporter) if reporter else lambda _: None
         # Whoever ends a session, or reports what others measured, does not want anything measured now.
         stopped = session.shouldstop or session.exitstatus == pytest.ExitCode.INTERRUPTED
         measure_open = not settings.merge and not stopped
@@ -69,10 +82,10 @@ def judge(session: pytest.Session, state: LlemSession, gated_items: Sequence[tup
             session.exitstatus = pytest.ExitCode.INTERRUPTED
             state.notes.append("llem: interrupted while measuring again: what was open stays open")
             state.judged = gating.judge_session(config, settings, gated, history, say, measure_open=False)
-        if state.journal is not None:
-            for one, earlier in zip(gated, before, strict=True):
-                if _added(one) != earlier:
-                    state.journal.append(one)
+    if state.journal is not None:
+        for one, earlier in zip(state.recorded, before, strict=True):
+            if _added(one) != earlier:
+                state.journal.append(one)
     failed = gating.exit_status(state.judged, strict=settings.strict)
     if settings.strict:
         judged = {(one.candidate.nodeid, one.candidate.metric) for one in state.judged}
@@ -86,7 +99,7 @@ def judge(session: pytest.Session, state: LlemSession, gated_items: Sequence[tup
 
 
 def _added(one: Recorded) -> tuple[bool, int]:
-    """What judging adds to a result's rows: that it is accepted, and further runs."""
+    """What the end of a session adds to a result's rows: that it is accepted, and further runs."""
     info = one.rows[0].extra_info
     return bool(info.get("accepted")), len(info.get("more_runs") or ())
 

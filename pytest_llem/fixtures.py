@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,12 +25,13 @@ SESSION = pytest.StashKey["LlemSession"]()
 def llem_session(config: pytest.Config) -> LlemSession:
     """The state of this pytest session, made when the first experiment or fixture needs it."""
     if SESSION not in config.stash:
+        from pytest_llem.report.terminal import say_line
         from pytest_llem.session import LlemSession
 
         config.stash[SESSION] = LlemSession(config.stash[SETTINGS])
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
-            config.stash[SESSION].say = reporter.write_line
+            config.stash[SESSION].say = partial(say_line, reporter)
     return config.stash[SESSION]
 
 

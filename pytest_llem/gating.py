@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem import benchmark
+from pytest_llem import benchmark, identity
 from pytest_llem.gates import resolve
 from pytest_llem.history import SavedRow, difference, is_same, read_files, read_row
 from pytest_llem.judgement import Candidate, ErrorRates, Judged, detectable, judge_candidates
@@ -13,7 +13,7 @@ from pytest_llem.reruns import measure_again
 from pytest_llem.verdict import MAX_RUNS, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import pytest
 
@@ -53,11 +53,6 @@ def judge_session(
         measure_open: false leaves open what is open.
     """
     rates = ErrorRates(*settings.error_rates)
-    if settings.accept:
-        for one in recorded:
-            for row in one.rows:
-                row.extra_info["accepted"] = True
-
     from_journal = {one.nodeid for one in recorded if one.from_journal}
 
     def judge() -> list[Judged]:
@@ -67,7 +62,7 @@ def judge_session(
                 # The session that measured it may have saved it already; nothing is judged against itself.
                 key = (candidate.nodeid, candidate.metric)
                 history[key] = [row for row in history.get(key, ()) if not is_same(row, candidate.row)]
-        return judge_candidates(candidates, history, rates=rates, last=settings.last, accept=settings.accept)
+        return judge_candidates(candidates, history, rates=rates, last=settings.last)
 
     judged = judge()
     for number in range(2, MAX_RUNS + 1) if measure_open else ():
@@ -129,17 +124,39 @@ def _add_run(one: Recorded, again: Recorded | None, problem: str | None) -> None
         row.extra_info.setdefault("more_runs", []).append(again.result.as_dict())
 
 
-def announce(items: Iterable[pytest.Item], settings: Settings, history: History, verbose: bool) -> list[str]:
-    """What the gates can catch, before anything is measured; gates that can catch too little stand out."""
+def announce(
+    items: Iterable[pytest.Item],
+    settings: Settings,
+    history: History,
+    environment: Mapping[str, Any],
+    *,
+    verbose: bool,
+) -> list[str]:
+    """What the gates can catch, before anything is measured; gates that can catch too little stand out.
+
+    Args:
+        environment: what is known of it beforehand. The workload is not: it takes the model.
+    """
     expected = [(item.nodeid, metric, limit) for item in items for metric, limit in gates_of(item, settings).items()]
-    known = detectable(expected, history, rates=ErrorRates(*settings.error_rates), last=settings.last)
+    usable = {
+        key: [row for row in rows if identity.may_recur(row.environment, environment)] for key, rows in history.items()
+    }
+    known = detectable(expected, usable, rates=ErrorRates(*settings.error_rates), last=settings.last)
     told = [(nodeid, metric, one) for nodeid, metric, one in known if one.detectable_change is not None]
+    elsewhere = [
+        nodeid for nodeid, metric, _ in expected if history.get((nodeid, metric)) and not usable[nodeid, metric]
+    ]
     lines = []
+    if elsewhere:
+        lines.append(
+            f"llem: {len(elsewhere)} of {len(expected)} gates have saved runs from another environment alone: another "
+            "board, driver, power limit, processor, library or meter"
+        )
     if told:
         changes = [one.detectable_change for _, _, one in told if one.detectable_change is not None]
         lines.append(
-            f"llem: {len(told)} of {len(expected)} gates have a baseline with a known spread; smallest change that can "
-            f"be caught: {min(changes):.1%} to {max(changes):.1%}"
+            f"llem: {len(told)} of {len(expected)} gates have a baseline with a known spread, if the workload is still "
+            f"the same; smallest change that can be caught: {min(changes):.1%} to {max(changes):.1%}"
         )
     for nodeid, metric, one in told:
         change = one.detectable_change or 0.0

@@ -77,6 +77,27 @@ def environment(gpu_uuids: Sequence[str], meter: Meter, *, runs_model: bool = Tr
     }
 
 
+def environment_to_come(device: str | None, meter: Meter) -> dict[str, Any]:
+    """What is known of the :func:`environment` of this session's results before anything runs.
+
+    Threads are not. ``boards`` are all that a model may lie on; ``None`` where NVML does not show them.
+    """
+    visible = [board["uuid"] for board in machine.boards()] if device == "cuda" else []
+    known = environment(visible, meter)
+    del known["threads"]
+    if device == "cuda" and not visible:
+        known["boards"] = None
+    return known
+
+
+def may_recur(saved: Mapping[str, Any], to_come: Mapping[str, Any]) -> bool:
+    """Whether a saved :func:`environment` may be that of a result to come, see :func:`environment_to_come`."""
+    boards, then = to_come["boards"], saved.get("boards", [])
+    if boards is not None and not (bool(then) == bool(boards) and all(board in boards for board in then)):
+        return False
+    return all(saved.get(key) == value for key, value in to_come.items() if key != "boards")
+
+
 def environment_hash(of: Mapping[str, Any]) -> str:
     """Hash of an :func:`environment`."""
     return _hash(of)

@@ -65,14 +65,13 @@ def judge_candidates(
     *,
     rates: ErrorRates,
     last: int | None,
-    accept: bool = False,
 ) -> list[Judged]:
-    """Judge a session's results.
+    """Judge a session's results. Of one that is accepted, what would be REGRESSED is OK, and says that the baseline
+    starts again.
 
     Args:
         history: saved rows by experiment and metric, oldest first.
         last: how many of the newest comparable runs an experiment is judged against; ``None`` for all.
-        accept: changes are wanted: what would be REGRESSED is OK, and says that the baseline starts again.
     """
     baselines = [
         baseline(one.row, history.get((one.nodeid, one.metric), ()), last) if one.row else Baseline(())
@@ -85,8 +84,8 @@ def judge_candidates(
     judged = []
     for one, base in zip(candidates, baselines, strict=True):
         verdict = _judge(one, base, rates, spreads[one.metric])
-        wanted = accept or (one.row is not None and one.row.accepted)
-        if wanted and verdict.status is not Status.OK and one.row is not None and not one.disturbed:
+        accepted = one.row is not None and one.row.accepted
+        if accepted and verdict.status is not Status.OK and not one.disturbed:
             verdict = replace(
                 verdict,
                 status=Status.OK,

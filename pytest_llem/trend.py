@@ -3,17 +3,21 @@
 Segmentation after Scott and Knott (Biometrics 30, 1974) and Olshen et al. (Biostatistics 5, 2004), on the logarithms
 of the run means. A stretch of runs is held against two alternatives: it shifted once, so that its end differs from its
 beginning; or it shifted there and back, so that a middle differs from the rest. Of all places, that with the clearest
-difference is taken if it is more than chance explains, and the parts are searched in the same way.
+difference is taken if it is more than chance explains, and the parts are searched in the same way. Where the clearest
+difference is that of fewer than :data:`MIN_STRETCH` runs, at an end or in the middle, these are outliers and no level:
+they are left out, and the rest is searched again, so that an outlier does not hide a shift behind the spread that it
+makes.
 
 One place alone is tested with Student's t for two samples, with the variance of the runs about the means of their own
 part, so that a shift does not hide itself by widening the spread; what other experiments say about the spread may be
 added to it. Half of ``alpha`` goes to each alternative, shared among its places after Bonferroni (their statistics are
 dependent, which makes this an upper bound). A history of runs that are independent, normal and without a shift
-therefore gets any change point with probability ``alpha`` at most; each stretch between change points runs the same
-risk once more.
+therefore gets any change point with probability ``alpha`` at most, of which leaving out an outlier spends its part;
+each stretch between change points runs the same risk once more.
 
-What the method cannot do: a level that drifts slowly is shown as steps, and runs that depend on those before them raise
-more alarms than stated. A change point explains a history; the gate is :func:`pytest_llem.verdict.judge`.
+What the method cannot do: a level that drifts slowly is shown as steps, runs that depend on those before them raise
+more alarms than stated, and several outliers of one size can hide each other. A change point explains a history; the
+gate is :func:`pytest_llem.verdict.judge`.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from pytest_llem.spread import Spread
 
 MIN_STRETCH = 3
-"""Fewer runs are no level: a single outlier is not a change."""
+"""Fewer runs are no level: an outlier is not a change."""
 
 DEFAULT_ALPHA = 0.01
 
@@ -76,6 +80,7 @@ def change_points(
     Raises:
         ValueError: a mean that is not positive and finite, or ``alpha`` outside (0, 0.5).
     """
+    run_means = list(run_means)
     if not 0 < alpha < 0.5:
         raise ValueError(f"alpha is above 0 and below 0.5, not {alpha!r}")
     if not all(0 < mean < math.inf for mean in run_means):
@@ -83,42 +88,50 @@ def change_points(
     logs = [math.log(mean) for mean in run_means]
     df = spread.degrees_of_freedom if spread else 0.0
     known = _Known(df * spread.relative**2 if spread else 0.0, df)
-    bounds = [0, *_search(logs, 0, known, alpha), len(logs)]
+    levels = _levels(logs, range(len(logs)), known, alpha)
     return [
-        _change_point(logs[before:index], logs[index:after], index, known)
-        for before, index, after in zip(bounds, bounds[1:], bounds[2:], strict=False)
+        _change_point([logs[run] for run in before], [logs[run] for run in after], after[0], known)
+        for before, after in itertools.pairwise(levels)
     ]
 
 
-def _search(logs: Sequence[float], offset: int, known: _Known, alpha: float) -> list[int]:
-    """Where a stretch that starts at ``offset`` is to be split, in order."""
-    count = len(logs)
-    mean = math.fsum(logs) / count if logs else 0.0
-    sums = [0.0, *itertools.accumulate(value - mean for value in logs)]
-    total = math.fsum((value - mean) ** 2 for value in logs)
+def _levels(logs: Sequence[float], runs: Sequence[int], known: _Known, alpha: float) -> list[Sequence[int]]:
+    """Split ``runs``, indices into ``logs``, into stretches of one level each, in order and without outliers."""
+    count = len(runs)
+    mean = math.fsum(logs[run] for run in runs) / max(count, 1)
+    about = [logs[run] - mean for run in runs]
+    sums = [0.0, *itertools.accumulate(about)]
+    total = math.fsum(value**2 for value in about)
     inner = range(MIN_STRETCH, count - MIN_STRETCH + 1)
-    once = [(_between(sums, 0, cut), (cut,)) for cut in inner]
+    once = [(_between(sums, 0, cut), (0, cut)) for cut in inner]
     excursions = [
         (_between(sums, start, stop), (start, stop))
         for start in inner
         for stop in range(start + MIN_STRETCH, count - MIN_STRETCH + 1)
     ]
-    best: tuple[float, tuple[int, ...]] = (1.0, ())
+    if once:
+        # An outlier matters only where there could be a shift.
+        excursions += [
+            (_between(sums, start, start + length), (start, start + length))
+            for length in range(1, MIN_STRETCH)
+            for start in range(count - length + 1)
+        ]
+    best: tuple[float, tuple[int, int]] = (1.0, (0, count))
     for alternatives in (once, excursions):
         if not alternatives:
             continue
-        squares, cuts = max(alternatives)
+        squares, part = max(alternatives)
         df = count - 2 + known.degrees_of_freedom
         variance = max((max(total - squares, 0.0) + known.squares) / df, _LEAST_SPREAD**2)
         threshold = t_quantile(1 - alpha / 2 / (2 * len(alternatives)), df)
-        best = max(best, (math.sqrt(squares / variance) / threshold, cuts))
-    _, cuts = best
-    if not cuts:
-        return []
-    found = []
-    for start, stop in itertools.pairwise([0, *cuts, count]):
-        found += [*_search(logs[start:stop], offset + start, known, alpha), offset + stop]
-    return found[:-1]
+        best = max(best, (math.sqrt(squares / variance) / threshold, part))
+    _, (start, stop) = best
+    if stop - start == count:
+        return [runs]
+    if stop - start < MIN_STRETCH:
+        return _levels(logs, [*runs[:start], *runs[stop:]], known, alpha)
+    parts = (runs[:start], runs[start:stop], runs[stop:])
+    return [level for part in parts if part for level in _levels(logs, part, known, alpha)]
 
 
 def _between(sums: Sequence[float], start: int, stop: int) -> float:

@@ -33,7 +33,7 @@ from pytest_llem.spread import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["MAX_RUNS", "MIN_SAVED_RUNS", "Run", "Spread", "Status", "Verdict", "judge", "pooled_spread"]
 
@@ -87,8 +87,8 @@ class Verdict:
 
 
 def judge(
-    history: Sequence[Run],
-    runs: Sequence[Run],
+    history: Iterable[Run],
+    runs: Iterable[Run],
     limit: str | Limit = "5%",
     *,
     alpha: float = 0.05,
@@ -121,6 +121,7 @@ def judge(
         raise ValueError(f"error rates are at least 0.001 and below 0.5, not alpha={alpha!r}, beta={beta!r}")
     if not 1 <= max_runs <= MAX_RUNS:
         raise ValueError(f"max_runs is 1 to {MAX_RUNS}, not {max_runs!r}")
+    history, runs = list(history), list(runs)
     saved = summarize(history)
     new = summarize(runs)
     open_verdict = Verdict(

@@ -161,9 +161,8 @@ def _level_layers(history: History) -> list[Layer]:
 
 
 def _shift_text(history: History, shift: Shift) -> str:
-    point = history.points[shift.at]
-    where = "this session" if point.current else f"commit {words.short_commit(point.commit)}"
-    return f"Level changed by {words.percent(shift.point.change, shift.point.interval)} at {where}"
+    commit = words.short_commit(history.points[shift.at].commit)
+    return f"Level changed by {words.percent(shift.point.change, shift.point.interval)} at commit {commit}"
 
 
 def _commit_ticks(history: History) -> list[tuple[float, str]]:

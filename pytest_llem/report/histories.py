@@ -78,7 +78,8 @@ class History:
         unit: the SI symbol of all values.
         omitted: older runs that are not shown.
         band: ``None`` where the metric is not gated or nothing was saved to compare with.
-        shifts: change points among the comparable, valid runs that are shown.
+        shifts: change points among the saved runs that are shown, comparable and valid. This session's do not take
+            part: what they are is the verdict's to say.
     """
 
     metric: str
@@ -152,6 +153,7 @@ def _band(judged: Judged | None) -> Band | None:
 
 
 def _shifts(points: Sequence[HistoryPoint], omitted: int) -> list[Shift]:
-    alike = [number for number, point in enumerate(points) if point.comparable and point.valid][-_SEARCHED:]
+    alike = [at for at, point in enumerate(points) if point.comparable and point.valid and not point.current]
+    alike = alike[-_SEARCHED:]
     found = change_points([points[number].mean for number in alike])
     return [Shift(alike[one.index] - omitted, one) for one in found if alike[one.index] >= omitted]

@@ -25,6 +25,15 @@ _COLOURS: dict[Status, dict[str, bool]] = {
 _HEADINGS = ("experiment", "energy/call", "energy/token", "latency/call", "first token", "tokens/s", "meter")
 
 
+def say_line(reporter: pytest.TerminalReporter, line: str) -> None:
+    """Write a line of its own while items run: a quiet session's line of dots is one that ``write_line`` overlooks."""
+    reporter.ensure_newline()
+    writer = reporter.config.get_terminal_writer()
+    if writer.width_of_current_line:
+        writer.line()
+    reporter.write_line(line)
+
+
 def write_summary(reporter: pytest.TerminalReporter, session: LlemSession) -> None:
     """The results, the verdicts (at every verbosity), and what else there is to say."""
     if session.recorded:

@@ -111,6 +111,31 @@ def test_what_is_merged_is_gated_and_reported(
     assert not any("fresh process" in line for line in worse.outlines)
 
 
+def test_what_is_accepted_is_saved_so_without_a_gate(
+    pytester: pytest.Pytester, run: Callable[..., pytest.RunResult], saved: Callable[[], list[dict[str, Any]]]
+) -> None:
+    def accepted() -> list[bool]:
+        return ["accepted" in row["extra_info"] for row in saved()]
+
+    pytester.makepyfile(test_callable=CALLABLE)
+    plain, part = "--llem-journal=plain.jsonl", "--llem-journal=part.jsonl"
+    run(plain, "--benchmark-json=out.json").assert_outcomes(passed=1)
+    assert not any(accepted())
+    run(part, "--llem-accept", "--benchmark-json=out.json").assert_outcomes(passed=1)
+    assert all(accepted())
+    # The journal carries it, whoever reports it.
+    pytester.runpytest_inprocess("--llem-merge=part.jsonl", "--benchmark-json=out.json")
+    assert all(accepted())
+    run(part, "--llem-resume", "--benchmark-json=out.json").assert_outcomes(passed=1)
+    assert all(accepted())
+    # Who reports it may be the one who accepts it.
+    pytester.runpytest_inprocess("--llem-merge=plain.jsonl", "--llem-accept", "--benchmark-json=out.json")
+    assert all(accepted())
+    run(plain, "--llem-resume", "--llem-accept", "--benchmark-json=out.json").assert_outcomes(passed=1)
+    assert all(accepted())
+    assert len(Path("plain.jsonl").read_text().splitlines()) == 2
+
+
 def test_an_empty_part_is_success_and_leaves_an_empty_journal(
     pytester: pytest.Pytester, run: Callable[..., pytest.RunResult]
 ) -> None:

@@ -103,6 +103,10 @@ def test_a_history_of_six_runs_gates(pytester: pytest.Pytester, measure: Callabl
     assert "limit 5%..10%" in line
     assert worse.ret == pytest.ExitCode.TESTS_FAILED
     worse.stdout.fnmatch_lines(["llem: 1 of 1 gates have a baseline*"])
+    elsewhere = measure(gate, "--llem-meter=none")
+    elsewhere.stdout.fnmatch_lines(["llem: 1 of 1 gates have saved runs from another environment alone*"])
+    elsewhere.stdout.no_fnmatch_line("*have a baseline*")
+    assert verdicts(elsewhere)[0].startswith("INCONCLUSIVE ")
 
     better = measure(gate, power=140.0)
     assert verdicts(better)[0].startswith("IMPROVED ")
@@ -135,11 +139,12 @@ def test_an_open_verdict_is_measured_again_in_fresh_processes_and_saved_so(
     measure("--benchmark-save=base").assert_outcomes(passed=1)
     vary_history(pytester.path / ".benchmarks", 6, by=0.2)
     # Tighter than the spread of the saved runs allows: no number of runs can settle it.
-    result = measure("--llem-fail=energy:1%..4%", "--benchmark-json=out.json")
+    # Quiet, where the line of the tests' progress is not ended when they are over.
+    result = measure("--llem-fail=energy:1%..4%", "--benchmark-json=out.json", "-q")
     (line,) = verdicts(result)
     assert line.startswith("INCONCLUSIVE ")
     assert "3 runs vs 6 saved" in line
-    assert sum("again in a fresh process" in text for text in result.outlines) == 2
+    assert sum(text.startswith("llem: inconclusive: measuring 1 again") for text in result.outlines) == 2
     rows: list[dict[str, Any]] = json.loads((pytester.path / "out.json").read_text())["benchmarks"]
     assert all(len(row["extra_info"]["more_runs"]) == 2 for row in rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,32 @@ def test_board_driver_and_power_limit_are_the_environment() -> None:
 
 def test_a_board_that_nvml_does_not_show_still_counts() -> None:
     assert environment_hash(gpu_uuids=("GPU-a",)) != environment_hash(gpu_uuids=("GPU-b",))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_cannot_recur_is_known_before_anything_runs(device: str) -> None:
+    meter_name = "nvml" if device == "cpu" else "none"
+    uuids = () if device == "cpu" else ("GPU-a",)
+
+    def here(*boards: SimulatedBoard, meter: str = meter_name, **nvml: Any) -> dict[str, Any]:
+        with install(list(boards), **nvml), open_meter(meter, lock_timeout_s=None) as opened:
+            return identity.environment_to_come(device, opened)
+
+    with install([board()]), open_meter(meter_name, lock_timeout_s=None) as opened:
+        saved = json.loads(json.dumps(identity.environment(uuids, opened)))
+    assert identity.may_recur(saved, here(board()))
+    assert identity.may_recur({**saved, "threads": 77}, here(board()))
+    assert not identity.may_recur(saved, here(board(uuid="GPU-b")))
+    assert not identity.may_recur(saved, here(board(power_limit_w=500.0)))
+    assert not identity.may_recur(saved, here(board(), driver_version="1.2"))
+    assert not identity.may_recur({**saved, "boards": []}, here(board()))
+    assert not identity.may_recur({**saved, "libraries": {}}, here(board()))
+    assert not identity.may_recur(saved, here(board(), meter="estimate"))
+    if device == "cuda":
+        # On which of them the model is going to lie is not known yet, nor is anything where NVML shows none.
+        assert identity.may_recur(saved, here(board(), board(uuid="GPU-b")))
+        assert identity.may_recur(saved, here())
+        assert not identity.may_recur(saved, here(meter="estimate"))
 
 
 def test_meter_watts_threads_processor_and_libraries_are_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

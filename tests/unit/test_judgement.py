@@ -25,14 +25,14 @@ def saved(name: str = "a", count: int = 10) -> list[SavedRow]:
     return [row(100 * (1 + 0.007 * (-1) ** number), name) for number in range(count)]
 
 
-def candidate(value: float | None, name: str = "a", limit: str = "5%") -> Candidate:
-    found = None if value is None else row(value, name)
+def candidate(value: float | None, name: str = "a", limit: str = "5%", *, accepted: bool = False) -> Candidate:
+    found = None if value is None else replace(row(value, name), accepted=accepted)
     missing = "below resolution" if value is None else None
     return Candidate(name, name, "energy", parse_limit(limit), found, missing)
 
 
-def statuses(*candidates: Candidate, history: dict[tuple[str, str], list[SavedRow]], accept: bool = False) -> list[str]:
-    judged = judge_candidates(candidates, history, rates=RATES, last=20, accept=accept)
+def statuses(*candidates: Candidate, history: dict[tuple[str, str], list[SavedRow]]) -> list[str]:
+    judged = judge_candidates(candidates, history, rates=RATES, last=20)
     return [one.verdict.status.value for one in judged]
 
 
@@ -59,9 +59,9 @@ def test_what_was_not_measured_or_was_disturbed_is_inconclusive_whatever_the_num
 
 def test_an_accepted_change_is_ok_and_says_so_but_a_disturbed_one_is_not() -> None:
     history = {("a", "energy"): saved()}
-    assert statuses(candidate(130), history=history, accept=True) == ["OK"]
-    disturbed = replace(candidate(130), disturbed="throttled")
-    assert statuses(disturbed, history=history, accept=True) == ["INCONCLUSIVE"]
+    accepted = candidate(130, accepted=True)
+    assert statuses(accepted, history=history) == ["OK"]
+    assert statuses(replace(accepted, disturbed="throttled"), history=history) == ["INCONCLUSIVE"]
 
 
 def test_a_short_history_is_judged_with_the_spread_of_the_suite() -> None:

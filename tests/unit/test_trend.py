@@ -58,6 +58,33 @@ def test_an_outlier_is_no_level() -> None:
     assert change_points([100.0, 100.1, 99.9, 100.0, 150.0, 100.1, 99.9, 100.0]) == []
 
 
+@pytest.mark.parametrize("factor", [1.3, 0.5])
+@pytest.mark.parametrize("at", [0, 5, 18, 23])
+def test_an_outlier_does_not_hide_a_shift(factor: float, at: int) -> None:
+    generator = random.Random(5)  # noqa: S311
+    for _ in range(50):
+        runs = [level * math.exp(generator.gauss(0, 0.004)) for level in [100.0] * 12 + [103.0] * 12]
+        runs[at] *= factor
+        # Now and then there is a false alarm beside it, as often as stated.
+        nearest = min(change_points(runs), key=lambda one: abs(one.index - 12))
+        assert abs(nearest.index - 12) <= 1
+        # Nor does it count in the levels.
+        assert nearest.change == pytest.approx(0.03, abs=0.01)
+
+
+def test_two_outliers_of_unlike_size_do_not_hide_a_shift() -> None:
+    runs = [100.0, 100.3, 99.7] * 4 + [103.0, 103.3, 102.7] * 4
+    runs[4:6] = [130.0, 131.0]
+    runs[20] = 110.0
+    assert [one.index for one in change_points(runs)] == [12]
+
+
+def test_a_shift_is_no_outlier_once_it_lasts() -> None:
+    steady = [100.0, 100.3, 99.7] * 4
+    assert change_points([*steady, 103.0, 103.2]) == []
+    assert [one.index for one in change_points([*steady, 103.0, 103.2, 102.9])] == [12]
+
+
 def test_too_few_runs_say_nothing() -> None:
     assert change_points([]) == []
     assert change_points([100.0, 100.0, 200.0, 200.0, 200.0]) == []

@@ -45,6 +45,15 @@ def test_one_run_against_eight(level: float, expected: Status) -> None:
     assert verdict.needs_more_runs is (expected is Status.INCONCLUSIVE)
 
 
+def test_runs_may_come_in_any_container() -> None:
+    numpy = pytest.importorskip("numpy")
+    expected = judge(HISTORY, [run_at(115)])
+    assert judge(numpy.array(HISTORY), numpy.array([run_at(115)])) == expected
+    assert judge(tuple(map(tuple, HISTORY)), (tuple(run_at(115)),)) == expected
+    assert judge((run for run in HISTORY), (run for run in [run_at(115)])) == expected
+    assert judge(numpy.array(HISTORY), numpy.empty((0, 3))) == judge(HISTORY, [])
+
+
 def test_the_status_is_the_plain_word() -> None:
     assert judge([], []).status == "NO-BASELINE"
     assert str(judge(HISTORY, [run_at(115)]).status) == "REGRESSED"

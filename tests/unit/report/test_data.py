@@ -78,6 +78,18 @@ def test_a_change_point_names_the_run_where_it_began() -> None:
     assert shift.point.change == pytest.approx(0.2, abs=0.01)
 
 
+def test_this_session_does_not_hide_a_change_point_of_the_history() -> None:
+    one = experiment(result=result(200.0))
+    history = saved_runs(one, [100.0, 100.4, 99.6, 100.0, 103.0, 103.4, 102.6, 103.0])
+    # Three runs of this session are no change point either: they are the verdict's.
+    rows = replace(row(one, level=200.0), runs=row(one, level=200.0).runs * 3)
+    verdict = judged(one, history, 200.0)[0]
+    verdict = replace(verdict, candidate=replace(verdict.candidate, row=rows))
+    (shown,) = report([one], [verdict], history).experiments[0].histories
+    assert [point.current for point in shown.points] == [False] * 8 + [True] * 3
+    assert [shown.points[shift.at].commit for shift in shown.shifts] == [f"{4:040x}"]
+
+
 def test_a_change_point_is_found_behind_runs_that_are_not_shown_or_not_comparable() -> None:
     one = experiment(result=result(120.0))
     history = saved_runs(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llem.report.html import write_html
-from tests.unit.report.examples import regression
+from tests.unit.report.examples import experiment, regression, report, result, sweep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,9 @@ onload = () => {{
   const root = frames[0].document.documentElement;
   for (const one of root.querySelectorAll("details")) one.open = true;
   const body = frames[0].getComputedStyle(frames[0].document.body);
-  document.title = [root.clientWidth, root.scrollWidth, body.backgroundColor].join(" ");
+  const values = [...root.querySelectorAll("td:nth-child(2):last-child")];
+  const right = Math.max(...values.map(one => one.getBoundingClientRect().right));
+  document.title = [root.clientWidth, root.scrollWidth, Math.ceil(right), body.backgroundColor].join(" ");
 }};
 </script>"""
 
@@ -91,13 +93,18 @@ def test_a_page_that_asks_would_be_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_fits_the_screen(tmp_path: Path, width: int) -> None:
-    write_html(regression(), tmp_path / "report.html")
+    # The longest name of a quantity, and of an option.
+    boards = {"GPU-01234567-89ab-cdef-0123-456789abcdef": 100.0}
+    config = {"passthrough": {"from_pretrained": {"an_option_whose_name_is_long": True}}}
+    write_html(report([*sweep(), experiment(result=result(boards=boards), config=config)]), tmp_path / "report.html")
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.format(width=width))
     dom, _, _ = dump(probe, "--allow-file-access-from-files", "--window-size=1400,900")
-    shown, needed = re.findall(r"<title>(\d+) (\d+)", dom)[0]
-    assert 0.9 * width < int(shown) <= width
+    shown, needed, right = map(int, re.findall(r"<title>(\d+) (\d+) (\d+)", dom)[0])
+    assert 0.9 * width < shown <= width
     assert needed == shown
+    # Nobody has to scroll a table of names and values to see the values.
+    assert right <= shown
 
 
 @pytest.mark.parametrize(
