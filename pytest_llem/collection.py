@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from pytest_llem.config.files import Experiment, load_experiments
+from pytest_llem.config.messages import place_of
 from pytest_llem.engines import BACKENDS
 from pytest_llem.errors import ExperimentFileError
 from pytest_llem.settings import SETTINGS, Settings
@@ -52,7 +53,7 @@ def _load(path: Path, config: pytest.Config) -> list[Experiment]:
     try:
         return load_experiments(path, display=display_path(path, config))
     except ExperimentFileError as error:
-        raise pytest.Collector.CollectError(str(error)) from None
+        raise pytest.Collector.CollectError("\n".join(part for part in (str(error), error.excerpt) if part)) from None
 
 
 def display_path(path: Path, config: pytest.Config) -> str:
@@ -145,9 +146,8 @@ def _marked(
         return experiment, []
     try:
         marks = [getattr(pytest.mark, name) for name in experiment.config.marks]
-    except pytest.fail.Exception as refusal:  # --strict-markers
-        message = f"{display_path(experiment.path, config)}:{experiment.line}: marks: {refusal}"
-        return replace(experiment, config=None, errors=(message,)), []
+    except (pytest.fail.Exception, pytest.PytestUnknownMarkWarning) as refusal:  # --strict-markers, -W error
+        return replace(experiment, config=None, errors=(_placed(f"marks: {refusal}", experiment, config),)), []
     reason = _skip_reason(experiment.config, settings)
     if reason is not None:
         marks.append(pytest.mark.skip(reason=reason))
@@ -163,6 +163,23 @@ def _skip_reason(config: ExperimentConfig, settings: Settings) -> str | None:
     if config.device not in ("any", settings.device):
         return f"device: {config.device}, and this session runs on the {settings.device_name}"
     return None
+
+
+class NotLoadedError(pytest.fail.Exception):  # type: ignore[misc, name-defined]
+    """A model could not be loaded, whichever experiment asked for it."""
+
+
+def fail_at(experiment: Experiment, cause: NotLoadedError, config: pytest.Config) -> NoReturn:
+    """Fail one of the experiments that asked for a model, naming the place in its file."""
+    raise pytest.fail.Exception(_placed(str(cause), experiment, config), pytrace=False) from None
+
+
+def _placed(message: str, experiment: Experiment, config: pytest.Config) -> str:
+    """``message`` after the place of the field that it begins with, or else of the experiment."""
+    mark = None if experiment.node is None else place_of(message, experiment.node)
+    if mark is None:
+        return f"{display_path(experiment.path, config)}:{experiment.line}: {message}"
+    return f"{mark.source.display}:{mark.line}: {message}"
 
 
 def require_valid(experiment: Experiment) -> None:

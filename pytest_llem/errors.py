@@ -24,7 +24,15 @@ class LlemError(Exception):
 
 
 class ExperimentFileError(LlemError):
-    """A file that holds no experiments at all: not YAML, not a mapping, not readable. A collection error."""
+    """A file that holds no experiments at all: not YAML, not a mapping, not readable. A collection error.
+
+    Attributes:
+        excerpt: the place in the file, in lines of their own; empty where there is none to show.
+    """
+
+    def __init__(self, message: str, excerpt: str = "") -> None:
+        super().__init__(message)
+        self.excerpt = excerpt
 
 
 class UnavailableError(LlemError):

@@ -21,6 +21,7 @@ from pytest_llem.fixtures import (  # noqa: F401  (pytest finds fixtures in the 
     llem_run,
     llem_session,
     measures,
+    parameters,
 )
 from pytest_llem.options import add_options
 from pytest_llem.settings import SETTINGS, Settings
@@ -196,13 +197,27 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Before an item's fixtures: an experiment that does not validate fails here, with its messages alone."""
-    callspec = getattr(item, "callspec", None)
-    if callspec is not None and "llem_experiment" in callspec.params:
+    experiment = parameters(item).get("llem_experiment")
+    if experiment is not None:
         from pytest_llem import collection
 
-        collection.require_valid(callspec.params["llem_experiment"])
+        collection.require_valid(experiment)
     elif item.get_closest_marker("llem") is not None:
         pytest.fail("pytest.mark.llem works on test functions and on methods of plain classes only", pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True, specname="pytest_runtest_setup")
+def pytest_runtest_setup_of_experiment(item: pytest.Item) -> Generator[None]:
+    """After an item's fixtures: that a model could not be loaded, the same for all that share it, gets a place."""
+    experiment = parameters(item).get("llem_experiment")
+    if experiment is None:
+        return (yield)
+    from pytest_llem import collection
+
+    try:
+        return (yield)
+    except collection.NotLoadedError as cause:
+        collection.fail_at(experiment, cause, item.config)
 
 
 @pytest.hookimpl(wrapper=True)

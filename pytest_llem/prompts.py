@@ -129,12 +129,6 @@ def synthetic_token_ids(
     return tuple(tuple(token_id() for _ in range(length)) for _ in range(n))
 
 
-def builtin_dataset_names() -> tuple[str, ...]:
-    """Names of the prompt sets that come with this package."""
-    files = resources.files(_DATA_PACKAGE).iterdir()
-    return tuple(sorted(file.name.removesuffix(".jsonl") for file in files if file.name.endswith(".jsonl")))
-
-
 def _texts(dataset: str | BuiltinDataset | FileDataset, folder: Path) -> tuple[list[str], str]:
     """All texts of ``dataset`` in its own order, and what to call it in messages."""
     if isinstance(dataset, FileDataset):
@@ -155,14 +149,6 @@ def _selected(texts: Sequence[str], n: int | None, seed: int | None, *, label: s
 
 
 def _builtin_texts(name: str) -> list[str]:
-    names = builtin_dataset_names()
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise PromptError(
-            f"no built-in dataset {name!r}: {hint}there is {', '.join(names)}; for a file, say "
-            f"dataset: {{path: {name}}}"
-        )
     file = resources.files(_DATA_PACKAGE) / f"{name}.jsonl"
     return _json_lines(file.read_text(encoding="utf-8").splitlines(), _DEFAULT_FIELD, label=file.name)
 

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_llem import identity, machine
 from pytest_llem.benchmark import Recorder
-from pytest_llem.collection import display_path
+from pytest_llem.collection import NotLoadedError, display_path
 from pytest_llem.engines import get_engine
 from pytest_llem.errors import LlemError, UnavailableError
 from pytest_llem.gates import resolve
@@ -50,7 +50,7 @@ def loaded(config: LoadConfig, session: LlemSession) -> Iterator[LoadedModel]:
     device = session.settings.device
     if device is None:
         pytest.skip("pass --llem-gpu to load the model on the GPU or --llem-cpu to load it on the CPU")
-    with _reported():
+    with _reported(failure=NotLoadedError):
         model = get_engine(config.backend).load(config, device)
     try:
         yield model
@@ -65,7 +65,9 @@ def loaded(config: LoadConfig, session: LlemSession) -> Iterator[LoadedModel]:
 
 
 @contextmanager
-def _reported(where: str | None = None) -> Iterator[None]:
+def _reported(
+    where: str | None = None, failure: Callable[..., BaseException] = pytest.fail.Exception
+) -> Iterator[None]:
     """Turn this package's errors into pytest's outcomes: one message, no traceback, no chain of causes."""
     __tracebackhide__ = True
     try:
@@ -74,7 +76,7 @@ def _reported(where: str | None = None) -> Iterator[None]:
         message = f"{where}: {error}" if where else str(error)
         if isinstance(error, UnavailableError):
             raise pytest.skip.Exception(message) from None
-        raise pytest.fail.Exception(message, pytrace=False) from None
+        raise failure(message, pytrace=False) from None
 
 
 class _ItemMeter:

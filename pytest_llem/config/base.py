@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from pytest_llem.data import builtin_dataset_names
+from pytest_llem.engines.builtin import BUILTIN_NAMES
 
 Stage = Literal["load", "generate", "batch"]
 """What a field decides: the loaded model, the arguments of ``generate()``, or how prompts form batches."""
@@ -31,6 +35,29 @@ BUILTIN = "builtin:"
 def is_builtin(model: str | None) -> bool:
     """Whether ``model`` names a model that is built in memory."""
     return model is not None and model.startswith(BUILTIN)
+
+
+def builtin_model(model: str) -> str:
+    """Refuse a built-in model that there is not."""
+    if is_builtin(model):
+        _refuse_unknown("model", model.removeprefix(BUILTIN), BUILTIN_NAMES, BUILTIN)
+    return model
+
+
+def builtin_dataset(name: str) -> str:
+    """Refuse a built-in dataset that there is not."""
+    _refuse_unknown("dataset", name, builtin_dataset_names(), further="; for a file, write {path: ...}")
+    return name
+
+
+def _refuse_unknown(kind: str, name: str, names: Sequence[str], prefix: str = "", further: str = "") -> None:
+    if name in names:
+        return
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {prefix}{near[0]}? " if near else ""
+    there = ", ".join(prefix + known for known in names)
+    message = f"there is no built-in {kind} {name[:60]!r}; {hint}there is {there}{further}"
+    raise PydanticCustomError(REFUSED, "{message}", {"message": message})
 
 
 class Section(BaseModel):

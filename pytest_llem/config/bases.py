@@ -48,7 +48,8 @@ def _over_base(path: Path, document: Document, above: Sequence[Path]) -> Node:
     try:
         under = read_document(below, display)
     except ExperimentFileError as error:
-        raise ExperimentFileError(f"{error} (the base on line {base.mark.line} of {document.source.display})") from None
+        message = f"{error} (the base on line {base.mark.line} of {document.source.display})"
+        raise ExperimentFileError(message, error.excerpt) from None
     return merge(_over_base(below, under, chain), document.root)
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from pytest_llem.config.base import Conflict, is_builtin
 from pytest_llem.config.dataset import SyntheticDataset
-from pytest_llem.config.decoder import PRESETS, SAMPLING_OPTIONS
+from pytest_llem.config.decoder import SAMPLING_OPTIONS
 from pytest_llem.config.kv_cache import OFFLOADED_CACHES, STATIC_CACHES
-from pytest_llem.config.pytorch import ATTENTION, FLASH_ATTENTION
+from pytest_llem.config.pytorch import ATTENTION, FLASH_ATTENTION, gpu_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,8 +55,6 @@ def _decoder(config: ExperimentConfig) -> Iterator[Conflict]:
     given, decoder = config.decoder, config.decoder.resolved()
     if decoder.do_sample and decoder.temperature == 0:
         yield Conflict("decoder.temperature", "0 cannot be sampled with; use do_sample: false (the likeliest token)")
-    if given.do_sample is False and PRESETS.get(given.preset or "", {}).get("do_sample"):
-        yield Conflict("decoder.do_sample", f"contradicts preset: {given.preset}, which samples; remove one")
     if not decoder.do_sample:
         for field in SAMPLING_OPTIONS:
             value = getattr(given, field)
@@ -158,12 +156,12 @@ def _devices(config: ExperimentConfig, pytorch: PyTorchConfig) -> Iterator[Confl
         )
     if any(map(_is_gpu, pytorch.places())):
         yield Conflict("pytorch.device_map", "places modules on a GPU, but device is cpu; change one of the two")
-    if any(isinstance(place, int) for place in pytorch.max_memory or ()):
+    if any(map(_is_gpu, pytorch.max_memory or ())):
         yield Conflict("pytorch.max_memory", "bounds the memory of a GPU, but device is cpu; remove that bound")
 
 
 def _is_gpu(place: int | str) -> bool:
-    return isinstance(place, int) or place.startswith("cuda") or place.isdigit()
+    return gpu_number(place) is not None
 
 
 def _load(config: ExperimentConfig, pytorch: PyTorchConfig) -> Iterator[Conflict]:

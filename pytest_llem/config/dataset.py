@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Annotated, Any, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from pytest_llem.config.base import EXPECTED, Conflict, Section, option, refuse
+from pytest_llem.config.base import EXPECTED, Conflict, Section, builtin_dataset, option, refuse
 
 
 class SyntheticPrompts(Section):
@@ -49,7 +49,9 @@ class TextDataset(Section):
 class BuiltinDataset(TextDataset):
     """``dataset: {builtin: natural, n: 16}``; the name alone stands for the whole set in its own order."""
 
-    builtin: str = Field(description="Name of a set of prompts that comes with this package (natural).", min_length=1)
+    builtin: Annotated[str, AfterValidator(builtin_dataset)] = Field(
+        description="Name of a set of prompts that comes with this package (natural).", min_length=1
+    )
 
 
 class FileDataset(TextDataset):
@@ -91,7 +93,7 @@ DATASET_HELP = (
 )
 
 Dataset = Annotated[
-    Annotated[str, Field(min_length=1), Tag("<name>")]
+    Annotated[str, Field(min_length=1), AfterValidator(builtin_dataset), Tag("<name>")]
     | Annotated[SyntheticDataset, Tag("<synthetic>")]
     | Annotated[BuiltinDataset, Tag("<builtin>")]
     | Annotated[FileDataset, Tag("<file>")],

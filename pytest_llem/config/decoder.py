@@ -29,7 +29,7 @@ class DecoderConfig(Section):
     preset: Preset | None = option(
         "Named set of options: deterministic (greedy), standard (temperature 1.0, top_p 0.95), creative "
         "(temperature 0.8, top_p 0.9, repetition_penalty 1.1), factual (temperature 0.3). An option given "
-        "beside it wins.",
+        "beside it wins; do_sample: false drops what it says of sampling.",
         stage="generate",
     )
     do_sample: bool | None = option("Sample the next token; false takes the likeliest.", stage="generate")
@@ -69,4 +69,7 @@ class DecoderConfig(Section):
         if self.preset is None:
             return self
         missing = {field: value for field, value in PRESETS[self.preset].items() if getattr(self, field) is None}
+        if self.do_sample is False:
+            # What the preset says of sampling goes with the sampling.
+            missing = {field: value for field, value in missing.items() if field not in SAMPLING_OPTIONS}
         return self.model_copy(update={**missing, "preset": None})

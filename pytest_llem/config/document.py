@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pytest_llem.errors import ExperimentFileError
+from pytest_llem.errors import ExperimentFileError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 8 * 2**20
 MAX_DEPTH = 50
 MAX_ALIASED_NODES = 100_000
+
+_SHOWN_LINE_CHARS = 100
 
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
@@ -62,6 +64,22 @@ class Mark:
     line: int
     column: int
     source: Source = field(repr=False)
+
+    def excerpt(self) -> str:
+        """The place in words and, below it, the line of the file with a sign beneath the column."""
+        line, column, lines = self.line, self.column, self.source.lines
+        text = lines[line - 1].replace("\t", " ") if line <= len(lines) else ""
+        start = max(0, column - 1 - _SHOWN_LINE_CHARS // 2) if len(text) > _SHOWN_LINE_CHARS else 0
+        shown = printable(text[start : start + _SHOWN_LINE_CHARS].rstrip())
+        gutter = " " * len(str(line))
+        return "\n".join(
+            (
+                f"{gutter}--> {printable(self.source.display)}:{line}:{column}",
+                f"{gutter} |",
+                f"{line} | {shown}",
+                f"{gutter} | {' ' * (column - 1 - start)}^",
+            )
+        )
 
 
 class Node:
@@ -126,15 +144,14 @@ def read_document(path: Path, display: str) -> Document:
     try:
         root = _Builder(text, source).build()
     except _Refusal as refusal:
-        raise ExperimentFileError(f"{display}:{refusal.line}: {refusal.message}") from None
+        mark = _mark(refusal.event.start_mark, source)
+        raise ExperimentFileError(f"{display}:{mark.line}: {refusal.message}", mark.excerpt()) from None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark is not None else 1
-        lines = source.lines
-        tabs = line <= len(lines) and "\t" in lines[line - 1][: mark.column + 1 if mark else 0]
+        mark = _mark(error.problem_mark or error.context_mark, source)
+        tabs = mark.line <= len(source.lines) and "\t" in source.lines[mark.line - 1][: mark.column]
         hint = "; indent with spaces, not tabs" if tabs else ""
         problem = " ".join(str(error.problem or error.context or "cannot be parsed").split())
-        raise ExperimentFileError(f"{display}:{line}: not valid YAML: {problem}{hint}") from None
+        raise ExperimentFileError(f"{display}:{mark.line}: not valid YAML: {problem}{hint}", mark.excerpt()) from None
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise ExperimentFileError(f"{display}:1: not valid YAML: {reason}") from None
@@ -174,7 +191,7 @@ def _read_text(path: Path, display: str) -> str:
 class _Refusal(Exception):  # noqa: N818 - it never leaves this module
     def __init__(self, event: yaml.Event, message: str) -> None:
         super().__init__(message)
-        self.line = _line(event)
+        self.event = event
         self.message = message
 
 
@@ -272,9 +289,11 @@ class _Builder:
         return str(event.value) if isinstance(event, yaml.ScalarEvent) else str(node.content)
 
     def _mark(self, event: yaml.Event) -> Mark:
-        start = event.start_mark
-        line, column = (start.line + 1, start.column + 1) if start is not None else (1, 1)
-        return Mark(line, column, self._source)
+        return _mark(event.start_mark, self._source)
+
+
+def _mark(mark: Any, source: Source) -> Mark:
+    return Mark(1, 1, source) if mark is None else Mark(mark.line + 1, mark.column + 1, source)
 
 
 def _merge_sources(value: Node, event: yaml.Event) -> list[dict[str | int, Node]]:
@@ -282,10 +301,6 @@ def _merge_sources(value: Node, event: yaml.Event) -> list[dict[str | int, Node]
     if not all(source.is_mapping for source in sources):
         raise _Refusal(event, "<< takes a mapping or a list of mappings")
     return [source.content for source in sources]
-
-
-def _line(event: yaml.Event) -> int:
-    return event.start_mark.line + 1 if event.start_mark is not None else 1
 
 
 def _is_plain(event: yaml.Event) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from pytest_llem.config.base import REFUSED, Section, expects, is_builtin, metadata, option, refuse
+from pytest_llem.config.base import REFUSED, Section, builtin_model, expects, is_builtin, metadata, option, refuse
 from pytest_llem.config.contradictions import contradictions
 from pytest_llem.config.dataset import DATASET_HELP, Dataset, SyntheticDataset, SyntheticPrompts, TextDataset
 from pytest_llem.config.decoder import DecoderConfig
@@ -91,7 +91,7 @@ class ExperimentConfig(Section):
         description="Name of the item. Unset: the file's name without .llem.yaml.",
         json_schema_extra={"pattern": NAME_PATTERN.pattern},
     )
-    model: str = Field(
+    model: Annotated[str, AfterValidator(builtin_model)] = Field(
         description="Hub id, local folder (a relative one starts at the file's folder), or builtin:NAME "
         "(random weights, no download).",
         json_schema_extra=metadata("load"),

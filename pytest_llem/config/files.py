@@ -42,6 +42,7 @@ class Experiment:
         swept: the values that the sweep set, by dotted name.
         contradiction: why this point of a sweep cannot exist although each of its values could; it is to be
             skipped.
+        node: where each field of ``config`` stands; ``None`` when it does not validate.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Experiment:
     errors: tuple[str, ...] = ()
     swept: Mapping[str, Any] = field(default_factory=dict)
     contradiction: str | None = None
+    node: Node | None = field(default=None, repr=False)
 
     @property
     def valid_config(self) -> ExperimentConfig:
@@ -120,6 +122,12 @@ class _File:
             message = f"expected a list of at least one mapping, got {_shown_list(listed)}"
             yield self._invalid(self._stem, self._own.mark.line, [Problem("experiments", message, listed.mark)])
             return
+        if len(listed.content) > MAX_POINTS:
+            message = (
+                f"lists {len(listed.content)} experiments, and a file holds at most {MAX_POINTS}; use several files"
+            )
+            yield self._invalid(self._stem, self._own.mark.line, [Problem("experiments", message, listed.mark)])
+            return
         for index, entry in enumerate(listed.content):
             if entry.is_mapping:
                 own = _without(entry, ("sweep", "exclude"))
@@ -146,7 +154,7 @@ class _File:
         if sweep is None or sweep.is_null:
             config, errors = _validated(base, name)
             mistakes += problems(errors, base)
-            yield self._invalid(name, line, mistakes) if mistakes else self._experiment(name, line, config)
+            yield self._invalid(name, line, mistakes) if mistakes else self._experiment(name, line, config, base)
             return
         axes, sweep_mistakes = read_sweep(sweep, MAX_POINTS - self._points)
         mistakes += sweep_mistakes
@@ -187,7 +195,7 @@ class _File:
             error["type"] == CONTRADICTION for error in _validated(base, name)[1]
         )
         for point, config, errors in checked:
-            experiment = self._experiment(name, line, config, id=point.id, swept=point.swept)
+            experiment = self._experiment(name, line, config, point.node, id=point.id, swept=point.swept)
             if config is None:
                 mistakes = problems(errors, point.node)
                 if not is_mistake and all(mistake.contradicts for mistake in mistakes):
@@ -229,12 +237,13 @@ class _File:
         name: str,
         line: int,
         config: ExperimentConfig | None,
+        node: Node | None = None,
         *,
         id: str | None = None,  # noqa: A002 - pytest's word for it
         errors: tuple[str, ...] = (),
         swept: Mapping[str, Any] | None = None,
     ) -> Experiment:
-        return Experiment(name, id, self._path, line, config, errors, swept or {})
+        return Experiment(name, id, self._path, line, config, errors, swept or {}, node=node if config else None)
 
     def _line_here(self, mark: Mark) -> int:
         """The line of ``mark`` in this file; of what stands in a base, the line that names the base."""

@@ -44,7 +44,6 @@ _MISSING = {
 
 _SHOWN_FIELD_CHARS = 120
 _SHOWN_VALUE_CHARS = 40
-_SHOWN_LINE_CHARS = 100
 
 
 @dataclass(frozen=True)
@@ -70,21 +69,7 @@ class Problem:
 
     def render(self) -> str:
         """The finished message: one line, then the place in the file."""
-        line, column = self.mark.line, self.mark.column
-        display, lines = printable(self.mark.source.display), self.mark.source.lines
-        source = lines[line - 1].replace("\t", " ") if line <= len(lines) else ""
-        start = max(0, column - 1 - _SHOWN_LINE_CHARS // 2) if len(source) > _SHOWN_LINE_CHARS else 0
-        shown = printable(source[start : start + _SHOWN_LINE_CHARS].rstrip())
-        gutter = " " * len(str(line))
-        return "\n".join(
-            (
-                f"{display}:{line}: {self}",
-                f"{gutter}--> {display}:{line}:{column}",
-                f"{gutter} |",
-                f"{line} | {shown}",
-                f"{gutter} | {' ' * (column - 1 - start)}^",
-            )
-        )
+        return f"{printable(self.mark.source.display)}:{self.mark.line}: {self}\n{self.mark.excerpt()}"
 
 
 def problems(errors: Iterable[ErrorDetails], node: Node) -> list[Problem]:
@@ -134,6 +119,22 @@ def _descend(node: Node, location: Sequence[str | int]) -> tuple[Node, int]:
             return node, depth
         node = below[part]
     return node, len(location)
+
+
+def place_of(message: str, node: Node) -> Mark | None:
+    """Where the field is that ``message`` begins with, by its full or its last name; ``None`` if it is not there."""
+    name = re.split(r"[^\w.]", message, maxsplit=1)[0]
+    for field in fields():
+        if f"{name}.".startswith(f"{field}."):
+            location = name.split(".")
+        elif field.endswith(f".{name}"):
+            location = field.split(".")
+        else:
+            continue
+        found, depth = _descend(node, location)
+        if depth == len(location):
+            return found.key or found.mark
+    return None
 
 
 def _message(error: ErrorDetails, field: str) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from pytest_llem.config.base import REFUSED, Conflict, Section, Stage, expects, option, refuse, stage_of
+from pytest_llem.config.base import REFUSED, Conflict, Section, Stage, builtin_model, expects, option, refuse, stage_of
 from pytest_llem.config.kv_cache import (
     STATIC_CACHES,
     CacheImplementation,
@@ -27,6 +27,15 @@ HUB_KERNEL = re.compile(r"^[^/:@\s]+/[^/:@\s]+(@[^/:\s]+)?(:[^/:\s]+)?$")
 
 # Values of device_map that leave the choice to accelerate.
 DEVICE_STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
+
+
+_GPU = re.compile(r"cuda(?::(\d+))?|(\d+)")
+
+
+def gpu_number(place: int | str) -> int | None:
+    """The number of the GPU that an entry of ``device_map`` or ``max_memory`` names, ``None`` where it names none."""
+    found = _GPU.fullmatch(str(place))
+    return None if found is None else int(found[1] or found[2] or 0)
 
 
 def _numbered_devices(value: Any) -> Any:
@@ -149,11 +158,10 @@ class PyTorchConfig(Section):
         unit="tokens",
         ge=1,
     )
-    assistant_model: str | None = option(
+    assistant_model: Annotated[str, Field(min_length=1), AfterValidator(builtin_model)] | None = option(
         "Smaller model that drafts tokens for this one to check (speculative decoding): hub id, local folder (a "
         "relative one starts at the file's folder), or builtin:NAME. Needs batch size 1, one beam and a dynamic cache.",
         stage="load",
-        min_length=1,
     )
     num_assistant_tokens: int | None = option(
         "Tokens that the assistant drafts at a time. Needs assistant_model.", stage="generate", unit="tokens", ge=1

@@ -100,10 +100,12 @@ def _mistake(name: str, values: Node) -> str | None:
         return "the list is empty; give at least one value or remove it"
     if name not in REPLACED_WHOLE and len({value.is_mapping for value in values.content}) > 1:
         return "mixes mappings with other values; use {} for the variant that changes nothing"
-    texts = [_canonical(value.plain) for value in values.content]
-    for index, text in enumerate(texts):
-        if text in texts[:index]:
-            return f"holds {show(values.content[index].plain)} twice; keep one"
+    seen: set[str] = set()
+    for value in values.content:
+        text = _canonical(value.plain)
+        if text in seen:
+            return f"holds {show(value.plain)} twice; keep one"
+        seen.add(text)
     return None
 
 

@@ -6,12 +6,9 @@ random weights measure as trained ones do. What they generate means nothing.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any
-
-from pytest_llem.errors import LoadError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,21 +111,10 @@ def builtin_fingerprint(model: str) -> str:
 
 
 def builtin_config(model: str) -> PretrainedConfig:
-    """The architecture of ``model`` (``builtin:NAME``).
-
-    Raises:
-        LoadError: there is no built-in model of that name.
-    """
+    """The architecture of ``model`` (``builtin:NAME``)."""
     from transformers import AutoConfig
 
-    name = model.removeprefix(PREFIX)
-    shape = _SHAPES.get(name)
-    if shape is None:
-        near = difflib.get_close_matches(name, _SHAPES, n=1)
-        hint = f"did you mean {PREFIX}{near[0]}? " if near else ""
-        raise LoadError(
-            f"model {model!r}: no such built-in model; {hint}there are {', '.join(PREFIX + n for n in _SHAPES)}"
-        )
+    shape = _SHAPES[model.removeprefix(PREFIX)]
     config: PretrainedConfig = AutoConfig.for_model(
         **shape, bos_token_id=BOS_TOKEN_ID, eos_token_id=EOS_TOKEN_ID, pad_token_id=PAD_TOKEN_ID
     )

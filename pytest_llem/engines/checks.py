@@ -11,14 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_llem.errors import LoadError
+from pytest_llem.errors import LoadError, UnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from transformers import PreTrainedModel
 
     from pytest_llem.config import LoadConfig, PyTorchConfig
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+# What is left legitimately, such as the routers of experts, is far less.
+_LARGEST_UNQUANTISED_SHARE = 0.1
+
+# block_n of bitsandbytes.functional._convert_weight_packed_for_cpu
+_CPU_BLOCK = 32
 
 
 def check_loaded(model: PreTrainedModel, load: LoadConfig, options: PyTorchConfig, device: torch.device) -> None:
@@ -26,6 +34,7 @@ def check_loaded(model: PreTrainedModel, load: LoadConfig, options: PyTorchConfi
 
     Raises:
         LoadError: something asked for did not happen.
+        UnavailableError: the model could not be run on this machine.
     """
     _check_attention(model, options)
     _check_quantisation(model, options)
@@ -63,7 +72,7 @@ def _check_quantisation(model: PreTrainedModel, options: PyTorchConfig) -> None:
 
     field = "load_in_4bit" if options.load_in_4bit else "load_in_8bit"
     wanted = Linear4bit if options.load_in_4bit else Linear8bitLt
-    layers = [module for module in model.modules() if isinstance(module, wanted)]
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, wanted)}
     if not layers:
         raise LoadError(f"{field} was asked for, but no layer of the model is quantised that way")
     quantizer: Any = model.hf_quantizer
@@ -74,11 +83,41 @@ def _check_quantisation(model: PreTrainedModel, options: PyTorchConfig) -> None:
     ]
     if left:
         raise LoadError(f"{field} was asked for, but {len(left)} layers are not quantised, {left[0]!r} among them")
+    # Experts, for instance, may be stacked in one parameter that is no layer.
+    stacks = {
+        f"{name}.{part}": parameter.nbytes
+        for name, module in model.named_modules()
+        if not isinstance(module, torch.nn.Embedding)
+        for part, parameter in module.named_parameters(recurse=False)
+        if parameter.is_floating_point()
+        and parameter.squeeze().ndim > 1
+        and should_convert_module(f"{name}.{part}", quantizer.modules_to_not_convert)
+    }
+    share = sum(stacks.values()) / sum(parameter.nbytes for parameter in model.parameters())
+    if share > _LARGEST_UNQUANTISED_SHARE:
+        raise LoadError(
+            f"{field} was asked for, but {share:.0%} of the bytes are weights that bitsandbytes does not quantise, "
+            f"{max(stacks, key=lambda name: stacks[name])!r} among them; remove it"
+        )
     if options.load_in_4bit:
-        _check_4bit_options(layers, options)
+        _check_4bit_options(layers.values(), options)
+        _check_4bit_sizes(layers)
 
 
-def _check_4bit_options(layers: list[Any], options: PyTorchConfig) -> None:
+def _check_4bit_sizes(layers: Mapping[str, Any]) -> None:
+    """What Linear4bit does to its weight on the first call, on a CPU that has AVX512-BF16, fails for other sizes."""
+    for name, layer in layers.items():
+        if not getattr(layer, "support_avx512bf16_for_cpu", False) or layer.weight.device.type != "cpu":
+            continue
+        (outputs, inputs), block = layer.weight.quant_state.shape, layer.weight.quant_state.blocksize
+        if outputs % _CPU_BLOCK or inputs % block:
+            raise UnavailableError(
+                f"load_in_4bit: on this CPU bitsandbytes needs layers whose outputs divide by {_CPU_BLOCK} and inputs "
+                f"by {block}; {name!r} has {outputs} and {inputs}; use load_in_8bit, or a GPU"
+            )
+
+
+def _check_4bit_options(layers: Iterable[Any], options: PyTorchConfig) -> None:
     for layer in layers:
         shown = {
             "bnb_4bit_quant_type": layer.weight.quant_type,

@@ -194,6 +194,12 @@ def check_resolved(model: PreTrainedModel, generation: Generation, assistant: Pr
     Raises:
         MeasurementError: an option would be changed on the way.
     """
+    attention = model.config._attn_implementation
+    if generation.config.output_attentions and attention != "eager":
+        raise MeasurementError(
+            f"passthrough.generate.output_attentions: {attention} attention gives no weights out; set "
+            "pytorch.attn_implementation: eager or remove it"
+        )
     with neutral_generation(model):
         # The very function with which generate() resolves its config; there is no public one.
         resolve: Any = model._prepare_generation_config

@@ -42,6 +42,9 @@ _GENERATE: Mapping[str, str] = {
     "token_healing": "would change the prompts after they were counted; remove it",
 }
 
+# Beyond these bounds generate() samples as if they were not there. By name: the value that means so.
+_OFF_OF_CUTOFFS: Mapping[str, float] = {"epsilon_cutoff": 0, "eta_cutoff": 0, "typical_p": 1}
+
 # generate() reads these only where an assistant model drafts.
 _ASSISTANT_OPTIONS = (
     "assistant_confidence_threshold",
@@ -81,10 +84,13 @@ def refuse_ignored_by_generate(arguments: Mapping[str, Any], options: Mapping[st
         "max_matching_ngram_size": ("prompt_lookup_num_tokens" in options, "pytorch.prompt_lookup_num_tokens"),
         **dict.fromkeys(_ASSISTANT_OPTIONS, (assisted, "pytorch.assistant_model")),
     }
-    for name in arguments:
+    for name, value in arguments.items():
         reason = _GENERATE.get(name)
         there, what = needs.get(name, (True, ""))
         if reason is None and not there:
             reason = f"has no effect without {what}; set that or remove it"
+        off = _OFF_OF_CUTOFFS.get(name)
+        if off is not None and value not in (None, off) and not (isinstance(value, int | float) and 0 < value < 1):
+            reason = f"must be above 0 and below 1, or {off} for off, got {value!r}"
         if reason is not None:
             raise MeasurementError(f"passthrough.generate.{name}: {reason}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch._dynamo
 
+from pytest_llem.config.pytorch import gpu_number
 from pytest_llem.errors import LoadError, UnavailableError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def check_load_requirements(options: PyTorchConfig, device: torch.device) -> Non
         _require(field, "bitsandbytes", "'pytest-llem[bnb]'")
     if options.lora is not None:
         _require("lora", "peft", "'pytest-llem[lora]'")
+    _check_gpus(options, device)
     _check_attention(options.attn_implementation, device)
     _check_compiler(options.torch_compile_backend)
 
@@ -89,6 +91,17 @@ def installed(module: str) -> bool:
 def _require(field: str, module: str, package: str) -> None:
     if not installed(module):
         raise UnavailableError(f"{field} needs the package {package.strip(chr(39))}: pip install {package}")
+
+
+def _check_gpus(options: PyTorchConfig, device: torch.device) -> None:
+    on_gpu = device.type == "cuda"
+    there = torch.cuda.device_count() if on_gpu else 0
+    for field, places in (("device_map", options.places()), ("max_memory", options.max_memory or ())):
+        for place in places:
+            number = gpu_number(place)
+            if number is not None and number >= there:
+                reason = f"this process sees {there} of them" if on_gpu else "the experiment runs on the CPU"
+                raise UnavailableError(f"{field} names GPU {number}, and {reason}")
 
 
 def _check_attention(attention: str | None, device: torch.device) -> None:

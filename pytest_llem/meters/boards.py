@@ -15,7 +15,7 @@ from pytest_llem.errors import MeasurementError, MeterUnavailableError
 from pytest_llem.meters.visibility import describe, select_visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Nvml:
         except self.binding.NVMLError as error:
             raise MeterUnavailableError(f"nvml meter: {self._mend(error)}") from error
         self._open = True
+        self._handles: dict[str, Any] = {}
 
     def close(self) -> None:
         """Give back this instance's count. Closing twice is harmless."""
@@ -78,8 +79,8 @@ class Nvml:
         self._open = False
         try:
             self.binding.nvmlShutdown()
-        except self.binding.NVMLError_Uninitialized:
-            # Someone shut down more often than they initialised: there is nothing left to give back.
+        except (self.binding.NVMLError_Uninitialized, self.binding.NVMLError_FunctionNotFound):
+            # Someone shut down more often than they initialised, or the library cannot: there is nothing to give back.
             return
 
     def __enter__(self) -> Nvml:
@@ -97,28 +98,14 @@ class Nvml:
         Raises:
             MeterUnavailableError: NVML cannot enumerate boards at all.
         """
-        nvml = self.binding
         try:
-            count: int = nvml.nvmlDeviceGetCount()
-        except nvml.NVMLError as error:
+            return list(self._found())
+        except self.binding.NVMLError as error:
             raise MeterUnavailableError(f"nvml meter: NVML cannot list its boards: {error}") from error
-        found = []
-        for index in range(count):
-            try:
-                handle = nvml.nvmlDeviceGetHandleByIndex(index)
-                uuid = _text(nvml.nvmlDeviceGetUUID(handle))
-            except nvml.NVMLError:
-                continue
-            found.append(self._describe(index, uuid, handle))
-        return found
 
     def handle(self, uuid: str) -> Any:
-        """NVML's handle of the board with this UUID.
-
-        Raises:
-            pynvml.NVMLError: NVML cannot open it.
-        """
-        return self.binding.nvmlDeviceGetHandleByUUID(uuid)
+        """NVML's handle of a board that :meth:`boards` has found."""
+        return self._handles[uuid]
 
     def optional(self, query: str, *arguments: Any) -> Any | None:
         """The answer to one of NVML's queries by its name, or ``None`` where NVML cannot answer it."""
@@ -146,6 +133,19 @@ class Nvml:
     def _optional_text(self, query: str, *arguments: Any) -> str | None:
         text = self.optional(query, *arguments)
         return None if text is None else _text(text)
+
+    def _found(self) -> Iterator[Board]:
+        nvml = self.binding
+        for index in range(nvml.nvmlDeviceGetCount()):
+            try:
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                uuid = _text(nvml.nvmlDeviceGetUUID(handle))
+            except nvml.NVMLError_FunctionNotFound:
+                raise  # of the library, not of this board
+            except nvml.NVMLError:
+                continue
+            self._handles[uuid] = handle
+            yield self._describe(index, uuid, handle)
 
     def _describe(self, index: int, uuid: str, handle: Any) -> Board:
         ask = self.optional

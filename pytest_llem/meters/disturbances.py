@@ -150,7 +150,10 @@ class BoardWatch:
         return f" ({name})" if name else ""
 
     def _pids(self) -> tuple[int, ...] | None:
-        processes = self._nvml.optional("nvmlDeviceGetComputeRunningProcesses", self._handle)
+        # By version: the binding's name without one is the newest, and fails in a way of its own on an older library.
+        processes = self._nvml.optional("nvmlDeviceGetComputeRunningProcesses_v3", self._handle)
+        if processes is None:
+            processes = self._nvml.optional("nvmlDeviceGetComputeRunningProcesses_v2", self._handle)
         return None if processes is None else tuple(int(process.pid) for process in processes)
 
     def _state(self, reasons: int | None) -> _State:

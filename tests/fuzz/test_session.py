@@ -81,7 +81,9 @@ def _check(one: dict[str, Any]) -> None:
         first = [line for line in messages if re.match(r"(?! |\d+ \|).+?:\d+: ", line)]
         assert first, one
         if one["kind"] == "collect":
-            check_message(one["text"].strip(), lines=1)
+            text = one["text"].strip()
+            # With the place below it, where there is one to show.
+            check_message(text, lines=5 if "\n" in text else 1)
         for line in first:
             check_message(line, lines=1)
         assert "pytest_llem" not in one["text"], one

@@ -152,6 +152,21 @@ def test_an_unknown_mark_under_strict_markers_names_the_file(run: Run, write: Wr
     result.stdout.no_fnmatch_line("*INTERNALERROR*")
 
 
+def test_an_unknown_mark_is_one_failing_item_where_warnings_are_errors(run: Run, write: Write) -> None:
+    write(extra="sweep: {marks: [[no_such_mark], []]}\n")
+    result = run("-W", "error::pytest.PytestUnknownMarkWarning", "--llem-meter=none")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["tiny.llem.yaml:8: marks: Unknown pytest.mark.no_such_mark*"])
+
+
+def test_a_syntax_error_shows_its_place(run: Run, write: Write) -> None:
+    write("bad.llem.yaml", base="model: x\n  y: 1\n")
+    result = run()
+    result.stdout.fnmatch_lines(
+        ["bad.llem.yaml:2: not valid YAML: *", " --> bad.llem.yaml:2:4", "  |", "2 |   y: 1", "  |    ^"]
+    )
+
+
 HEAVY = ("torch", "transformers")
 ANY = (*HEAVY, "pydantic", "yaml", "pynvml", "numpy")
 

@@ -80,8 +80,11 @@ def test_a_model_is_freed_after_a_failure_too(pytester: pytest.Pytester, write: 
 
 def test_a_model_that_cannot_be_loaded_fails_alone(run: Run, write: Write) -> None:
     write("a.llem.yaml")
-    write("b.llem.yaml", "name: b\nmodel: builtin:no-such-model\n", base="")
+    write("b.llem.yaml", "name: b\nmodel: ./nowhere\nsweep: {pytorch.batch_size: [1, 2]}\n", base="")
+    write("d.llem.yaml", "pytorch:\n  lora:\n    path: ./nothing\n", base="name: d\nmodel: builtin:tiny-llama\n")
     write("c.llem.yaml", "random_seed: 5\n")
     result = run("--llem-meter=none")
-    result.assert_outcomes(passed=2, errors=1)
-    result.stdout.fnmatch_lines(["*builtin:no-such-model*tiny-llama*"])
+    result.assert_outcomes(passed=2, errors=3)
+    # The same failure of one load is told with the place of each.
+    result.stdout.fnmatch_lines(["b.llem.yaml:2: model '*nowhere': no such folder"] * 2)
+    result.stdout.fnmatch_lines(["d.llem.yaml:5: lora.path '*nothing': no such folder"])

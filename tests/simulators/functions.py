@@ -368,6 +368,11 @@ def compute_running_processes_v3(nvml: SimulatedNvml, board: SimulatedBoard, cou
     return _write_processes(value_at(board.processes, nvml.clock.now_s()), count, infos)
 
 
+@board_function("nvmlDeviceGetComputeRunningProcesses_v2", c_void_p, c_void_p)
+def compute_running_processes_v2(nvml: SimulatedNvml, board: SimulatedBoard, count: int, infos: int | None) -> int:
+    return compute_running_processes_v3(nvml, board, count, infos)
+
+
 @board_function("nvmlDeviceGetGraphicsRunningProcesses_v3", c_void_p, c_void_p)
 def graphics_running_processes_v3(nvml: SimulatedNvml, board: SimulatedBoard, count: int, infos: int | None) -> int:
     return _write_processes((), count, infos)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from pytest_llem.config import ExperimentConfig
+from pytest_llem.data import builtin_dataset_names
 from pytest_llem.engines.builtin import builtin_tokenizer
 from pytest_llem.prompts import (
     PromptError,
     Prompts,
-    builtin_dataset_names,
     load_prompts,
     synthetic_token_ids,
 )
@@ -241,11 +241,6 @@ class TestChat:
 def test_the_natural_set_is_there() -> None:
     assert "natural" in builtin_dataset_names()
     assert len(load(dataset="natural", max_input_tokens=16).token_ids) >= 200
-
-
-def test_an_unknown_set_is_refused_with_the_nearest_one() -> None:
-    with pytest.raises(PromptError, match="no built-in dataset 'naturl': did you mean 'natural'"):
-        load(dataset="naturl")
 
 
 def test_the_hash_tells_prompts_from_each_other() -> None:

@@ -259,6 +259,14 @@ def test_an_explicit_option_wins_over_the_preset() -> None:
     )
 
 
+def test_without_sampling_nothing_is_left_of_what_the_preset_says_of_it() -> None:
+    resolved = DecoderConfig(preset="creative", do_sample=False).resolved()
+    assert resolved == DecoderConfig(do_sample=False, repetition_penalty=1.1)
+    # What is given explicitly stays, to be told that it has no effect.
+    assert DecoderConfig(preset="creative", do_sample=False, top_p=0.5).resolved().top_p == 0.5
+    assert DecoderConfig(preset="deterministic", do_sample=True).resolved() == DecoderConfig(do_sample=True)
+
+
 @pytest.mark.parametrize("value", [1, 0.25, 0, "auto", None])
 def test_min_window_is_a_number_or_auto(value: Any) -> None:
     assert MeasureConfig(min_window_s=value).min_window_s == value

@@ -34,6 +34,8 @@ def refusal(folder: Path, text: str | bytes) -> str:
         read(folder, text)
     message = str(caught.value)
     assert message.isprintable()
+    if excerpt := caught.value.excerpt:
+        assert excerpt.startswith(f"{' ' * excerpt.index('-->')}--> {message.partition(': ')[0]}:")
     return message
 
 
@@ -188,6 +190,21 @@ def test_a_syntax_error_has_its_line(tmp_path: Path, text: str, line: int) -> No
     assert message.startswith("x.yaml:")
     assert abs(int(message.split(":")[1]) - line) <= 1
     assert "not valid YAML: " in message
+
+
+@pytest.mark.usefixtures("_parser")
+@pytest.mark.parametrize(
+    ("text", "excerpt"),
+    [
+        ("a: 1\n  b: 2\n", " --> x.yaml:2:4\n  |\n2 |   b: 2\n  |    ^"),
+        ("a: 1\nb: 2\na: 3\n", " --> x.yaml:3:1\n  |\n3 | a: 3\n  | ^"),
+        ("- a\n", ""),
+    ],
+)
+def test_a_refusal_shows_the_line(tmp_path: Path, text: str, excerpt: str) -> None:
+    with pytest.raises(ExperimentFileError) as caught:
+        read(tmp_path, text)
+    assert caught.value.excerpt == excerpt
 
 
 @pytest.mark.usefixtures("_parser")

@@ -213,9 +213,9 @@ def test_takes_the_name(name: str) -> None:
             "0 cannot be sampled with; use do_sample: false (the likeliest token)",
         ),
         (
-            {"decoder": {"preset": "creative", "do_sample": False}},
-            "decoder.do_sample",
-            "contradicts preset: creative, which samples; remove one",
+            {"decoder": {"preset": "standard", "do_sample": False, "temperature": 0.7}},
+            "decoder.temperature",
+            "has no effect without sampling; set do_sample: true or remove it",
         ),
         (
             {"decoder": {"min_new_tokens": 65}},
@@ -287,6 +287,7 @@ def test_refuses_contradictions_with_the_way_out(values: dict[str, Any], field: 
         {"decoder": {"do_sample": True, "temperature": 1, "top_k": 50, "top_p": 0.5, "min_p": 0.1}},
         {"decoder": {"preset": "factual", "temperature": 0.1}},
         {"decoder": {"preset": "deterministic", "do_sample": True, "temperature": 0.5}},
+        {"decoder": {"preset": "creative", "do_sample": False}},
         {"decoder": {"min_new_tokens": 64}},
         {"pytorch": {"num_beams": 2, "early_stopping": "never", "length_penalty": 0.5}},
         {"pytorch": {"prompt_lookup_num_tokens": 3, "cache_implementation": "dynamic"}},

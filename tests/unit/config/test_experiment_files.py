@@ -393,6 +393,17 @@ def test_a_file_has_a_bounded_number_of_points(tmp_path: Path, monkeypatch: pyte
     assert [bool(experiment.errors) for experiment in found] == [False] * 10 + [True, True]
 
 
+def test_a_list_that_is_too_long_is_refused_before_its_experiments_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_llem.config.files.MAX_POINTS", 2)
+    entries = "".join(f"  - {{name: e{number}}}\n" for number in range(3))
+    assert len(load(tmp_path, f"model: m\nexperiments:\n{entries}".replace("  - {name: e2}\n", ""))) == 2
+    assert first_lines(load(tmp_path, f"model: m\nexperiments:\n{entries}")) == [
+        "x.yaml:3: experiments: lists 3 experiments, and a file holds at most 2; use several files"
+    ]
+
+
 def test_a_large_sweep_of_what_no_load_depends_on_has_one_load(tmp_path: Path) -> None:
     values = list(range(1, 51))
     found = load(tmp_path, f"model: x\nsweep:\n  pytorch.batch_size: {values}\n  max_output_tokens: {values}\n")
@@ -476,6 +487,26 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         (
             "model: x\ndataset: [a]",
             "2: dataset: expected a mapping with `synthetic`, `builtin` or `path`, or the name of a built-in set",
+        ),
+        (
+            "name: x\nmodel: builtin:tiny-lama",
+            "2: model: there is no built-in model 'tiny-lama'; did you mean builtin:tiny-llama? there is "
+            "builtin:tiny-llama, builtin:llama-1b, builtin:llama-8b, builtin:qwen-0.5b",
+        ),
+        (
+            "model: x\npytorch: {assistant_model: builtin:x}",
+            "2: pytorch.assistant_model: there is no built-in model 'x'; there is builtin:tiny-llama, "
+            "builtin:llama-1b, builtin:llama-8b, builtin:qwen-0.5b",
+        ),
+        (
+            "model: x\ndataset: naturel",
+            "2: dataset: there is no built-in dataset 'naturel'; did you mean natural? there is natural; for a file, "
+            "write {path: ...}",
+        ),
+        (
+            "model: x\ndataset: {builtin: naturel}",
+            "2: dataset.builtin: there is no built-in dataset 'naturel'; did you mean natural? there is natural; for a "
+            "file, write {path: ...}",
         ),
         ("model: x\ndataset: {synthetic: {n: 0}}", "2: dataset.synthetic.n: must be at least 1, got 0"),
         (

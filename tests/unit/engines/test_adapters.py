@@ -140,7 +140,7 @@ def test_what_is_no_lora_adapter_is_refused(load: Load, copied: Path, text: str,
 
 @pytest.mark.parametrize("path", ["nobody/nothing", "/nowhere"])
 def test_an_adapter_that_is_not_there_is_named(load: Load, path: str) -> None:
-    with pytest.raises(LoadError, match=f"lora '{path}': no such folder"):
+    with pytest.raises(LoadError, match=f"lora.path '{path}': no such folder"):
         load(pytorch={"lora": {"path": path}})
 
 

@@ -8,13 +8,11 @@ from transformers import AutoModelForCausalLM
 
 from pytest_llem.engines.builtin import (
     BOS_TOKEN_ID,
-    BUILTIN_NAMES,
     PREFIX,
     builtin_config,
     builtin_tokenizer,
     is_builtin,
 )
-from pytest_llem.errors import LoadError
 
 if TYPE_CHECKING:
     from tests.unit.engines.conftest import Load
@@ -42,12 +40,6 @@ def test_tiny_llama_has_a_few_million_parameters() -> None:
             builtin_config("builtin:tiny-llama")
         )
     assert 1_000_000 < model.num_parameters() < 5_000_000
-
-
-def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
-    with pytest.raises(LoadError, match="did you mean builtin:tiny-llama") as error:
-        builtin_config("builtin:tiny-lama")
-    assert all(PREFIX + name in str(error.value) for name in BUILTIN_NAMES)
 
 
 def test_only_the_prefix_makes_a_builtin_model() -> None:

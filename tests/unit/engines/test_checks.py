@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from pytest_llem.engines.checks import check_loaded, placement
-from pytest_llem.errors import LoadError
+from pytest_llem.errors import LoadError, UnavailableError
 from tests.unit.engines.conftest import HERE, experiment
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_llem.engines.transformers import TransformersModel
     from tests.unit.engines.conftest import Load
 
@@ -87,3 +90,21 @@ class TestQuantised:
         model.model.model.layers[2].mlp.up_proj = torch.nn.Linear(256, 768, bias=False)
         with pytest.raises(LoadError, match=r"1 layers are not quantised, 'model\.layers\.2\.mlp\.up_proj'"):
             check(model, pytorch=options)
+
+    @pytest.mark.parametrize("field", ["load_in_4bit", "load_in_8bit"])
+    def test_experts_that_are_no_layers_are_found(self, load: Load, tmp_path: Path, field: str) -> None:
+        sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "vocab_size": 64}
+        heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "num_local_experts": 4}
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "mixtral"} | sizes | heads))
+        with pytest.raises(LoadError, match=rf"{field} .* but \d\d% of the bytes .*experts\.gate_up_proj' among them;"):
+            load(tmp_path, model=str(tmp_path), weights="random", precision="bf16", pytorch={field: True})
+
+    def test_sizes_that_this_cpu_cannot_pack_are_refused(self, load: Load, one_layer: str) -> None:
+        from bitsandbytes.functional import has_avx512bf16
+
+        fields: dict[str, Any] = {"model": one_layer, "weights": "random", "pytorch": {"load_in_4bit": True}}
+        if not has_avx512bf16():  # type: ignore[no-untyped-call]
+            load(**fields).prepare(experiment(**fields), HERE).run(0)
+            return
+        with pytest.raises(UnavailableError, match=r"outputs divide by 32 and inputs by 64; 'model\.layers\.0\."):
+            load(**fields)

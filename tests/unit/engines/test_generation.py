@@ -135,11 +135,14 @@ def test_a_difference_between_asked_and_resolved_is_a_failure(
         ({"max_cache_len": 64}, "no effect without a static cache"),
         ({"max_matching_ngram_size": 3}, "no effect without pytorch.prompt_lookup_num_tokens"),
         ({"assistant_confidence_threshold": 0.1}, "no effect without pytorch.assistant_model"),
+        ({"typical_p": 1.4}, r"must be above 0 and below 1, or 1 for off, got 1\.4"),
+        ({"epsilon_cutoff": 2}, "must be above 0 and below 1, or 0 for off, got 2"),
+        ({"eta_cutoff": "0.1"}, "must be above 0 and below 1, or 0 for off, got '0.1'"),
     ],
 )
 def test_arguments_that_could_not_be_carried_out_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(MeasurementError, match=message) as error:
-        build(passthrough={"generate": arguments})
+        build(decoder={"do_sample": True}, passthrough={"generate": arguments})
     assert "\n" not in str(error.value)
 
 
@@ -147,6 +150,19 @@ def test_an_argument_that_generate_does_not_know_is_a_failure(tiny: Transformers
     workload = tiny.prepare(experiment(passthrough={"generate": {"nonsense": 1}}), HERE)
     with pytest.raises(MeasurementError, match="nonsense"):
         workload.run(0)
+
+
+@pytest.mark.parametrize("arguments", [{"typical_p": 1.0}, {"epsilon_cutoff": 0.0, "eta_cutoff": 0.5}])
+def test_a_cutoff_that_is_off_or_acts_is_passed_on(arguments: dict[str, Any]) -> None:
+    config = build(decoder={"do_sample": True}, passthrough={"generate": arguments}).config
+    assert arguments.items() <= config.to_dict().items()
+
+
+def test_attention_weights_come_out_of_eager_attention_alone(tiny: TransformersModel, load: Load) -> None:
+    asked = experiment(passthrough={"generate": {"output_attentions": True}})
+    with pytest.raises(MeasurementError, match="output_attentions: sdpa attention gives no weights out; set pytorch"):
+        tiny.prepare(asked, HERE)
+    load(pytorch={"attn_implementation": "eager"}).prepare(asked, HERE).run(0)
 
 
 @pytest.mark.parametrize("cache", ["offloaded", "offloaded_static"])

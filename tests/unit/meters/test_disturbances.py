@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NOT_SUPPORTED = pynvml.NVML_ERROR_NOT_SUPPORTED
+LISTS_OF_PROCESSES = ("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2")
 
 SOFTWARE_THERMAL, HARDWARE_THERMAL, POWER_BRAKE, HARDWARE = 0x20, 0x40, 0x80, 0x08
 IDLE, APPLICATION_CLOCKS, POWER_CAP = 0x01, 0x02, 0x04
@@ -161,8 +162,17 @@ class TestProcesses:
 
     @pytest.mark.parametrize("code", [NOT_SUPPORTED, pynvml.NVML_ERROR_NO_PERMISSION])
     def test_a_board_that_does_not_tell_is_valid_and_says_so(self, code: int) -> None:
-        window = window_of(SimulatedBoard(uuid="GPU-1", errors={"nvmlDeviceGetComputeRunningProcesses_v3": code}))
+        window = window_of(SimulatedBoard(uuid="GPU-1", errors=dict.fromkeys(LISTS_OF_PROCESSES, code)))
         assert window.valid
+        (warning,) = window.warnings
+        assert "does not tell which processes use GPU-1" in warning
+
+    def test_an_older_library_is_asked_in_its_way(self) -> None:
+        board = SimulatedBoard(processes=[SimulatedProcess(4711)])
+        assert len(window_of(board, missing=LISTS_OF_PROCESSES[:1]).disturbances) == 1
+
+    def test_a_library_without_the_query_is_a_board_that_does_not_tell(self) -> None:
+        window = window_of(SimulatedBoard(uuid="GPU-1"), missing=LISTS_OF_PROCESSES)
         (warning,) = window.warnings
         assert "does not tell which processes use GPU-1" in warning
 

@@ -9,11 +9,19 @@ import pytest
 from pytest_llem.errors import MeasurementError, MeterUnavailableError
 from pytest_llem.meters import Window, open_meter
 from tests.simulators import LoadedPower, SimulatedBoard, SimulatedClock, install
+from tests.simulators.registry import FUNCTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NOT_SUPPORTED = pynvml.NVML_ERROR_NOT_SUPPORTED
+
+_INDISPENSABLE = {
+    "nvmlInitWithFlags",
+    "nvmlDeviceGetCount_v2",
+    "nvmlDeviceGetHandleByIndex_v2",
+    "nvmlDeviceGetUUID",
+}
 
 
 def _window(boards: Sequence[SimulatedBoard], seconds: float, **options: Any) -> Window:
@@ -260,6 +268,21 @@ class TestFaults:
             with pytest.raises(MeterUnavailableError, match=r"GPU-1 .*has no energy counter; it needs.*no power"):
                 open_meter("nvml")
             assert library.initialized == 0
+
+    @pytest.mark.parametrize("name", sorted(FUNCTIONS.keys() - _INDISPENSABLE))
+    def test_a_library_may_lack_nearly_any_function(self, name: str) -> None:
+        clock = SimulatedClock()
+        with install([SimulatedBoard()], clock, missing=[name]), open_meter("nvml", clock=clock) as meter:
+            assert meter.check_quiet() == []
+            with meter.window() as window:
+                clock.work(1.0)
+        assert window.joules is not None
+
+    @pytest.mark.parametrize("name", sorted(_INDISPENSABLE))
+    def test_a_library_that_cannot_find_boards_is_refused(self, name: str) -> None:
+        message = r"^nvml meter: NVML (cannot list its boards: |could not be initialised \()Function Not Found"
+        with install([SimulatedBoard()], missing=[name]), pytest.raises(MeterUnavailableError, match=message):
+            open_meter("nvml")
 
     def test_a_board_divided_by_mig_is_refused(self) -> None:
         with (
