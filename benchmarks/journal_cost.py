@@ -70,7 +70,7 @@ def main() -> None:
         results = [made_up(f"a.llem.yaml::{number}", rounds) for number in range(EXPERIMENTS)]
         with tempfile.TemporaryDirectory(dir=where) as folder:
             path = Path(folder, "journal.jsonl")
-            journal = Journal(path, {one.nodeid: "0" * 16 for one in results}, say=print)
+            journal = Journal(path, {one.nodeid: "0" * 16 for one in results}, say=print, say_now=print)
             costs_s = []
             for one in results:
                 begun_s = time.perf_counter()

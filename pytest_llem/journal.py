@@ -12,18 +12,20 @@ import inspect
 import json
 import os
 import shutil
+import stat
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem import __version__, benchmark
 from pytest_llem.fixtures import parameters
 from pytest_llem.identity import experiment_hash
+from pytest_llem.journal_line import check
 from pytest_llem.results import ExperimentResult
 from pytest_llem.session import Recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import pytest
 
@@ -35,6 +37,10 @@ VERSION = 1
 
 # How an experiment is judged, chosen or bounded does not change its result.
 _NOT_ASKED = {"compare", "marks", "timeout_s"}
+
+# A model's folder holds some dozens of files, near its top. One that a file names by mistake may be the whole disk.
+_MOST_FILES = 10_000
+_MOST_LEVELS = 4
 
 
 @dataclass(frozen=True)
@@ -81,13 +87,17 @@ class Entry:
         Raises:
             ValueError: it is torn, no line of a journal, or of a version that this one cannot read.
         """
-        values = json.loads(line)
+        try:
+            values = json.loads(line, parse_constant=_refuse_constant)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
         if not isinstance(values, dict) or "journal" not in values:
             raise ValueError("no line of a journal")
         version = values.pop("journal")
         if version != VERSION:
             raise ValueError(f"written as version {version} of the journal, and this is version {VERSION}")
         values.pop("version", None)
+        check(line)
         try:
             entry = cls(**values)
             entry.recorded({})
@@ -127,6 +137,10 @@ class Contents:
     problems: Sequence[str] = ()
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
 def read_journal(path: Path) -> Contents:
     """Read a journal; lines that cannot be read are dropped and named in ``problems``.
 
@@ -157,19 +171,42 @@ class Journal:
 
     Args:
         asked: the hash of each item that may have a result, by node id, see :func:`hash_of`.
-        say: takes what the user should know, line by line.
+        say: takes what the user should know at the end, line by line.
+        say_now: takes what the user should know before more is measured.
         split: as of :class:`Entry`.
     """
 
     def __init__(
-        self, path: Path, asked: Mapping[str, str], *, say: Callable[[str], None], split: str | None = None
+        self,
+        path: Path,
+        asked: Mapping[str, str],
+        *,
+        say: Callable[[str], None],
+        say_now: Callable[[str], None],
+        split: str | None = None,
     ) -> None:
         self.path = path
         self._say = say
+        self._say_now = say_now
         self._asked = asked
         self._split = split
         self._file: int | None = None
         self._broken = False
+
+    def require_writable(self) -> None:
+        """Find out whether the file can be written, and leave it as it is.
+
+        Raises:
+            OSError: it cannot.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            os.close(os.open(self.path, os.O_WRONLY | os.O_APPEND))
+        else:
+            # Under another name: an empty journal would take the place of one that another session begins meanwhile.
+            trial = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+            os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            trial.unlink()
 
     def open(self, keep: Contents | None = None) -> None:
         """Begin the file. One that is there is set aside, unless it holds exactly what is to be kept.
@@ -209,7 +246,9 @@ class Journal:
             _write(self._file, Entry.of(recorded, asked, self._split).as_line())
         except OSError as error:
             self._broken = True
-            self._say(f"llem: no journal: {error}; results are saved at the end of the session alone")
+            text = f"llem: no journal: {error}; results are saved at the end of the session alone"
+            self._say_now(text)
+            self._say(text)
 
     def close(self) -> None:
         """Close the file, which releases it to other sessions."""
@@ -276,13 +315,49 @@ def _source(item: pytest.Item) -> str | None:
 
 
 def _files(config: ExperimentConfig, folder: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of the prompts and the model where they are local files.
+    """Name, size and time of change of the prompts and of the models where they are local files.
 
-    Their content would tell more, and cost minutes for a large model.
+    Their content would tell more, and cost minutes for a large model. What cannot be looked at has neither: the item
+    fails with a message of its own, or somebody has just removed the file.
     """
-    roots = [folder / path for path in (config.model, getattr(config.dataset, "path", None)) if path is not None]
-    files = [file for root in roots for file in (sorted(root.rglob("*")) if root.is_dir() else [root])]
-    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    load = config.load_config(folder)
+    options = load.pytorch
+    models = (load.model, options.assistant_model, None if options.lora is None else options.lora.path)
+    found = [_state(file) for name in models if name is not None for file in _files_of(name)]
+    prompts = getattr(config.dataset, "path", None)
+    return found if prompts is None else [*found, _state(_under(folder, prompts))]
+
+
+def _under(folder: Path, name: str) -> str:
+    try:
+        return str(folder / Path(name).expanduser())
+    except RuntimeError:  # the home folder of nobody
+        return name
+
+
+def _files_of(model: str) -> Iterator[str]:
+    """The files of a model's folder, the first :data:`_MOST_FILES` of them."""
+    if not (os.path.isabs(model) and os.path.isdir(model)):  # noqa: PTH112, PTH117  (a Path raises at odd names)
+        return  # of the hub, or built in
+    files = 0
+    for folder, subfolders, names in os.walk(model):
+        subfolders.sort()
+        if folder.count(os.sep) - model.count(os.sep) >= _MOST_LEVELS:
+            subfolders.clear()
+        for name in sorted(names):
+            files += 1
+            if files > _MOST_FILES:
+                return
+            yield os.path.join(folder, name)  # noqa: PTH118  (of thousands)
+
+
+def _state(file: str) -> tuple[str, int, int]:
+    try:
+        found = os.stat(file)  # noqa: PTH116  (of thousands)
+    except (OSError, ValueError):
+        return file, -1, -1
+    # What is said of a folder, a pipe or a device changes by itself.
+    return (file, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (file, -1, -1)
 
 
 def _write(file: int, text: str) -> None:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from pytest_llem.settings import Settings
 
 
+# What the end of a session adds to the rows of a result, see :mod:`pytest_llem.gating` and :mod:`pytest_llem.ending`.
+_ADDED = {"accepted", "more_runs", "verdict"}
+
+
 def report(session: pytest.Session, settings: Settings) -> None:
     """Publish the results of ``settings.merge`` in place of collecting tests.
 
@@ -53,7 +57,7 @@ def union(paths: Sequence[Path]) -> tuple[list[Entry], list[str]]:
         notes += contents.problems
         for entry in contents.entries.values():
             other, where = merged.get(entry.nodeid, (entry, path))
-            if (other.asked, other.result) != (entry.asked, entry.result):
+            if _said(other) != _said(entry):
                 raise pytest.UsageError(
                     f"--llem-merge: {where} and {path} hold different results of {entry.nodeid}: leave one of them out"
                 )
@@ -69,6 +73,15 @@ def union(paths: Sequence[Path]) -> tuple[list[Entry], list[str]]:
         "nothing was run"
     )
     return [entry for entry, _ in merged.values()], notes
+
+
+def _said(entry: Entry) -> tuple[object, ...]:
+    """What two journals must agree on. How a result was judged is left out: only the last session knows."""
+    rows = [
+        {**row, "extra_info": {key: value for key, value in row["extra_info"].items() if key not in _ADDED}}
+        for row in entry.rows
+    ]
+    return entry.asked, entry.result, rows
 
 
 def _runs(entry: Entry) -> int:

@@ -31,7 +31,8 @@ def begin(session: pytest.Session, items: Sequence[pytest.Item], settings: Setti
         items: those of the session's items that are going to measure something.
 
     Raises:
-        pytest.UsageError: the journal to take up cannot be read or is in use.
+        pytest.UsageError: the journal to take up cannot be read or is in use, or the one that is named cannot be
+            written.
     """
     config = session.config
     if not session.items:
@@ -46,12 +47,15 @@ def begin(session: pytest.Session, items: Sequence[pytest.Item], settings: Setti
         return
     state = llem_session(config)
     asked = {item.nodeid: hash_of(item, settings) for item in items}
-    state.journal = Journal(path, asked, say=state.notes.append, split=config.stash.get(SPLIT, None))
+    state.journal = Journal(path, asked, say=state.notes.append, say_now=state.say, split=config.stash.get(SPLIT, None))
     try:
         if settings.resume:
             _take_up(session, items, settings, path, state.journal, asked)
         elif settings.shard is not None:
             state.journal.open()  # a part leaves a journal even if it is empty
+        elif settings.journal is not None:
+            # Whoever names one counts on it. The usual place is a convenience, and may be read-only.
+            state.journal.require_writable()
     except OSError as error:
         raise pytest.UsageError(f"--llem-journal: {error}") from None
 

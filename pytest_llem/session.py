@@ -160,17 +160,12 @@ class LlemSession:
         failures = sys.modules.get("pytest_llem.engines.failures")
         if failures is None or self.device_lost:  # without torch there is no CUDA to fail
             return
-        seen: BaseException | None = failure
-        while seen is not None:
-            if failures.is_device_lost(seen):
-                self.device_lost = True
-                if self.settings.child is None:
-                    self.notes.append(
-                        "llem: the GPU failed in this process, which cannot use it any more: the experiments after "
-                        "that ran in fresh processes"
-                    )
-                return
-            seen = seen.__cause__ or seen.__context__
+        self.device_lost = any(map(failures.is_device_lost, failures.related(failure)))
+        if self.device_lost and self.settings.child is None:
+            self.notes.append(
+                "llem: the GPU failed in this process, which cannot use it any more: the experiments after that ran in "
+                "fresh processes"
+            )
 
     def count(self, config: pytest.Config, recorded: Recorded) -> None:
         """Report and save a result with the session's others; it is in the journal when this returns."""

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import gc
 import traceback
+from typing import TYPE_CHECKING
 
 import torch
 
-_DEVICE_LOST = ("device-side assert", "an illegal memory access", "unspecified launch failure")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Texts of those of CUDA's errors after which every further call fails, until a process starts anew.
+_DEVICE_LOST = (
+    "device-side assert",
+    "hardware stack error",
+    "illegal instruction",
+    "illegal memory access",
+    "invalid program counter",
+    "launch timed out",
+    "misaligned address",
+    "operation not supported on global/shared address space",
+    "uncorrectable ECC error",
+    "uncorrectable NVLink error",
+    "unspecified launch failure",
+)
 
 
 def one_line(exc: BaseException) -> str:
@@ -33,12 +50,8 @@ def is_device_lost(exc: BaseException) -> bool:
     return isinstance(exc, RuntimeError) and any(sign in text for sign in _DEVICE_LOST)
 
 
-def release(exc: BaseException) -> None:
-    """Free the tensors that the frames of ``exc``, and of what caused it, keep alive.
-
-    An exception that is kept (by ``sys.last_value``, by a test report) keeps every local variable on its way:
-    the model, its activations, its cache. Frames that still run are left alone.
-    """
+def related(exc: BaseException) -> Iterator[BaseException]:
+    """``exc``, what caused it, and where it is a group, its members with what caused them; each once."""
     seen: set[int] = set()
     pending: list[BaseException | None] = [exc]
     while pending:
@@ -46,11 +59,23 @@ def release(exc: BaseException) -> None:
         if current is None or id(current) in seen:
             continue
         seen.add(id(current))
+        yield current
+        pending += [current.__cause__, current.__context__]
+        if isinstance(current, BaseExceptionGroup):
+            pending += current.exceptions
+
+
+def release(exc: BaseException) -> None:
+    """Free the tensors that the frames of ``exc``, and of what caused it, keep alive.
+
+    An exception that is kept (by ``sys.last_value``, by a test report) keeps every local variable on its way:
+    the model, its activations, its cache. Frames that still run are left alone.
+    """
+    for current in related(exc):
         traceback.clear_frames(current.__traceback__)
         for frame, _ in traceback.walk_tb(current.__traceback__):
             # Until Python 3.13 a frame keeps what was last shown of its variables; looking again brings it up to date.
             _ = frame.f_locals
-        pending += [current.__cause__, current.__context__]
     free_unused()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_llem.engines.builtin import is_builtin
+from pytest_llem.engines.checkpoints import check_checkpoint, check_complete, no_pickles
 from pytest_llem.engines.checks import DTYPES
 from pytest_llem.engines.ignored import refuse_ignored_by_from_pretrained
 from pytest_llem.engines.progress import no_progress_bars
@@ -17,6 +18,8 @@ from pytest_llem.engines.sources import HUB_ARGUMENTS
 from pytest_llem.errors import LoadError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from transformers import PreTrainedModel
 
     from pytest_llem.config import LoadConfig, PyTorchConfig
@@ -34,18 +37,22 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
     from transformers import AutoModelForCausalLM
 
     refuse_ignored_by_from_pretrained(load.from_pretrained, builtin=is_builtin(load.model))
+    check_checkpoint(load.model, source, load.from_pretrained.get("variant"))
     arguments = _from_pretrained_arguments(load, options, device)
-    with warnings.catch_warnings(), no_progress_bars():
+    model: PreTrainedModel
+    info: Mapping[str, Any]
+    with warnings.catch_warnings(), no_progress_bars(), no_pickles():
         # Importing the quantisation stack calls what torch has deprecated: not the user's doing.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         if source.location is None:
             drawn = _draw_random(load, options, source, device)
-            model: PreTrainedModel = type(drawn).from_pretrained(
+            # With output_loading_info a pair, which its annotations do not say.
+            model, info = type(drawn).from_pretrained(  # type: ignore[misc]
                 None, config=drawn.config, state_dict=drawn.state_dict(), **arguments
             )
         else:
-            model = AutoModelForCausalLM.from_pretrained(
+            model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
                 source.location, config=source.config, **arguments, **source.hub_arguments
             )
     if getattr(model, "_hf_peft_config_loaded", False):
@@ -53,6 +60,7 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
             f"model {load.model!r}: holds an adapter, which transformers put over weights that are perhaps another "
             "model's; name the base as model and the adapter as pytorch.lora"
         )
+    check_complete(load.model, info)
     model.train(False)
     return model
 
@@ -123,6 +131,9 @@ def _from_pretrained_arguments(load: LoadConfig, options: PyTorchConfig, device:
         "device_map": options.device_map if options.device_map is not None else {"": device},
         # Never a pickle, which executes what it holds.
         "use_safetensors": True,
+        "output_loading_info": True,
+        # Told by check_complete(), which names them.
+        "ignore_mismatched_sizes": True,
     }
     if options.max_memory is not None:
         arguments["max_memory"] = dict(options.max_memory)

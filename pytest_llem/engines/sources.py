@@ -117,14 +117,33 @@ def hub_file(repository: str, name: str, hub_arguments: Mapping[str, Any], *, fi
         LoadError: there is no such file, or it cannot be reached.
     """
     from huggingface_hub import is_offline_mode
-    from transformers.utils.hub import cached_file
 
-    arguments = {key: value for key, value in hub_arguments.items() if key != "trust_remote_code"}
     try:
-        return Path(str(cached_file(repository, name, **arguments)))
+        return Path(str(_cached_file(repository, name, hub_arguments)))
     except (OSError, ValueError) as exc:
         reason = "it is not in the cache, and HF_HUB_OFFLINE is set" if is_offline_mode() else one_line(exc)
         raise LoadError(f"{field} {repository!r}: no such folder, and not to be had from the hub: {reason}") from exc
+
+
+def hub_file_if_any(repository: str, name: str, hub_arguments: Mapping[str, Any]) -> Path | None:
+    """As :func:`hub_file`; ``None`` where the model is to be had without such a file.
+
+    Raises:
+        LoadError: it is not known whether there is one.
+    """
+    try:
+        found = _cached_file(repository, name, hub_arguments, _raise_exceptions_for_missing_entries=False)
+    except (OSError, ValueError) as exc:
+        raise LoadError(f"model {repository!r}: {name} is not to be had from the hub: {one_line(exc)}") from exc
+    return None if found is None else Path(found)
+
+
+def _cached_file(repository: str, name: str, hub_arguments: Mapping[str, Any], **further: bool) -> str | None:
+    from transformers.utils.hub import cached_file
+
+    arguments = {key: value for key, value in hub_arguments.items() if key != "trust_remote_code"}
+    found: str | None = cached_file(repository, name, **arguments, **further)
+    return found
 
 
 def snapshot_commit(path: Path) -> str | None:
@@ -164,7 +183,7 @@ def folder_fingerprint(folder: Path) -> str:
 
 def _refuse_revision(model: str, revision: str | None, reason: str) -> None:
     if revision is not None:
-        raise LoadError(f"model {model!r}: pytorch.revision {revision!r} cannot be applied: {reason}; remove it")
+        raise LoadError(f"pytorch.revision {revision!r} cannot be applied to model {model!r}: {reason}; remove it")
 
 
 def _local_folder(model: str) -> Path | None:

@@ -254,6 +254,7 @@ def test_the_journal_can_be_elsewhere(pytester: pytest.Pytester, run: Callable[.
     run("--llem-journal=out/mine.jsonl").assert_outcomes(passed=1)
     assert not JOURNAL.exists()
     assert len(lines(Path("out/mine.jsonl"))) == 1
+    assert [path.name for path in Path("out").iterdir()] == ["mine.jsonl"]
     pytester.makeini("[pytest]\nllem_journal = ini.jsonl\n")
     run("--llem-resume").stdout.fnmatch_lines(["llem: no journal to take up at *ini.jsonl", "llem: 0 of 1 *"])
     assert len(lines(Path("ini.jsonl"))) == 1
@@ -263,11 +264,35 @@ def test_a_journal_that_cannot_be_written_does_not_stop_the_session(
     pytester: pytest.Pytester, run: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile(test_twelve=TWELVE.replace("range(12)", "range(2)"))
-    Path("file").touch()
-    result = run("--llem-journal=file/journal.jsonl", "--benchmark-json=out.json")
+    JOURNAL.parent.touch()
+    result = run("--benchmark-json=out.json")
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["llem: no journal: *"])
+    # At once, and where the end of the session is read.
+    result.stdout.fnmatch_lines(["llem: no journal: *", "*energy of LLM inference*", "llem: no journal: *"])
     assert result.ret == pytest.ExitCode.OK
+
+
+@pytest.mark.parametrize("name", ["file/journal.jsonl", "folder", "x" * 300])
+def test_a_journal_that_is_named_and_cannot_be_written_is_a_usage_error(
+    pytester: pytest.Pytester, run: Callable[..., pytest.RunResult], name: str
+) -> None:
+    pytester.makepyfile(test_twelve=TWELVE.replace("range(12)", "range(1)"))
+    Path("file").touch()
+    Path("folder").mkdir()
+    result = run(f"--llem-journal={name}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: --llem-journal: *{name.partition('/')[0]}*"])
+
+
+def test_a_file_that_cannot_be_looked_at_fails_its_item_alone(
+    run: Callable[..., pytest.RunResult], write: Callable[..., Path]
+) -> None:
+    long = "x" * 300
+    items = ["{name: good}", f"{{name: folder, model: ./{long}}}", f"{{name: hub, model: {long}}}"]
+    items += [f"{{name: prompts, dataset: {{path: {long}.txt}}}}", "{name: disk, model: /}"]
+    write(extra="experiments:\n" + "".join(f"  - {item}\n" for item in items))
+    run().assert_outcomes(passed=1, failed=1, errors=3)
+    assert [line["name"] for line in lines()] == ["good"]
 
 
 def test_failures_are_run_again(pytester: pytest.Pytester, run: Callable[..., pytest.RunResult]) -> None:

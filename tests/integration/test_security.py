@@ -109,6 +109,67 @@ class TestPickles:
         assert not owned.exists()
         result.stdout.fnmatch_lines(["*no file named model.safetensors*"])
 
+    @pytest.mark.parametrize("variant", ["", "other."])
+    @pytest.mark.parametrize("subfolder", ["", "sub"])
+    def test_nor_those_that_an_index_of_safetensors_names(
+        self, run: Run, write: Write, model: Path, owned: Path, variant: str, subfolder: str
+    ) -> None:
+        weights = model / subfolder
+        if subfolder:
+            shutil.copytree(model, weights)
+        (weights / "model.safetensors").unlink()
+        torch.save(_Bomb(owned), weights / "evil.bin")
+        index = {"metadata": {}, "weight_map": {"lm_head.weight": "evil.bin"}}
+        (weights / f"model.safetensors.index.{variant}json").write_text(json.dumps(index))
+        passed = {"subfolder": subfolder} if subfolder else {}
+        passed |= {"variant": "other"} if variant else {}
+        write(extra=f"model: ./model\npassthrough: {{from_pretrained: {json.dumps(passed)}}}\n", base=_without_model())
+        result = run()
+        result.assert_outcomes(errors=1)
+        assert not owned.exists()
+        result.stdout.fnmatch_lines(["*index*json names 'evil.bin' as weights; only safetensors are read*"])
+
+    @pytest.mark.parametrize("outside", ["../elsewhere.safetensors", "/elsewhere.safetensors"])
+    def test_an_index_does_not_lead_outside(self, run: Run, write: Write, model: Path, outside: str) -> None:
+        (model / "model.safetensors").rename(model.parent / "elsewhere.safetensors")
+        index = {"metadata": {}, "weight_map": {"lm_head.weight": outside}}
+        (model / "model.safetensors.index.json").write_text(json.dumps(index))
+        write(extra="model: ./model\n", base=_without_model())
+        result = run()
+        result.assert_outcomes(errors=1)
+        result.stdout.fnmatch_lines(["*index.json names *elsewhere.safetensors' as weights, which lie outside*"])
+
+    @pytest.mark.parametrize("index", ["[", "[]", '{"weight_map": 3}', "[" * 100_000])
+    def test_an_index_that_is_none_is_one_line(self, run: Run, write: Write, model: Path, index: str) -> None:
+        (model / "model.safetensors.index.json").write_text(index)
+        write(extra="model: ./model\n", base=_without_model())
+        result = run()
+        result.assert_outcomes(errors=1)
+        result.stdout.fnmatch_lines(["*its model.safetensors.index.json cannot be read: *"])
+
+    def test_nor_those_that_the_configuration_names(self, run: Run, write: Write, model: Path, owned: Path) -> None:
+        torch.save(_Bomb(owned), model / "adapter_model.bin")
+        changed(model / "config.json", transformers_weights="adapter_model.bin")
+        write(extra="model: ./model\n", base=_without_model())
+        result = run()
+        result.assert_outcomes(errors=1)
+        assert not owned.exists()
+        result.stdout.fnmatch_lines(["*config.json names 'adapter_model.bin' as weights; only safetensors are read*"])
+
+    def test_nor_those_that_come_another_way(
+        self, run: Run, write: Write, model: Path, owned: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("pytest_llem.engines.loading.check_checkpoint", lambda *_: None)
+        torch.save(_Bomb(owned), model / "adapter_model.bin")
+        changed(model / "config.json", transformers_weights="adapter_model.bin")
+        write(extra="model: ./model\n", base=_without_model())
+        load = torch.load
+        result = run()
+        result.assert_outcomes(errors=1)
+        assert not owned.exists()
+        result.stdout.fnmatch_lines(["*pickled weights are never loaded*"])
+        assert torch.load is load
+
     def test_nor_those_of_an_adapter(self, run: Run, write: Write, pytester: pytest.Pytester, owned: Path) -> None:
         pytest.importorskip("peft")
         folder = pytester.mkdir("adapter")

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from pytest_llem import benchmark
+from pytest_llem import journal as journals
 from pytest_llem.benchmark import Recorder
-from pytest_llem.journal import Contents, Journal, hash_of, read_journal
+from pytest_llem.config import ExperimentConfig
+from pytest_llem.journal import Contents, Journal, _files, hash_of, read_journal
 from pytest_llem.results import ExperimentResult, Round
 from pytest_llem.session import Recorded
 
@@ -37,7 +39,8 @@ def recorded(nodeid: str = "a.llem.yaml::a", latency_s: float = 0.1) -> Recorded
     fixture = SimpleNamespace(
         name="a", fullname=nodeid, group=None, param="x", params={"p": 1}, extra_info={"own": Path("x")}, stats=None
     )
-    rows = Recorder(fixture).rows(result, {"pytorch.batch_size": 4}, {"nodeid": nodeid, "workload_hash": "w"})
+    info = {"nodeid": nodeid, "workload_hash": "w", "environment_hash": "e", "environment": {}}
+    rows = Recorder(fixture).rows(result, {"pytorch.batch_size": 4}, info)
     return Recorded(
         nodeid=nodeid,
         name="a",
@@ -49,10 +52,10 @@ def recorded(nodeid: str = "a.llem.yaml::a", latency_s: float = 0.1) -> Recorded
     )
 
 
-def journal(path: Path, notes: list[str] | None = None) -> Journal:
-    return Journal(
-        path, {"a": "1", "b": "2", "a.llem.yaml::a": "3"}, say=(notes if notes is not None else list[str]()).append
-    )
+def journal(path: Path, notes: list[str] | None = None, said: list[str] | None = None) -> Journal:
+    asked = {"a": "1", "b": "2", "a.llem.yaml::a": "3"}
+    notes, said = (list[str]() if lines is None else lines for lines in (notes, said))
+    return Journal(path, asked, say=notes.append, say_now=said.append)
 
 
 @pytest.fixture
@@ -127,6 +130,56 @@ def test_a_corrupt_line_is_dropped_with_its_number(path: Path, line: bytes) -> N
     assert problem.startswith(f"{path}:2: dropped a line: ")
 
 
+@pytest.mark.parametrize(
+    ("where", "value", "named"),
+    [
+        (("nodeid",), [], "nodeid"),
+        (("asked",), None, "asked"),
+        (("result", "latency_s"), "x", "result.latency_s"),
+        (("result", "warnings"), None, "result.warnings"),
+        (("result", "per_round", 0, "seconds"), "x", "result.per_round.0.seconds"),
+        (("rows",), [], "rows"),
+        (("rows", 0, "data"), [], "rows.0.data"),
+        (("rows", 0, "data", 0), "x", "rows.0.data.0"),
+        (("rows", 0, "extra_info", "more_runs"), 3, "rows.0.extra_info.more_runs"),
+        (("config",), {"compare": {"latency": "much"}}, "config.compare.latency"),
+        (("swept",), 3, "swept"),
+    ],
+)
+def test_a_value_of_another_type_drops_its_line(
+    path: Path, where: tuple[str | int, ...], value: object, named: str
+) -> None:
+    journal(path).append(recorded("a"))
+    line = json.loads(path.read_text())
+    place = line
+    for key in where[:-1]:
+        place = place[key]
+    place[where[-1]] = value
+    path.write_text(json.dumps(line) + "\n")
+    contents = read_journal(path)
+    assert not contents.entries
+    assert contents.problems[0].startswith(f"{path}:1: dropped a line: {named}: ")
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity"])
+def test_a_number_that_is_none_drops_its_line(path: Path, number: str) -> None:
+    journal(path).append(recorded("a", latency_s=0.125))
+    text = path.read_text()
+    assert '"latency_s":0.125' in text
+    path.write_text(text.replace('"latency_s":0.125', f'"latency_s":{number}'))
+    assert [problem.partition(": ")[2] for problem in read_journal(path).problems] == [
+        f"dropped a line: {number} is no number"
+    ]
+
+
+def test_a_line_that_is_nested_too_deeply_is_dropped(path: Path) -> None:
+    journal(path).append(recorded("a"))
+    path.write_bytes(b"[" * 100_000 + b"\n" + path.read_bytes())
+    contents = read_journal(path)
+    assert list(contents.entries) == ["a"]
+    assert [problem.partition(": ")[2] for problem in contents.problems] == ["dropped a line: nested too deeply"]
+
+
 def test_taking_up_keeps_what_is_whole_and_goes_on_behind_it(path: Path) -> None:
     killed = journal(path)
     killed.append(recorded("a"))
@@ -176,13 +229,14 @@ def test_a_file_system_without_locks_still_has_a_journal(path: Path, monkeypatch
     assert list(read_journal(path).entries) == ["a", "b"]
 
 
-def test_a_full_disk_is_noted_once(path: Path) -> None:
-    notes: list[str] = []
-    writer = journal(Path("/dev/full"), notes)
+def test_a_full_disk_is_said_at_once_and_noted_once(path: Path) -> None:
+    notes, said = list[str](), list[str]()
+    writer = journal(Path("/dev/full"), notes, said)
     writer._file = os.open("/dev/full", os.O_WRONLY)
     writer.append(recorded("a"))
+    assert len(said) == 1
     writer.append(recorded("b"))
-    assert len(notes) == 1
+    assert notes == said
     assert "No space left" in notes[0]
 
 
@@ -212,6 +266,70 @@ def test_the_hash_is_of_what_bears_on_the_result(tmp_path: Path) -> None:
     }
     prompts.write_text('{"prompt": "another one"}\n')
     assert len({first, hashed(), *others}) == 8
+
+
+class TestFiles:
+    """What the hash of what is asked for says of local files."""
+
+    @staticmethod
+    def files(folder: Path, **fields: Any) -> list[tuple[str, int, int]]:
+        return _files(ExperimentConfig.model_validate({"model": "builtin:tiny-llama", **fields}), folder)
+
+    def test_all_that_an_experiment_reads_is_there(self, tmp_path: Path) -> None:
+        for name in ("model/config.json", "draft/deep/a", "adapter/b", "prompts.txt"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(name)
+        found = self.files(
+            tmp_path,
+            model="./model",
+            pytorch={"assistant_model": "./draft", "lora": {"path": "./adapter"}},
+            dataset={"path": "prompts.txt"},
+        )
+        names = ["model/config.json", "draft/deep/a", "adapter/b", "prompts.txt"]
+        assert [(file, size) for file, size, _ in found] == [(str(tmp_path / name), len(name)) for name in names]
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"model": "x" * 300},
+            {"model": "./" + "x" * 300},
+            {"model": "/a\0b"},
+            {"dataset": {"path": "x" * 300 + ".txt"}},
+            {"dataset": {"path": "a\0b"}},
+            {"dataset": {"path": "~nobody-of-that-name/x"}},
+            {"dataset": {"path": "/"}},
+        ],
+    )
+    def test_what_cannot_be_looked_at_is_unknown(self, tmp_path: Path, fields: dict[str, Any]) -> None:
+        assert {(size, changed) for _, size, changed in self.files(tmp_path, **fields)} <= {(-1, -1)}
+
+    def test_a_file_that_is_gone_or_not_ours_to_see_is_unknown(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "model").mkdir()
+        for name in ("a", "b"):
+            (tmp_path / "model" / name).touch()
+        look = os.stat
+
+        def refuse(path: Any, **options: Any) -> os.stat_result:
+            if str(path).endswith("/a"):
+                raise PermissionError(13, "Permission denied", path)
+            return look(path, **options)
+
+        monkeypatch.setattr(os, "stat", refuse)
+        found = self.files(tmp_path, model="./model")
+        assert [(Path(file).name, size) for file, size, _ in found] == [("a", -1), ("b", 0)]
+
+    def test_a_whole_disk_is_not_looked_through(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(journals, "_MOST_FILES", 3)
+        folder = tmp_path
+        for level in range(8):
+            folder /= str(level)
+            folder.mkdir()
+            (folder / "file").touch()
+        assert len(self.files(tmp_path, model="./0")) == 3
+        monkeypatch.setattr(journals, "_MOST_FILES", 100)
+        assert len(self.files(tmp_path, model="./0")) == journals._MOST_LEVELS + 1
 
 
 def test_a_test_that_was_rewritten_is_another_one(tmp_path: Path) -> None:

@@ -16,9 +16,16 @@ if TYPE_CHECKING:
 RESULT = {"meter": "estimate", "estimated": True, "rounds": 1, "calls_per_round": 1}
 
 
-def entry(nodeid: str, *, latency_s: float = 0.1, split: str | None = "s", more_runs: int = 0) -> Entry:
-    info = {"metric": "latency", **({"more_runs": [{}] * more_runs} if more_runs else {})}
-    row = dict.fromkeys(("name", "fullname", "group", "param", "params")) | {
+def entry(
+    nodeid: str, *, latency_s: float = 0.1, split: str | None = "s", more_runs: int = 0, work: str = "w"
+) -> Entry:
+    info: dict[str, Any] = {"metric": "latency", "unit": "s", "workload_hash": work}
+    info |= {"environment_hash": "e", "environment": {}}
+    if more_runs:
+        info |= {"more_runs": [RESULT] * more_runs, "accepted": True, "verdict": "OK"}
+    row = dict.fromkeys(("group", "param", "params")) | {
+        "name": nodeid,
+        "fullname": nodeid,
         "extra_info": info,
         "iterations": 1,
         "options": {},
@@ -46,8 +53,9 @@ def test_parts_of_different_divisions_are_said(tmp_path: Path) -> None:
     assert "divided differently" in union(paths)[1][0]
 
 
-def test_results_that_disagree_are_refused_with_their_files(tmp_path: Path) -> None:
-    paths = [write(tmp_path / name, entry("n", latency_s=float(name))) for name in ("1", "2")]
+@pytest.mark.parametrize("other", [{"latency_s": 2.0}, {"work": "another"}])
+def test_results_that_disagree_are_refused_with_their_files(tmp_path: Path, other: dict[str, Any]) -> None:
+    paths = [write(tmp_path / "1", entry("n")), write(tmp_path / "2", entry("n", **other))]
     with pytest.raises(pytest.UsageError, match=rf"{paths[0]} and {paths[1]} hold different results of n"):
         union(paths)
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import pytest_llem.engines.failures  # noqa: F401  (as once a model is loaded)
+from pytest_llem.errors import MeasurementError
 from pytest_llem.meters import open_meter
 from pytest_llem.session import LlemSession
 from tests.simulators import LoadedPower, SimulatedBoard, SimulatedClock, install
@@ -53,3 +55,47 @@ def test_what_somebody_else_draws_is_not_idle_power() -> None:
         assert idle.reason is not None
         busy[0] = False
         assert state.idle_power(model, meter).power_w == pytest.approx(220.0, rel=0.01)
+
+
+# As torch passes them on from CUDA.
+UNRECOVERABLE = (
+    "device-side assert triggered",
+    "an illegal memory access was encountered",
+    "an illegal instruction was encountered",
+    "hardware stack error",
+    "invalid program counter",
+    "misaligned address",
+    "operation not supported on global/shared address space",
+    "the launch timed out and was terminated",
+    "uncorrectable ECC error encountered",
+    "unspecified launch failure",
+)
+
+
+@pytest.mark.parametrize("text", UNRECOVERABLE)
+def test_a_gpu_that_is_lost_is_noticed_once(text: str) -> None:
+    state = LlemSession(SimpleNamespace(device="cuda", child=None))  # type: ignore[arg-type]
+    state.note_failure(RuntimeError("CUDA out of memory"))
+    before = state.device_lost
+    failure = RuntimeError("generate() failed")
+    failure.__cause__ = RuntimeError(f"CUDA error: {text}")
+    for _ in range(2):
+        state.note_failure(failure)
+    assert (before, state.device_lost, len(state.notes)) == (False, True, 1)
+
+
+def test_a_gpu_that_is_lost_in_a_group_of_failures_is_noticed() -> None:
+    """pytest raises a group where several fixtures fail in their teardown."""
+    lost = MeasurementError("generate() failed")
+    lost.__cause__ = RuntimeError("CUDA error: misaligned address")
+    state = LlemSession(SimpleNamespace(device="cuda", child=None))  # type: ignore[arg-type]
+    state.note_failure(BaseExceptionGroup("teardown", [ValueError("x"), ExceptionGroup("inner", [lost])]))
+    assert state.device_lost
+
+
+def test_failures_that_lead_back_to_themselves_are_followed_once() -> None:
+    first, second = RuntimeError("a"), RuntimeError("b")
+    first.__cause__, second.__context__ = second, first
+    state = LlemSession(SimpleNamespace(device="cuda", child=None))  # type: ignore[arg-type]
+    state.note_failure(first)
+    assert not state.device_lost

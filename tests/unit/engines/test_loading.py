@@ -5,11 +5,14 @@ import json
 import logging
 import shutil
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from pytest_llem.config import PyTorchConfig
 from pytest_llem.engines.builtin import builtin_fingerprint
 from pytest_llem.engines.loading import say_once
 from pytest_llem.engines.requirements import check_load_requirements
@@ -19,8 +22,6 @@ from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
 from tests.unit.engines.conftest import HERE, experiment
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.unit.engines.conftest import Load
 
 EAGER_COMPILE = {"torch_compile": True, "torch_compile_backend": "eager"}
@@ -58,6 +59,29 @@ def test_attention_is_the_one_asked_for(load: Load, attention: str) -> None:
 def test_flash_attention_without_a_gpu_is_unavailable(load: Load, attention: str) -> None:
     with pytest.raises(UnavailableError, match=f"'{attention}' needs a CUDA GPU"):
         load(precision="bf16", pytorch={"attn_implementation": attention})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"device_map": "cuda"},
+        {"device_map": "cuda:0"},
+        {"device_map": {"": 0}},
+        {"device_map": "auto", "max_memory": {0: "10GiB", "cpu": "50GiB"}},
+    ],
+    ids=str,
+)
+def test_a_gpu_that_is_named_in_a_run_on_the_cpu_is_unavailable(load: Load, options: dict[str, Any]) -> None:
+    with pytest.raises(UnavailableError, match=r"(device_map|max_memory) names GPU 0, and the experiment runs on the"):
+        load(pytorch=options)
+
+
+def test_a_gpu_that_is_not_there_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    gpu = torch.device("cuda", 0)
+    check_load_requirements(PyTorchConfig(device_map={"model": 1, "lm_head": "cpu"}), gpu)
+    with pytest.raises(UnavailableError, match="max_memory names GPU 2, and this process sees 2 of them"):
+        check_load_requirements(PyTorchConfig(device_map="auto", max_memory={0: 1, 2: 1}), gpu)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")
@@ -218,7 +242,7 @@ class TestLocalFolder:
         assert model.tokenizer is None
 
     def test_a_revision_is_refused(self, load: Load, saved_model: Path) -> None:
-        with pytest.raises(LoadError, match=r"pytorch\.revision 'v1' cannot be applied: a local folder"):
+        with pytest.raises(LoadError, match=r"pytorch\.revision 'v1' cannot be applied to model .*: a local folder"):
             load(model=str(saved_model), pytorch={"revision": "v1"})
 
     def test_pickled_weights_are_refused(self, load: Load, saved_model: Path, tmp_path: Path) -> None:
@@ -227,6 +251,68 @@ class TestLocalFolder:
         torch.save({}, folder / "pytorch_model.bin")
         with pytest.raises(LoadError, match=r"safetensors"):
             load(model=str(folder))
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {},
+            {"precision": "bf16"},
+            {"pytorch": {"load_in_8bit": True}},
+            {"precision": "bf16", "pytorch": {"load_in_4bit": True}},
+            {"pytorch": {"device_map": {"": "cpu"}}},
+        ],
+        ids=["plain", "bf16", "8bit", "4bit", "device-map"],
+    )
+    def test_weights_that_the_checkpoint_lacks_are_not_drawn(
+        self, load: Load, saved_model: Path, tmp_path: Path, fields: dict[str, Any]
+    ) -> None:
+        whole = shutil.copytree(saved_model, tmp_path / "whole")
+        tampered = shutil.copytree(saved_model, tmp_path / "tampered")
+        weights = load_file(tampered / "model.safetensors")
+        removed = "model.layers.2.mlp.up_proj.weight"
+        del weights[removed]
+        # What no layer uses is common, and changes nothing.
+        weights["vision.weight"] = torch.zeros(1)
+        save_file(weights, tampered / "model.safetensors", metadata={"format": "pt"})
+        load(model=str(whole), **fields)
+        with pytest.raises(LoadError, match=rf"its checkpoint lacks {removed}, which would be random numbers"):
+            load(model=str(tampered), **fields)
+
+    def test_nor_are_those_of_an_assistant(self, load: Load, saved_model: Path, tmp_path: Path) -> None:
+        folder = shutil.copytree(saved_model, tmp_path / "shallow")
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5}))
+        with pytest.raises(LoadError, match=r"lacks model\.layers\.4\.\S+, .* and 6 more, which would be random"):
+            load(pytorch={"assistant_model": str(folder)})
+
+    def test_weights_of_another_shape_are_named(self, load: Load, saved_model: Path, tmp_path: Path) -> None:
+        folder = shutil.copytree(saved_model, tmp_path / "wider")
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] + 1}))
+        for passed in ({}, {"ignore_mismatched_sizes": True}):
+            with pytest.raises(LoadError, match=r"its checkpoint has in another shape .*embed_tokens\.weight"):
+                load(model=str(folder), passthrough={"from_pretrained": passed})
+
+    def test_tied_weights_are_not_missing(self, load: Load, one_layer: str, tmp_path: Path) -> None:
+        tied = json.loads(Path(one_layer, "config.json").read_text()) | {"tie_word_embeddings": True}
+        (tmp_path / "config.json").write_text(json.dumps(tied))
+        drawn = load(model=str(tmp_path), weights="random")
+        drawn.model.save_pretrained(tmp_path / "saved")
+        assert "lm_head.weight" not in load_file(tmp_path / "saved" / "model.safetensors")
+        load(weights="pretrained", model="builtin:tiny-llama").tokenizer.save_pretrained(tmp_path / "saved")
+        again = load(model=str(tmp_path / "saved"))
+        assert torch.equal(again.model.lm_head.weight, drawn.model.model.embed_tokens.weight)
+
+    @pytest.mark.parametrize("fields", [{}, {"load_in_8bit": True}], ids=["plain", "8bit"])
+    def test_a_quantisation_that_would_be_left_out_is_refused(
+        self, load: Load, saved_model: Path, tmp_path: Path, fields: dict[str, Any]
+    ) -> None:
+        folder = shutil.copytree(saved_model, tmp_path / "unknown")
+        config = json.loads((folder / "config.json").read_text())
+        config["quantization_config"] = {"quant_method": "zork"}
+        (folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(LoadError, match=r"is quantised with 'zork', which .* would leave out"):
+            load(model=str(folder), pytorch=fields)
 
     def test_a_folder_that_is_not_there_is_named(self, load: Load) -> None:
         with pytest.raises(LoadError, match="no such folder"):
@@ -303,6 +389,17 @@ class TestHub:
         assert second.tokenizer.model_max_length == 77
         assert main.model.generation_config.do_sample
         assert not second.model.generation_config.do_sample
+
+    def test_an_index_of_the_hub_does_not_name_pickles(
+        self, load: Load, cached: dict[str, Any], tmp_path: Path
+    ) -> None:
+        snapshot = tmp_path / "models--someone--small" / "snapshots" / self.COMMITS["main"]
+        (snapshot / "model.safetensors").unlink()
+        index = {"metadata": {}, "weight_map": {"lm_head.weight": "evil.bin"}}
+        (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+        torch.save({}, snapshot / "evil.bin")
+        with pytest.raises(LoadError, match=r"index\.json names 'evil\.bin' as weights; only safetensors"):
+            load(**cached)
 
     def test_an_unknown_revision_is_refused(self, load: Load, cached: dict[str, Any]) -> None:
         with pytest.raises(LoadError, match="someone/small"):
