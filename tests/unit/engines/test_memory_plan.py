@@ -153,7 +153,6 @@ def test_an_assistant_counts() -> None:
     ("fields", "reason"),
     [
         ({"model": "nobody/nothing"}, "model 'nobody/nothing'"),
-        ({"model": "builtin:nothing"}, "builtin:tiny-llama"),
         ({"backend": "vllm"}, "not predicted for backend vllm"),
         ({"pytorch": {"assistant_model": "nobody/nothing"}}, "assistant_model: model 'nobody/nothing'"),
     ],
