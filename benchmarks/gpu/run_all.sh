@@ -16,7 +16,9 @@ import re
 from pytest_llem.machine import boards
 
 found = boards()
-raise SystemExit("NVML shows no GPU: see nvidia-smi") if not found else print(re.sub(r"\W+", "-", found[0]["name"]))
+if not found:
+    raise SystemExit("NVML shows no GPU: see nvidia-smi")
+print(re.sub(r"\W+", "-", found[0]["name"]).strip("-"))
 EOF
   )" || exit 1
   out="benchmarks/results/$board"
