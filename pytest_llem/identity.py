@@ -52,7 +52,7 @@ def experiment_hash(values: Mapping[str, Any]) -> str:
 
 
 def environment(gpu_uuids: Sequence[str], meter: Meter, *, runs_model: bool = True) -> dict[str, Any]:
-    """What the numbers depend on beside the work: boards, driver, power limits, processor, libraries, meter.
+    """What the numbers depend on beside the work: device, boards, driver, power limits, processor, libraries, meter.
 
     Args:
         runs_model: whether torch ran a model. A callable that happens to follow one is not measured elsewhere for that.
@@ -66,6 +66,8 @@ def environment(gpu_uuids: Sequence[str], meter: Meter, *, runs_model: bool = Tr
     on_boards += [{"uuid": uuid} for uuid in gpu_uuids if uuid not in seen]  # NVML does not show them
     libraries = machine.library_versions()
     return {
+        # Not told by the boards: the nvml meter reads the only one there is beside a model on the CPU, too.
+        "device": "cuda" if gpu_uuids else "cpu",
         "boards": on_boards,
         "cpu": machine.cpu_name(),
         "libraries": {name: libraries.get(name) for name in _DECIDING_LIBRARIES},
@@ -86,7 +88,7 @@ def environment_to_come(device: str | None, meter: Meter) -> dict[str, Any]:
     known = environment(visible, meter)
     del known["threads"]
     if device == "cuda" and not visible:
-        known["boards"] = None
+        known |= {"device": "cuda", "boards": None}
     return known
 
 

@@ -59,7 +59,7 @@ def measure_workload(
     per_token_s = [t.time_per_output_token_s for t in timings if t.time_per_output_token_s is not None]
     warnings = [*measured.warnings, *(one.text for one in disturbances)]
     if not per_token_s:
-        warnings.append("time_per_output_token_s: no sequence has a second token")
+        warnings.append("time_per_output_token_s: no sequence has a token after those of its first step")
     if no_memory:
         warnings.append(f"peak_memory_bytes: {no_memory}")
     if workload.truncated_prompts:

@@ -181,13 +181,19 @@ def _layer_bytes_a_row(config: Any, length: int, number_bytes: int) -> list[int]
     for layer, layer_config in zip(layers, own, strict=True):
         if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
             return None
-        heads = getattr(layer_config, "num_key_value_heads", None) or layer_config.num_attention_heads
+        heads = getattr(layer_config, "num_key_value_heads", None) or _unnamed_heads(layer_config)
         head_dim = (
             getattr(layer_config, "head_dim", None) or layer_config.hidden_size // layer_config.num_attention_heads
         )
         kept = min(length, getattr(layer, "sliding_window", length))
         sizes.append(2 * heads * head_dim * kept * number_bytes)
     return sizes
+
+
+def _unnamed_heads(config: Any) -> int:
+    """Heads of keys and values where the configuration has no number of its own for them."""
+    shared = getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False)
+    return 1 if shared else int(config.num_attention_heads)
 
 
 def _build_without_memory(architecture: PretrainedConfig, load: LoadConfig) -> PreTrainedModel:

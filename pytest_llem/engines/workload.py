@@ -150,11 +150,12 @@ class TransformersWorkload:
         """The same calls, each stopped after the first token of its sequences.
 
         They keep the limit of the whole calls, where they can: a static cache is as long as that, and is attended to
-        as a whole.
+        as a whole. Where tokens are drafted, the first step gives several, and only a limit of one gives one.
         """
         other = copy.copy(self)
         other._static_cache = {}
-        if self._generation.beams > 1:
+        drafts = self._loaded.assistant is not None or self._generation.config.prompt_lookup_num_tokens is not None
+        if self._generation.beams > 1 or drafts:
             other._generation = replace(self._generation, config=self._one_token())
         else:
             stop = {"stopping_criteria": StoppingCriteriaList([_AfterFirstToken()])}

@@ -92,6 +92,15 @@ def test_board_driver_and_power_limit_are_the_environment() -> None:
     assert environment_hash(board(), board(uuid="GPU-b"), gpu_uuids=("GPU-a",)) == on_a
 
 
+def test_a_model_on_the_cpu_is_not_one_on_the_board_that_is_read() -> None:
+    with install([board()]), open_meter("nvml") as meter:
+        on_cpu, on_board = identity.environment((), meter), identity.environment(("GPU-a",), meter)
+        assert on_cpu["boards"] == on_board["boards"]
+        assert identity.environment_hash(on_cpu) != identity.environment_hash(on_board)
+        assert identity.environment_to_come("cpu", meter)["device"] == "cpu"
+        assert identity.environment_to_come("cuda", meter)["device"] == "cuda"
+
+
 def test_a_board_that_nvml_does_not_show_still_counts() -> None:
     assert environment_hash(gpu_uuids=("GPU-a",)) != environment_hash(gpu_uuids=("GPU-b",))
 

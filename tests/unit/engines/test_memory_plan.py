@@ -111,6 +111,19 @@ def test_the_cache_is_predicted_to_the_byte(tiny: TransformersModel, pytorch: di
     assert plan(**fields).kv_cache_bytes == cache_bytes(generated_cache(tiny, **fields))
 
 
+@pytest.mark.parametrize(
+    "heads",
+    [{"multi_query": True}, {"multi_query": False}, {"new_decoder_architecture": True, "num_kv_heads": 2}],
+    ids=str,
+)
+def test_heads_that_are_shared_without_a_number_count_once(load: Load, tmp_path: Path, heads: dict[str, Any]) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 64}
+    ids = {"bos_token_id": 1, "eos_token_id": 2}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "falcon"} | sizes | ids | heads))
+    fields = FULL | {"model": str(tmp_path), "weights": "random"}
+    assert plan(**fields).kv_cache_bytes == cache_bytes(generated_cache(load(**fields), **fields))
+
+
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
 def test_a_sliding_window_bounds_the_cache(load: Load, tmp_path: Path, kind: str) -> None:
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 64}

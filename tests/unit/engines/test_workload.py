@@ -324,8 +324,19 @@ def test_prefill_stops_after_one_token_and_keeps_the_length_of_the_cache(load: L
     assert lengths[0] == lengths[1]
 
 
-def test_prefill_with_beams_stops_after_one_token(load: Load) -> None:
-    config = experiment(max_output_tokens=8, decoder={"min_new_tokens": 8}, pytorch={"num_beams": 2})
-    workload = load().prepare(config, HERE)
+@pytest.mark.parametrize(
+    "pytorch",
+    [
+        {"num_beams": 2},
+        {"prompt_lookup_num_tokens": 3},
+        # Drafts of its own weights are all accepted: a first step would give five tokens.
+        {"assistant_model": "builtin:tiny-llama", "num_assistant_tokens": 4},
+    ],
+    ids=str,
+)
+def test_prefill_stops_after_one_token_where_a_step_may_give_more(load: Load, pytorch: dict[str, Any]) -> None:
+    passed = {"generate": {"assistant_confidence_threshold": 0.0}} if "assistant_model" in pytorch else {}
+    config = experiment(max_output_tokens=8, decoder={"min_new_tokens": 8}, pytorch=pytorch, passthrough=passed)
+    workload = load(pytorch=pytorch, passthrough=passed).prepare(config, HERE)
     assert workload.prefill().count_output_tokens(0, workload.prefill().run(0)) == 1
     assert workload.count_output_tokens(0, workload.run(0)) == 8
