@@ -51,10 +51,13 @@ def experiment_hash(values: Mapping[str, Any]) -> str:
     return _hash(values)
 
 
-def environment(gpu_uuids: Sequence[str], meter: Meter, *, runs_model: bool = True) -> dict[str, Any]:
+def environment(
+    gpu_uuids: Sequence[str], meter: Meter, *, device: str | None = None, runs_model: bool = True
+) -> dict[str, Any]:
     """What the numbers depend on beside the work: device, boards, driver, power limits, processor, libraries, meter.
 
     Args:
+        device: where it runs; default: what ``gpu_uuids`` tell.
         runs_model: whether torch ran a model. A callable that happens to follow one is not measured elsewhere for that.
     """
     on_boards = [
@@ -67,7 +70,7 @@ def environment(gpu_uuids: Sequence[str], meter: Meter, *, runs_model: bool = Tr
     libraries = machine.library_versions()
     return {
         # Not told by the boards: the nvml meter reads the only one there is beside a model on the CPU, too.
-        "device": "cuda" if gpu_uuids else "cpu",
+        "device": device or ("cuda" if gpu_uuids else "cpu"),
         "boards": on_boards,
         "cpu": machine.cpu_name(),
         "libraries": {name: libraries.get(name) for name in _DECIDING_LIBRARIES},
@@ -85,10 +88,10 @@ def environment_to_come(device: str | None, meter: Meter) -> dict[str, Any]:
     Threads are not. ``boards`` are all that a model may lie on; ``None`` where NVML does not show them.
     """
     visible = [board["uuid"] for board in machine.boards()] if device == "cuda" else []
-    known = environment(visible, meter)
+    known = environment(visible, meter, device=device)
     del known["threads"]
     if device == "cuda" and not visible:
-        known |= {"device": "cuda", "boards": None}
+        known["boards"] = None
     return known
 
 

@@ -152,8 +152,11 @@ class _ItemRun:
             elif event == "result":
                 result = message["line"]
             elif event == "finish":
-                if result is not None:
-                    self._isolation.count(self._item, result)
+                try:
+                    if result is not None:
+                        self._isolation.count(self._item, result)
+                except ValueError as error:
+                    self._fail(f"what its process told of its result cannot be read: {error}", "")
                 child.finish_item()
                 if not child.queue:
                     self._isolation.close()

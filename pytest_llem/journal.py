@@ -88,7 +88,7 @@ class Entry:
             ValueError: it is torn, no line of a journal, or of a version that this one cannot read.
         """
         try:
-            values = json.loads(line, parse_constant=_refuse_constant)
+            values = json.loads(line)
         except RecursionError:
             raise ValueError("nested too deeply") from None
         if not isinstance(values, dict) or "journal" not in values:
@@ -97,7 +97,7 @@ class Entry:
         if version != VERSION:
             raise ValueError(f"written as version {version} of the journal, and this is version {VERSION}")
         values.pop("version", None)
-        check(line)
+        check(values)
         try:
             entry = cls(**values)
             entry.recorded({})
@@ -135,10 +135,6 @@ class Contents:
 
     entries: Mapping[str, Entry]
     problems: Sequence[str] = ()
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
 
 
 def read_journal(path: Path) -> Contents:
@@ -205,7 +201,10 @@ class Journal:
         else:
             # Under another name: an empty journal would take the place of one that another session begins meanwhile.
             trial = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-            os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            try:
+                os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(self.path)) from None
             trial.unlink()
 
     def open(self, keep: Contents | None = None) -> None:

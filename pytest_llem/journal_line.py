@@ -1,15 +1,22 @@
-"""What a line of the journal must hold to be reported: a file may have been damaged, or written by somebody else."""
+"""What a line of the journal must hold to be reported: a file may have been damaged, or written by somebody else.
+
+Only what this package writes of its own is looked at. A user's parameters, group and further information are any.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from pytest_llem.limit import parse_limit
 from pytest_llem.results import ExperimentResult  # noqa: TC001  (read at run time)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass
@@ -27,9 +34,6 @@ class _Info:
 class _Row:
     name: str
     fullname: str
-    group: str | None
-    param: Any
-    params: dict[str, Any] | None
     extra_info: _Info
     options: dict[str, Any]
     iterations: int
@@ -59,18 +63,33 @@ class _Line:
     split: str | None = None
 
 
-def check(line: str) -> None:
-    """Compare a line with what :class:`pytest_llem.journal.Entry` writes.
+def check(values: Mapping[str, Any]) -> None:
+    """Compare a line's values with what :class:`pytest_llem.journal.Entry` writes.
 
     Raises:
-        ValueError: it is not JSON, or a value of it is missing or of another type; the message says which.
+        ValueError: one of them is missing, of another type or no number; the message says which.
     """
+    rows = values.get("rows")
+    if isinstance(rows, list):
+        values = {**values, "rows": [_ours(row) for row in rows]}
     try:
-        _adapter().validate_json(line, strict=True)
+        # As JSON, where a list may stand for a tuple and a string for nothing else.
+        _adapter().validate_json(json.dumps(values, allow_nan=False), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+
+
+def _ours(row: Any) -> Any:
+    if not isinstance(row, dict) or not isinstance(row.get("extra_info"), dict):
+        return row
+    info = _only(row["extra_info"], _Info)
+    return {**_only(row, _Row), "extra_info": info}
+
+
+def _only(values: Mapping[str, Any], of: type) -> dict[str, Any]:
+    return {one.name: values[one.name] for one in fields(of) if one.name in values}
 
 
 @cache

@@ -37,10 +37,13 @@ def measure_again(config: pytest.Config, nodeids: Sequence[str]) -> tuple[dict[s
             elif message["event"] == "result":
                 line = message["line"]
             elif message["event"] == "finish":
-                if line is None:
-                    problem = "it was not measured in the fresh process"
-                else:
-                    found[child.queue[0]] = Entry.from_line(line).recorded({})
+                try:
+                    if line is None:
+                        problem = "it was not measured in the fresh process"
+                    else:
+                        found[child.queue[0]] = Entry.from_line(line).recorded({})
+                except ValueError as error:
+                    problem = f"what the fresh process told cannot be read: {error}"
                 child.finish_item()
     finally:
         child.close()

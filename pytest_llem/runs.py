@@ -173,7 +173,9 @@ class ExperimentRun:
             if config.pytorch is not None and config.pytorch.trust_remote_code:
                 result = replace(result, warnings=[*result.warnings, REMOTE_CODE])
             workload_hash = identity.workload_hash(config, self._model, workload)
-        info = _identity(self._item.nodeid, workload_hash, self._model.gpu_uuids, self._meter)
+        info = _identity(
+            self._item.nodeid, workload_hash, self._model.gpu_uuids, self._meter, device=self._session.settings.device
+        )
         self._session.keep(
             Recorded(
                 nodeid=self._item.nodeid,
@@ -212,10 +214,16 @@ def protocol(config: ExperimentConfig, session: LlemSession, meter: Meter) -> Pr
 
 
 def _identity(
-    nodeid: str, workload_hash: str, gpu_uuids: Sequence[str], meter: Meter, *, runs_model: bool = True
+    nodeid: str,
+    workload_hash: str,
+    gpu_uuids: Sequence[str],
+    meter: Meter,
+    *,
+    device: str | None,
+    runs_model: bool = True,
 ) -> dict[str, Any]:
     """What each row of an item says of what was measured where."""
-    environment = identity.environment(gpu_uuids, meter, runs_model=runs_model)
+    environment = identity.environment(gpu_uuids, meter, device=device, runs_model=runs_model)
     return {
         "nodeid": nodeid,
         "workload_hash": workload_hash,
@@ -297,7 +305,12 @@ class BenchmarkRun:
             self.result = replace(self.result, valid=False)
         boards = [board["uuid"] for board in machine.boards()] if settings.device == "cuda" else []
         info = _identity(
-            self._item.nodeid, identity.callable_hash(self._item.nodeid), boards, self._meter, runs_model=False
+            self._item.nodeid,
+            identity.callable_hash(self._item.nodeid),
+            boards,
+            self._meter,
+            device=settings.device,
+            runs_model=False,
         )
         self._session.keep(
             Recorded(

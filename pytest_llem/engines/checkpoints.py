@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_llem.engines.sources import Source
 
 _SUFFIX = ".safetensors"
-_INDEX = "model.safetensors.index"
+_INDEX = ".safetensors.index.json"
 
 # Tensors that a message names.
 _SHOWN = 3
@@ -41,11 +41,20 @@ def check_checkpoint(model: str, source: Source, variant: str | None) -> None:
     if source.location is None:
         return
     _check_quantisation(model, source.config)
+    middle = f".{variant}" if variant else ""
+    index_name = f"model{_SUFFIX}.index{middle}.json"
     # A configuration may name the file, and then transformers takes a pickle among others.
     named = getattr(source.config, "transformers_weights", None)
-    if named is not None:
+    if named is None:
+        if _find(source.location, f"model{middle}{_SUFFIX}", source.hub_arguments) is not None:
+            return  # it is preferred to an index
+    elif str(named).endswith(_INDEX):
+        index_name = str(named)
+        _check_place(f"model {model!r}: its config.json", index_name)
+    else:
         _check_name(f"model {model!r}: its config.json", str(named))
-    index = _find(source.location, f"{_INDEX}.{variant}.json" if variant else f"{_INDEX}.json", source.hub_arguments)
+        return
+    index = _find(source.location, index_name, source.hub_arguments)
     if index is not None:
         _check_index(model, index)
 
@@ -116,9 +125,13 @@ def _check_index(model: str, index: Path) -> None:
 
 
 def _check_name(whose: str, file: str) -> None:
-    path = PurePosixPath(file)
-    if path.suffix != _SUFFIX:
+    if PurePosixPath(file).suffix != _SUFFIX:
         raise LoadError(f"{whose} names {file!r} as weights; only safetensors are read, pickled weights never")
+    _check_place(whose, file)
+
+
+def _check_place(whose: str, file: str) -> None:
+    path = PurePosixPath(file)
     if path.is_absolute() or ".." in path.parts:
         raise LoadError(f"{whose} names {file!r} as weights, which lie outside the model's folder")
 

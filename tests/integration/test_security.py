@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pytest_llem.config import DecoderConfig, PyTorchConfig, load_experiments
 from pytest_llem.engines import ignored
@@ -129,6 +130,29 @@ class TestPickles:
         assert not owned.exists()
         result.stdout.fnmatch_lines(["*index*json names 'evil.bin' as weights; only safetensors are read*"])
 
+    def test_an_index_that_nobody_reads_does_not_matter(self, run: Run, write: Write, model: Path) -> None:
+        index = {"metadata": {}, "weight_map": {"lm_head.weight": "old.bin"}}
+        (model / "model.safetensors.index.json").write_text(json.dumps(index))
+        write(extra="model: ./model\n", base=_without_model())
+        run().assert_outcomes(passed=1)
+
+    @pytest.mark.parametrize("named", ["part.safetensors", "part.bin"])
+    def test_an_index_that_the_configuration_names_is_looked_at(
+        self, run: Run, write: Write, model: Path, named: str
+    ) -> None:
+        names = load_file(model / "model.safetensors")
+        (model / "model.safetensors").rename(model / named)
+        index = {"metadata": {}, "weight_map": dict.fromkeys(names, named)}
+        (model / "my.safetensors.index.json").write_text(json.dumps(index))
+        changed(model / "config.json", transformers_weights="my.safetensors.index.json")
+        write(extra="model: ./model\n", base=_without_model())
+        if named == "part.bin":
+            result = run()
+            result.assert_outcomes(errors=1)
+            result.stdout.fnmatch_lines(["*my.safetensors.index.json names 'part.bin' as weights; only safetensors*"])
+        else:
+            run().assert_outcomes(passed=1)
+
     @pytest.mark.parametrize("outside", ["../elsewhere.safetensors", "/elsewhere.safetensors"])
     def test_an_index_does_not_lead_outside(self, run: Run, write: Write, model: Path, outside: str) -> None:
         (model / "model.safetensors").rename(model.parent / "elsewhere.safetensors")
@@ -141,6 +165,7 @@ class TestPickles:
 
     @pytest.mark.parametrize("index", ["[", "[]", '{"weight_map": 3}', "[" * 100_000])
     def test_an_index_that_is_none_is_one_line(self, run: Run, write: Write, model: Path, index: str) -> None:
+        (model / "model.safetensors").rename(model / "part.safetensors")
         (model / "model.safetensors.index.json").write_text(index)
         write(extra="model: ./model\n", base=_without_model())
         result = run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import linecache
+import math
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -167,9 +168,22 @@ def test_a_number_that_is_none_drops_its_line(path: Path, number: str) -> None:
     text = path.read_text()
     assert '"latency_s":0.125' in text
     path.write_text(text.replace('"latency_s":0.125', f'"latency_s":{number}'))
-    assert [problem.partition(": ")[2] for problem in read_journal(path).problems] == [
-        f"dropped a line: {number} is no number"
-    ]
+    (problem,) = read_journal(path).problems
+    assert problem.startswith(f"{path}:1: dropped a line: Out of range float values")
+
+
+@pytest.mark.parametrize("odd", [math.inf, math.nan, "\ud800", [1, {"a": None}]], ids=repr)
+def test_what_users_add_to_a_row_is_any(path: Path, odd: object) -> None:
+    one = recorded("a")
+    for row in one.rows:
+        row.group = 7
+        row.param, row.params = str(odd), {"odd": odd}
+        row.extra_info["odd"] = odd
+    journal(path).append(one)
+    (entry,) = read_journal(path).entries.values()
+    for row in entry.recorded({}).rows:
+        assert row.group == 7
+        assert repr(row.params["odd"]) == repr(row.extra_info["odd"]) == repr(odd)
 
 
 def test_a_line_that_is_nested_too_deeply_is_dropped(path: Path) -> None:
