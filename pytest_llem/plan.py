@@ -176,10 +176,9 @@ class _Memory:
         found = predict(item.config, item.folder)
         if found.weights_bytes is None:
             return f"unknown: {found.reason}"
-        if found.kv_cache_bytes is None:
+        if found.total_bytes is None or found.kv_cache_bytes is None:
             return f"{_size(found.weights_bytes)} weights + unknown KV cache: {found.reason}"
-        total_bytes = found.weights_bytes + found.kv_cache_bytes
-        self.largest_bytes = max(total_bytes, self.largest_bytes or 0)
+        self.largest_bytes = max(found.total_bytes, self.largest_bytes or 0)
         return f"{_size(found.weights_bytes)} weights + {_size(found.kv_cache_bytes)} KV cache"
 
 

@@ -93,9 +93,14 @@ class PyTorchConfig(Section):
         "a GPU, and fp16 or bf16; a kernel of the hub needs trust_remote_code: true.",
         stage="load",
     )
-    torch_compile: bool | None = option("Compile the forward pass with torch.compile.", stage="load")
+    torch_compile: bool | None = option(
+        "Compile the forward pass with torch.compile; with a static cache that of decoding alone, the prefill runs "
+        "uncompiled.",
+        stage="load",
+    )
     torch_compile_mode: str | None = option(
-        "Mode of torch.compile, such as default, reduce-overhead or max-autotune. Needs torch_compile: true.",
+        "Mode of torch.compile, such as default, reduce-overhead or max-autotune. The latter two use CUDA graphs on a "
+        "GPU, which need a static cache. Needs torch_compile: true.",
         stage="load",
         min_length=1,
     )
@@ -167,7 +172,8 @@ class PyTorchConfig(Section):
         "Tokens that the assistant drafts at a time. Needs assistant_model.", stage="generate", unit="tokens", ge=1
     )
     disable_compile: bool | None = option(
-        "Keep generate() from compiling by itself, as it does with a static cache on a GPU.", stage="generate"
+        "Keep generate() from compiling by itself, as it does with a static cache on a GPU; false insists on it.",
+        stage="generate",
     )
     allow_tf32: bool | None = option("Let fp32 matrix products on a GPU round their factors to TF32.", stage="generate")
     lora: LoraConfig | None = option("LoRA adapter over the model's weights. Needs the package peft.", stage="load")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,8 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Texts of those of CUDA's errors after which every further call fails, until a process starts anew.
+# Texts of CUDA's errors after which every further call fails, until a process starts anew. There are others: see
+# _device_works().
 _DEVICE_LOST = (
     "device-side assert",
     "hardware stack error",
@@ -47,7 +49,7 @@ def is_out_of_memory(exc: BaseException) -> bool:
 def is_device_lost(exc: BaseException) -> bool:
     """Whether ``exc`` leaves the CUDA context of this process unusable."""
     text = str(exc)
-    return isinstance(exc, RuntimeError) and any(sign in text for sign in _DEVICE_LOST)
+    return isinstance(exc, RuntimeError) and (any(sign in text for sign in _DEVICE_LOST) or not _device_works())
 
 
 def related(exc: BaseException) -> Iterator[BaseException]:
@@ -84,9 +86,19 @@ def free_unused() -> None:
     gc.collect()
     if not torch.cuda.is_available():
         return
+    # A device that was lost has nothing to give back; the failure that lost it is reported where it happened.
+    with suppress(RuntimeError):
+        torch.cuda.empty_cache()
+
+
+def _device_works() -> bool:
+    """Whether CUDA still answers: a library may report something else before the failure that lost the device."""
+    if not torch.cuda.is_available():
+        return True
     try:
         torch.cuda.empty_cache()
-    except RuntimeError as exc:
-        # The failure that lost the device was reported where it happened.
-        if not is_device_lost(exc):
-            raise
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.synchronize()
+    except RuntimeError:
+        return False
+    return True

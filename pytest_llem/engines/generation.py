@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from transformers import GenerationConfig
 from transformers.generation.configuration_utils import GenerationMode
 
+from pytest_llem.config.kv_cache import STATIC_CACHES
 from pytest_llem.engines.assistant import ASSISTANT_OPTIONS
+from pytest_llem.engines.compiling import compile_config, uses_cuda_graphs
 from pytest_llem.engines.ignored import refuse_ignored_by_generate
 from pytest_llem.engines.requirements import check_generate_requirements
 from pytest_llem.errors import MeasurementError
@@ -75,12 +77,22 @@ class Generation:
         arguments: further keyword arguments, which are not part of a generation config.
         drafting: the options that ``generate()`` takes from the assistant's own generation config.
         allow_tf32: whether fp32 matrix products may use TF32; ``None`` leaves that as it is.
+        compiled_by: the option that asks for compiled graphs, as the experiment has it; ``None`` where none does.
+        cuda_graphs: whether it asks for CUDA graphs.
     """
 
     config: GenerationConfig
     arguments: dict[str, Any]
     drafting: dict[str, Any] = field(default_factory=dict)
     allow_tf32: bool | None = None
+    compiled_by: str | None = None
+    cuda_graphs: bool = False
+
+    @property
+    def may_compile(self) -> bool:
+        """Whether calls compile the model, or on some devices would by themselves."""
+        static = self.config.cache_implementation in STATIC_CACHES
+        return self.compiled_by is not None or (static and not self.config.disable_compile)
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -153,16 +165,24 @@ def build_generation(config: ExperimentConfig, special: SpecialTokens, *, cuda: 
         # The cache that comes back with the tokens shows whether it is the one asked for.
         "return_dict_in_generate": True,
     }
+    compiled_by = "disable_compile: false" if options.get("disable_compile") is False else None
+    cuda_graphs = False
     if pytorch is not None and pytorch.torch_compile is not None:
+        if pytorch.torch_compile:
+            compiled_by = "torch_compile"
+            cuda_graphs = cuda and uses_cuda_graphs(pytorch)
         # With a static cache transformers compiles on its own account, whatever the experiment asks for.
-        options.setdefault("disable_compile", True)
+        if pytorch.torch_compile and pytorch.cache_implementation in STATIC_CACHES:
+            options["compile_config"] = compile_config(pytorch)
+        else:
+            options.setdefault("disable_compile", True)
 
     assisted = pytorch is not None and pytorch.assistant_model is not None
     refuse_ignored_by_generate(config.passthrough.generate, options, assisted=assisted)
     passed, arguments = _split_passthrough(config)
     options |= passed
     allow_tf32 = pytorch.allow_tf32 if pytorch is not None else None
-    check_generate_requirements(options, allow_tf32=allow_tf32, cuda=cuda)
+    check_generate_requirements(options, allow_tf32=allow_tf32, cuda=cuda, cuda_graphs=cuda_graphs)
     try:
         generation_config = GenerationConfig(**options)  # type: ignore[no-untyped-call]
         generation_config.validate(strict=True)
@@ -171,7 +191,7 @@ def build_generation(config: ExperimentConfig, special: SpecialTokens, *, cuda: 
             f"these options of generate() contradict each other: {' '.join(str(exc).split())}"
         ) from exc
     drafting = {name: options[name] for name in ASSISTANT_OPTIONS if options.get(name) is not None}
-    return Generation(generation_config, arguments, drafting, allow_tf32)
+    return Generation(generation_config, arguments, drafting, allow_tf32, compiled_by, cuda_graphs)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,7 @@ from pytest_llem.engines.sources import HUB_ARGUMENTS
 from pytest_llem.errors import LoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from transformers import PreTrainedModel
 
@@ -47,10 +48,11 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
         warnings.simplefilter("ignore", FutureWarning)
         if source.location is None:
             drawn = _draw_random(load, options, source, device)
-            # With output_loading_info a pair, which its annotations do not say.
-            model, info = type(drawn).from_pretrained(  # type: ignore[misc]
-                None, config=drawn.config, state_dict=drawn.state_dict(), **arguments
-            )
+            with _no_allocation_ahead():
+                # With output_loading_info a pair, which its annotations do not say.
+                model, info = type(drawn).from_pretrained(  # type: ignore[misc]
+                    None, config=drawn.config, state_dict=drawn.state_dict(), **arguments
+                )
         else:
             model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
                 source.location, config=source.config, **arguments, **source.hub_arguments
@@ -63,15 +65,6 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
     check_complete(load.model, info)
     model.train(False)
     return model
-
-
-def compile_model(model: PreTrainedModel, options: PyTorchConfig) -> None:
-    """Compile the forward pass of ``model`` in place, so that ``generate()`` runs it compiled.
-
-    ``torch.compile(model)`` returns a wrapper whose ``generate()`` compiles nothing.
-    """
-    arguments = {"mode": options.torch_compile_mode, "backend": options.torch_compile_backend}
-    model.compile(**{name: value for name, value in arguments.items() if value is not None})
 
 
 def say_once(logger_name: str) -> None:
@@ -122,6 +115,19 @@ def _draw_random(load: LoadConfig, options: PyTorchConfig, source: Source, devic
             **arguments,
         )
     return model
+
+
+@contextmanager
+def _no_allocation_ahead() -> Iterator[None]:
+    """Within the block transformers does not allocate the model's size on the GPU for tensors still to come."""
+    from transformers import modeling_utils
+
+    warm_up = modeling_utils.caching_allocator_warmup
+    modeling_utils.caching_allocator_warmup = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        modeling_utils.caching_allocator_warmup = warm_up
 
 
 def _from_pretrained_arguments(load: LoadConfig, options: PyTorchConfig, device: torch.device) -> dict[str, Any]:

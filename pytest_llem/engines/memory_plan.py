@@ -2,8 +2,8 @@
 
 Weights: the model is built without memory (on torch's meta device) and its parameters and buffers are added up; layers
 that bitsandbytes quantises count at their quantised size. Key-value cache: two tensors a layer, each
-``rows * heads * length * head_dim`` numbers. Neither includes activations, the CUDA context, or what is held for a
-moment while weights are quantised: the prediction is what an experiment takes at least.
+``rows * heads * length * head_dim`` numbers. Neither includes activations or the CUDA context: the prediction is what
+an experiment takes at least. Random weights are drawn before they are quantised: until they are loaded, both are held.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pytest_llem.config import PyTorchConfig
 from pytest_llem.engines.assistant import assistant_load_config
 from pytest_llem.engines.checks import DTYPES
 from pytest_llem.engines.sources import load_architecture
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from pytest_llem.config import ExperimentConfig, LoadConfig, PyTorchConfig
+    from pytest_llem.config import ExperimentConfig, LoadConfig
 
 _GIB = 2**30
 
@@ -41,18 +42,20 @@ class MemoryPlan:
         weights_bytes: parameters and buffers of the model, and of its assistant; ``None`` where unknown.
         kv_cache_bytes: keys and values of one call, on the model's device; ``None`` where unknown.
         reason: why something is unknown; ``None`` where nothing is.
+        loading_bytes: what the weights take while they are loaded, where that is more.
     """
 
     weights_bytes: int | None
     kv_cache_bytes: int | None
     reason: str | None = None
+    loading_bytes: int = 0
 
     @property
     def total_bytes(self) -> int | None:
-        """All of it together; ``None`` where a part is unknown."""
+        """The most that is held at once; ``None`` where a part is unknown."""
         if self.weights_bytes is None or self.kv_cache_bytes is None:
             return None
-        return self.weights_bytes + self.kv_cache_bytes
+        return max(self.weights_bytes + self.kv_cache_bytes, self.loading_bytes)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class _Weights:
     total_bytes: int | None
     architecture: PretrainedConfig | None
     reason: str | None = None
+    loading_bytes: int = 0
 
 
 def predict(config: ExperimentConfig, folder: Path) -> MemoryPlan:
@@ -82,7 +86,7 @@ def predict(config: ExperimentConfig, folder: Path) -> MemoryPlan:
     reason = weights.reason
     if cache_bytes is None and reason is None:
         reason = "the size of this model's cache, or of this kind of cache, is not known beforehand"
-    return MemoryPlan(weights.total_bytes, cache_bytes, reason)
+    return MemoryPlan(weights.total_bytes, cache_bytes, reason, weights.loading_bytes)
 
 
 def check_memory(plan: MemoryPlan, device: torch.device) -> None:
@@ -127,18 +131,24 @@ def predict_weights(load: LoadConfig) -> _Weights:
         architecture = load_architecture(load)
         if getattr(architecture, "quantization_config", None) is not None:
             return _Weights(None, architecture, "not predicted for a checkpoint that is quantised already")
-        total_bytes = _weights_bytes(_build_without_memory(architecture, load), load.pytorch)
+        model = _build_without_memory(architecture, load)
+        total_bytes = _weights_bytes(model, load.pytorch)
+        loading_bytes = total_bytes
+        # With a device map they are drawn on the CPU.
+        if load.random_seed is not None and load.pytorch.device_map is None and _quantises(load.pytorch):
+            loading_bytes += _weights_bytes(model, PyTorchConfig())
     except LlemError as exc:
         return _Weights(None, None, str(exc))
     except (ImportError, ValueError, RuntimeError) as exc:
         return _Weights(None, None, f"the model's architecture cannot be built: {exc}")
     assistant_load = assistant_load_config(load)
     if assistant_load is None:
-        return _Weights(total_bytes, architecture)
+        return _Weights(total_bytes, architecture, loading_bytes=loading_bytes)
     assistant = predict_weights(assistant_load)
     if assistant.total_bytes is None:
         return _Weights(None, architecture, f"assistant_model: {assistant.reason}")
-    return _Weights(total_bytes + assistant.total_bytes, architecture)
+    total_bytes += assistant.total_bytes
+    return _Weights(total_bytes, architecture, loading_bytes=max(loading_bytes, total_bytes))
 
 
 def kv_cache_bytes(
@@ -208,7 +218,7 @@ def _build_without_memory(architecture: PretrainedConfig, load: LoadConfig) -> P
 
 def _weights_bytes(model: PreTrainedModel, options: PyTorchConfig) -> int:
     total_bytes = int(model.get_memory_footprint())  # type: ignore[no-untyped-call]
-    if not (options.load_in_4bit or options.load_in_8bit):
+    if not _quantises(options):
         return total_bytes
     from transformers.quantizers.base import get_keys_to_not_convert
     from transformers.quantizers.quantizers_utils import should_convert_module
@@ -218,6 +228,10 @@ def _weights_bytes(model: PreTrainedModel, options: PyTorchConfig) -> int:
         if type(module) is torch.nn.Linear and should_convert_module(name, kept):
             total_bytes += _quantised_bytes(module, options) - module.weight.nbytes
     return total_bytes
+
+
+def _quantises(options: PyTorchConfig) -> bool:
+    return bool(options.load_in_4bit or options.load_in_8bit)
 
 
 def _quantised_bytes(layer: torch.nn.Linear, options: PyTorchConfig) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch._dynamo
 
+from pytest_llem.config.kv_cache import STATIC_CACHES
 from pytest_llem.config.pytorch import gpu_number
 from pytest_llem.errors import LoadError, UnavailableError
 
@@ -49,23 +50,36 @@ def check_load_requirements(options: PyTorchConfig, device: torch.device) -> Non
     _check_compiler(options.torch_compile_backend)
 
 
-def check_generate_requirements(options: Mapping[str, Any], *, allow_tf32: bool | None, cuda: bool) -> None:
+def check_generate_requirements(
+    options: Mapping[str, Any], *, allow_tf32: bool | None, cuda: bool, cuda_graphs: bool = False
+) -> None:
     """Find out whether this machine has what ``generate()`` needs for its ``options``.
 
     Args:
         options: the options of the generation config that the experiment sets.
         allow_tf32: the experiment's field of that name.
         cuda: whether the model lies on a CUDA GPU.
+        cuda_graphs: whether the forward pass is compiled to CUDA graphs.
 
     Raises:
-        UnavailableError: a package or a device is missing.
+        UnavailableError: a package or a device is missing, or would not do what is asked for.
     """
     if allow_tf32:
         if not cuda:
             raise UnavailableError("allow_tf32 needs a CUDA GPU")
         if torch.cuda.get_device_capability() < _TF32_CAPABILITY:
             raise UnavailableError(f"allow_tf32 needs a GPU with TF32; {torch.cuda.get_device_name()} has none")
+    if options.get("disable_compile") is False and not cuda:
+        raise UnavailableError(
+            "disable_compile: false needs a CUDA GPU: on the CPU generate() compiles nothing by itself"
+        )
     cache = options.get("cache_implementation") or ""
+    if cuda_graphs and options.get("use_cache") is not False and cache not in STATIC_CACHES:
+        # Keys and values are outputs of a graph, which its next call frees while the cache still holds them.
+        raise UnavailableError(
+            "torch_compile_mode uses CUDA graphs on a GPU, which do not keep a cache that grows: set "
+            "cache_implementation: static, or a mode without them, such as max-autotune-no-cudagraphs"
+        )
     if cache.startswith("offloaded") and not cuda:
         raise UnavailableError(f"cache_implementation {cache!r} needs a CUDA GPU")
     if cache == "quantized":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,9 +23,28 @@ def tf32(allowed: bool | None) -> Iterator[None]:
     if allowed is None:
         yield
         return
-    before = torch.get_float32_matmul_precision()
+    legacy, own = _legacy_precision(), _own_precisions()
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        if legacy is not None:
+            torch.set_float32_matmul_precision(legacy)
+        for library, precision in own:
+            # What the switch for all of them has put back already is left, as is what it stands for.
+            if library.fp32_precision != precision:
+                library.fp32_precision = precision
+
+
+def _legacy_precision() -> str | None:
+    """The switch for all libraries; ``None`` where somebody has set those of single ones since."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+def _own_precisions() -> list[tuple[Any, str]]:
+    """The switches of the single libraries, which torch has since release 2.9, and what they are set to."""
+    libraries: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
+    return [(one, one.fp32_precision) for one in libraries if hasattr(one, "fp32_precision")]

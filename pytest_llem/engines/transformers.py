@@ -6,14 +6,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch._dynamo
 
 from pytest_llem.engines.adapters import apply_lora, find_adapter
 from pytest_llem.engines.assistant import assistant_load_config, load_assistant
 from pytest_llem.engines.checks import check_loaded, placement
+from pytest_llem.engines.compiling import compile_model, forget_graphs, refuse_giving_up
 from pytest_llem.engines.failures import free_unused, is_out_of_memory, one_line, release
 from pytest_llem.engines.generation import build_generation, check_resolved, special_tokens
-from pytest_llem.engines.loading import compile_model, load_weights
+from pytest_llem.engines.loading import load_weights
 from pytest_llem.engines.memory_plan import check_fits, kv_cache_bytes, predict_weights
 from pytest_llem.engines.requirements import check_load_requirements
 from pytest_llem.engines.sources import find_source, folder_fingerprint, hub_access
@@ -65,7 +65,6 @@ class TransformersModel:
         device: torch.device,
         commit: str | None,
         *,
-        compiled: bool,
         assistant: Any = None,
     ) -> None:
         self.model = model
@@ -74,7 +73,6 @@ class TransformersModel:
         self.device = device
         self.commit = commit
         self.load_s = 0.0
-        self._compiled = compiled
         self.cuda_devices: Sequence[torch.device] = tuple(
             torch.device(place) for place in sorted(placement(model)) if place.startswith("cuda")
         )
@@ -119,19 +117,12 @@ class TransformersModel:
             generation.arguments["tokenizer"] = self.tokenizer
         rows = min(batch_size, len(prompts.token_ids))
         self._check_cache_fits(config, kv_cache_bytes(config, self.model.config, rows, longest))
-        self._forget_compiled_shapes()
+        # Experiments that share this model differ in their shapes.
+        forget_graphs()
+        refuse_giving_up(generation.may_compile)
         return TransformersWorkload(
             self, generation, prompts, special, batch_size=batch_size, random_seed=config.random_seed
         )
-
-    def check_compiled(self) -> None:
-        """Call after the first ``generate()``: compiled, if that was asked for.
-
-        Raises:
-            MeasurementError: it was asked for and no graph was compiled.
-        """
-        if self._compiled and compiled_graphs() == 0:
-            raise MeasurementError("torch_compile was asked for, but generate() compiled no graph")
 
     def close(self) -> None:
         """Free the model and the memory it held. Closing twice is harmless."""
@@ -144,27 +135,15 @@ class TransformersModel:
         self.model = None
         self.assistant = None
         self.tokenizer = None
-        if self._compiled:
-            _stop_compiling()
+        # A static cache on CUDA, and some attention, are compiled without being asked for.
+        forget_graphs()
+        refuse_giving_up(False)
         free_unused()
 
     def _check_cache_fits(self, config: ExperimentConfig, needed_bytes: int | None) -> None:
         # Spread over several devices by a map, it need not fit the one that inputs go to.
         if needed_bytes is not None and not (config.pytorch and config.pytorch.device_map):
             check_fits(needed_bytes, self.device, "the key-value cache")
-
-    def _forget_compiled_shapes(self) -> None:
-        # torch compiles a function at most eight times, then runs it uncompiled with one line in the log.
-        # Experiments that share this model differ in their shapes, and a static cache on CUDA compiles by
-        # itself.
-        if self._compiled or hasattr(self.model, "_compiled_call"):
-            torch._dynamo.reset()
-            torch._dynamo.utils.counters.clear()
-
-
-def compiled_graphs() -> int:
-    """Graphs that torch has compiled since the last workload was prepared."""
-    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
 def _load(load: LoadConfig, device: torch.device) -> TransformersModel:
@@ -174,8 +153,8 @@ def _load(load: LoadConfig, device: torch.device) -> TransformersModel:
     source = find_source(load)
     commits = [source.commit]
     adapter = find_adapter(options.lora.path, hub_access(load)) if options.lora is not None else None
-    if options.device_map is None and (weights_bytes := predict_weights(load).total_bytes) is not None:
-        check_fits(weights_bytes, device, "the weights")
+    if options.device_map is None:
+        check_fits(predict_weights(load).loading_bytes, device, "the weights")
     model = load_weights(load, options, source, device)
     check_loaded(model, load, options, device)
     if options.lora is not None and adapter is not None:
@@ -189,16 +168,14 @@ def _load(load: LoadConfig, device: torch.device) -> TransformersModel:
         loaded_assistant = load_assistant(assistant_load, source, _input_device(model, device))
         assistant = loaded_assistant.model
         commits.append(loaded_assistant.commit)
-    compiled = bool(options.torch_compile)
-    if compiled:
-        _start_compiling()
+    if options.torch_compile:
+        refuse_giving_up(True)
         compile_model(model, options)
     loaded = TransformersModel(
         model,
         source.tokenizer,
         _input_device(model, device),
         "+".join(commit for commit in commits if commit is not None) or None,
-        compiled=compiled,
         assistant=assistant,
     )
     for cuda_device in loaded.cuda_devices:
@@ -227,18 +204,6 @@ def _gpu_uuid(device: torch.device) -> str:
     # torch leaves out the prefix that NVML has.
     uuid = str(torch.cuda.get_device_properties(device).uuid)
     return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-
-
-def _start_compiling() -> None:
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    # Beyond the limit of recompilations torch would go on uncompiled; that must not be measured as compiled.
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
-
-
-def _stop_compiling() -> None:
-    torch._dynamo.reset()
-    torch._dynamo.config.fail_on_recompile_limit_hit = False
 
 
 def _check_window(config: ExperimentConfig, longest: int, window: int | None) -> None:

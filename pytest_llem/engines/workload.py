@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from transformers.generation.stopping_criteria import StoppingCriteria, Stopping
 from pytest_llem.engines.assistant import drafting, watched
 from pytest_llem.engines.base import CallTiming
 from pytest_llem.engines.caches import check_cache
+from pytest_llem.engines.compiling import compiled_graphs, forward_uncompiled, skipped_cuda_graphs
 from pytest_llem.engines.failures import is_device_lost, is_out_of_memory, one_line, release
 from pytest_llem.engines.generation import neutral_generation
 from pytest_llem.engines.logits import FiniteLogits
@@ -26,6 +27,7 @@ from pytest_llem.errors import LlemError, MeasurementError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from pytest_llem.engines.generation import Generation, SpecialTokens
     from pytest_llem.engines.transformers import TransformersModel
@@ -199,7 +201,7 @@ class TransformersWorkload:
         return CallTiming(first_s, (all_s - first_s) / (steps - 1) if steps > 1 else None)
 
     def _one_token(self) -> Any:
-        shortest = self._generation.config.__class__.from_dict(self._generation.config.to_dict())
+        shortest = copy.deepcopy(self._generation.config)
         shortest.max_new_tokens = 1
         shortest.min_new_tokens = None
         return shortest
@@ -209,11 +211,21 @@ class TransformersWorkload:
         if model is None:
             raise MeasurementError("the model was closed")
         try:
-            with neutral_generation(model), self._own_static_cache(model), tf32(self._generation.allow_tf32):
+            with (
+                neutral_generation(model),
+                self._own_static_cache(model),
+                self._prefill_uncompiled(model),
+                tf32(self._generation.allow_tf32),
+            ):
                 output = (
                     self._call(index, config, arguments)
                     if self._checked
                     else self._checked_call(index, config, arguments)
+                )
+            if self._generation.cuda_graphs and skipped_cuda_graphs() > 0:
+                raise MeasurementError(
+                    "torch_compile_mode asks for CUDA graphs, but torch skipped some of them; TORCH_LOGS=cudagraphs "
+                    "says why"
                 )
             sequences: torch.Tensor = output.sequences
         except LlemError as exc:
@@ -247,11 +259,22 @@ class TransformersWorkload:
         with watched(self._loaded.assistant if config.max_new_tokens > 1 else None):
             output = self._call(index, config, arguments | {"logits_processor": processors})
         check_cache(self._generation.config, output.past_key_values)
-        self._loaded.check_compiled()
+        self._check_compiled()
         if config.disable_compile and _COMPILED_CALL in state:
             raise MeasurementError("disable_compile was asked for, but generate() compiled the model")
         self._checked = True
         return output
+
+    def _check_compiled(self) -> None:
+        asked = self._generation.compiled_by
+        if asked is not None and compiled_graphs() == 0:
+            reason = ""
+            if not self._generation.config.disable_compile:
+                reason = (
+                    "; with a static cache it compiles the steps after the first token, without beams, and neither a "
+                    "model of bitsandbytes nor one that is offloaded"
+                )
+            raise MeasurementError(f"{asked} was asked for, but generate() compiled no graph{reason}")
 
     def _seed(self, seed: int) -> None:
         # Not torch.manual_seed: it prepares every kind of device for its seed, which takes a hundred times
@@ -259,6 +282,10 @@ class TransformersWorkload:
         torch.default_generator.manual_seed(seed)
         for device in self._loaded.cuda_devices:
             torch.cuda.default_generators[device.index].manual_seed(seed)
+
+    def _prefill_uncompiled(self, model: Any) -> AbstractContextManager[None]:
+        # generate() compiles the steps after it by itself.
+        return forward_uncompiled(model) if self._generation.config.compile_config is not None else nullcontext()
 
     @contextmanager
     def _own_static_cache(self, model: Any) -> Iterator[None]:

@@ -118,8 +118,8 @@ class NvmlMeter:
             if power is None:
                 raise MeterUnavailableError(
                     f"nvml meter: {describe([board])} has no energy counter; it needs a Volta or newer board, "
-                    "not a virtual one, and a current driver; it tells no power either; the meter none measures "
-                    "time alone"
+                    "not a virtual one, and a current driver; it tells no power either; leave the board out of "
+                    "CUDA_VISIBLE_DEVICES, or measure time alone with the meter none"
                 )
             self._power_sensors.append(power)
         self._counters = CounterGroup(counters, clock)

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
-import pytest_llem.engines.failures  # noqa: F401  (as once a model is loaded)
+from pytest_llem.engines.failures import release
 from pytest_llem.errors import MeasurementError
 from pytest_llem.meters import open_meter
 from pytest_llem.session import LlemSession
@@ -82,6 +83,24 @@ def test_a_gpu_that_is_lost_is_noticed_once(text: str) -> None:
     for _ in range(2):
         state.note_failure(failure)
     assert (before, state.device_lost, len(state.notes)) == (False, True, 1)
+
+
+def test_a_gpu_that_answers_no_more_is_lost_whatever_failed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = LlemSession(SimpleNamespace(device="cuda", child=None))  # type: ignore[arg-type]
+    failure = MeasurementError("generate() failed")
+    failure.__cause__ = RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasSgemm")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    state.note_failure(failure)
+    before = state.device_lost
+
+    def fail() -> None:
+        raise RuntimeError("CUDA error: unknown error")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", fail)
+    release(failure)
+    state.note_failure(failure)
+    assert (before, state.device_lost) == (False, True)
 
 
 def test_a_gpu_that_is_lost_in_a_group_of_failures_is_noticed() -> None:

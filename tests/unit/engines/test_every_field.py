@@ -16,13 +16,15 @@ import torch
 
 from pytest_llem.config import DecoderConfig, PyTorchConfig
 from pytest_llem.engines.checks import placement
-from pytest_llem.engines.transformers import TransformersModel, compiled_graphs
+from pytest_llem.engines.compiling import compiled_graphs
 from pytest_llem.errors import UnavailableError
 from tests.unit.engines.conftest import HERE, Load, experiment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from pytest_llem.engines.transformers import TransformersModel
 
 
 COMMIT = "c" * 40
@@ -245,6 +247,11 @@ SKIPPED: list[tuple[str, dict[str, Any], str]] = [
         for kind in ("offloaded", "offloaded_static")
     ),
     ("pytorch.allow_tf32", {"pytorch": {"allow_tf32": True}}, "a CUDA GPU"),
+    (
+        "pytorch.disable_compile",
+        {"pytorch": {"disable_compile": False, "cache_implementation": "static"}},
+        "a CUDA GPU",
+    ),
 ]
 
 

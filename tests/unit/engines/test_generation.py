@@ -31,6 +31,22 @@ def build(**fields: Any) -> Generation:
     return build_generation(experiment(**fields), SPECIAL, cuda=False)
 
 
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])
+def test_cuda_graphs_need_a_cache_that_does_not_grow(mode: str) -> None:
+    options = {"torch_compile": True, "torch_compile_mode": mode}
+    for cache in ({}, {"cache_implementation": "dynamic"}):
+        config = experiment(pytorch=options | cache)
+        with pytest.raises(
+            UnavailableError, match=r"set cache_implementation: static, or .* max-autotune-no-cudagraphs"
+        ):
+            build_generation(config, SPECIAL, cuda=True)
+        assert not build_generation(config, SPECIAL, cuda=False).cuda_graphs
+    for able in ({"cache_implementation": "static"}, {"use_cache": False}):
+        assert build_generation(experiment(pytorch=options | able), SPECIAL, cuda=True).cuda_graphs
+    for without in ({"torch_compile_mode": "max-autotune-no-cudagraphs"}, {"torch_compile_backend": "eager"}):
+        assert not build_generation(experiment(pytorch=options | without), SPECIAL, cuda=True).cuda_graphs
+
+
 @pytest.mark.parametrize(
     ("fields", "option", "value"),
     [

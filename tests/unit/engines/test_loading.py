@@ -5,26 +5,69 @@ import json
 import logging
 import shutil
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import CompileConfig, PreTrainedModel, modeling_utils
+from transformers.generation.utils import GenerationMixin
 
 from pytest_llem.config import PyTorchConfig
+from pytest_llem.engines.builtin import _SHAPES as SHAPES
 from pytest_llem.engines.builtin import builtin_fingerprint
+from pytest_llem.engines.compiling import compiled_graphs
 from pytest_llem.engines.loading import say_once
 from pytest_llem.engines.requirements import check_load_requirements
 from pytest_llem.engines.sources import folder_fingerprint
-from pytest_llem.engines.transformers import TransformersEngine, TransformersModel, compiled_graphs
+from pytest_llem.engines.transformers import TransformersEngine, TransformersModel
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
 from tests.unit.engines.conftest import HERE, experiment
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.unit.engines.conftest import Load
 
 EAGER_COMPILE = {"torch_compile": True, "torch_compile_backend": "eager"}
+STATIC: dict[str, Any] = {"cache_implementation": "static"}
+
+
+@pytest.fixture
+def counted_steps() -> Iterator[list[int]]:
+    """Input tokens of each run of a graph that the backend ``counting_steps`` compiled."""
+    steps: list[int] = []
+
+    def compile_nothing(graph: Any, _inputs: list[Any]) -> Any:
+        def run(*inputs: Any) -> Any:
+            steps.append(
+                next(one.shape[1] for one in inputs if getattr(one, "dtype", None) == torch.long and one.ndim == 2)
+            )
+            return graph.forward(*inputs)
+
+        return run
+
+    torch._dynamo.register_backend(compile_nothing, name="counting_steps")
+    yield steps
+    del torch._dynamo.backends.registry._COMPILER_FNS["counting_steps"]
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make ``generate()`` compile by itself as it does where the model lies on a GPU, with ``counting_steps``."""
+    decide = GenerationMixin._valid_auto_compile_criteria
+
+    def decide_as_on_a_gpu(model: Any, kwargs: Any, config: Any) -> Any:
+        with patch.object(type(model), "device", torch.device("cuda", 0)):
+            return decide(model, kwargs, config)
+
+    monkeypatch.setattr(GenerationMixin, "_valid_auto_compile_criteria", decide_as_on_a_gpu)
+    counting = CompileConfig(backend="counting_steps", mode=None)  # type: ignore[arg-type]
+    monkeypatch.setattr(PreTrainedModel, "_default_compile_config", lambda _: counting)
+    monkeypatch.setattr("pytest_llem.engines.generation.check_generate_requirements", lambda *_, **__: None)
 
 
 def generate_once(model: TransformersModel, /, **fields: Any) -> list[list[int]]:
@@ -124,6 +167,22 @@ def test_8bit_layers_hold_the_drawn_weights(
     assert [len(row) for row in generate_once(model, pytorch=options)] == [6]
     # Said in every layer of every step, it would be timed and paid for as inference.
     assert len([record for record in caplog.records if "inputs will be cast" in record.msg]) <= 1
+
+
+def test_memory_is_allocated_ahead_for_weights_that_are_read_only(
+    load: Load, saved_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU: random weights lie there already, and would need twice their size."""
+    calls: list[Any] = []
+
+    def count(*arguments: Any) -> None:
+        calls.append(arguments)
+
+    monkeypatch.setattr(modeling_utils, "caching_allocator_warmup", count)
+    load()
+    assert (len(calls), modeling_utils.caching_allocator_warmup) == (0, count)
+    load(model=str(saved_model))
+    assert len(calls) == 1
 
 
 def test_a_library_logs_each_message_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -441,10 +500,69 @@ class TestCompile:
             generate_once(model, **fields)
 
     def test_no_graph_is_a_failure(self, tiny: TransformersModel) -> None:
-        torch._dynamo.utils.counters.clear()
-        pretender = TransformersModel(tiny.model, tiny.tokenizer, tiny.device, None, compiled=True)
-        with pytest.raises(MeasurementError, match="compiled no graph"):
-            generate_once(pretender)
+        with pytest.raises(MeasurementError, match=r"^torch_compile was asked for, .* compiled no graph$"):
+            generate_once(tiny, pytorch={"torch_compile": True})
+
+    @pytest.mark.parametrize("beams", [1, 2])
+    def test_with_a_static_cache_the_prefill_is_not_compiled(
+        self, load: Load, one_layer: str, counted_steps: list[int], beams: int
+    ) -> None:
+        options = {**STATIC, "torch_compile": True, "torch_compile_backend": "counting_steps", "num_beams": beams}
+        fields = {"model": one_layer, "weights": "random", "decoder": {"min_new_tokens": 6}, "pytorch": options}
+        model = load(**fields)
+        if beams > 1:
+            with pytest.raises(MeasurementError, match=r"compiled no graph; with a static cache .* without beams"):
+                generate_once(model, **fields)
+            return
+        expected = generate_once(load(**(fields | {"pytorch": STATIC})), **(fields | {"pytorch": STATIC}))
+        assert generate_once(model, **fields) == expected
+        assert counted_steps == [1] * 5
+        # The same load with a cache that grows: there the prefill of 8 tokens is compiled too.
+        counted_steps.clear()
+        generate_once(model, **(fields | {"pytorch": options | {"cache_implementation": "dynamic"}}))
+        assert counted_steps == [8] + [1] * 5
+
+    def test_a_mode_of_cuda_graphs_runs_on_the_cpu(self, load: Load, one_layer: str) -> None:
+        options = {"torch_compile": True, "torch_compile_mode": "max-autotune", "torch_compile_backend": "eager"}
+        for cache in ("static", "dynamic"):
+            fields = {"model": one_layer, "weights": "random", "pytorch": options | {"cache_implementation": cache}}
+            generate_once(load(**fields), **fields)
+            assert compiled_graphs() > 0
+
+    def test_cuda_graphs_that_were_skipped_are_a_failure(self, load: Load, one_layer: str) -> None:
+        options = {**STATIC, **EAGER_COMPILE}
+        fields = {"model": one_layer, "weights": "random", "pytorch": options}
+        workload = load(**fields).prepare(experiment(**fields), HERE)
+        workload.run(0)
+        workload._generation = replace(workload._generation, cuda_graphs=True)
+        workload.run(0)
+        torch._dynamo.utils.counters["inductor"]["cudagraph_skips"] += 1
+        with pytest.raises(MeasurementError, match="asks for CUDA graphs, but torch skipped some"):
+            workload.run(0)
+
+    def test_the_ninth_load_is_compiled_too(
+        self, load: Load, on_a_gpu: None, counted_steps: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        small = {**SHAPES["tiny-llama"], "hidden_size": 32, "intermediate_size": 32}
+        fields = {"decoder": {"min_new_tokens": 3}, "max_output_tokens": 3, "pytorch": STATIC}
+        for layers in range(1, 2 + torch._dynamo.config.recompile_limit):
+            monkeypatch.setitem(SHAPES, "tiny-llama", {**small, "num_hidden_layers": layers})
+            model = load(**fields)
+            generate_once(model, **fields)
+            assert torch._dynamo.config.fail_on_recompile_limit_hit
+            model.close()
+            assert counted_steps == [1] * 2
+            counted_steps.clear()
+
+    def test_a_compilation_that_was_asked_for_by_name_and_does_not_happen_is_a_failure(
+        self, load: Load, on_a_gpu: None, counted_steps: list[int]
+    ) -> None:
+        options = {**STATIC, "disable_compile": False}
+        generate_once(load(), pytorch=options)
+        assert len(counted_steps) == 5
+        fields = {"precision": "bf16", "pytorch": options | {"load_in_8bit": True}}
+        with pytest.raises(MeasurementError, match=r"disable_compile: false was asked for, .* bitsandbytes"):
+            generate_once(load(**fields), **fields)
 
     def test_closing_restores_the_limit_of_recompilations(self, load: Load, one_layer: str) -> None:
         model = load(model=one_layer, weights="random", pytorch=EAGER_COMPILE)

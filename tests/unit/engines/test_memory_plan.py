@@ -62,6 +62,16 @@ def test_a_large_model_is_predicted_without_its_memory() -> None:
     assert predicted.reason is None
 
 
+def test_random_weights_are_held_twice_while_they_are_quantised(saved_model: Path) -> None:
+    large: dict[str, Any] = {"model": "builtin:llama-8b", "precision": "bf16"}
+    drawn, quantised = (plan(**large, pytorch={"load_in_4bit": on}) for on in (False, True))
+    assert drawn.weights_bytes is not None
+    assert quantised.weights_bytes is not None
+    assert quantised.total_bytes == drawn.weights_bytes + quantised.weights_bytes
+    read = plan(model=str(saved_model), precision="bf16", pytorch={"load_in_8bit": True})
+    assert read.loading_bytes == read.weights_bytes
+
+
 def test_experiments_that_share_a_load_build_it_once() -> None:
     predict_weights.cache_clear()
     for batch_size in range(1, 20):

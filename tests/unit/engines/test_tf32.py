@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -26,6 +26,26 @@ def test_the_switch_is_set_and_put_back(before: str, allowed: bool | None, withi
         with pytest.raises(ValueError, match="x"), tf32(allowed):
             raise ValueError("x")
         assert torch.get_float32_matmul_precision() == before
+    finally:
+        torch.set_float32_matmul_precision(own)
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch has the older API only")
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("before", ["tf32", "ieee"])
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_switch_of_the_newer_api_is_put_back(before: str, allowed: bool) -> None:
+    own = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if before == "ieee" else "highest")
+    matmul: Any = torch.backends.cuda.matmul
+    matmul.fp32_precision = before
+    cpu = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+    try:
+        with tf32(allowed):
+            assert matmul.fp32_precision == ("tf32" if allowed else "ieee")
+            assert matmul.allow_tf32 is allowed
+        assert matmul.fp32_precision == before
+        assert torch.backends.mkldnn.matmul.fp32_precision == cpu  # type: ignore[attr-defined]
     finally:
         torch.set_float32_matmul_precision(own)
 

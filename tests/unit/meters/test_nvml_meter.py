@@ -265,7 +265,9 @@ class TestFaults:
         errors = dict.fromkeys([*queries, pynvml.NVML_FI_DEV_POWER_INSTANT], NOT_SUPPORTED)
         board = SimulatedBoard(uuid="GPU-1", errors={186: NOT_SUPPORTED} if missing else errors)
         with install([board], missing=queries if missing else []) as library:
-            with pytest.raises(MeterUnavailableError, match=r"GPU-1 .*has no energy counter; it needs.*no power"):
+            with pytest.raises(
+                MeterUnavailableError, match=r"GPU-1 .*has no energy counter; it needs.*no power.*CUDA_VISIBLE_DEVICES"
+            ):
                 open_meter("nvml")
             assert library.initialized == 0
 
