@@ -229,10 +229,12 @@ def machine_and_commit(config: Any) -> tuple[Mapping[str, Any], Mapping[str, Any
     return config._benchmarksession.get_machine_info(), commit
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_group_stats(config: Any, benchmarks: Sequence[Mapping[str, Any]], group_by: str) -> list[Group]:
     """pytest-benchmark's own grouping, split by unit.
 
-    A plain function, because the ``pytest-benchmark`` command calls it so, from the root ``conftest.py``.
+    In the root ``conftest.py`` it is a hook, of a plugin that may be switched off, and a plain function: the
+    ``pytest-benchmark`` command calls it so.
     """
     return split_by_unit(stock.pytest_benchmark_group_stats(config, benchmarks, group_by))
 

@@ -94,6 +94,7 @@ def judge(session: pytest.Session, state: LlemSession, gated_items: Sequence[tup
             shown = ", ".join(unjudged[:3]) + (f" and {len(unjudged) - 3} more" if len(unjudged) > 3 else "")
             state.notes.append(f"llem: --llem-strict: gated, but not judged: {shown}")
             failed = True
+        failed |= state.incomplete
     if failed and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -52,7 +52,8 @@ class Entry:
         asked: hash of what was asked for, see :func:`hash_of`.
         result: the result's plain values.
         rows: pytest-benchmark's rows, without the result.
-        split: hash of the division into parts that it was measured in; ``None`` for a whole session.
+        split: the division into parts that it was measured in, as :data:`pytest_llem.shards.SPLIT`; ``None`` for a
+            whole session.
     """
 
     nodeid: str
@@ -254,6 +255,15 @@ class Journal:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+    def set_aside(self) -> None:
+        """Set the file that is there aside, unless another session is writing it.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        if not _is_locked(self.path):
+            self._set_aside(keep=False)
 
     def _set_aside(self, *, keep: bool) -> None:
         if self.path.exists() and self.path.stat().st_size:

@@ -28,33 +28,38 @@ def report(session: pytest.Session, settings: Settings) -> None:
     Raises:
         pytest.UsageError: a journal cannot be read, or two of them disagree.
     """
-    entries, notes = union(settings.merge)
+    entries, notes, missing = union(settings.merge)
     state = llem_session(session.config)
+    state.incomplete = bool(missing)
     for entry in entries:
         compare = {} if entry.config is None else entry.config.get("compare") or {}
         one = entry.recorded(resolve(settings.gates, compare))
         benchmark.publish(session.config, one.rows)
         state.recorded.append(one)
-    state.notes += [f"llem: {note}" for note in notes]
+    state.notes += [f"llem: {note}" for note in (*missing, *notes)]
     session.items = []
     # What pytest counts to tell success from "no tests ran".
     session.testscollected = len(entries)
 
 
-def union(paths: Sequence[Path]) -> tuple[list[Entry], list[str]]:
-    """The entries of several journals, each experiment once, and what the user should know.
+def union(paths: Sequence[Path]) -> tuple[list[Entry], list[str], list[str]]:
+    """The entries of several journals, each experiment once; what the user should know; why parts must be missing.
 
     Raises:
         pytest.UsageError: a journal cannot be read, or two of them hold different results of one experiment.
     """
     merged: dict[str, tuple[Entry, Path]] = {}
     notes: list[str] = []
+    missing: list[str] = []
+    # A copy is no other part. Those that are empty are parts to which nothing fell.
+    contributions: set[object] = set()
     for path in paths:
         try:
             contents = read_journal(path)
         except OSError as error:
             raise pytest.UsageError(f"--llem-merge: {path}: {error.strerror or error}") from None
         notes += contents.problems
+        contributions.add(frozenset(contents.entries) or path)
         for entry in contents.entries.values():
             other, where = merged.get(entry.nodeid, (entry, path))
             if _said(other) != _said(entry):
@@ -63,16 +68,27 @@ def union(paths: Sequence[Path]) -> tuple[list[Entry], list[str]]:
                 )
             if _runs(entry) >= _runs(other):
                 merged[entry.nodeid] = (entry, path)
-    if len({entry.split for entry, _ in merged.values()}) > 1:
-        notes.append(
+    splits = {entry.split for entry, _ in merged.values()}
+    if len(splits) > 1:
+        missing.append(
             "the merged parts were divided differently, so experiments may be missing: run the parts with the same "
             "files, the same options and the same saved runs"
+        )
+    elif (parts := max(map(_parts, splits), default=1)) > len(contributions):
+        missing.append(
+            f"of {parts} parts, {len(contributions)} left a journal that is merged: the experiments of the others are "
+            "missing"
         )
     notes.append(
         f"merged {len(merged)} experiment{'s'[: len(merged) != 1]} of {len(paths)} journal{'s'[: len(paths) != 1]}; "
         "nothing was run"
     )
-    return [entry for entry, _ in merged.values()], notes
+    return [entry for entry, _ in merged.values()], notes, missing
+
+
+def _parts(split: str | None) -> int:
+    number, dash, _ = (split or "").partition("-")
+    return int(number) if dash and number.isdecimal() else 1
 
 
 def _said(entry: Entry) -> tuple[object, ...]:

@@ -133,7 +133,11 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini("llem_beta", "Default of --llem-beta.", default="")
     parser.addini("llem_report", "Default of --llem-report.", default="")
     parser.addini("llem_csv", "Default of --llem-csv.", default="")
-    parser.addini("llem_journal", "Default of --llem-journal.", default="")
+    parser.addini(
+        "llem_journal",
+        "Default of --llem-journal; with --llem-shard, -shardIofN stands before its suffix.",
+        default="",
+    )
     parser.addini("llem_isolate", "Default of --llem-isolate.", type="bool", default=False)
     parser.addini("llem_lock_timeout", "Default of --llem-lock-timeout, in seconds.", default="")
     parser.addini(

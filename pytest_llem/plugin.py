@@ -72,20 +72,27 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SETTINGS] = Settings.from_config(config)
 
 
-def pytest_report_header(config: pytest.Config) -> str | None:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     """Start of the session: say what runs where, if anything does."""
     settings = config.stash[SETTINGS]
-    if settings.device is None:
-        return None
-    return f"llem: experiments run on the {settings.device_name}, meter: {settings.meter}"
+    lines = [] if settings.root_note is None else [f"llem: {settings.root_note}"]
+    if settings.device is not None:
+        lines.append(f"llem: experiments run on the {settings.device_name}, meter: {settings.meter}")
+    return lines
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Start of the session: a device or meter that was asked for and cannot work ends it with a usage error."""
-    settings = session.config.stash[SETTINGS]
-    option = session.config.option
-    if not (option.collectonly or option.llem_plan or settings.merge) and settings.asks_for_hardware:
-        llem_session(session.config).require_hardware()
+    config, settings = session.config, session.config.stash[SETTINGS]
+    if config.option.collectonly or config.option.llem_plan or settings.merge:
+        return
+    is_new_part = settings.shard is not None and not settings.resume and settings.child is None
+    if is_new_part and config.pluginmanager.has_plugin("benchmark"):
+        from pytest_llem import resume
+
+        resume.set_aside(config, settings)
+    if settings.asks_for_hardware:
+        llem_session(config).require_hardware()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -23,6 +23,23 @@ if TYPE_CHECKING:
     from pytest_llem.settings import Settings
 
 
+def set_aside(config: pytest.Config, settings: Settings) -> None:
+    """As a new part starts, set aside the journal of the one before: it must not be merged as this one's, even if this
+    one never comes as far as to begin its own.
+
+    Raises:
+        pytest.UsageError: it cannot be set aside.
+    """
+    path = settings.journal or default_path(config, settings.shard)
+    if path is None or benchmark.is_disabled(config):
+        return
+    state = llem_session(config)
+    try:
+        Journal(path, {}, say=state.notes.append, say_now=state.say).set_aside()
+    except OSError as error:
+        raise pytest.UsageError(f"--llem-journal: {error}") from None
+
+
 def begin(session: pytest.Session, items: Sequence[pytest.Item], settings: Settings) -> None:
     """Give the session its journal. With ``--llem-resume``, the items that it holds unchanged are reported as passed,
     with their results, and taken out of what is going to run.

@@ -70,6 +70,7 @@ class LlemSession:
         notes: lines for the end of the terminal's summary.
         journal: where results are kept as they finish; ``None`` where there is none.
         isolation: runs items in child processes; ``None`` until the first one.
+        incomplete: parts of what is reported are known to be missing.
         device_lost: a GPU failed so that this process cannot use it any more.
     """
 
@@ -81,6 +82,7 @@ class LlemSession:
     notes: list[str] = field(default_factory=list)
     journal: Journal | None = None
     isolation: Isolation | None = None
+    incomplete: bool = False
     device_lost: bool = False
     _pending: dict[str, Recorded] = field(default_factory=dict)
     _meters: dict[tuple[str, ...], Meter] = field(default_factory=dict)

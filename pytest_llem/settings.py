@@ -14,7 +14,7 @@ import pytest
 from pytest_llem.meters import METER_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_llem.limit import Limit
 
@@ -46,6 +46,7 @@ class Settings:
         isolate: run each model's experiments in a child process.
         child: in such a child, the descriptor of the socket to its parent.
         lock_timeout_s: how long to wait for a GPU that another session measures, in seconds.
+        root_note: that an option of ours has led pytest to another root folder, if one has.
     """
 
     device: str | None
@@ -68,6 +69,7 @@ class Settings:
     isolate: bool = False
     child: int | None = None
     lock_timeout_s: float = 3600.0
+    root_note: str | None = None
 
     @property
     def device_name(self) -> str:
@@ -86,6 +88,7 @@ class Settings:
         Raises:
             pytest.UsageError: options that contradict each other or are out of range.
         """
+        root_note = _root_note(config)
         gpu, cpu = config.getoption("llem_gpu"), config.getoption("llem_cpu")
         if gpu and cpu:
             raise pytest.UsageError("--llem-gpu and --llem-cpu exclude each other: pass one of them")
@@ -120,6 +123,7 @@ class Settings:
             isolate=child is None and (config.getoption("llem_isolate") or config.getini("llem_isolate")),
             child=child,
             lock_timeout_s=3600.0 if lock_timeout_s is None else lock_timeout_s,
+            root_note=root_note,
         )
 
     @property
@@ -129,6 +133,64 @@ class Settings:
 
 
 SETTINGS = pytest.StashKey[Settings]()
+
+
+def _root_note(config: pytest.Config) -> str | None:
+    """What to say of the value of an option of ours that has led pytest to another root folder, if one has.
+
+    pytest looks for its root before it knows the options of plugins. A path that exists, after a space, then counts as
+    that of tests. Node ids are others, then, so that no saved run and no journal fits.
+
+    Raises:
+        pytest.UsageError: the ini file is lost, and what it says of gates with it.
+    """
+    if config.getoption("rootdir") or config.getoption("inifilename"):
+        return None
+    option, tests, paths, taken = "", [], [], {}
+    for argument in config.invocation_params.args:
+        if argument.startswith("-"):
+            option = argument
+        elif argument in config.args:
+            tests.append(argument)
+            paths.append(argument)
+        elif option.startswith("--llem-") and _exists(argument):
+            taken[argument] = option
+            paths.append(argument)
+    if not taken:
+        return None
+    try:
+        from _pytest.config.findpaths import determine_setup
+
+        def root(args: Sequence[str]) -> tuple[Path, Path | None]:
+            rootdir, inifile, *_ = determine_setup(
+                inifile=None,
+                override_ini=None,
+                args=args,
+                rootdir_cmd_arg=None,
+                invocation_dir=config.invocation_params.dir,
+            )
+            return rootdir, inifile
+
+        meant = root(tests)
+        if meant in (root(paths), (config.rootpath, config.inipath)):
+            return None
+    except (ImportError, TypeError):  # a later pytest, in which the search is another one
+        return None
+    instead = " ".join(f"{option}={path}" for path, option in taken.items())
+    note = (
+        f"pytest takes a path after a space for that of tests, and its root folder is now {config.rootpath} in place "
+        f"of {meant[0]}: write {instead}"
+    )
+    if meant[1] is not None and meant[1] != config.inipath:
+        raise pytest.UsageError(note)
+    return note
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # a name longer than the file system allows
+        return False
 
 
 def _read(config: pytest.Config, name: str, convert: Callable[[str], T]) -> T | None:
@@ -182,6 +244,9 @@ def _sessions(config: pytest.Config) -> dict[str, Any]:
         if not 1 <= part[0] <= part[1]:
             raise pytest.UsageError(f"--llem-shard: {shard!r} is no part; write I/N from 1/N to N/N, such as 1/4")
     journal = _read(config, "llem_journal", Path)
+    if journal is not None and part is not None and config.getoption("llem_journal") is None:
+        # The ini file has one path for all parts.
+        journal = journal.parent / f"{journal.stem}-shard{part[0]}of{part[1]}{journal.suffix}"
     return {
         # A test may change the working directory.
         "journal": None if journal is None else journal.absolute(),

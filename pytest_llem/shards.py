@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 SPLIT = pytest.StashKey[str]()
-"""Hash of the division that this session is a part of."""
+"""The division that this session is a part of: the number of parts and a hash."""
 
 OTHERS = pytest.StashKey[int]()
 """How many tests fall to other parts."""
@@ -36,7 +36,8 @@ def keep_part(config: pytest.Config, items: list[pytest.Item], shard: tuple[int,
         if measures(item):
             groups.setdefault(_load(item) or item.nodeid, []).append(item.nodeid)
     part_of = assign(list(groups.values()), durations_s(_saved(config)), parts)
-    config.stash[SPLIT] = experiment_hash({"parts": parts, "part_of": part_of})
+    # How many parts there are can be read, so that merging knows when one is missing.
+    config.stash[SPLIT] = f"{parts}-{experiment_hash({'part_of': part_of})}"
     kept = [item for item in items if part_of.get(item.nodeid, 1) == number]
     others = [item for item in items if part_of.get(item.nodeid, 1) != number]
     config.stash[OTHERS] = len(others)

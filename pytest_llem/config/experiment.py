@@ -150,7 +150,8 @@ class ExperimentConfig(Section):
     passthrough: Passthrough = Field(
         default_factory=Passthrough, description="Arguments of transformers that have no field of their own."
     )
-    marks: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_mark)]] = Field(
+    # A leading underscore is refused by pytest itself.
+    marks: list[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$"), AfterValidator(_mark)]] = Field(
         default_factory=list, description="Names of pytest marks that the item carries."
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -21,7 +22,6 @@ from pytest_llem.config.sweep import MAX_POINTS, Point, points, read_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from pydantic_core import ErrorDetails
 
@@ -67,7 +67,7 @@ class Experiment:
         return self.config
 
 
-def load_experiments(path: Path, *, display: str | None = None) -> list[Experiment]:
+def load_experiments(path: str | Path, *, display: str | None = None) -> list[Experiment]:
     """All experiments of a file, in its order, sweeps expanded.
 
     Args:
@@ -78,6 +78,7 @@ def load_experiments(path: Path, *, display: str | None = None) -> list[Experime
         pytest_llem.errors.ExperimentFileError: the file, or one it has as its base, cannot be read, is not YAML, or is
             not a mapping.
     """
+    path = Path(path)
     document = read_document(path, str(path) if display is None else display)
     return list(_File(path, document.root, with_bases(path, document)).experiments())
 

@@ -107,8 +107,12 @@ def test_help_names_every_option(run: Run) -> None:
         result.stdout.fnmatch_lines([f"*{name}*"])
 
 
-def test_without_pytest_benchmark_the_message_says_what_to_do(run: Run, write: Write) -> None:
+def test_without_pytest_benchmark_the_message_says_what_to_do(
+    pytester: pytest.Pytester, run: Run, write: Write
+) -> None:
     write()
+    # The file that users copy names a hook that is not there then.
+    (pytester.path / "conftest.py").write_text((Path(__file__).parents[2] / "conftest.py").read_text())
     result = run("-p", "no:benchmark")
     assert result.ret != pytest.ExitCode.OK
     assert "pytest-benchmark" in result.stdout.str() + result.stderr.str()
@@ -144,3 +148,53 @@ def test_what_cannot_be_written_costs_no_result(
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["llem: folder was not written: *"])
     assert len(saved()) == 1
+
+
+@pytest.mark.parametrize("option", ["--llem-journal", "--llem-baseline", "--llem-csv", "--llem-merge"])
+@pytest.mark.parametrize("tests", [[], ["suite"]])
+def test_a_path_that_leads_pytest_to_another_root_is_a_usage_error(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, option: str, tests: list[str]
+) -> None:
+    project = pytester.mkdir("project")
+    (project / "pytest.ini").write_text("[pytest]\n")
+    (project / "suite").mkdir()
+    outside = pytester.path / "part.jsonl"
+    outside.touch()
+    monkeypatch.chdir(project)
+    lost = pytester.runpytest_inprocess("-q", option, str(outside), "--collect-only")
+    assert f"write {option}={outside}" in errors(lost)
+    # With tests of the project, pytest finds its ini file in spite of the path.
+    for arguments in ([*tests, f"{option}={outside}"], ["suite", option, str(outside)]):
+        result = pytester.runpytest_inprocess(*arguments, "--collect-only")
+        assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+        result.stdout.fnmatch_lines([f"rootdir: {project}"])
+    given = pytester.runpytest_inprocess(option, str(outside), "--rootdir=.", "--collect-only")
+    assert given.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_without_an_ini_file_another_root_is_told(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = pytester.path / "part.jsonl"
+    outside.touch()
+    monkeypatch.chdir(pytester.mkdir("project"))
+    result = pytester.runpytest_inprocess("--llem-merge", str(outside))
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    result.stdout.fnmatch_lines([f"llem: *write --llem-merge={outside}"])
+
+
+def test_paths_of_the_project_may_follow_a_space(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytester.makeini("[pytest]\n")
+    parts = pytester.mkdir("parts")
+    names = [f"parts/{name}.jsonl" for name in "ab"]
+    for name in names:
+        Path(name).touch()
+    for folder, paths in ((pytester.path, names), (pytester.mkdir("sub"), [f"../{name}" for name in names])):
+        monkeypatch.chdir(folder)
+        result = pytester.runpytest_inprocess("--llem-merge", *paths)
+        assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+        result.stdout.fnmatch_lines([f"rootdir: {pytester.path}", "llem: merged 0 experiments of 2 journals*"])
+    # A folder with an ini file of its own is another root.
+    (parts / "pytest.ini").touch()
+    monkeypatch.chdir(pytester.path)
+    assert "--llem-merge=parts/a.jsonl --llem-merge=parts/b.jsonl" in errors(
+        pytester.runpytest_inprocess("--llem-merge", *names)
+    )

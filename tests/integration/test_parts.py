@@ -199,3 +199,54 @@ def test_journals_that_disagree_are_refused(pytester: pytest.Pytester, run: Call
     result = pytester.runpytest_inprocess("--llem-merge=a.jsonl", "--llem-merge=b.jsonl")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*a.jsonl and *b.jsonl hold different results of test_callable.py::test:*"])
+
+
+def test_the_ini_files_journal_is_one_a_part(pytester: pytest.Pytester, run: Callable[..., pytest.RunResult]) -> None:
+    pytester.makepyfile(test_callable=CALLABLE)
+    pytester.makeini("[pytest]\nllem_journal = out/mine.jsonl\n")
+    for part in ("1/2", "2/2"):
+        run(f"--llem-shard={part}")
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        f"mine-shard{part}.jsonl" for part in ("1of2", "2of2")
+    ]
+    run("--llem-shard=1/2", "--llem-journal=named.jsonl")
+    assert Path("named.jsonl").exists()
+    run()
+    assert Path("out/mine.jsonl").exists()
+
+
+def test_a_part_that_is_missing_is_said_and_is_not_green_when_strict(
+    pytester: pytest.Pytester, run: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(test_callable=CALLABLE)
+    for part in ("1/3", "2/3", "3/3"):
+        run(f"--llem-shard={part}")
+    Path("copy.jsonl").write_bytes(journal("1of3").read_bytes())
+    some = [f"--llem-merge={one}" for one in ("copy.jsonl", journal("1of3"), journal("2of3"))]
+    missing = "llem: of 3 parts, 2 left a journal that is merged: *"
+    for options, code in (([], pytest.ExitCode.OK), (["--llem-strict"], pytest.ExitCode.TESTS_FAILED)):
+        result = pytester.runpytest_inprocess(*some, *options)
+        result.stdout.fnmatch_lines([missing])
+        assert result.ret == code
+        whole = pytester.runpytest_inprocess(*some, f"--llem-merge={journal('3of3')}", *options)
+        whole.stdout.no_fnmatch_line(missing)
+        assert whole.ret == pytest.ExitCode.OK
+
+
+@pytest.mark.parametrize("fault", ["collection", "hardware"])
+def test_a_part_that_never_measured_leaves_no_journal_of_the_part_before(
+    pytester: pytest.Pytester, run: Callable[..., pytest.RunResult], monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    pytester.makepyfile(test_callable=CALLABLE)
+    run("--llem-shard=1/2").assert_outcomes(passed=1)
+    before = journal("1of2").read_bytes()
+    broken = ["--llem-meter=nvml"] if fault == "hardware" else []
+    if fault == "collection":
+        pytester.makepyfile(test_broken="import nowhere")
+    run("--llem-shard=1/2", "--collect-only")
+    run("--llem-shard=1/2", "--llem-resume", *broken)
+    assert journal("1of2").read_bytes() == before
+    assert run("--llem-shard=1/2", *broken).ret not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    assert not journal("1of2").exists()
+    assert journal("1of2").with_name("llem-journal-shard1of2.jsonl.previous").read_bytes() == before

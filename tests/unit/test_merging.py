@@ -42,15 +42,16 @@ def write(path: Path, *entries: Entry) -> Path:
 def test_each_experiment_is_there_once_with_its_further_runs(tmp_path: Path) -> None:
     first = write(tmp_path / "1", entry("a", more_runs=2), entry("b"))
     second = write(tmp_path / "2", entry("a"), entry("c"))
-    entries, notes = union([first, second])
+    entries, notes, missing = union([first, second])
     assert [one.nodeid for one in entries] == ["a", "b", "c"]
     assert len(entries[0].rows[0]["extra_info"]["more_runs"]) == 2
     assert notes == ["merged 3 experiments of 2 journals; nothing was run"]
+    assert not missing
 
 
 def test_parts_of_different_divisions_are_said(tmp_path: Path) -> None:
     paths = [write(tmp_path / split, entry(split, split=split)) for split in ("x", "y")]
-    assert "divided differently" in union(paths)[1][0]
+    assert "divided differently" in union(paths)[2][0]
 
 
 @pytest.mark.parametrize("other", [{"latency_s": 2.0}, {"work": "another"}])

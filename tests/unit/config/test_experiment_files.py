@@ -30,6 +30,12 @@ def load(folder: Path, text: str, name: str = "x.llem.yaml") -> list[Experiment]
     return load_experiments(path, display="x.yaml")
 
 
+def test_a_path_may_be_text(tmp_path: Path) -> None:
+    (tmp_path / "x.llem.yaml").write_text("model: gpt2\n")
+    (experiment,) = load_experiments(str(tmp_path / "x.llem.yaml"))
+    assert (experiment.name, experiment.path) == ("x", tmp_path / "x.llem.yaml")
+
+
 def first_lines(experiments: list[Experiment]) -> list[str]:
     return [error.splitlines()[0] for experiment in experiments for error in experiment.errors]
 
@@ -528,6 +534,10 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         (
             "model: x\npassthrough: {generate: {top_k: 5}}",
             "2: passthrough.generate.top_k: use the field decoder.top_k",
+        ),
+        (
+            "model: x\nmarks: [slow, _x]",
+            "2: marks.1: '_x' is not allowed here; it must match ^[A-Za-z][A-Za-z0-9_]*$",
         ),
         (
             "model: x\nmarks: [skipif]",
