@@ -28,7 +28,10 @@ def llem_session(config: pytest.Config) -> LlemSession:
         from pytest_llem.report.terminal import say_line
         from pytest_llem.session import LlemSession
 
-        config.stash[SESSION] = LlemSession(config.stash[SETTINGS])
+        settings = config.stash[SETTINGS]
+        config.stash[SESSION] = LlemSession(settings)
+        if settings.root_note is not None:
+            config.stash[SESSION].notes.append(f"llem: {settings.root_note}")
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
             config.stash[SESSION].say = partial(say_line, reporter)

@@ -58,8 +58,10 @@ def union(paths: Sequence[Path]) -> tuple[list[Entry], list[str], list[str]]:
             contents = read_journal(path)
         except OSError as error:
             raise pytest.UsageError(f"--llem-merge: {path}: {error.strerror or error}") from None
-        notes += contents.problems
-        contributions.add(frozenset(contents.entries) or path)
+        # What was dropped may be a result.
+        missing += contents.problems
+        if not contents.entries or any(entry.split is not None for entry in contents.entries.values()):
+            contributions.add(frozenset(contents.entries) or path)
         for entry in contents.entries.values():
             other, where = merged.get(entry.nodeid, (entry, path))
             if _said(other) != _said(entry):
@@ -68,7 +70,8 @@ def union(paths: Sequence[Path]) -> tuple[list[Entry], list[str], list[str]]:
                 )
             if _runs(entry) >= _runs(other):
                 merged[entry.nodeid] = (entry, path)
-    splits = {entry.split for entry, _ in merged.values()}
+    # A session that was no part is whole.
+    splits = {entry.split for entry, _ in merged.values()} - {None}
     if len(splits) > 1:
         missing.append(
             "the merged parts were divided differently, so experiments may be missing: run the parts with the same "

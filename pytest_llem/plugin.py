@@ -72,13 +72,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SETTINGS] = Settings.from_config(config)
 
 
-def pytest_report_header(config: pytest.Config) -> list[str]:
+def pytest_report_header(config: pytest.Config) -> str | None:
     """Start of the session: say what runs where, if anything does."""
     settings = config.stash[SETTINGS]
-    lines = [] if settings.root_note is None else [f"llem: {settings.root_note}"]
-    if settings.device is not None:
-        lines.append(f"llem: experiments run on the {settings.device_name}, meter: {settings.meter}")
-    return lines
+    if settings.device is None:
+        return None
+    return f"llem: experiments run on the {settings.device_name}, meter: {settings.meter}"
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -142,7 +142,7 @@ def _root_note(config: pytest.Config) -> str | None:
     that of tests. Node ids are others, then, so that no saved run and no journal fits.
 
     Raises:
-        pytest.UsageError: the ini file is lost, and what it says of gates with it.
+        pytest.UsageError: the ini file is lost, and what it says to this plugin with it.
     """
     if config.getoption("rootdir") or config.getoption("inifilename"):
         return None
@@ -161,18 +161,18 @@ def _root_note(config: pytest.Config) -> str | None:
     try:
         from _pytest.config.findpaths import determine_setup
 
-        def root(args: Sequence[str]) -> tuple[Path, Path | None]:
-            rootdir, inifile, *_ = determine_setup(
+        def root(args: Sequence[str]) -> tuple[Path, Path | None, Mapping[str, Any]]:
+            rootdir, inifile, values, *_ = determine_setup(
                 inifile=None,
                 override_ini=None,
                 args=args,
                 rootdir_cmd_arg=None,
                 invocation_dir=config.invocation_params.dir,
             )
-            return rootdir, inifile
+            return rootdir, inifile, values
 
-        meant = root(tests)
-        if meant in (root(paths), (config.rootpath, config.inipath)):
+        *meant, values = root(tests)
+        if meant in (list(root(paths)[:2]), [config.rootpath, config.inipath]):
             return None
     except (ImportError, TypeError):  # a later pytest, in which the search is another one
         return None
@@ -181,9 +181,11 @@ def _root_note(config: pytest.Config) -> str | None:
         f"pytest takes a path after a space for that of tests, and its root folder is now {config.rootpath} in place "
         f"of {meant[0]}: write {instead}"
     )
-    if meant[1] is not None and meant[1] != config.inipath:
+    ours = any(name.startswith("llem_") or "--llem" in str(value) for name, value in values.items())
+    if ours and meant[1] != config.inipath:
         raise pytest.UsageError(note)
-    return note
+    # What is merged has its node ids already.
+    return None if config.getoption("llem_merge") else note
 
 
 def _exists(path: str) -> bool:

@@ -94,8 +94,8 @@ class PyTorchConfig(Section):
         stage="load",
     )
     torch_compile: bool | None = option(
-        "Compile the forward pass with torch.compile; with a static cache that of decoding alone, the prefill runs "
-        "uncompiled.",
+        "Compile the forward pass with torch.compile; with a static cache, one beam and no quantisation that of "
+        "decoding alone, the prefill runs uncompiled.",
         stage="load",
     )
     torch_compile_mode: str | None = option(

@@ -172,7 +172,7 @@ def build_generation(config: ExperimentConfig, special: SpecialTokens, *, cuda: 
             compiled_by = "torch_compile"
             cuda_graphs = cuda and uses_cuda_graphs(pytorch)
         # With a static cache transformers compiles on its own account, whatever the experiment asks for.
-        if pytorch.torch_compile and pytorch.cache_implementation in STATIC_CACHES:
+        if pytorch.torch_compile and (cuda_graphs or _compiles_by_itself(config)):
             options["compile_config"] = compile_config(pytorch)
         else:
             options.setdefault("disable_compile", True)
@@ -192,6 +192,18 @@ def build_generation(config: ExperimentConfig, special: SpecialTokens, *, cuda: 
         ) from exc
     drafting = {name: options[name] for name in ASSISTANT_OPTIONS if options.get(name) is not None}
     return Generation(generation_config, arguments, drafting, allow_tf32, compiled_by, cuda_graphs)
+
+
+def _compiles_by_itself(config: ExperimentConfig) -> bool:
+    """Whether ``generate()`` can compile the steps after the first by itself, which leaves the prefill as it is."""
+    pytorch = config.pytorch
+    return (
+        pytorch is not None
+        and pytorch.cache_implementation in STATIC_CACHES
+        and config.max_output_tokens > 1
+        and (pytorch.num_beams or 1) == 1
+        and not (pytorch.load_in_4bit or pytorch.load_in_8bit)
+    )
 
 
 @contextmanager

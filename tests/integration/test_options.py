@@ -156,7 +156,7 @@ def test_a_path_that_leads_pytest_to_another_root_is_a_usage_error(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, option: str, tests: list[str]
 ) -> None:
     project = pytester.mkdir("project")
-    (project / "pytest.ini").write_text("[pytest]\n")
+    (project / "pytest.ini").write_text("[pytest]\nllem_strict = true\n")
     (project / "suite").mkdir()
     outside = pytester.path / "part.jsonl"
     outside.touch()
@@ -172,17 +172,28 @@ def test_a_path_that_leads_pytest_to_another_root_is_a_usage_error(
     assert given.ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
-def test_without_an_ini_file_another_root_is_told(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ini", ["", "[pytest]\n"])
+def test_another_root_is_told_where_nothing_is_lost_with_it(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, run: Run, write: Write, ini: str
+) -> None:
+    project = write("project/tiny.llem.yaml").parent
+    if ini:
+        (project / "pytest.ini").write_text(ini)
+    monkeypatch.chdir(project)
     outside = pytester.path / "part.jsonl"
     outside.touch()
-    monkeypatch.chdir(pytester.mkdir("project"))
-    result = pytester.runpytest_inprocess("--llem-merge", str(outside))
-    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
-    result.stdout.fnmatch_lines([f"llem: *write --llem-merge={outside}"])
+    told = f"llem: *write --llem-journal={outside}"
+    result = run("-q", "--llem-journal", str(outside))
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([told])
+    merged = run("--llem-merge", str(outside))
+    assert merged.ret == pytest.ExitCode.OK
+    merged.stdout.fnmatch_lines(["llem: merged 1 experiment of 1 journal*"])
+    merged.stdout.no_fnmatch_line("llem: *write --llem-*")
 
 
 def test_paths_of_the_project_may_follow_a_space(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytester.makeini("[pytest]\n")
+    pytester.makeini("[pytest]\nllem_strict = true\n")
     parts = pytester.mkdir("parts")
     names = [f"parts/{name}.jsonl" for name in "ab"]
     for name in names:

@@ -54,6 +54,20 @@ def test_parts_of_different_divisions_are_said(tmp_path: Path) -> None:
     assert "divided differently" in union(paths)[2][0]
 
 
+def test_a_session_of_its_own_beside_all_parts_leaves_nothing_missing(tmp_path: Path) -> None:
+    parts = [write(tmp_path / name, entry(name, split="2-hash")) for name in ("a", "b")]
+    whole = write(tmp_path / "c", entry("c", split=None))
+    assert not union([*parts, whole])[2]
+    assert "of 2 parts, 1 left a journal" in union([parts[0], whole])[2][0]
+
+
+def test_a_line_that_is_dropped_may_be_a_result(tmp_path: Path) -> None:
+    torn = tmp_path / "torn"
+    torn.write_text(entry("a").as_line()[:-20])
+    (problem,) = union([torn])[2]
+    assert "dropped a torn last line" in problem
+
+
 @pytest.mark.parametrize("other", [{"latency_s": 2.0}, {"work": "another"}])
 def test_results_that_disagree_are_refused_with_their_files(tmp_path: Path, other: dict[str, Any]) -> None:
     paths = [write(tmp_path / "1", entry("n")), write(tmp_path / "2", entry("n", **other))]

@@ -503,17 +503,26 @@ class TestCompile:
         with pytest.raises(MeasurementError, match=r"^torch_compile was asked for, .* compiled no graph$"):
             generate_once(tiny, pytorch={"torch_compile": True})
 
-    @pytest.mark.parametrize("beams", [1, 2])
-    def test_with_a_static_cache_the_prefill_is_not_compiled(
-        self, load: Load, one_layer: str, counted_steps: list[int], beams: int
+    @pytest.mark.parametrize(
+        "further",
+        [{"pytorch": {"num_beams": 2}}, {"max_output_tokens": 1}, {"pytorch": {"load_in_4bit": True}}],
+        ids=str,
+    )
+    def test_where_generate_would_not_compile_the_whole_forward_pass_is(
+        self, load: Load, one_layer: str, counted_steps: list[int], further: dict[str, Any]
     ) -> None:
-        options = {**STATIC, "torch_compile": True, "torch_compile_backend": "counting_steps", "num_beams": beams}
+        options = {**STATIC, "torch_compile": True, "torch_compile_backend": "counting_steps"}
+        fields = {"model": one_layer, "weights": "random"} | further
+        fields["pytorch"] = options | fields.get("pytorch", {})
+        generate_once(load(**fields), **fields)
+        assert counted_steps
+
+    def test_with_a_static_cache_the_prefill_is_not_compiled(
+        self, load: Load, one_layer: str, counted_steps: list[int]
+    ) -> None:
+        options = {**STATIC, "torch_compile": True, "torch_compile_backend": "counting_steps"}
         fields = {"model": one_layer, "weights": "random", "decoder": {"min_new_tokens": 6}, "pytorch": options}
         model = load(**fields)
-        if beams > 1:
-            with pytest.raises(MeasurementError, match=r"compiled no graph; with a static cache .* without beams"):
-                generate_once(model, **fields)
-            return
         expected = generate_once(load(**(fields | {"pytorch": STATIC})), **(fields | {"pytorch": STATIC}))
         assert generate_once(model, **fields) == expected
         assert counted_steps == [1] * 5
