@@ -503,11 +503,7 @@ class TestCompile:
         with pytest.raises(MeasurementError, match=r"^torch_compile was asked for, .* compiled no graph$"):
             generate_once(tiny, pytorch={"torch_compile": True})
 
-    @pytest.mark.parametrize(
-        "further",
-        [{"pytorch": {"num_beams": 2}}, {"max_output_tokens": 1}, {"pytorch": {"load_in_4bit": True}}],
-        ids=str,
-    )
+    @pytest.mark.parametrize("further", [{"pytorch": {"num_beams": 2}}, {"max_output_tokens": 1}], ids=str)
     def test_where_generate_would_not_compile_the_whole_forward_pass_is(
         self, load: Load, one_layer: str, counted_steps: list[int], further: dict[str, Any]
     ) -> None:
