@@ -6,6 +6,7 @@ standard library only; what a hook needs it imports when the first experiment is
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 EXPECTED = pytest.StashKey[list[tuple[str, str]]]()
 """Node id and metric of everything that has a gate."""
+
+
+_MANY_ITEMS = 1000
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -142,6 +146,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """After collection: say what the gates can catch, before anything is measured."""
+    if len(session.items) >= _MANY_ITEMS and any(map(measures, session.items)):
+        # They stay: the collections before every window, and those with which Python ends, need not look through them.
+        gc.freeze()
     settings = session.config.stash[SETTINGS]
     option = session.config.option
     if option.collectonly or option.llem_plan or settings.child is not None:
