@@ -8,39 +8,26 @@ variables, and no more of the configuration than pytest-benchmark's saved runs d
 from __future__ import annotations
 
 import fcntl
-import inspect
 import json
 import os
 import shutil
-import stat
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem import __version__, benchmark
-from pytest_llem.fixtures import parameters
-from pytest_llem.identity import experiment_hash
 from pytest_llem.journal_line import check
 from pytest_llem.results import ExperimentResult
 from pytest_llem.session import Recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     import pytest
 
-    from pytest_llem.config import Experiment, ExperimentConfig
     from pytest_llem.limit import Limit
-    from pytest_llem.settings import Settings
 
 VERSION = 1
-
-# How an experiment is judged, chosen or bounded does not change its result.
-_NOT_ASKED = {"compare", "marks", "timeout_s"}
-
-# A model's folder holds some dozens of files, near its top. One that a file names by mistake may be the whole disk.
-_MOST_FILES = 10_000
-_MOST_LEVELS = 4
 
 
 @dataclass(frozen=True)
@@ -49,7 +36,7 @@ class Entry:
 
     Attributes:
         nodeid, name, file, config, swept: as of :class:`pytest_llem.session.Recorded`.
-        asked: hash of what was asked for, see :func:`hash_of`.
+        asked: hash of what was asked for, see :func:`pytest_llem.asked.hash_of`.
         result: the result's plain values.
         rows: pytest-benchmark's rows, without the result.
         split: the division into parts that it was measured in, as :data:`pytest_llem.shards.SPLIT`; ``None`` for a
@@ -167,7 +154,7 @@ class Journal:
     While it is open it is locked, so that two sessions never mix their lines.
 
     Args:
-        asked: the hash of each item that may have a result, by node id, see :func:`hash_of`.
+        asked: the hash of each item that may have a result, by node id, see :func:`pytest_llem.asked.hash_of`.
         say: takes what the user should know at the end, line by line.
         say_now: takes what the user should know before more is measured.
         split: as of :class:`Entry`.
@@ -290,83 +277,6 @@ def default_path(config: pytest.Config, shard: tuple[int, int] | None) -> Path |
     folder = benchmark.storage_folder(config)
     part = "" if shard is None else f"-shard{shard[0]}of{shard[1]}"
     return None if folder is None else folder / f"llem-journal{part}.jsonl"
-
-
-def hash_of(item: pytest.Item, settings: Settings) -> str:
-    """Hash of what an item is asked to measure: the experiment (or the source of the test that measures), the options
-    that bear on it, and the local files that it reads."""
-    experiment: Experiment | None = parameters(item).get("llem_experiment")
-    config = None if experiment is None else experiment.config
-    return experiment_hash(
-        {
-            "nodeid": item.nodeid,
-            "config": None if config is None else config.model_dump(mode="json", exclude=_NOT_ASKED),
-            "source": _source(item),
-            "files": [] if config is None or experiment is None else _files(config, experiment.path.parent),
-            "device": settings.device,
-            "meter": settings.meter,
-            "rounds": settings.rounds,
-            "min_window_s": settings.min_window_s,
-            "version": __version__,
-        }
-    )
-
-
-def _source(item: pytest.Item) -> str | None:
-    """The text of a user's own test: what it measures is written there."""
-    function = getattr(item, "function", None)
-    if function is None or hasattr(function, "llem_experiments"):
-        return None
-    try:
-        return inspect.getsource(function)
-    except (OSError, TypeError):  # made without a file
-        return None
-
-
-def _files(config: ExperimentConfig, folder: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of the prompts and of the models where they are local files.
-
-    Their content would tell more, and cost minutes for a large model. What cannot be looked at has neither: the item
-    fails with a message of its own, or somebody has just removed the file.
-    """
-    load = config.load_config(folder)
-    options = load.pytorch
-    models = (load.model, options.assistant_model, None if options.lora is None else options.lora.path)
-    found = [_state(file) for name in models if name is not None for file in _files_of(name)]
-    prompts = getattr(config.dataset, "path", None)
-    return found if prompts is None else [*found, _state(_under(folder, prompts))]
-
-
-def _under(folder: Path, name: str) -> str:
-    try:
-        return str(folder / Path(name).expanduser())
-    except RuntimeError:  # the home folder of nobody
-        return name
-
-
-def _files_of(model: str) -> Iterator[str]:
-    """The files of a model's folder, the first :data:`_MOST_FILES` of them."""
-    if not (os.path.isabs(model) and os.path.isdir(model)):  # noqa: PTH112, PTH117  (a Path raises at odd names)
-        return  # of the hub, or built in
-    files = 0
-    for folder, subfolders, names in os.walk(model):
-        subfolders.sort()
-        if folder.count(os.sep) - model.count(os.sep) >= _MOST_LEVELS:
-            subfolders.clear()
-        for name in sorted(names):
-            files += 1
-            if files > _MOST_FILES:
-                return
-            yield os.path.join(folder, name)  # noqa: PTH118  (of thousands)
-
-
-def _state(file: str) -> tuple[str, int, int]:
-    try:
-        found = os.stat(file)  # noqa: PTH116  (of thousands)
-    except (OSError, ValueError):
-        return file, -1, -1
-    # What is said of a folder, a pipe or a device changes by itself.
-    return (file, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (file, -1, -1)
 
 
 def _write(file: int, text: str) -> None:

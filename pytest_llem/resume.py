@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llem import benchmark
+from pytest_llem.asked import hash_of
 from pytest_llem.fixtures import llem_session
 from pytest_llem.gates import resolve
 from pytest_llem.gating import gates_of
-from pytest_llem.journal import Contents, Journal, default_path, hash_of, read_journal
+from pytest_llem.journal import Contents, Journal, default_path, read_journal
 from pytest_llem.report import junit
 from pytest_llem.shards import OTHERS, SPLIT
 
