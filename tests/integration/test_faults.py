@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -78,12 +78,8 @@ def experiments(write: Callable[..., Path]) -> Callable[..., Path]:
     return write_names
 
 
-def names(saved: Callable[[], list[dict[str, Any]]]) -> list[str]:
-    return [row["name"] for row in saved() if row["extra_info"]["metric"] == "latency"]
-
-
 def test_each_failure_costs_its_experiment_alone(
-    pytester: pytest.Pytester, experiments: Callable[..., Path], saved: Callable[[], list[dict[str, Any]]]
+    pytester: pytest.Pytester, experiments: Callable[..., Path], saved_names: Callable[[], list[str]]
 ) -> None:
     pytester.makeconftest(CONFTEST)
     corrupt = pytester.mkdir("corrupt")
@@ -106,7 +102,7 @@ def test_each_failure_costs_its_experiment_alone(
     )
     result = pytester.runpytest_subprocess("--llem-cpu", "--benchmark-json=out.json", "-rA")
     assert "INTERNALERROR" not in result.stdout.str()
-    assert sorted(names(saved)) == ["first", "last", "middle"]
+    assert sorted(saved_names()) == ["first", "last", "middle"]
     result.stdout.fnmatch_lines_random(
         [
             "tiny.llem.yaml:8: no-memory-in-generate: out of memory on cpu in generate()*",
@@ -122,13 +118,13 @@ def test_each_failure_costs_its_experiment_alone(
 
 
 def test_after_the_gpu_failed_the_rest_runs_in_a_fresh_process(
-    pytester: pytest.Pytester, experiments: Callable[..., Path], saved: Callable[[], list[dict[str, Any]]]
+    pytester: pytest.Pytester, experiments: Callable[..., Path], saved_names: Callable[[], list[str]]
 ) -> None:
     pytester.makeconftest(CONFTEST)
     experiments("first", "asserts", "third", "fourth")
     result = pytester.runpytest_subprocess("--llem-cpu", "--benchmark-json=out.json")
     result.assert_outcomes(passed=3, failed=1)
-    assert names(saved) == ["first", "third", "fourth"]
+    assert saved_names() == ["first", "third", "fourth"]
     result.stdout.fnmatch_lines(
         ["*this process cannot use it any more*", "llem: the GPU failed in this process*ran in fresh processes"]
     )
@@ -138,12 +134,12 @@ def test_after_the_gpu_failed_the_rest_runs_in_a_fresh_process(
 
 
 def test_a_child_that_lost_the_gpu_is_followed_by_another(
-    pytester: pytest.Pytester, experiments: Callable[..., Path], saved: Callable[[], list[dict[str, Any]]]
+    pytester: pytest.Pytester, experiments: Callable[..., Path], saved_names: Callable[[], list[str]]
 ) -> None:
     pytester.makeconftest(CONFTEST)
     experiments("first", "asserts", "third")
     result = pytester.runpytest_subprocess("--llem-cpu", "--llem-isolate", "--benchmark-json=out.json")
     result.assert_outcomes(passed=2, failed=1)
-    assert names(saved) == ["first", "third"]
+    assert saved_names() == ["first", "third"]
     run_by = dict(line.split() for line in (pytester.path / "pids.txt").read_text().splitlines())
     assert run_by["first"] == run_by["asserts"] != run_by["third"]

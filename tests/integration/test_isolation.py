@@ -86,12 +86,11 @@ def process_state(pid: int) -> str | None:
     return None if state == "Z" else state
 
 
-def names(saved: Callable[[], list[dict[str, Any]]]) -> list[str]:
-    return [row["name"] for row in saved() if row["extra_info"]["metric"] == "latency"]
-
-
 def test_a_crash_an_exit_and_a_hang_cost_one_experiment_each(
-    pytester: pytest.Pytester, write: Callable[..., Path], saved: Callable[[], list[dict[str, Any]]]
+    pytester: pytest.Pytester,
+    write: Callable[..., Path],
+    saved: Callable[[], list[dict[str, Any]]],
+    saved_names: Callable[[], list[str]],
 ) -> None:
     pytester.makeconftest(CONFTEST)
     listed = ", ".join(
@@ -120,7 +119,7 @@ def test_a_crash_an_exit_and_a_hang_cost_one_experiment_each(
             "NO-BASELINE  last   latency  *",
         ]
     )
-    assert names(saved) == ["first", "last"]
+    assert saved_names() == ["first", "last"]
     row = saved()[0]
     assert row["extra_info"]["result"]["load_s"] > 0
     assert row["stats"]["rounds"] == 2
@@ -135,7 +134,7 @@ def test_a_crash_an_exit_and_a_hang_cost_one_experiment_each(
 
 
 def test_users_tests_are_isolated_with_their_outcomes_messages_and_options(
-    pytester: pytest.Pytester, write: Callable[..., Path], saved: Callable[[], list[dict[str, Any]]]
+    pytester: pytest.Pytester, write: Callable[..., Path], saved_names: Callable[[], list[str]]
 ) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(USERS)
@@ -147,7 +146,7 @@ def test_users_tests_are_isolated_with_their_outcomes_messages_and_options(
     result.stdout.fnmatch_lines(["*AssertionError: the option arrived*", "*Captured stdout call*", "said by the child"])
     result.stdout.fnmatch_lines(["SKIPPED*not today"])
     # A test that fails after it has measured leaves no result.
-    assert names(saved) == ["tiny"]
+    assert saved_names() == ["tiny"]
     run_by = pids(pytester)
     parent = next(int(line.split()[-1]) for line in result.outlines if "the parent is" in line)
     assert run_by["test_plain"] == parent
@@ -155,7 +154,7 @@ def test_users_tests_are_isolated_with_their_outcomes_messages_and_options(
 
 
 def test_ctrl_c_ends_the_child_and_keeps_what_is_finished(
-    pytester: pytest.Pytester, write: Callable[..., Path], saved: Callable[[], list[dict[str, Any]]]
+    pytester: pytest.Pytester, write: Callable[..., Path], saved_names: Callable[[], list[str]]
 ) -> None:
     pytester.makeconftest(CONFTEST)
     write(extra="experiments: [{name: first}, {name: hangs}, {name: last}]\n")
@@ -172,7 +171,7 @@ def test_ctrl_c_ends_the_child_and_keeps_what_is_finished(
         parent.send_signal(signal.SIGINT)
         output, _ = parent.communicate(timeout=60)
     assert parent.returncode == pytest.ExitCode.INTERRUPTED, output
-    assert names(saved) == ["first"]
+    assert saved_names() == ["first"]
     assert not Path(f"/proc/{child}").exists()
 
 

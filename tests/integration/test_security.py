@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import inspect
 import json
 import re
@@ -11,11 +10,10 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from pytest_llem.config import DecoderConfig, PyTorchConfig, load_experiments
 from pytest_llem.engines import ignored
+from tests.integration.conftest import change_json, without
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,206 +23,8 @@ if TYPE_CHECKING:
     Write = Callable[..., Path]
 
 
-TINY = """\
-model: builtin:tiny-llama
-precision: fp32
-dataset: {synthetic: {n: 2, input_len: 8}}
-max_input_tokens: 8
-max_output_tokens: 4
-decoder: {preset: deterministic, min_new_tokens: 4}
-measure: {rounds: 2, warmup_rounds: 0, min_window_s: 0.001}
-"""
-
-
-@pytest.fixture(scope="session")
-def honest_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model in a folder, as ``save_pretrained`` leaves it."""
-    from transformers import AutoModelForCausalLM
-
-    from pytest_llem.engines.builtin import builtin_config, builtin_tokenizer
-
-    folder = tmp_path_factory.mktemp("honest") / "model"
-    config = builtin_config("builtin:tiny-llama")
-    model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    model.save_pretrained(folder)
-    builtin_tokenizer(config.max_position_embeddings).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def model(honest_model: Path, pytester: pytest.Pytester) -> Path:
-    """A copy of it beside the experiment file, to be tampered with."""
-    return shutil.copytree(honest_model, pytester.path / "model")
-
-
-@pytest.fixture
-def owned(pytester: pytest.Pytester) -> Path:
-    """The file that exists once foreign code has run."""
-    return pytester.path / "owned"
-
-
-class _Bomb:
-    """Its pickle makes the file."""
-
-    def __init__(self, owned: Path) -> None:
-        self.owned = owned
-
-    def __reduce__(self) -> Any:
-        return self.owned.touch, ()
-
-
 def code(owned: Path) -> str:
     return f"import pathlib\npathlib.Path({str(owned)!r}).touch()\n"
-
-
-def changed(path: Path, **entries: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _peft_stays() -> None:
-    """As torch, what it brings cannot be imported twice."""
-    if importlib.util.find_spec("peft") is not None:
-        import peft.tuners.lora.bnb  # noqa: F401
-
-
-class TestPickles:
-    def test_pickled_weights_are_not_opened(self, run: Run, write: Write, model: Path, owned: Path) -> None:
-        (model / "model.safetensors").unlink()
-        torch.save(_Bomb(owned), model / "pytorch_model.bin")
-        write(extra="model: ./model\n", base=_without_model())
-        result = run()
-        result.assert_outcomes(errors=1)
-        assert not owned.exists()
-        result.stdout.fnmatch_lines(["*no file named model.safetensors*"])
-
-    def test_nor_those_of_an_assistant(self, run: Run, write: Write, model: Path, owned: Path) -> None:
-        (model / "model.safetensors").unlink()
-        torch.save(_Bomb(owned), model / "pytorch_model.bin")
-        write(
-            extra="pytorch: {assistant_model: ./model}\ndataset: {synthetic: {n: 1, input_len: 8}}\n",
-            base=_without("dataset"),
-        )
-        result = run()
-        result.assert_outcomes(errors=1)
-        assert not owned.exists()
-        result.stdout.fnmatch_lines(["*no file named model.safetensors*"])
-
-    @pytest.mark.parametrize("variant", ["", "other."])
-    @pytest.mark.parametrize("subfolder", ["", "sub"])
-    def test_nor_those_that_an_index_of_safetensors_names(
-        self, run: Run, write: Write, model: Path, owned: Path, variant: str, subfolder: str
-    ) -> None:
-        weights = model / subfolder
-        if subfolder:
-            shutil.copytree(model, weights)
-        (weights / "model.safetensors").unlink()
-        torch.save(_Bomb(owned), weights / "evil.bin")
-        index = {"metadata": {}, "weight_map": {"lm_head.weight": "evil.bin"}}
-        (weights / f"model.safetensors.index.{variant}json").write_text(json.dumps(index))
-        passed = {"subfolder": subfolder} if subfolder else {}
-        passed |= {"variant": "other"} if variant else {}
-        write(extra=f"model: ./model\npassthrough: {{from_pretrained: {json.dumps(passed)}}}\n", base=_without_model())
-        result = run()
-        result.assert_outcomes(errors=1)
-        assert not owned.exists()
-        result.stdout.fnmatch_lines(["*index*json names 'evil.bin' as weights; only safetensors are read*"])
-
-    def test_an_index_that_nobody_reads_does_not_matter(self, run: Run, write: Write, model: Path) -> None:
-        index = {"metadata": {}, "weight_map": {"lm_head.weight": "old.bin"}}
-        (model / "model.safetensors.index.json").write_text(json.dumps(index))
-        write(extra="model: ./model\n", base=_without_model())
-        run().assert_outcomes(passed=1)
-
-    @pytest.mark.parametrize("named", ["part.safetensors", "part.bin"])
-    def test_an_index_that_the_configuration_names_is_looked_at(
-        self, run: Run, write: Write, model: Path, named: str
-    ) -> None:
-        names = load_file(model / "model.safetensors")
-        (model / "model.safetensors").rename(model / named)
-        index = {"metadata": {}, "weight_map": dict.fromkeys(names, named)}
-        (model / "my.safetensors.index.json").write_text(json.dumps(index))
-        changed(model / "config.json", transformers_weights="my.safetensors.index.json")
-        write(extra="model: ./model\n", base=_without_model())
-        if named == "part.bin":
-            result = run()
-            result.assert_outcomes(errors=1)
-            result.stdout.fnmatch_lines(["*my.safetensors.index.json names 'part.bin' as weights; only safetensors*"])
-        else:
-            run().assert_outcomes(passed=1)
-
-    @pytest.mark.parametrize("outside", ["../elsewhere.safetensors", "/elsewhere.safetensors"])
-    def test_an_index_does_not_lead_outside(self, run: Run, write: Write, model: Path, outside: str) -> None:
-        (model / "model.safetensors").rename(model.parent / "elsewhere.safetensors")
-        index = {"metadata": {}, "weight_map": {"lm_head.weight": outside}}
-        (model / "model.safetensors.index.json").write_text(json.dumps(index))
-        write(extra="model: ./model\n", base=_without_model())
-        result = run()
-        result.assert_outcomes(errors=1)
-        result.stdout.fnmatch_lines(["*index.json names *elsewhere.safetensors' as weights, which lie outside*"])
-
-    @pytest.mark.parametrize("index", ["[", "[]", '{"weight_map": 3}', "[" * 100_000])
-    def test_an_index_that_is_none_is_one_line(self, run: Run, write: Write, model: Path, index: str) -> None:
-        (model / "model.safetensors").rename(model / "part.safetensors")
-        (model / "model.safetensors.index.json").write_text(index)
-        write(extra="model: ./model\n", base=_without_model())
-        result = run()
-        result.assert_outcomes(errors=1)
-        result.stdout.fnmatch_lines(["*its model.safetensors.index.json cannot be read: *"])
-
-    def test_nor_those_that_the_configuration_names(self, run: Run, write: Write, model: Path, owned: Path) -> None:
-        torch.save(_Bomb(owned), model / "adapter_model.bin")
-        changed(model / "config.json", transformers_weights="adapter_model.bin")
-        write(extra="model: ./model\n", base=_without_model())
-        result = run()
-        result.assert_outcomes(errors=1)
-        assert not owned.exists()
-        result.stdout.fnmatch_lines(["*config.json names 'adapter_model.bin' as weights; only safetensors are read*"])
-
-    def test_nor_those_that_come_another_way(
-        self, run: Run, write: Write, model: Path, owned: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("pytest_llem.engines.loading.check_checkpoint", lambda *_: None)
-        torch.save(_Bomb(owned), model / "adapter_model.bin")
-        changed(model / "config.json", transformers_weights="adapter_model.bin")
-        write(extra="model: ./model\n", base=_without_model())
-        load = torch.load
-        result = run()
-        result.assert_outcomes(errors=1)
-        assert not owned.exists()
-        result.stdout.fnmatch_lines(["*pickled weights are never loaded*"])
-        assert torch.load is load
-
-    def test_nor_those_of_an_adapter(self, run: Run, write: Write, pytester: pytest.Pytester, owned: Path) -> None:
-        pytest.importorskip("peft")
-        folder = pytester.mkdir("adapter")
-        (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "target_modules": ["q_proj"]}))
-        torch.save(_Bomb(owned), folder / "adapter_model.bin")
-        write(extra="pytorch: {lora: {path: ./adapter}}\n")
-        result = run()
-        result.assert_outcomes(errors=1)
-        assert not owned.exists()
-        result.stdout.fnmatch_lines(["*pickled weights are never loaded*"])
-
-    def test_nor_an_adapter_that_hides_in_the_model(self, run: Run, write: Write, model: Path, owned: Path) -> None:
-        pytest.importorskip("peft")
-        (model / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "target_modules": ["q_proj"]}))
-        torch.save(_Bomb(owned), model / "adapter_model.bin")
-        write(extra="model: ./model\n", base=_without_model())
-        run().assert_outcomes(errors=1)
-        assert not owned.exists()
-
-    def test_an_adapter_does_not_name_a_module_to_import(
-        self, run: Run, write: Write, pytester: pytest.Pytester
-    ) -> None:
-        pytest.importorskip("peft")
-        folder = pytester.mkdir("adapter")
-        config = {"peft_type": "LORA", "megatron_config": {"a": 1}, "megatron_core": "antigravity"}
-        (folder / "adapter_config.json").write_text(json.dumps(config))
-        write(extra="pytorch: {lora: {path: ./adapter}}\n")
-        result = run()
-        result.assert_outcomes(errors=1)
-        result.stdout.fnmatch_lines(["*made for Megatron*"])
 
 
 class TestRemoteCode:
@@ -236,8 +36,12 @@ class TestRemoteCode:
             "class OwnConfig(LlamaConfig): ...\nclass OwnModel(LlamaForCausalLM): ...\n"
             "class OwnTokenizer(PreTrainedTokenizerFast): ...\n"
         )
-        changed(model / "config.json", auto_map={"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"})
-        changed(model / "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.OwnTokenizer", "own.OwnTokenizer"]})
+        change_json(
+            model / "config.json", auto_map={"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+        )
+        change_json(
+            model / "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.OwnTokenizer", "own.OwnTokenizer"]}
+        )
         (model / "custom_generate").mkdir()
         (model / "custom_generate" / "generate.py").write_text(code(owned) + "def generate(model, **_): ...\n")
         return model
@@ -247,8 +51,8 @@ class TestRemoteCode:
         self, run: Run, write: Write, tampered: Path, owned: Path, unknown: bool
     ) -> None:
         if unknown:
-            changed(tampered / "config.json", model_type="own")
-        write(extra="model: ./model\n", base=_without_model())
+            change_json(tampered / "config.json", model_type="own")
+        write(extra="model: ./model\n", base=without("model"))
         result = run()
         assert not owned.exists()
         if unknown:
@@ -259,9 +63,9 @@ class TestRemoteCode:
         self, write: Write, tampered: Path, owned: Path, pytester: pytest.Pytester, saved: Any
     ) -> None:
         shutil.rmtree(tampered / "custom_generate")
-        changed(tampered / "config.json", auto_map={"AutoModelForCausalLM": "own.OwnModel"})
-        changed(tampered / "tokenizer_config.json", auto_map={})
-        write(extra="model: ./model\npytorch: {trust_remote_code: true}\n", base=_without_model())
+        change_json(tampered / "config.json", auto_map={"AutoModelForCausalLM": "own.OwnModel"})
+        change_json(tampered / "tokenizer_config.json", auto_map={})
+        write(extra="model: ./model\npytorch: {trust_remote_code: true}\n", base=without("model"))
         result = pytester.runpytest_subprocess("--llem-cpu", "--benchmark-json=out.json", "--llem-report=report.html")
         result.assert_outcomes(passed=1)
         assert owned.exists()
@@ -381,7 +185,7 @@ class TestOutput:
         monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
         model.rename(pytester.path / self.HOSTILE)
         escaped = self.HOSTILE.replace("\x1b", "\\e").replace("\x07", "\\a")
-        write("=cmd().llem.yaml", f'name: tiny\nsweep: {{model: ["./{escaped}"]}}\n', base=_without_model())
+        write("=cmd().llem.yaml", f'name: tiny\nsweep: {{model: ["./{escaped}"]}}\n', base=without("model"))
         result = pytester.runpytest_subprocess(
             "--llem-cpu",
             *("--llem-report=report.html", "--llem-csv=table.csv", "--junitxml=junit.xml", "--benchmark-json=out.json"),
@@ -402,13 +206,13 @@ class TestOutput:
         assert not any(cell.startswith(("=", "@")) for cell in cells)
 
     def test_plans_and_messages_stay_text(self, run: Run, write: Write, pytester: pytest.Pytester) -> None:
-        write("a.llem.yaml", 'model: "\\e[2J\\n::error::owned"\n', base=_without_model())
+        write("a.llem.yaml", 'model: "\\e[2J\\n::error::owned"\n', base=without("model"))
         write(
             "b.llem.yaml",
             'model: a\n"\\e[2J\\n::error::owned": 1\npytorch: {attn_implementation: "\\e[2J/x"}\n',
             base="",
         )
-        write("c.llem.yaml", "dataset: {path: prompts.jsonl}\n", base=_without("dataset"))
+        write("c.llem.yaml", "dataset: {path: prompts.jsonl}\n", base=without("dataset"))
         (pytester.path / "prompts.jsonl").write_text(json.dumps({"\x1b[2J\n::error::owned": "x"}))
         for arguments in (("--llem-plan",), ()):
             result = run(*arguments, "--color=no")
@@ -428,7 +232,7 @@ class TestFiles:
         self, run: Run, write: Write, model: Path, pytester: pytest.Pytester
     ) -> None:
         (pytester.path / "zero.txt").symlink_to("/dev/zero")
-        write("a.llem.yaml", "dataset: {path: zero.txt}\n", base=_without("dataset"))
+        write("a.llem.yaml", "dataset: {path: zero.txt}\n", base=without("dataset"))
         write("b.llem.yaml", "base: /dev/zero\n")
         result = run("--continue-on-collection-errors")
         result.assert_outcomes(failed=1, errors=1)
@@ -440,7 +244,7 @@ class TestFiles:
     ) -> None:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         monkeypatch.setenv("HF_HOME", str(pytester.path / "hub"))
-        write(extra="model: nobody/nothing\n", base=_without_model())
+        write(extra="model: nobody/nothing\n", base=without("model"))
         result = pytester.runpytest_subprocess("--llem-cpu")
         result.assert_outcomes(errors=1)
         result.stdout.fnmatch_lines(["*'nobody/nothing'*not in the cache*HF_HUB_OFFLINE*"])
@@ -453,12 +257,3 @@ def _is_text(output: str) -> None:
     assert "\x1b" not in output
     assert "\x07" not in output
     assert not [line for line in output.splitlines() if line.startswith("::") and "owned" in line]
-
-
-def _without_model() -> str:
-    return _without("model")
-
-
-def _without(field: str) -> str:
-    """The tiny experiment but for one field."""
-    return "".join(line for line in TINY.splitlines(keepends=True) if not line.startswith(f"{field}:"))
