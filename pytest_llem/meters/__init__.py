@@ -10,10 +10,12 @@ Where things live:
 
 ``base``        what every meter offers: the protocol ``Meter``, its ``Window``, the ``Clock`` it is given
 ``nvml``        the boards of NVIDIA, summed:
-                ``counters`` reads their energy counters, aligned to the updates that ``alignment`` finds, with
-                what ``tail`` and ``decay`` tell of the power after the work; ``calibration`` learns how a
-                counter behaves and ``calibration_store`` keeps it; ``power_samples`` stands in where there is
-                no counter; ``reading`` is what one board says of a window; ``sizing`` says how long one must be
+                ``counters`` reads their energy counters at their ``edges``, which lie on a ``lattice``;
+                ``window_energy`` makes the energy of a window of them, with ``settling``: how far a board has
+                settled after the work; ``samples`` are the driver's own of its power, and ``agreement`` holds
+                them against the counter; ``calibration`` learns how a counter behaves and ``calibration_store``
+                keeps it; ``power_samples`` stands in where there is no counter; ``reading`` is what one board
+                says of a window; ``sizing`` says how long one must be
 ``disturbances`` what makes a window of a board invalid, with ``processes``: whose they are; ``quiet``: before a
                 measurement, and after one that was too hot
 ``idle``        power while nothing runs, once it has settled; of boards in ``board_blocks``
@@ -70,9 +72,9 @@ def open_meter(
         device: where the work runs, ``cpu`` or ``cuda``.
         gpu_uuids: for ``nvml``, ``zeus`` and ``codecarbon``: read exactly these boards, with or without the
             ``GPU-`` in front. Default: the boards that CUDA lets this process use.
-        aligned: for ``nvml``: whether windows may wait for the counters to be updated, before and after the
-            work: up to five update periods, three on average after the first few windows. Otherwise their
-            energy is interpolated, with the wider uncertainty.
+        aligned: for ``nvml``: whether windows may wait after the work until the boards have settled and their
+            counters are updated, some 140 ms on real boards. Otherwise their energy is interpolated, with the
+            wider uncertainty.
         relative_uncertainty: for ``nvml``: what ``auto_window_s`` aims at, the half-width of the 95% interval
             of one window as a share of its energy.
         clock: where time is read; default: the monotonic clock of this machine.

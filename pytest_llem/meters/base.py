@@ -53,7 +53,7 @@ class SystemClock:
         return time.time()
 
 
-DisturbanceKind = Literal["throttled", "foreign_process", "busy", "reset"]
+DisturbanceKind = Literal["throttled", "foreign_process", "busy", "reset", "sensors"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Disturbance:
     Attributes:
         kind: ``throttled``: the board lowered its clocks because of heat or by a hardware brake;
             ``foreign_process``: a process that is not ours is on the board; ``busy``: the board works while
-            we run nothing; ``reset``: the energy counter started again.
+            we run nothing; ``reset``: the energy counter started again; ``sensors``: two sensors of the board
+            have contradicted each other in several windows in a row.
         text: what happened, on which board, in plain words.
     """
 
@@ -88,6 +89,21 @@ class IdlePower:
     reason: str | None = None
 
 
+@dataclass(frozen=True)
+class PowerCurve:
+    """Power of a board about a window.
+
+    Attributes:
+        times_s: since the start of the window, in seconds.
+        powers_w: in watts.
+        partial: whether the driver no longer had the samples of all of it.
+    """
+
+    times_s: list[float]
+    powers_w: list[float]
+    partial: bool
+
+
 @dataclass
 class Window:
     """What one window measured; filled in when the ``with`` block ends.
@@ -109,6 +125,7 @@ class Window:
             random phases do; a tail's model and a sensor's lag err alike in every window.
         sm_clock_hz: clock of the streaming multiprocessors at the end of the window, in hertz, by board.
         power_limit_w: enforced power limit at the end of the window, in watts, by board.
+        power_curves: samples of the power about the window, by board, where its driver keeps any.
     """
 
     seconds: float = 0.0
@@ -120,6 +137,7 @@ class Window:
     boards_j: dict[str, float] = field(default_factory=dict)
     sm_clock_hz: dict[str, float] = field(default_factory=dict)
     power_limit_w: dict[str, float] = field(default_factory=dict)
+    power_curves: dict[str, PowerCurve] = field(default_factory=dict)
     disturbances: list[Disturbance] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     errors_average_out: bool = False

@@ -10,9 +10,9 @@ from pytest_llem.meters.idle import BlockPower
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llem.meters.alignment import Edge
     from pytest_llem.meters.base import Clock
     from pytest_llem.meters.counters import CounterGroup
+    from pytest_llem.meters.edges import Edge
     from pytest_llem.meters.power_samples import PowerSensor
 
 _BLOCK_PERIODS = 4.0

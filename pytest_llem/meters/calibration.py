@@ -1,36 +1,58 @@
 """What must be known of an energy counter before it can be read well: its timing, and whether reading harms it.
 
 Both are found by watching the counter of a board that does nothing in particular: it takes a few seconds, once
-for every board and driver (:mod:`pytest_llem.meters.calibration_store` keeps it).
+for every board and driver (:mod:`pytest_llem.meters.calibration_store` keeps it). The phase of the updates is not kept:
+each process finds it anew, in some periods.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pytest_llem.errors import MeasurementError
-from pytest_llem.meters.alignment import CounterResetError, CounterTiming, EdgeFinder, probe_timing
+from pytest_llem.meters.edges import ASSUMED_PERIOD_S, Pursuit, wait_for_edges
 
 if TYPE_CHECKING:
-    from pytest_llem.meters.alignment import Edge, ReadJoules
-    from pytest_llem.meters.base import Clock
+    from collections.abc import Sequence
 
-ASSUMED_UPDATE_PERIOD_S = 0.1
-"""Longest update period that users of the counter report, in seconds; for counters that cannot be watched."""
+    from pytest_llem.meters.edges import Counter, Edge, Read
 
-_PROBE_LIMIT_S = 4.0
+_UPDATES = 16
+_FEWEST_UPDATES = 4
+_PROBE_LIMIT_S = 5.0
 _QUIET_STRETCH_S = 1.0
 _OFTEN_S = 0.001  # pause between reads in a stretch that is read often
 _STRETCH_PERIODS = 8
 _STRETCH_LEAST_S = 0.5
-_UPDATES_LIMIT = 10  # periods without an update after which a stretch is given up
+_AWAITED_PERIODS = 10.0  # without an update after which a stretch is given up
+_NVML_UNIT_J = 0.001
 
-# Less than this share of the energy is not worth giving up aligned edges for: they are read at a few per cent
-# of the times that the test reads at.
+# Less than this share of the energy is not worth giving up edges for: they are read at a few per cent of the times that
+# the test reads at.
 _TOLERATED_LOSS = 0.03
 _OBVIOUS_LOSS = 0.5
+
+
+@dataclass(frozen=True)
+class CounterTiming:
+    """How an energy counter behaves.
+
+    Attributes:
+        period_s: time between two updates, in seconds.
+        jitter_s: standard deviation of an update about its regular instant, in seconds.
+        resolution_j: smallest step of the value, in joules.
+        read_cost_s: time that one read takes, in seconds.
+        regular: whether its updates keep a lattice, so that they can be predicted.
+    """
+
+    period_s: float
+    jitter_s: float
+    resolution_j: float
+    read_cost_s: float
+    regular: bool = True
 
 
 @dataclass(frozen=True)
@@ -46,12 +68,8 @@ class Calibration:
     under_reports: bool = False
 
 
-def calibrate(read: ReadJoules, clock: Clock) -> Calibration | None:
-    """Watch a counter for a few seconds, best while nothing runs.
-
-    Args:
-        read: reads the counter, in joules.
-        clock: the clock to date its updates by.
+def calibrate(counter: Counter) -> Calibration | None:
+    """Watch a counter for a few seconds, best while nothing runs. It knows its lattice afterwards.
 
     Returns:
         ``None`` for a counter that stands still or changes too rarely to be of use.
@@ -59,28 +77,47 @@ def calibrate(read: ReadJoules, clock: Clock) -> Calibration | None:
     Raises:
         CounterResetError: the counter went backwards.
     """
-    start_s, start_j = clock.now_s(), read()
-    try:
-        timing = probe_timing(read, clock, timeout_s=_PROBE_LIMIT_S)
-    except CounterResetError:
-        raise
-    except MeasurementError:
+    first = counter.read()
+    changes = counter.watch(_UPDATES, _PROBE_LIMIT_S)
+    if len(changes) < _FEWEST_UPDATES:
         # It stands still, or it does so only while it is looked at.
-        often_s, often_j = clock.now_s(), read()
-        clock.sleep(_QUIET_STRETCH_S)
-        quiet_w = (read() - often_j) / (clock.now_s() - often_s)
-        if (often_j - start_j) / (often_s - start_s) >= quiet_w / 2.0:
+        often = counter.read()
+        counter.clock.sleep(_QUIET_STRETCH_S)
+        quiet = counter.read()
+        if _mean_power_w(first, often) >= _mean_power_w(often, quiet) / 2.0:
             return None
-        return Calibration(CounterTiming(ASSUMED_UPDATE_PERIOD_S, 0.0, 0.001, 0.0), under_reports=True)
-    lost = _share_lost_by_reading(read, clock, timing)
+        return Calibration(CounterTiming(ASSUMED_PERIOD_S, 0.0, _NVML_UNIT_J, 0.0), under_reports=True)
+    timing = _timing(counter, changes)
+    counter.period_s = timing.period_s
+    lost = _share_lost_by_reading(counter)
     # A board that is idle is never quite so, and being wrong here costs accuracy for as long as the driver stays:
     # ask again before believing in a small loss.
     if 0 < lost < _OBVIOUS_LOSS:
-        lost = _share_lost_by_reading(read, clock, timing)
+        lost = _share_lost_by_reading(counter)
     return Calibration(timing, under_reports=lost > 0)
 
 
-def _share_lost_by_reading(read: ReadJoules, clock: Clock, timing: CounterTiming) -> float:
+def _timing(counter: Counter, changes: Sequence[Read]) -> CounterTiming:
+    cost_s = counter.read_cost_s
+    # Of values, not of their differences: at constant power those are all alike and say nothing.
+    units = [round(read.energy_j / _NVML_UNIT_J) for read in changes]
+    resolution_j = max(math.gcd(*units), 1) * _NVML_UNIT_J
+    if counter.lattice is not None:
+        return CounterTiming(counter.lattice.period_s, counter.lattice.jitter_s, resolution_j, cost_s, regular=True)
+    gaps_s = [later.end_s - earlier.end_s for earlier, later in pairwise(changes)]
+    # A gap of several periods is one whose update did not change the value: it would pull the mean.
+    longest_s = 1.75 * statistics.median(gaps_s)
+    gaps_s = [gap_s for gap_s in gaps_s if gap_s <= longest_s]
+    # A gap has the jitter of both its ends.
+    jitter_s = statistics.stdev(gaps_s) / math.sqrt(2.0)
+    return CounterTiming(statistics.fmean(gaps_s), jitter_s, resolution_j, cost_s, regular=False)
+
+
+def _mean_power_w(earlier: Read, later: Read) -> float:
+    return (later.energy_j - earlier.energy_j) / max(later.start_s - earlier.start_s, 1e-9)
+
+
+def _share_lost_by_reading(counter: Counter) -> float:
     """Compare a stretch that is read often with those before and after it, which are read at their ends alone.
 
     The difference must exceed three standard uncertainties. They hold the dates of the edges, and half the
@@ -89,18 +126,16 @@ def _share_lost_by_reading(read: ReadJoules, clock: Clock, timing: CounterTiming
     Returns:
         The share of the energy that reading often costs; 0 where that cannot be told from nothing.
     """
-    finder = EdgeFinder(read, clock, timing)
-    edge = finder.wait_for_edge()
+    edge = _edge_after(counter, counter.clock.now_s())
     powers_w, variances = [], []
     for often in (False, True, False):
-        before, edge = edge, _last_edge_of_stretch(finder, often)
+        before, edge = edge, _last_edge_of_stretch(counter, often)
         if before is None or edge is None:
             return 1.0 if often and before is not None else 0.0
         seconds = edge.time_s - before.time_s
         power_w = (edge.energy_j - before.energy_j) / seconds
-        date_s = math.hypot(before.uncertainty_s, edge.uncertainty_s, math.sqrt(2.0) * timing.jitter_s)
         powers_w.append(power_w)
-        variances.append((power_w * date_s / seconds) ** 2)
+        variances.append((power_w * math.hypot(before.uncertainty_s, edge.uncertainty_s) / seconds) ** 2)
     quiet_w = (powers_w[0] + powers_w[2]) / 2.0
     drift_w = abs(powers_w[0] - powers_w[2]) / 2.0
     uncertainty_w = math.sqrt((variances[0] + variances[2]) / 4.0 + variances[1] + drift_w**2)
@@ -108,19 +143,16 @@ def _share_lost_by_reading(read: ReadJoules, clock: Clock, timing: CounterTiming
     return lost_w / quiet_w if lost_w > max(3.0 * uncertainty_w, _TOLERATED_LOSS * quiet_w) else 0.0
 
 
-def _last_edge_of_stretch(finder: EdgeFinder, often: bool) -> Edge | None:
-    clock, period_s = finder.clock, finder.timing.period_s
-    stretch_s = max(_STRETCH_PERIODS * period_s, _STRETCH_LEAST_S)
-    end_s = clock.now_s() + stretch_s - period_s / 2.0
-    if not often:
-        clock.sleep(end_s - clock.now_s())
-        return finder.wait_for_edge()
-    finder.begin()
-    while clock.now_s() < end_s + _UPDATES_LIMIT * period_s:
+def _last_edge_of_stretch(counter: Counter, often: bool) -> Edge | None:
+    clock = counter.clock
+    end_s = clock.now_s() + max(_STRETCH_PERIODS * counter.period_s, _STRETCH_LEAST_S) - counter.period_s / 2.0
+    while often and clock.now_s() < end_s:
         clock.sleep(_OFTEN_S)
-        edge = finder.poll()
-        if edge is not None:
-            if edge.time_s >= end_s:
-                return edge
-            finder.begin()
-    return None
+        counter.read()
+    return _edge_after(counter, end_s)
+
+
+def _edge_after(counter: Counter, from_s: float) -> Edge | None:
+    pursuit = Pursuit(counter, from_s)
+    wait_for_edges([pursuit], _AWAITED_PERIODS * counter.period_s)
+    return pursuit.edge

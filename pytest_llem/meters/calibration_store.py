@@ -15,10 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pytest_llem.meters.alignment import CounterTiming
-from pytest_llem.meters.calibration import Calibration
+from pytest_llem.meters.calibration import Calibration, CounterTiming
 
-_FORMAT = 1
+_FORMAT = 2
 
 _unwritten: dict[Path, dict[str, Any]] = {}
 """By file that could not be written: its counters."""
@@ -80,12 +79,15 @@ def _decode(entry: Any) -> Calibration | None:
             jitter_s=float(entry["jitter_s"]),
             resolution_j=float(entry["resolution_j"]),
             read_cost_s=float(entry["read_cost_s"]),
+            regular=entry["regular"],
         )
         under_reports = entry["under_reports"]
     except (KeyError, TypeError, ValueError):
         return None
     numbers = (timing.period_s, timing.jitter_s, timing.resolution_j, timing.read_cost_s)
-    if not all(math.isfinite(number) and number >= 0 for number in numbers) or not isinstance(under_reports, bool):
+    if not all(math.isfinite(number) and number >= 0 for number in numbers) or not (
+        isinstance(under_reports, bool) and isinstance(timing.regular, bool)
+    ):
         return None
     if timing.period_s == 0 or timing.resolution_j == 0:
         return None

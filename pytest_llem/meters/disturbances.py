@@ -68,19 +68,24 @@ class BoardWatch:
         self._nvml = nvml
         self._handle = handle
         self._start = _State(None, {}, None)
-        self._reasons_at_end: int | None = None
+        self._end = self._start
+        self._unanswered: set[int] = set()
 
-    def begin(self) -> None:
-        """Before the window, and before its edges are waited for."""
-        self._start = self._state(self.reasons())
+    def begin(self, *, right_after: bool = False) -> None:
+        """Before the window, and before its edges are looked for.
+
+        Args:
+            right_after: the last window ended a moment ago: its end is this one's beginning, and no time is lost.
+        """
+        self._start = self._end if right_after else self._state()
 
     def end(self) -> None:
         """As soon as the work has ended: the reasons for low clocks go with it."""
-        self._reasons_at_end = self.reasons()
+        self._end = self._state()
 
     def fill(self, window: Window) -> None:
         """After the window: say what was seen."""
-        start, end = self._start, self._state(self._reasons_at_end)
+        start, end = self._start, self._end
         name = describe([self.board])
         grown = {field for field in start.times.keys() & end.times.keys() if end.times[field] > start.times[field]}
         reasons = (start.reasons or 0) | (end.reasons or 0)
@@ -156,12 +161,15 @@ class BoardWatch:
             processes = self._nvml.optional("nvmlDeviceGetComputeRunningProcesses_v2", self._handle)
         return None if processes is None else tuple(int(process.pid) for process in processes)
 
-    def _state(self, reasons: int | None) -> _State:
+    def _state(self) -> _State:
+        reasons = self.reasons()
         times = self._nvml.field_values(self._handle, [_POWER_CAP_FIELD, *_THROTTLE_FIELDS])
         for field, policy in _POLICIES.items():
-            if field not in times:
+            if field not in times and policy not in self._unanswered:
                 status = self._nvml.optional("nvmlDeviceGetViolationStatus", self._handle, policy)
-                if status is not None:
+                if status is None:
+                    self._unanswered.add(policy)  # a read costs milliseconds
+                else:
                     times[field] = int(status.violationTime)
         return _State(reasons, times, self._pids())
 

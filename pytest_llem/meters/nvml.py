@@ -1,10 +1,10 @@
 """Joules of NVIDIA boards.
 
-Volta and newer boards count millijoules since the driver was loaded
-(``nvmlDeviceGetTotalEnergyConsumption``). The counter stands still between updates, some tens of milliseconds
-apart, so a window starts at one of them and ends between two: what the board used from the end of the work to
-the next update is told from the updates that follow. All waiting lies outside the window, and nothing is read
-inside it. Boards without a counter are read by samples of their power.
+Volta and newer boards count millijoules since the driver was loaded (``nvmlDeviceGetTotalEnergyConsumption``). The
+counter stands still between updates, some tens of milliseconds apart, so a window is told from an update before the work
+and one after it, with the idle power of either side: what the board drew above idle because of the work, until it has
+settled, and idle power over the window's time. All waiting lies outside the window, and nothing is read inside it.
+Boards without a counter are read by samples of their power.
 
 The stated uncertainty covers when and in which steps a sensor is updated. It does not cover the gain error of
 the board's sensor (up to several per cent, arXiv 2312.02741), which is the same for every window on one board
@@ -40,6 +40,7 @@ from pytest_llem.meters.disturbances import BoardWatch
 from pytest_llem.meters.idle import settled_power
 from pytest_llem.meters.power_samples import open_power_sensor
 from pytest_llem.meters.reading import fill_energy
+from pytest_llem.meters.samples import open_samples
 from pytest_llem.meters.visibility import MIG_REFUSAL, Selection, describe, select_by_uuid, select_visible
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 RELATIVE_UNCERTAINTY = 0.01
 """Half-width of the 95% interval of one window, as a share of its energy, that windows are sized for."""
 
+_RIGHT_AFTER_S = 1.0  # a window that follows so soon begins in the state that the last one ended in
 _USELESS_WINDOW_S = 1.0  # for counters that stand still: no length would help
 
 
@@ -82,8 +84,8 @@ class NvmlMeter:
             nvml: an initialised library.
             selection: the boards to sum.
             clock: where time is read.
-            aligned: whether windows may wait for the counters' edges: up to five update periods each, three on
-                average after the first few.
+            aligned: whether windows may wait after the work until the boards have settled and their counters are
+                updated: some 140 ms at a period of 100 ms.
             relative_uncertainty: what :attr:`auto_window_s` aims at.
             locks: of the boards, where they are locked.
 
@@ -95,6 +97,7 @@ class NvmlMeter:
         self._locks = locks
         self._clock = clock
         self._warnings = selection.warnings
+        self._ended_s: float | None = None
         self._relative_uncertainty = relative_uncertainty
         self.boards: tuple[Board, ...] = selection.boards
         if not self.boards:
@@ -112,7 +115,7 @@ class NvmlMeter:
             self._handles.append(handle)
             if has_counter:
                 read = partial(self._read_counter_j, board, handle)
-                counters.append(CounterSensor(board, read, clock, store, aligned))
+                counters.append(CounterSensor(board, read, clock, store, aligned, open_samples(nvml, handle, clock)))
                 continue
             power = open_power_sensor(nvml, board, handle, clock)
             if power is None:
@@ -122,7 +125,7 @@ class NvmlMeter:
                     "CUDA_VISIBLE_DEVICES, or measure time alone with the meter none"
                 )
             self._power_sensors.append(power)
-        self._counters = CounterGroup(counters, clock)
+        self._counters = CounterGroup(counters)
         self._watches = [
             BoardWatch(nvml, board, handle) for board, handle in zip(self.boards, self._handles, strict=True)
         ]
@@ -159,13 +162,13 @@ class NvmlMeter:
         window = Window(warnings=list(self._warnings))
         synchronize()
         self._prepare()
-        entered_s = self._clock.now_s()
+        right_after = self._ended_s is not None and self._clock.now_s() - self._ended_s < _RIGHT_AFTER_S
         for watch in self._watches:
-            watch.begin()
+            watch.begin(right_after=right_after)
         try:
             for power in self._power_sensors:
                 power.begin()
-            self._counters.begin(entered_s)
+            self._counters.begin()
             start_s = self._clock.now_s()
             yield window
             synchronize()
@@ -173,7 +176,9 @@ class NvmlMeter:
             self._counters.end()
             for watch in self._watches:
                 watch.end()
+            self._ended_s = end_s
             self._note_sm_clocks(window)
+            self._note_power_limits(window)
             window.seconds = end_s - start_s
             readings = self._counters.readings(start_s, end_s)
             readings += [power.reading(start_s, end_s) for power in self._power_sensors]
@@ -183,13 +188,13 @@ class NvmlMeter:
         fill_energy(window, readings)
         # Plain reads err by the phase of their edges, which ``pause`` makes random.
         window.errors_average_out = not self._power_sensors and not any(s.aligned for s in self._counters.sensors)
-        self._note_power_limits(window)
+        window.power_curves = {s.board.uuid: s.curve for s in self._counters.sensors if s.curve is not None}
         for watch in self._watches:
             watch.fill(window)
 
     def pause(self) -> None:
         """Let a random part of the longest update period pass, so that windows in a row do not beat with it."""
-        periods_s = [sensor.timing.period_s for sensor in self._counters.sensors]
+        periods_s = [sensor.counter.period_s for sensor in self._counters.sensors]
         periods_s += [sensor.source.memory_s for sensor in self._power_sensors]
         self._clock.sleep(self._random.uniform(0.0, max(periods_s)))
 
@@ -221,7 +226,7 @@ class NvmlMeter:
         if settled is None:
             return IdlePower(reason="a board's sensor did not change while its idle power was measured")
         for counter, power in zip(self._counters.sensors, settled.powers, strict=False):
-            counter.tail.set_idle_power(power.power_w, power.uncertainty_w)
+            counter.set_idle_power(power.power_w, power.uncertainty_w)
         return settled.total(limit_s)
 
     def close(self) -> None:

@@ -1,10 +1,10 @@
 """Energy from samples of power, for boards without an energy counter.
 
-A sample says what the board drew in the stretch that ends with it; samples times stretches are joules. Three
-sources, the best that the board has:
+Three sources, the best that the board has:
 
-* NVML's own buffer of samples, each with its date. It is emptied now and then, so in all but long windows the
-  meter does nothing;
+* NVML's own buffer of samples, each with its date (:mod:`pytest_llem.meters.samples`). It is emptied now and then, so in
+  all but long windows the meter does nothing. A window is integrated from idle to idle, as a counter's is, so that a
+  delay of the samples cancels;
 * the instantaneous power, asked for by a thread every 50 ms;
 * the power usage, asked for likewise: a mean of the last second on most boards, so that the ends of a window
   are smeared by as much.
@@ -18,17 +18,20 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.meters.alignment import CounterTiming
+from pytest_llem.meters.agreement import power_curve, sampled_energy
 from pytest_llem.meters.boards import lost_board
+from pytest_llem.meters.calibration import CounterTiming
 from pytest_llem.meters.reading import Reading
+from pytest_llem.meters.samples import PowerSample, SampleBuffer, open_samples
+from pytest_llem.meters.settling import FADED_S, Settling
 from pytest_llem.meters.sizing import unaligned_window_s
-from pytest_llem.meters.tail import WindowEnergy
 from pytest_llem.meters.visibility import describe
+from pytest_llem.meters.window_energy import Idle, WindowEnergy, idle_from_samples, settle_after, unknown_idle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_llem.meters.base import Clock
+    from pytest_llem.meters.base import Clock, PowerCurve
     from pytest_llem.meters.boards import Board, Nvml
 
 _COVERAGE_FACTOR = 1.96
@@ -36,21 +39,11 @@ _POLL_S = 0.05
 _FEWEST_SAMPLES = 3
 _INSTANT_MEMORY_S = 0.1  # longest update period that users of NVML report
 _USAGE_MEMORY_S = 1.0  # nvmlDeviceGetPowerUsage: "averaged over 1 second" on Ampere and newer but GA100
-# GA100 and GH100 under the names that they are sold by.
-_PARTLY_BLIND = frozenset({"A100", "A100X", "A800", "A30", "A30X", "H100", "H200", "H800", "H20", "GH200"})
-
-
-@dataclass(frozen=True)
-class PowerSample:
-    """Power of a board at an instant.
-
-    Attributes:
-        time_s: on the clock of the meter, in seconds; end of the stretch that it stands for.
-        power_w: in watts.
-    """
-
-    time_s: float
-    power_w: float
+# GA100 and H100 under the names that they are sold by. Not the H200: on two of them samples answered to steps of power
+# at every phase within 20 ms.
+_PARTLY_BLIND = frozenset({"A100", "A100X", "A800", "A30", "A30X", "H100", "H800", "H20", "GH200"})
+_MOST_WAIT_S = 1.5
+_SETTLED_SHARE = 0.003
 
 
 @dataclass(frozen=True)
@@ -61,17 +54,25 @@ class PowerSource:
         text: in words, for warnings.
         memory_s: how long an earlier power is still seen in a sample, in seconds.
         pause_s: how often new ones must be fetched while a window runs, in seconds.
-        fetch: all samples since it was called last.
+        fetch: all samples since it was called last; none where ``buffer`` keeps them.
+        buffer: the driver's own samples, where they are the source.
     """
 
     text: str
     memory_s: float
     pause_s: float
     fetch: Callable[[], list[PowerSample]]
+    buffer: SampleBuffer | None = None
 
 
 class PowerSensor:
-    """One board's power, integrated over windows."""
+    """One board's power, integrated over windows.
+
+    Attributes:
+        board: whose it is.
+        source: where samples come from.
+        curve: the samples of the last window.
+    """
 
     def __init__(self, board: Board, source: PowerSource, clock: Clock, error: type[Exception]) -> None:
         """Take a source that answers.
@@ -86,7 +87,9 @@ class PowerSensor:
         self.source = source
         self._clock = clock
         self._error = error
+        self.curve: PowerCurve | None = None
         self._samples: list[PowerSample] = []
+        self._idle: Idle | None = None
         self._failure: Exception | None = None
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -104,7 +107,8 @@ class PowerSensor:
         Raises:
             MeasurementError: the board stopped answering.
         """
-        self._samples.clear()
+        self._samples = []
+        self.curve = None
         self._failure = None
         self._stopped.clear()
         self._collect()
@@ -127,13 +131,8 @@ class PowerSensor:
         self.stop()
         if self._failure is not None:
             raise lost_board(self.board, self._failure) from self._failure
-        # The last stretch of the work is in the first sample after it.
-        deadline_s = end_s + 10.0 * _POLL_S
-        self._collect()
-        while not (self._samples and self._samples[-1].time_s >= end_s) and self._clock.now_s() < deadline_s:
-            self._clock.sleep(_POLL_S / 5.0)
-            self._collect()
-        energy = integrate(self._samples, start_s, end_s, self.source.memory_s)
+        buffer = self.source.buffer
+        energy = self._smeared(start_s, end_s) if buffer is None else self._settled(buffer, start_s, end_s)
         name = describe([self.board])
         if energy is None:
             return Reading(
@@ -142,6 +141,44 @@ class PowerSensor:
                 f"in {end_s - start_s:.3g} s; measure a longer window",
             )
         return Reading(self.board.uuid, energy, warnings=self.warnings)
+
+    def _smeared(self, start_s: float, end_s: float) -> WindowEnergy | None:
+        # The last stretch of the work is in the first sample after it.
+        deadline_s = end_s + 10.0 * _POLL_S
+        self._collect()
+        while not (self._samples and self._samples[-1].time_s >= end_s) and self._clock.now_s() < deadline_s:
+            self._clock.sleep(_POLL_S / 5.0)
+            self._collect()
+        return integrate_smeared(self._samples, start_s, end_s, self.source.memory_s)
+
+    def _settled(self, buffer: SampleBuffer, start_s: float, end_s: float) -> WindowEnergy | None:
+        """From idle to idle: wait until the samples show that the board has settled."""
+        self._clock.sleep(max(end_s + FADED_S + buffer.period_s - self._clock.now_s(), 0.0))
+        while True:
+            self._collect()
+            samples = buffer.between(start_s - 1.0, math.inf)
+            idle = idle_from_samples(samples, start_s) or self._idle or unknown_idle(samples)
+            at_s = samples[-1].time_s if samples else end_s
+            waited_s = self._clock.now_s() - end_s
+            if at_s > end_s:
+                step_w = max(max(sample.power_w for sample in samples) - idle.power_w, 0.0)
+                settling = settle_after(samples, [], end_s, at_s, idle, step_w)
+                found = sampled_energy(samples, start_s, end_s, idle, settling, at_s)
+                if found is None or found.from_s > start_s:
+                    return None
+                known = settling.seen and settling.error_j <= _SETTLED_SHARE * found.energy.joules
+                if known or waited_s > settling.patience_s:
+                    return self._keep(found.energy, settling, samples, start_s, at_s)
+            elif waited_s > _MOST_WAIT_S:
+                return None
+            self._clock.sleep(buffer.period_s)
+
+    def _keep(
+        self, energy: WindowEnergy, settling: Settling, samples: Sequence[PowerSample], start_s: float, at_s: float
+    ) -> WindowEnergy:
+        self.curve = power_curve(samples, start_s, at_s)
+        self._idle = Idle(settling.idle_w, settling.idle_error_w, 1.0)
+        return energy
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -170,7 +207,9 @@ class PowerSensor:
                 return
 
 
-def integrate(samples: Sequence[PowerSample], start_s: float, end_s: float, memory_s: float) -> WindowEnergy | None:
+def integrate_smeared(
+    samples: Sequence[PowerSample], start_s: float, end_s: float, memory_s: float
+) -> WindowEnergy | None:
     """Energy between two instants from samples of power.
 
     Each sample stands for the stretch since the one before it; the time before the first and after the last is
@@ -217,31 +256,16 @@ def open_power_sensor(nvml: Nvml, board: Board, handle: Any, clock: Clock) -> Po
 
 
 def _buffer(nvml: Nvml, handle: Any, clock: Clock) -> PowerSource | None:
-    binding = nvml.binding
-    answer = nvml.optional("nvmlDeviceGetSamples", handle, binding.NVML_TOTAL_POWER_SAMPLES, 0)
-    kept = [] if answer is None else list(answer[1])
-    if len(kept) < _FEWEST_SAMPLES:
-        return None
-    span_s = (kept[-1].timeStamp - kept[0].timeStamp) / 1e6
-    newest_us = kept[-1].timeStamp
-    # Dates that are not this machine's wall clock cannot be told from the meter's.
-    if not span_s > 0 or abs(clock.wall_s() - newest_us / 1e6) > max(1.0, span_s):
+    buffer = open_samples(nvml, handle, clock)
+    if buffer is None:
         return None
 
     def fetch() -> list[PowerSample]:
-        nonlocal newest_us
-        try:
-            _, found = binding.nvmlDeviceGetSamples(handle, binding.NVML_TOTAL_POWER_SAMPLES, newest_us)
-        except binding.NVMLError_NotFound:
-            return []  # none since the last time
-        offset_s = clock.now_s() - clock.wall_s()
-        fresh = sorted((one.timeStamp, one.sampleValue.uiVal) for one in found if one.timeStamp > newest_us)
-        if fresh:
-            newest_us = fresh[-1][0]
-        return [PowerSample(date_us / 1e6 + offset_s, power_mw / 1e3) for date_us, power_mw in fresh]
+        buffer.fetch()
+        return []
 
-    period_s = span_s / (len(kept) - 1)
-    return PowerSource(f"NVML's power samples, one every {period_s * 1e3:.3g} ms", period_s, span_s / 3.0, fetch)
+    text = f"NVML's power samples, one every {buffer.period_s * 1e3:.3g} ms"
+    return PowerSource(text, buffer.period_s, buffer.span_s / 3.0, fetch, buffer)
 
 
 def _polled(nvml: Nvml, handle: Any, clock: Clock) -> PowerSource | None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llem.meters.base import Window
-    from pytest_llem.meters.tail import WindowEnergy
+    from pytest_llem.meters.window_energy import WindowEnergy
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Reading:
         reason: why not, in words that name the board.
         reset: whether the reason is a counter that went backwards.
         warnings: what a reader of the number must know.
+        doubtful: whether the board's sensors have contradicted each other too often to be believed.
     """
 
     uuid: str
@@ -32,6 +33,7 @@ class Reading:
     reason: str | None = None
     reset: bool = False
     warnings: tuple[str, ...] = ()
+    doubtful: bool = False
 
 
 def fill_energy(window: Window, readings: Sequence[Reading]) -> None:
@@ -47,6 +49,9 @@ def fill_energy(window: Window, readings: Sequence[Reading]) -> None:
             window.boards_j[reading.uuid] = reading.energy.joules
         if reading.reset and reading.reason is not None:
             window.disturb(Disturbance("reset", reading.reason))
+        if reading.doubtful:
+            text = f"the sensors of {reading.uuid} have disagreed in every window lately: one of them is wrong"
+            window.disturb(Disturbance("sensors", text))
     # A reset comes first: it is the cause where several boards have something to say.
     unknown = sorted((reading for reading in readings if reading.energy is None), key=lambda one: not one.reset)
     if unknown:

@@ -5,12 +5,10 @@ q / sqrt(6). So the half-width of the 95% interval is the asked share r of the e
 
     tau = 1.96 / r * sqrt(u_t^2 + (q / (sqrt(6) P))^2)
 
-with P the idle power, since a window draws at least that. What dates the ends of a window:
+with P the idle power, since a window draws at least that (60 W where it is not known). What dates the ends of a window:
 
-* edges that are waited for: ``u_t^2 = (0.02 T)^2 + d^2 / 6``. T is the update period and the first term what
-  the fitted tail leaves (0.01 T to 0.015 T on simulated boards at 100 ms, 0.025 T at 20 ms); d is the time
-  between two reads, within which either edge is uniform. Jitter of the updates is no part of it: an edge is
-  dated when it is seen;
+* edges of their own: ``u_t^2 = 2 u_e^2 + (0.15 J / P)^2``. u_e is what an edge is dated by; 0.15 J is about what idle
+  power before and after the work, and how far the board has settled, leave open (on two H200 and on simulated boards);
 * unaligned reads, each late by up to a period: ``u_t = T / sqrt(6)``.
 """
 
@@ -19,27 +17,28 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pytest_llem.meters.alignment import POLL_STEP_S
-
 if TYPE_CHECKING:
-    from pytest_llem.meters.alignment import CounterTiming
+    from pytest_llem.meters.calibration import CounterTiming
 
 _COVERAGE_FACTOR = 1.96
-_TAIL_PERIODS = 0.02
+_SETTLING_J = 0.15
 _LEAST_PERIODS = 5.0
 _LEAST_S, _MOST_S = 0.2, 10.0
-_ASSUMED_IDLE_W = 20.0
+_ASSUMED_IDLE_W = 60.0
 
 
-def aligned_window_s(timing: CounterTiming, relative_uncertainty: float, idle_power_w: float | None = None) -> float:
-    """Least seconds of a window between edges that are waited for.
+def aligned_window_s(
+    timing: CounterTiming, edge_error_s: float, relative_uncertainty: float, idle_power_w: float | None = None
+) -> float:
+    """Least seconds of a window between edges of its own.
 
     Args:
         timing: the counter's behaviour.
+        edge_error_s: what an edge is dated by, standard uncertainty in seconds.
         relative_uncertainty: half-width of the 95% interval of one window, as a share of its energy.
         idle_power_w: in watts, where it is known.
     """
-    date_s = math.hypot(_TAIL_PERIODS * timing.period_s, (POLL_STEP_S + timing.read_cost_s) / math.sqrt(6.0))
+    date_s = math.hypot(math.sqrt(2.0) * edge_error_s, _SETTLING_J / (idle_power_w or _ASSUMED_IDLE_W))
     return _window_s(date_s, timing, relative_uncertainty, idle_power_w)
 
 

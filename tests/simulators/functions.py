@@ -8,6 +8,7 @@ told that board in the place of its handle.
 from __future__ import annotations
 
 import ctypes
+import math
 from ctypes import c_char_p, c_int, c_uint, c_ulonglong, c_void_p
 from typing import TYPE_CHECKING, Any
 
@@ -102,8 +103,8 @@ def count_v2(nvml: SimulatedNvml, count: int) -> int:
 def handle_by_index_v2(nvml: SimulatedNvml, index: int, handle: int) -> int:
     if index >= len(nvml.boards):
         return int(pynvml.NVML_ERROR_INVALID_ARGUMENT)
-    nvml.spend_call(nvml.boards[index], "nvmlDeviceGetHandleByIndex_v2")
-    return _write(c_void_p, handle, Device(index, nvml.boards[index]).address)
+    with nvml.spend_call(nvml.boards[index], "nvmlDeviceGetHandleByIndex_v2"):
+        return _write(c_void_p, handle, Device(index, nvml.boards[index]).address)
 
 
 @system_function("nvmlDeviceGetHandleByUUID", c_char_p, c_void_p)
@@ -112,8 +113,8 @@ def handle_by_uuid(nvml: SimulatedNvml, uuid: bytes, handle: int) -> int:
         slices = [Device(index, board, number) for number, name in enumerate(board.mig_uuids) if name]
         for device in (Device(index, board), *slices):
             if device.uuid == uuid.decode():
-                nvml.spend_call(board, "nvmlDeviceGetHandleByUUID")
-                return _write(c_void_p, handle, device.address)
+                with nvml.spend_call(board, "nvmlDeviceGetHandleByUUID"):
+                    return _write(c_void_p, handle, device.address)
     return int(pynvml.NVML_ERROR_NOT_FOUND)
 
 
@@ -222,8 +223,8 @@ def field_values(nvml: SimulatedNvml, board: SimulatedBoard, count: int, values:
         value.nvmlReturn = board.fault(value.fieldId, now_s)
         if value.nvmlReturn:
             continue
-        value.timestamp = _microseconds(nvml, board.last_update_s(now_s))
-        value.latencyUsec = int(board.read_cost_s * 1e6)
+        # Of the query, not of the update that it shows.
+        value.timestamp = _microseconds(nvml, now_s)
         if value.fieldId == pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION:
             value.valueType = pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG
             value.value.ullVal = board.counter_mj(now_s)
@@ -252,8 +253,9 @@ def samples(
 ) -> int:
     if kind != pynvml.NVML_TOTAL_POWER_SAMPLES:
         return int(pynvml.NVML_ERROR_NOT_SUPPORTED)
-    after_s = after_us / 1e6 - _epoch_s(nvml) if after_us else float("-inf")
-    found = board.power_samples(nvml.clock.now_s(), after_s)
+    # Rounded dates decide: the last sample that the caller knows is not new.
+    dated = ((_microseconds(nvml, s), power_w) for s, power_w in board.power_samples(nvml.clock.now_s(), -math.inf))
+    found = [(date_us, power_w) for date_us, power_w in dated if date_us > after_us]
     if not found:
         return int(pynvml.NVML_ERROR_NOT_FOUND)
     _write(c_uint, value_type, pynvml.NVML_VALUE_TYPE_UNSIGNED_INT)
@@ -261,8 +263,8 @@ def samples(
         # Asked for the number only, NVML tells how many its buffer holds at most.
         return _write(c_uint, count, board.samples_kept)
     room = c_uint.from_address(count).value
-    for place, (taken_s, power_w) in zip(_array(pynvml.c_nvmlSample_t, room, samples), found, strict=False):
-        place.timeStamp = _microseconds(nvml, taken_s)
+    for place, (date_us, power_w) in zip(_array(pynvml.c_nvmlSample_t, room, samples), found, strict=False):
+        place.timeStamp = date_us
         place.sampleValue.uiVal = round(power_w * 1e3)
     return _write(c_uint, count, min(room, len(found)))
 
@@ -378,13 +380,9 @@ def graphics_running_processes_v3(nvml: SimulatedNvml, board: SimulatedBoard, co
     return _write_processes((), count, infos)
 
 
-def _epoch_s(nvml: SimulatedNvml) -> float:
-    """Wall-clock time of the clock's zero: NVML's timestamps are microseconds since 1970."""
-    return nvml.clock.wall_s() - nvml.clock.now_s()
-
-
 def _microseconds(nvml: SimulatedNvml, moment_s: float) -> int:
-    return round((_epoch_s(nvml) + moment_s) * 1e6)
+    """A moment as NVML's timestamps tell it, in microseconds since 1970."""
+    return round((nvml.epoch_s + moment_s) * 1e6)
 
 
 def _throttled_ns(board: SimulatedBoard, reason: str, now_s: float) -> int:

@@ -8,6 +8,7 @@ that is not simulated is missing, as in an old driver: ``NVML_ERROR_FUNCTION_NOT
 from __future__ import annotations
 
 import ctypes
+from contextlib import contextmanager
 from ctypes import c_int, c_void_p
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from tests.simulators.clock import SimulatedClock
 from tests.simulators.registry import FUNCTIONS, NvmlFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from tests.simulators.board import SimulatedBoard
 
@@ -61,6 +62,8 @@ class SimulatedNvml:
         """
         self.boards = list(boards)
         self.clock = SystemClock() if clock is None else clock
+        # Wall-clock time of the clock's zero. Found once: a sample's date must be the same whenever it is read.
+        self.epoch_s = self.clock.wall_s() - self.clock.now_s()
         self.init_error = init_error
         self.errors: dict[str, int] = {}
         self.driver_version = driver_version
@@ -101,17 +104,26 @@ class SimulatedNvml:
     def __exit__(self, *exc_info: object) -> None:
         self.uninstall()
 
-    def spend_call(self, board: SimulatedBoard, function: str) -> None:
-        """Let the time of a call about a board pass.
+    @contextmanager
+    def spend_call(self, board: SimulatedBoard, function: str) -> Iterator[None]:
+        """Let the time of a call about a board pass, part of it before the board is looked at, the rest after.
 
         Raises:
             NvmlFailure: the call fails.
         """
+        before_s, after_s = board.draw_call_s() if isinstance(self.clock, SimulatedClock) else (0.0, 0.0)
+        self._spend(before_s)
+        try:
+            fault = board.fault(function, self.clock.now_s())
+            if fault:
+                raise NvmlFailure(fault)
+            yield
+        finally:
+            self._spend(after_s)
+
+    def _spend(self, seconds: float) -> None:
         if isinstance(self.clock, SimulatedClock):
-            self.clock.work(board.read_cost_s)
-        fault = board.fault(function, self.clock.now_s())
-        if fault:
-            raise NvmlFailure(fault)
+            self.clock.work(seconds)
 
     def _c_function(self, name: str, function: Callable[..., int], argument_types: Sequence[Any]) -> Any:
         def call(*arguments: Any) -> int:

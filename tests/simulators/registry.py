@@ -70,8 +70,8 @@ def device_function(c_name: str, *argument_types: Any) -> Callable[[Function], F
     def register(function: Function) -> Function:
         def with_handle(nvml: SimulatedNvml, handle: int | None, *arguments: Any) -> int:
             device = _device(nvml, handle)
-            nvml.spend_call(device.board, c_name)
-            return function(nvml, device, *arguments)
+            with nvml.spend_call(device.board, c_name):
+                return function(nvml, device, *arguments)
 
         FUNCTIONS[c_name] = (with_handle, (c_void_p, *argument_types))
         return function

@@ -1,0 +1,182 @@
+"""The lattice on which an energy counter is updated.
+
+A read of a counter says little about when the value changed: on real boards it takes 2 to 30 ms, and when inside
+the call the value is taken is unknown. But updates come at exact intervals (two H200: 613 of 613 and 459 of 459
+changes fit one period of 100.000 ms and one phase). So each *sighting*, the stretch from the start of the last read
+of the old value to the end of the first read of the new one, bounds the phase, and the intersection of many
+sightings tells it to some tenths of a millisecond.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FEWEST_SIGHTINGS = 3
+"""With fewer a period and a phase cannot be told from chance."""
+
+_SNAP_S = 0.005  # drivers are asked for whole multiples of 5 ms; not snapped, a period after 1 s is 0.2 to 0.6% wrong
+_SNAP_WITHIN = 0.015
+_OFF_SHARE = 0.125  # of the period: an update that far from its place does not keep the lattice
+_MOST_OFF = 0.2  # share of the sightings that may be off: late updates are one in a hundred
+_FLOOR_S = 0.001  # what a sighting is uncertain by however narrow it is
+_REWEIGHTINGS = 3
+_SNAP_MISFIT, _SNAP_MISFIT_S = 1.3, 0.0002  # by how much a snapped period may fit worse than a free one
+_MOST_MISFIT_S = 0.005
+_FEWEST_FOR_WALK, _WALK_S, _WALK_RATIO = 12, 0.0005, 0.7
+
+
+class Sighting(NamedTuple):
+    """An update happened between two instants.
+
+    Attributes:
+        after_s: start of the last read that still showed the old value, in seconds.
+        before_s: end of the first read that showed the new one, in seconds.
+    """
+
+    after_s: float
+    before_s: float
+
+    @property
+    def middle_s(self) -> float:
+        return (self.after_s + self.before_s) / 2.0
+
+    @property
+    def width_s(self) -> float:
+        return self.before_s - self.after_s
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Regular instants: ``origin_s + k * period_s``.
+
+    Attributes:
+        period_s: time between two updates, in seconds.
+        origin_s: one of them, in seconds on the clock of the sightings.
+        jitter_s: standard deviation of the updates about their instants as far as sightings show it, in seconds.
+        reach_s: how far most updates lie from their instants at most, in seconds.
+        period_error_s: standard uncertainty of ``period_s``, in seconds; 0 for a period known to be exact.
+    """
+
+    period_s: float
+    origin_s: float
+    jitter_s: float = 0.0
+    reach_s: float = 0.0
+    period_error_s: float = 0.0
+
+    def last_before(self, instant_s: float) -> float:
+        """The newest update that is not later than an instant."""
+        return self.origin_s + math.floor((instant_s - self.origin_s) / self.period_s) * self.period_s
+
+    def first_from(self, instant_s: float) -> float:
+        """The first update that is not earlier than an instant."""
+        return self.origin_s + math.ceil((instant_s - self.origin_s) / self.period_s) * self.period_s
+
+    def reaches(self, instant_s: float) -> bool:
+        """Whether the updates about an instant can still be told from their neighbours."""
+        return abs(instant_s - self.origin_s) / self.period_s * self.period_error_s < self.period_s / 8.0
+
+
+def fit_lattice(sightings: Sequence[Sighting], period_s: float | None = None) -> Lattice | None:
+    """The lattice that most of the sightings lie on.
+
+    The period is the slope of the weighted least squares through the sightings' middles; the one that is known, or the
+    nearest multiple of 5 ms within 1.5%, where that fits about as well. The phase is the middle of the widest
+    intersection of the most sightings.
+
+    Args:
+        sightings: oldest first; gaps of several periods between them are allowed.
+        period_s: about how long a period is, where that is known; default: the median gap.
+
+    Returns:
+        ``None``: there are too few, or they keep no lattice.
+    """
+    if len(sightings) < FEWEST_SIGHTINGS:
+        return None
+    after_s, before_s = (np.array(ends) for ends in zip(*sightings, strict=True))
+    middle_s, width_s = (after_s + before_s) / 2.0, before_s - after_s
+    gaps_s = np.diff(middle_s)
+    guess_s = float(np.median(gaps_s)) if period_s is None else period_s
+    # Each gap is counted on its own: over many periods an error of the guess would miscount.
+    index = np.concatenate(([0.0], np.cumsum(np.maximum(np.round(gaps_s / guess_s), 1.0))))
+    slope_s, error_s = _least_squares(index, middle_s, width_s)
+    candidates = [(slope_s, error_s)]
+    likely_s = round(slope_s / _SNAP_S) * _SNAP_S
+    if period_s is not None and abs(slope_s - period_s) <= max(3.0 * error_s, 2.0 * _SNAP_WITHIN * period_s):
+        likely_s = period_s
+    elif abs(slope_s - likely_s) > _SNAP_WITHIN * likely_s:
+        likely_s = slope_s
+    # An exact multiple is one; any other period is as uncertain as the sightings leave it.
+    exact = abs(likely_s / _SNAP_S - round(likely_s / _SNAP_S)) < 1e-9
+    candidates.append((likely_s, 0.0 if exact else error_s))
+    lattices = [_with_period(index, after_s, before_s, *candidate) for candidate in candidates]
+    best = lattices[-1]
+    # One late update more or less among the sightings says nothing about the period.
+    allowed_s = _SNAP_MISFIT * lattices[0].misfit_s + _SNAP_MISFIT_S + _MOST_MISFIT_S / len(sightings)
+    if best.misfit_s > allowed_s and abs(slope_s - likely_s) > 3.0 * error_s:
+        best = lattices[0]
+    return best.lattice if best.off_share <= _MOST_OFF and not best.wanders else None
+
+
+class _Fit(NamedTuple):
+    lattice: Lattice
+    misfit_s: float  # mean distance of the sightings from their instants, each counted with a few milliseconds at most
+    off_share: float
+    wanders: bool  # whether updates are off like their neighbours: their irregularities add up
+
+
+def _least_squares(index: np.ndarray, middle_s: np.ndarray, width_s: np.ndarray) -> tuple[float, float]:
+    """Slope of the sightings' middles and its standard uncertainty, in seconds; late updates count little."""
+    known = width_s**2 / 12.0 + _FLOOR_S**2
+    weight = 1.0 / known
+    for _ in range(_REWEIGHTINGS):
+        centre = np.average(index, weights=weight)
+        spread = float(np.sum(weight * (index - centre) ** 2))
+        slope_s = float(np.sum(weight * (index - centre) * middle_s) / spread)
+        residuals = (middle_s - slope_s * index) / np.sqrt(known)
+        residuals -= np.median(residuals)
+        scale = max(float(np.median(np.abs(residuals))) * 1.5, 1.0)
+        weight = 1.0 / (known * (1.0 + (residuals / (2.0 * scale)) ** 2))
+    return slope_s, scale / math.sqrt(spread)
+
+
+def _with_period(
+    index: np.ndarray, after_s: np.ndarray, before_s: np.ndarray, period_s: float, period_error_s: float
+) -> _Fit:
+    # The newest sighting is the origin: predictions look forward.
+    steps_s = (index - index[-1]) * period_s
+    phase_s = _widest_intersection(after_s - steps_s, before_s - steps_s)
+    off_s = np.maximum(np.maximum(after_s - steps_s - phase_s, phase_s - (before_s - steps_s)), 0.0)
+    usual_s = np.sort(off_s)[: max(math.ceil(0.9 * len(off_s)), 2)]
+    lattice = Lattice(
+        period_s=period_s,
+        origin_s=phase_s,
+        # Of uniform irregularities, the smaller 90% have 0.9 of the standard deviation.
+        jitter_s=float(np.sqrt(np.mean(usual_s**2))) / 0.9,
+        reach_s=float(usual_s[-1]),
+        period_error_s=period_error_s,
+    )
+    # Von Neumann's ratio of successive differences: 2 for independent irregularities, far less for a walk.
+    off_middle_s = (after_s + before_s) / 2.0 - steps_s
+    off_middle_s -= off_middle_s.mean()
+    ratio = float(np.mean(np.diff(off_middle_s) ** 2) / max(np.mean(off_middle_s**2), 1e-12))
+    wanders = len(index) >= _FEWEST_FOR_WALK and lattice.jitter_s > _WALK_S and ratio < _WALK_RATIO
+    misfit_s = float(np.mean(np.minimum(off_s, _MOST_MISFIT_S)))
+    return _Fit(lattice, misfit_s, float(np.mean(off_s > _OFF_SHARE * period_s)), wanders)
+
+
+def _widest_intersection(low_s: np.ndarray, high_s: np.ndarray) -> float:
+    """Middle of the stretch that the most intervals share; the widest where several do."""
+    bounds_s = np.concatenate((low_s, high_s))
+    order = np.argsort(bounds_s, kind="stable")
+    steps = np.concatenate((np.ones(len(low_s)), -np.ones(len(high_s))))[order]
+    shared = np.cumsum(steps)[:-1]
+    widths_s = np.diff(bounds_s[order])
+    best = int(np.lexsort((widths_s, shared))[-1])
+    return float(bounds_s[order][best] + widths_s[best] / 2.0)

@@ -1,0 +1,144 @@
+"""The driver's own samples of a board's power.
+
+NVML keeps the last two seconds or so of them (``nvmlDeviceGetSamples``, total power), each with a date. On two H200
+they are taken every 20.000 ms; their dates, in microseconds of the wall clock, are late by 0 to 3 ms, and every fifth,
+when the energy counter is updated too, by 10 to 11 ms. So dates are put back on their lattice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llem.meters.base import Clock
+    from pytest_llem.meters.boards import Nvml
+
+_FEWEST = 3
+_KEPT = 1500  # half a minute at 50 a second
+_LATTICE_SAMPLES = 30
+_SNAP_S = 0.001
+_LATENESS_S = 0.003  # of most dates; the phase lies so far below their crowd
+_LATTICE_SHARE = 0.6  # of the dates that must agree before they are put back
+
+
+@dataclass(frozen=True)
+class PowerSample:
+    """Power of a board at an instant.
+
+    Attributes:
+        time_s: on the clock of the meter, in seconds.
+        power_w: in watts.
+    """
+
+    time_s: float
+    power_w: float
+
+
+class SampleBuffer:
+    """What NVML keeps of a board's power, fetched now and then.
+
+    Attributes:
+        period_s: time between two samples, in seconds.
+        span_s: how far back NVML keeps them, in seconds.
+    """
+
+    def __init__(self, nvml: Nvml, handle: Any, clock: Clock, period_s: float, span_s: float) -> None:
+        """Take a buffer that answers; see :func:`open_samples`."""
+        self.period_s = period_s
+        self.span_s = span_s
+        self._nvml = nvml
+        self._handle = handle
+        self._clock = clock
+        self._newest_us = 0
+        self._kept: deque[tuple[float, float]] = deque(maxlen=_KEPT)
+        self._samples: list[PowerSample] = []
+
+    def fetch(self) -> None:
+        """Take over the samples that have come since the last time.
+
+        Raises:
+            NVMLError: the board stopped answering.
+        """
+        binding = self._nvml.binding
+        try:
+            _, found = binding.nvmlDeviceGetSamples(self._handle, binding.NVML_TOTAL_POWER_SAMPLES, self._newest_us)
+        except binding.NVMLError_NotFound:
+            return  # none since the last time
+        offset_s = _wall_to_clock_s(self._clock)
+        fresh = sorted((one.timeStamp, one.sampleValue.uiVal) for one in found if one.timeStamp > self._newest_us)
+        if fresh:
+            self._newest_us = fresh[-1][0]
+            self._kept.extend((date_us / 1e6 + offset_s, power_mw / 1e3) for date_us, power_mw in fresh)
+            self._samples = on_lattice(list(self._kept), self.period_s)
+
+    def between(self, from_s: float, to_s: float) -> list[PowerSample]:
+        """The samples fetched so far of a stretch, oldest first."""
+        return [sample for sample in self._samples if from_s <= sample.time_s <= to_s]
+
+
+def open_samples(nvml: Nvml, handle: Any, clock: Clock) -> SampleBuffer | None:
+    """A board's buffer; ``None`` where NVML keeps none whose dates can be told from the clock's."""
+    answer = nvml.optional("nvmlDeviceGetSamples", handle, nvml.binding.NVML_TOTAL_POWER_SAMPLES, 0)
+    kept = [] if answer is None else sorted(one.timeStamp / 1e6 for one in answer[1])
+    if len(kept) < _FEWEST:
+        return None
+    span_s = kept[-1] - kept[0]
+    if not span_s > 0 or abs(clock.wall_s() - kept[-1]) > max(1.0, span_s):
+        return None
+    period_s = float(np.median(np.diff(kept)))
+    # Samples are lost, and dates late: the median of many gaps is a whole number of milliseconds where it is near one.
+    snapped_s = round(period_s / _SNAP_S) * _SNAP_S
+    if snapped_s > 0 and abs(period_s - snapped_s) < 0.03 * period_s:
+        period_s = snapped_s
+    return SampleBuffer(nvml, handle, clock, period_s, span_s)
+
+
+def integrate(samples: Sequence[PowerSample], from_s: float, to_s: float) -> float:
+    """Energy between two instants, in joules: trapezoids through the samples, the nearest one beyond their ends."""
+    inside = [sample for sample in samples if from_s < sample.time_s < to_s]
+    ends = [PowerSample(end_s, power_at(samples, end_s)) for end_s in (from_s, to_s)]
+    points = [ends[0], *inside, ends[1]]
+    return sum((a.power_w + b.power_w) / 2.0 * (b.time_s - a.time_s) for a, b in pairwise(points))
+
+
+def power_at(samples: Sequence[PowerSample], at_s: float) -> float:
+    """Power at an instant, in watts, between the samples on either side; the nearest one's beyond their ends."""
+    times_s = [sample.time_s for sample in samples]
+    return float(np.interp(at_s, times_s, [sample.power_w for sample in samples]))
+
+
+def _wall_to_clock_s(clock: Clock) -> float:
+    """What to add to the wall clock's seconds; the narrowest of three looks, in case this process was held up."""
+    looks = []
+    for _ in range(3):
+        before_s = clock.now_s()
+        wall_s = clock.wall_s()
+        after_s = clock.now_s()
+        looks.append((after_s - before_s, (before_s + after_s) / 2.0 - wall_s))
+    return min(looks)[1]
+
+
+def on_lattice(dated: Sequence[tuple[float, float]], period_s: float) -> list[PowerSample]:
+    """Samples (date in seconds, watts) with their dates put back on the lattice that most of the newest keep."""
+    times_s = np.array([date_s for date_s, _ in dated])
+    recent_s = times_s[-_LATTICE_SAMPLES:]
+    if len(recent_s) >= _LATTICE_SAMPLES // 2:
+        residuals_s = (recent_s - recent_s[-1]) % period_s
+        # On a circle: the crowd is where most dates lie within the usual lateness.
+        ahead_s = (residuals_s[None, :] - residuals_s[:, None]) % period_s
+        crowds = np.mean(ahead_s <= _LATENESS_S, axis=1)
+        start = int(np.argmax(crowds))
+        if crowds[start] >= _LATTICE_SHARE and period_s > 4.0 * _LATENESS_S:
+            origin_s = recent_s[-1] + residuals_s[start]
+            # A date that is up to 11 ms late still belongs to the instant before it.
+            index = np.floor((times_s - origin_s + 0.1 * period_s) / period_s)
+            times_s = origin_s + index * period_s
+    seen: dict[float, float] = {float(time_s): power_w for time_s, (_, power_w) in zip(times_s, dated, strict=True)}
+    return [PowerSample(time_s, power_w) for time_s, power_w in seen.items()]
