@@ -169,7 +169,7 @@ def cuts(recording: Recording, count: int, seed: int) -> list[list[tuple[str, fl
     generator = random.Random(seed)  # noqa: S311
     energy_j = interpolated_j(recording)
     long = [piece for piece in recording.work if piece.repetitions and piece.end_s - piece.start_s > _LEAST_CUT_PIECE_S]
-    playbacks = []
+    playbacks: list[list[tuple[str, float, float, float]]] = []
     while len(playbacks) < count:
         seconds = CUTS_S[len(playbacks) % len(CUTS_S)]
         piece = generator.choice(long)

@@ -32,7 +32,7 @@ _GAIN = 0.005
 _LOST_SHARE = 0.2
 _COVERAGE_FACTOR = 2.0
 _IDLE_TOLERANCE = 0.1
-_POINTS = 120
+_POINTS, _CURVE_FROM_S = 120, 0.1
 
 DISAGREEMENTS = 3
 """So many windows in a row whose sensors disagree make a result invalid."""
@@ -122,11 +122,9 @@ def disagreement(
     )
 
 
-def power_curve(
-    samples: Sequence[PowerSample], start_s: float, at_s: float, before_s: float = 0.1
-) -> PowerCurve | None:
+def power_curve(samples: Sequence[PowerSample], start_s: float, at_s: float) -> PowerCurve | None:
     """The samples about a window, at most 120 of them: means of as many neighbours as that takes."""
-    about = [sample for sample in samples if start_s - before_s <= sample.time_s <= at_s]
+    about = [sample for sample in samples if start_s - _CURVE_FROM_S <= sample.time_s <= at_s]
     if not about:
         return None
     group = math.ceil(len(about) / _POINTS)

@@ -52,6 +52,7 @@ _CONTENT_PRIOR = 6  # observations that the figure above is worth
 _REMEMBERED = 30  # sightings: few enough for a clock of the board that runs some millionths off ours
 _TRIES = 4
 _MOST_DOUBTS = 2
+_MISSES, _FEWEST_MISSES, _MISSED_S = 8, 3, 0.003
 
 
 class CounterResetError(MeasurementError):
@@ -105,6 +106,7 @@ class Counter:
         clock: Clock,
         period_s: float | None = None,
         *,
+        jitter_s: float | None = None,
         regular: bool = True,
         poll_step_s: float = POLL_STEP_S,
     ) -> None:
@@ -114,19 +116,22 @@ class Counter:
             read: reads it, in joules.
             clock: the clock that edges are dated by.
             period_s: how long its period is, in seconds, where that is known.
+            jitter_s: how far its updates are off their lattice, standard deviation, where that is known.
             regular: whether it may be taken to keep a lattice.
             poll_step_s: pause between two reads while an edge is due, in seconds.
         """
         self.clock = clock
         self.period_s = ASSUMED_PERIOD_S if period_s is None else period_s
         self._known_period_s = period_s
+        self._known_jitter_s = jitter_s
         self.poll_step_s = poll_step_s
         self.lattice: Lattice | None = None
         self._regular = regular
         self._read = read
         self._sightings: deque[Sighting] = deque(maxlen=_REMEMBERED)
         self._newest_j = -math.inf
-        self._content: deque[float] = deque(maxlen=20)
+        self._content_variances: deque[float] = deque(maxlen=20)
+        self._misses_s: deque[float] = deque(maxlen=_MISSES)
         self._contradictions = 0
         self.phase_is_lost = False
         self._costs_s: deque[float] = deque(maxlen=15)
@@ -143,8 +148,11 @@ class Counter:
         The root mean square of what :meth:`note_idle_gain` was told, with six observations of 0.7 ms (or of the
         lattice's own jitter): measured, and never from the energy of a window, so that it cannot run away.
         """
-        prior_s = max(CONTENT_S, self.lattice.jitter_s if self.lattice else 0.0)
-        squares = [prior_s**2] * _CONTENT_PRIOR + [error_s**2 for error_s in self._content]
+        # How far updates were from where they had been expected, but for the farthest: it may have been a late one.
+        usual = sorted(self._misses_s)[:-1] or [0.0]
+        missed_s = math.sqrt(math.fsum(miss_s**2 for miss_s in usual) / len(usual))
+        prior_s = max(CONTENT_S, self.lattice.jitter_s if self.lattice else 0.0, missed_s)
+        squares = [prior_s**2] * _CONTENT_PRIOR + [*self._content_variances]
         most_s = max(min(_CONTENT_MOST_S, self.period_s / 8.0), prior_s)
         return min(max(math.sqrt(math.fsum(squares) / len(squares)), _CONTENT_LEAST_S), most_s)
 
@@ -153,9 +161,21 @@ class Counter:
         """Whether what was seen lately disagrees with the known period or lattice, so that it should be found anew."""
         return self._contradictions >= 3
 
-    def note_idle_gain(self, error_s: float) -> None:
-        """Take over by how much the gain between two edges of an idle stretch was off, in seconds of its power."""
-        self._content.append(error_s / math.sqrt(2.0))
+    @property
+    def wanders(self) -> bool:
+        """Whether updates come farther from where they were expected than they lie from their lattice: it moves."""
+        usual = sorted(self._misses_s)[:-1]
+        jitter_s = 0.0 if self._known_jitter_s is None else self._known_jitter_s
+        return len(usual) >= _FEWEST_MISSES and math.fsum(usual) / len(usual) > _MISSED_S + 2.0 * jitter_s
+
+    def note_idle_gain(self, error_s: float, known_s: float) -> None:
+        """Take over by how much the gain of an idle stretch was off, from an edge to one that was not seen to happen.
+
+        Args:
+            error_s: in seconds of its power.
+            known_s: standard uncertainty of the stretch's first edge, in seconds.
+        """
+        self._content_variances.append(max(error_s**2 - known_s**2, 0.0))
 
     def read(self) -> Read:
         """Read once.
@@ -195,9 +215,12 @@ class Counter:
             last = read
         self._sightings.clear()
         self._sightings.extend(sightings)
+        self._misses_s.clear()
         self._contradictions = 0
         self.phase_is_lost = False
         self._fit()
+        if self._known_jitter_s is None and self.lattice is not None:
+            self._known_jitter_s = self.lattice.jitter_s
         return changes
 
     def see(self, sighting: Sighting) -> None:
@@ -212,6 +235,7 @@ class Counter:
         self._contradictions = self._contradictions + 1 if late else 0
         # Nor is one that is so late: the phase has been lost.
         self.phase_is_lost |= off_s > lattice.period_s / 4.0
+        self._misses_s.append(off_s)
         self._sightings.append(sighting)
         self._fit()
 

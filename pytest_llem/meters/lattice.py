@@ -27,6 +27,7 @@ _OFF_SHARE = 0.125  # of the period: an update that far from its place does not 
 _MOST_OFF = 0.2  # share of the sightings that may be off: late updates are one in a hundred
 _FLOOR_S = 0.001  # what a sighting is uncertain by however narrow it is
 _REWEIGHTINGS = 3
+_SHARED = 0.75  # of the sightings must share an instant for it to be the phase
 _SNAP_MISFIT, _SNAP_MISFIT_S = 1.3, 0.0002  # by how much a snapped period may fit worse than a free one
 _MOST_MISFIT_S = 0.005
 _FEWEST_FOR_WALK, _WALK_S, _WALK_RATIO = 12, 0.0005, 0.7
@@ -88,7 +89,7 @@ def fit_lattice(sightings: Sequence[Sighting], period_s: float | None = None) ->
 
     The period is the slope of the weighted least squares through the sightings' middles; the one that is known, or the
     nearest multiple of 5 ms within 1.5%, where that fits about as well. The phase is the middle of the widest
-    intersection of the most sightings.
+    intersection of the most sightings, or where they share none the mean of their middles.
 
     Args:
         sightings: oldest first; gaps of several periods between them are allowed.
@@ -151,21 +152,27 @@ def _with_period(
 ) -> _Fit:
     # The newest sighting is the origin: predictions look forward.
     steps_s = (index - index[-1]) * period_s
-    phase_s = _widest_intersection(after_s - steps_s, before_s - steps_s)
-    off_s = np.maximum(np.maximum(after_s - steps_s - phase_s, phase_s - (before_s - steps_s)), 0.0)
-    usual_s = np.sort(off_s)[: max(math.ceil(0.9 * len(off_s)), 2)]
+    low_s, high_s = after_s - steps_s, before_s - steps_s
+    middle_s = (low_s + high_s) / 2.0
+    phase_s = _widest_intersection(low_s, high_s)
+    shared = float(np.mean((low_s <= phase_s) & (phase_s <= high_s))) >= _SHARED
+    if not shared:
+        # Updates that jitter by more than they are seen by share no instant: the middle of them is the better one.
+        cut = len(middle_s) // 10
+        phase_s = float(np.mean(np.sort(middle_s)[cut : len(middle_s) - cut]))
+    off_s = np.maximum(np.maximum(low_s - phase_s, phase_s - high_s), 0.0)
+    # All but late updates, which are rare.
+    usual = np.argsort(off_s)[: max(math.ceil(0.95 * len(off_s)), 2)]
+    jitter_s = off_s[usual] if shared else middle_s[usual] - phase_s
     lattice = Lattice(
         period_s=period_s,
         origin_s=phase_s,
-        # Of uniform irregularities, the smaller 90% have 0.9 of the standard deviation.
-        jitter_s=float(np.sqrt(np.mean(usual_s**2))) / 0.9,
-        reach_s=float(usual_s[-1]),
+        jitter_s=float(np.sqrt(np.mean(jitter_s**2))),
+        reach_s=float(off_s[usual].max()),
         period_error_s=period_error_s,
     )
     # Von Neumann's ratio of successive differences: 2 for independent irregularities, far less for a walk.
-    off_middle_s = (after_s + before_s) / 2.0 - steps_s
-    off_middle_s -= off_middle_s.mean()
-    ratio = float(np.mean(np.diff(off_middle_s) ** 2) / max(np.mean(off_middle_s**2), 1e-12))
+    ratio = float(np.mean(np.diff(middle_s) ** 2) / max(np.var(middle_s), 1e-12))
     wanders = len(index) >= _FEWEST_FOR_WALK and lattice.jitter_s > _WALK_S and ratio < _WALK_RATIO
     misfit_s = float(np.mean(np.minimum(off_s, _MOST_MISFIT_S)))
     return _Fit(lattice, misfit_s, float(np.mean(off_s > _OFF_SHARE * period_s)), wanders)

@@ -1,9 +1,9 @@
 """Joules of NVIDIA boards.
 
 Volta and newer boards count millijoules since the driver was loaded (``nvmlDeviceGetTotalEnergyConsumption``). The
-counter stands still between updates, some tens of milliseconds apart, so a window is told from an update before the work
-and one after it, with the idle power of either side: what the board drew above idle because of the work, until it has
-settled, and idle power over the window's time. All waiting lies outside the window, and nothing is read inside it.
+counter stands still between updates, some tens of milliseconds apart, so a window is told from an update before the
+work and one after it, with the idle power of either side: what the board drew above idle because of the work, until it
+has settled, and idle power over the window's time. All waiting lies outside the window, and nothing is read inside it.
 Boards without a counter are read by samples of their power.
 
 The stated uncertainty covers when and in which steps a sensor is updated. It does not cover the gain error of
@@ -35,7 +35,8 @@ from pytest_llem.meters.base import (
 from pytest_llem.meters.board_blocks import BoardBlocks
 from pytest_llem.meters.boards import Nvml, lost_board
 from pytest_llem.meters.calibration_store import CalibrationStore
-from pytest_llem.meters.counters import CounterGroup, CounterSensor
+from pytest_llem.meters.counter_sensor import CounterSensor
+from pytest_llem.meters.counters import CounterGroup
 from pytest_llem.meters.disturbances import BoardWatch
 from pytest_llem.meters.idle import settled_power
 from pytest_llem.meters.power_samples import open_power_sensor
@@ -115,7 +116,8 @@ class NvmlMeter:
             self._handles.append(handle)
             if has_counter:
                 read = partial(self._read_counter_j, board, handle)
-                counters.append(CounterSensor(board, read, clock, store, aligned, open_samples(nvml, handle, clock)))
+                samples = open_samples(nvml, board, handle, clock)
+                counters.append(CounterSensor(board, read, clock, store, aligned, samples))
                 continue
             power = open_power_sensor(nvml, board, handle, clock)
             if power is None:
@@ -188,7 +190,9 @@ class NvmlMeter:
         fill_energy(window, readings)
         # Plain reads err by the phase of their edges, which ``pause`` makes random.
         window.errors_average_out = not self._power_sensors and not any(s.aligned for s in self._counters.sensors)
-        window.power_curves = {s.board.uuid: s.curve for s in self._counters.sensors if s.curve is not None}
+        curves = {sensor.board.uuid: sensor.curve for sensor in self._counters.sensors}
+        curves |= {sensor.board.uuid: sensor.curve for sensor in self._power_sensors}
+        window.power_curves = {uuid: curve for uuid, curve in curves.items() if curve is not None}
         for watch in self._watches:
             watch.fill(window)
 

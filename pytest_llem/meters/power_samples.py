@@ -2,9 +2,9 @@
 
 Three sources, the best that the board has:
 
-* NVML's own buffer of samples, each with its date (:mod:`pytest_llem.meters.samples`). It is emptied now and then, so in
-  all but long windows the meter does nothing. A window is integrated from idle to idle, as a counter's is, so that a
-  delay of the samples cancels;
+* NVML's own buffer of samples, each with its date (:mod:`pytest_llem.meters.samples`). It is emptied now and then, so
+  in all but long windows the meter does nothing. A window is integrated from idle to idle, as a counter's is, so that
+  a delay of the samples cancels;
 * the instantaneous power, asked for by a thread every 50 ms;
 * the power usage, asked for likewise: a mean of the last second on most boards, so that the ends of a window
   are smeared by as much.
@@ -18,6 +18,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_llem.errors import MeasurementError
 from pytest_llem.meters.agreement import power_curve, sampled_energy
 from pytest_llem.meters.boards import lost_board
 from pytest_llem.meters.calibration import CounterTiming
@@ -129,6 +130,8 @@ class PowerSensor:
             MeasurementError: the board stopped answering.
         """
         self.stop()
+        if isinstance(self._failure, MeasurementError):
+            raise self._failure
         if self._failure is not None:
             raise lost_board(self.board, self._failure) from self._failure
         buffer = self.source.buffer
@@ -202,7 +205,7 @@ class PowerSensor:
         while not self._stopped.wait(self.source.pause_s):
             try:
                 self._samples += self.source.fetch()
-            except self._error as error:
+            except (self._error, MeasurementError) as error:
                 self._failure = error
                 return
 
@@ -251,12 +254,12 @@ def looks_away(name: str | None) -> bool:
 
 def open_power_sensor(nvml: Nvml, board: Board, handle: Any, clock: Clock) -> PowerSensor | None:
     """The board's power sensor; ``None`` where NVML tells no power at all."""
-    source = _buffer(nvml, handle, clock) or _polled(nvml, handle, clock)
+    source = _buffer(nvml, board, handle, clock) or _polled(nvml, handle, clock)
     return None if source is None else PowerSensor(board, source, clock, nvml.binding.NVMLError)
 
 
-def _buffer(nvml: Nvml, handle: Any, clock: Clock) -> PowerSource | None:
-    buffer = open_samples(nvml, handle, clock)
+def _buffer(nvml: Nvml, board: Board, handle: Any, clock: Clock) -> PowerSource | None:
+    buffer = open_samples(nvml, board, handle, clock)
     if buffer is None:
         return None
 

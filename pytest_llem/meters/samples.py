@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pytest_llem.meters.boards import lost_board
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llem.meters.base import Clock
-    from pytest_llem.meters.boards import Nvml
+    from pytest_llem.meters.boards import Board, Nvml
 
 _FEWEST = 3
 _KEPT = 1500  # half a minute at 50 a second
@@ -49,11 +51,12 @@ class SampleBuffer:
         span_s: how far back NVML keeps them, in seconds.
     """
 
-    def __init__(self, nvml: Nvml, handle: Any, clock: Clock, period_s: float, span_s: float) -> None:
+    def __init__(self, nvml: Nvml, board: Board, handle: Any, clock: Clock, period_s: float, span_s: float) -> None:
         """Take a buffer that answers; see :func:`open_samples`."""
         self.period_s = period_s
         self.span_s = span_s
         self._nvml = nvml
+        self._board = board
         self._handle = handle
         self._clock = clock
         self._newest_us = 0
@@ -64,13 +67,15 @@ class SampleBuffer:
         """Take over the samples that have come since the last time.
 
         Raises:
-            NVMLError: the board stopped answering.
+            MeasurementError: the board stopped answering.
         """
         binding = self._nvml.binding
         try:
             _, found = binding.nvmlDeviceGetSamples(self._handle, binding.NVML_TOTAL_POWER_SAMPLES, self._newest_us)
         except binding.NVMLError_NotFound:
             return  # none since the last time
+        except binding.NVMLError as error:
+            raise lost_board(self._board, error) from error
         offset_s = _wall_to_clock_s(self._clock)
         fresh = sorted((one.timeStamp, one.sampleValue.uiVal) for one in found if one.timeStamp > self._newest_us)
         if fresh:
@@ -83,7 +88,7 @@ class SampleBuffer:
         return [sample for sample in self._samples if from_s <= sample.time_s <= to_s]
 
 
-def open_samples(nvml: Nvml, handle: Any, clock: Clock) -> SampleBuffer | None:
+def open_samples(nvml: Nvml, board: Board, handle: Any, clock: Clock) -> SampleBuffer | None:
     """A board's buffer; ``None`` where NVML keeps none whose dates can be told from the clock's."""
     answer = nvml.optional("nvmlDeviceGetSamples", handle, nvml.binding.NVML_TOTAL_POWER_SAMPLES, 0)
     kept = [] if answer is None else sorted(one.timeStamp / 1e6 for one in answer[1])
@@ -97,7 +102,7 @@ def open_samples(nvml: Nvml, handle: Any, clock: Clock) -> SampleBuffer | None:
     snapped_s = round(period_s / _SNAP_S) * _SNAP_S
     if snapped_s > 0 and abs(period_s - snapped_s) < 0.03 * period_s:
         period_s = snapped_s
-    return SampleBuffer(nvml, handle, clock, period_s, span_s)
+    return SampleBuffer(nvml, board, handle, clock, period_s, span_s)
 
 
 def integrate(samples: Sequence[PowerSample], from_s: float, to_s: float) -> float:
@@ -140,5 +145,5 @@ def on_lattice(dated: Sequence[tuple[float, float]], period_s: float) -> list[Po
             # A date that is up to 11 ms late still belongs to the instant before it.
             index = np.floor((times_s - origin_s + 0.1 * period_s) / period_s)
             times_s = origin_s + index * period_s
-    seen: dict[float, float] = {float(time_s): power_w for time_s, (_, power_w) in zip(times_s, dated, strict=True)}
+    seen = {float(time_s): power_w for time_s, (_, power_w) in zip(times_s, dated, strict=True)}
     return [PowerSample(time_s, power_w) for time_s, power_w in seen.items()]

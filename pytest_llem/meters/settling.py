@@ -187,7 +187,9 @@ def _mixture(
         determinant = a * c - b * b
         idle_w, excess_w = (c * u - b * v) / determinant, (a * v - b * u) / determinant
         chi2 = y @ y + idle_precision * prior.idle_w**2 - idle_w * u - excess_w * v
-        logs.append(math.log(weight) - np.log(_TAUS_S) + 0.5 * (np.log(idle_precision * excess_precision / determinant) - chi2))
+        logs.append(
+            math.log(weight) - np.log(_TAUS_S) + 0.5 * (np.log(idle_precision * excess_precision / determinant) - chi2)
+        )
         # surplus = at * idle - tau * left * excess
         by_idle, by_excess = at_s, -_TAUS_S * left
         surpluses.append(by_idle * idle_w + by_excess * excess_w)

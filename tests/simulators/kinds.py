@@ -32,7 +32,9 @@ def _decays(random: Random, **changes: Any) -> LoadedPower:
 def _board(
     random: Random, build: Callable[..., SimulatedBoard] = SimulatedBoard, period_s: float = 0.1, **changes: Any
 ) -> SimulatedBoard:
-    drawn = {"power": _steps(random), "phase_s": random.uniform(0.0, period_s), "seed": random.randrange(1 << 30)}
+    seed = random.randrange(1 << 30)
+    # A board of its own: what a meter keeps of another one does not hold for it.
+    drawn = {"power": _steps(random), "phase_s": random.uniform(0.0, period_s), "seed": seed, "uuid": f"GPU-{seed}"}
     return build(period_s=period_s, **(drawn | changes))
 
 
