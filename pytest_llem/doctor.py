@@ -246,8 +246,9 @@ def _counter(board: Board, clock: Clock) -> str:
     if calibration.under_reports:
         return "counts too little when it is read often: it is read once at either end of a window"
     timing = calibration.timing
+    regular = "" if timing.regular else "keeps no regular updates, each is waited for; "
     return (
-        f"updated every {timing.period_s * 1e3:.3g} ms (jitter {timing.jitter_s * 1e3:.2g} ms) "
+        f"{regular}updated every {timing.period_s * 1e3:.3g} ms (jitter {timing.jitter_s * 1e3:.2g} ms) "
         f"in steps of {timing.resolution_j * 1e3:.3g} mJ; a read takes {timing.read_cost_s * 1e3:.2g} ms"
     )
 

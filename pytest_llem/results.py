@@ -6,6 +6,8 @@ from collections.abc import Mapping  # noqa: TC003  (journal_line reads the type
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from pytest_llem.meters.base import PowerCurve
+
 SCHEMA_VERSION = 1
 
 
@@ -21,6 +23,8 @@ class Round:
         start_s: when the window was begun, in seconds since the experiment's first one.
         sm_clock_hz: streaming-multiprocessor clock at the end of the window by board.
         power_limit_w: enforced power limit at the end of the window by board.
+        power_curves: samples of the power about the window by board, where its driver keeps any; thinned out, so that
+            all windows together have some hundred.
     """
 
     seconds: float
@@ -31,6 +35,13 @@ class Round:
     start_s: float | None = None
     sm_clock_hz: Mapping[str, float] = field(default_factory=dict)
     power_limit_w: Mapping[str, float] = field(default_factory=dict)
+    power_curves: Mapping[str, PowerCurve] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Round:
+        """Rebuild a round from its plain values."""
+        curves = {uuid: PowerCurve(**curve) for uuid, curve in values.get("power_curves", {}).items()}
+        return cls(**{**values, "power_curves": curves})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,5 +133,5 @@ class ExperimentResult:
         known = {f.name for f in fields(cls)}
         plain = {key: value for key, value in values.items() if key in known}
         for name in ("per_round", "prefill_rounds"):
-            plain[name] = [Round(**one) for one in plain.get(name, [])]
+            plain[name] = [Round.from_dict(one) for one in plain.get(name, [])]
         return cls(**plain)

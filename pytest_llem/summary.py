@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _LEAST_FOR_DRIFT = 4
 # A drift from end to end worth a warning.
 _NOTED_DRIFT = 0.02
+# Samples of power that a result keeps, and least ones of a window.
+_CURVE_POINTS, _FEWEST_POINTS = 600, 12
 # Half-width of the 95% interval of a rectangular distribution of full width 1.
 _RECTANGULAR_95 = 0.475
 
@@ -55,6 +57,7 @@ def summarise(
         for board in windows[0].boards_j
         if joules is not None
     }
+    points = max(_CURVE_POINTS // sum(max(len(window.power_curves), 1) for window in windows), _FEWEST_POINTS)
     result = ExperimentResult(
         output_tokens=None if tokens is None else tokens / calls,
         energy_j=energy_j,
@@ -79,6 +82,7 @@ def summarise(
                 start_s=None if starts_s is None else starts_s[number],
                 sm_clock_hz=window.sm_clock_hz,
                 power_limit_w=window.power_limit_w,
+                power_curves={uuid: curve.thinned(points) for uuid, curve in window.power_curves.items()},
             )
             for number, window in enumerate(windows)
         ],

@@ -32,7 +32,7 @@ _GAIN = 0.005
 _LOST_SHARE = 0.2
 _COVERAGE_FACTOR = 2.0
 _IDLE_TOLERANCE = 0.1
-_POINTS, _CURVE_FROM_S = 120, 0.1
+_CURVE_FROM_S = 0.1
 
 DISAGREEMENTS = 3
 """So many windows in a row whose sensors disagree make a result invalid."""
@@ -123,14 +123,9 @@ def disagreement(
 
 
 def power_curve(samples: Sequence[PowerSample], start_s: float, at_s: float) -> PowerCurve | None:
-    """The samples about a window, at most 120 of them: means of as many neighbours as that takes."""
+    """The samples from a moment before a window's start to ``at_s``."""
     about = [sample for sample in samples if start_s - _CURVE_FROM_S <= sample.time_s <= at_s]
     if not about:
         return None
-    group = math.ceil(len(about) / _POINTS)
-    groups = [about[first : first + group] for first in range(0, len(about), group)]
-    return PowerCurve(
-        times_s=[round(math.fsum(s.time_s for s in one) / len(one) - start_s, 4) for one in groups],
-        powers_w=[round(math.fsum(s.power_w for s in one) / len(one), 2) for one in groups],
-        partial=about[0].time_s > start_s,
-    )
+    times_s, powers_w = [sample.time_s - start_s for sample in about], [sample.power_w for sample in about]
+    return PowerCurve(times_s, powers_w, partial=times_s[0] > 0)

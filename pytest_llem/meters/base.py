@@ -6,8 +6,9 @@ settling and every other cost of the meter lie outside the edges.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -101,7 +102,18 @@ class PowerCurve:
 
     times_s: list[float]
     powers_w: list[float]
-    partial: bool
+    partial: bool = False
+
+    def thinned(self, points: int) -> PowerCurve:
+        """At most so many points: means of as many neighbours as that takes."""
+        size = max(math.ceil(len(self.times_s) / points), 1)
+        times_s = [round(time_s, 3) for time_s in _means(self.times_s, size)]
+        return PowerCurve(times_s, [round(power_w, 1) for power_w in _means(self.powers_w, size)], self.partial)
+
+
+def _means(values: Sequence[float], size: int) -> list[float]:
+    groups = [values[first : first + size] for first in range(0, len(values), size)]
+    return [math.fsum(group) / len(group) for group in groups]
 
 
 @dataclass

@@ -252,7 +252,7 @@ class CounterSensor:
         if sampled is not None:
             text = disagreement(energy, sampled, start_s, end_s, idle, self.board.power_limit_w)
             self._disagreements = self._disagreements + 1 if text else 0
-            if text:
+            if self._disagreements == 1:
                 warnings = (*warnings, f"the sensors of {describe([self.board])} disagree: {text}")
         return Reading(self.board.uuid, energy, warnings=warnings, doubtful=self._disagreements >= DISAGREEMENTS)
 

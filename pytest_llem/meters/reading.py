@@ -50,7 +50,7 @@ def fill_energy(window: Window, readings: Sequence[Reading]) -> None:
         if reading.reset and reading.reason is not None:
             window.disturb(Disturbance("reset", reading.reason))
         if reading.doubtful:
-            text = f"the sensors of {reading.uuid} have disagreed in every window lately: one of them is wrong"
+            text = f"the energy counter and the power samples of {reading.uuid} disagree window after window"
             window.disturb(Disturbance("sensors", text))
     # A reset comes first: it is the cause where several boards have something to say.
     unknown = sorted((reading for reading in readings if reading.energy is None), key=lambda one: not one.reset)

@@ -57,6 +57,10 @@ def test_joules_are_those_of_the_board(
     assert result["boards"] == {"GPU-aaaa": pytest.approx(result["energy_j"])}
     assert result["per_round"][0]["power_limit_w"] == {"GPU-aaaa": 700.0}
     assert result["per_round"][0]["sm_clock_hz"] == {"GPU-aaaa": 1.98e9}
+    curve = result["per_round"][0]["power_curves"]["GPU-aaaa"]
+    assert curve["partial"] is False
+    assert curve["times_s"][0] < 0 < result["per_round"][0]["seconds"] < curve["times_s"][-1] + 0.1
+    assert set(curve["powers_w"]) == {200.0}
     info = json.loads((pytester.path / "out.json").read_text())["machine_info"]["llem"]
     assert info["gpus"][0]["uuid"] == "GPU-aaaa"
     assert info["gpus"][0]["driver"]

@@ -65,9 +65,6 @@ KINDS: dict[str, Callable[[Random], SimulatedBoard]] = {
     "lag": lambda random: _board(random, sensor_lag_s=random.uniform(0.002, 0.12)),
     "decay": lambda random: _decaying(random, _decays(random)),
     "holding": lambda random: _decaying(random, _decays(random, hold_s=0.05)),
-    "lingering": lambda random: _decaying(
-        random, _decays(random, lingering=(random.uniform(0.3, 0.7), random.uniform(0.1, 0.25)))
-    ),
     "jitter": lambda random: _board(random, jitter_s=_uniform_jitter_s(0.005), read_cost_s=_SHORT_READS_S),
     "period": _period,
     "odd period": _odd_period,

@@ -9,6 +9,7 @@ import pytest
 
 from pytest_llem.doctor import BoardFinding, Findings, MeterFinding, examine, find_boards, find_container, find_packages
 from pytest_llem.meters import METER_NAMES
+from pytest_llem.meters.calibration_store import default_path
 from pytest_llem.report.doctor import render
 from tests.simulators import SimulatedBoard, SimulatedClock, install
 
@@ -59,9 +60,13 @@ class TestBoards:
         assert finding.persistence_mode is True
         assert "updated every 50 ms" in finding.counter
         assert "steps of 20 mJ" in finding.counter
-        # A counter of this board that behaves otherwise: what was found out the first time is what is said.
-        (again,), _ = boards_of(SimulatedBoard(period_s=0.1))
+        kept = default_path().read_text()
+        (again,), _ = boards_of(board)
         assert again.counter == finding.counter
+        assert default_path().read_text() == kept
+        # What is kept counts for nothing where the counter contradicts it.
+        (other,), _ = boards_of(SimulatedBoard(period_s=0.1))
+        assert "updated every 100 ms" in other.counter
 
     @pytest.mark.parametrize(
         ("board", "counter"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llem.meters import open_meter
-from pytest_llem.meters.base import IdlePower, Window
+from pytest_llem.meters.base import IdlePower, PowerCurve, Window
 from pytest_llem.summary import split_phases, summarise
 
 if TYPE_CHECKING:
@@ -48,6 +48,20 @@ def test_the_uncertainty_is_that_of_the_mean(energy_meter: Meter) -> None:
     result = summarise(windows(38.0, 42.0, 40.0), calls_per_round=2, meter=energy_meter)
     expected = math.hypot(4.3027 * 2 / math.sqrt(3), 0.2) / 2
     assert result.energy_uncertainty_j == pytest.approx(expected, rel=1e-4)
+
+
+def test_power_curves_are_thinned_out_so_that_a_result_stays_small(energy_meter: Meter) -> None:
+    """To means of neighbours: the energy under the curve stays."""
+    many = windows(*[40.0] * 5)
+    for window in many:
+        times_s = [0.02 * number for number in range(1000)]
+        window.power_curves = {"GPU-a": PowerCurve(times_s, [100.0 + time_s for time_s in times_s])}
+    result = summarise(many, calls_per_round=1, meter=energy_meter)
+    curves = [one.power_curves["GPU-a"] for one in result.per_round]
+    assert sum(len(curve.times_s) for curve in curves) <= 600
+    assert all(len(curve.times_s) == len(curve.powers_w) > 50 for curve in curves)
+    assert math.fsum(curves[0].powers_w) / len(curves[0].powers_w) == pytest.approx(109.99, abs=0.2)
+    assert curves[0].powers_w[3] == pytest.approx(100.0 + curves[0].times_s[3], abs=0.1)
 
 
 def test_an_error_that_all_windows_share_does_not_shrink_with_their_number(energy_meter: Meter) -> None:

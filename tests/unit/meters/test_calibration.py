@@ -8,21 +8,25 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llem.meters.calibration import Calibration, calibrate
+from pytest_llem.meters.edges import Counter
 from tests.simulators import FunctionPower, LoadedPower, SimulatedBoard, SimulatedClock
 
 if TYPE_CHECKING:
     from tests.simulators import Power
 
 
-def watch(board: SimulatedBoard) -> tuple[Calibration | None, float]:
-    """Its calibration, and the seconds that it took."""
+def watch(board: SimulatedBoard, read_cost_s: float | None = 0.0003) -> tuple[Calibration | None, float]:
+    """Its calibration, and the seconds that it took; ``read_cost_s``: ``None`` for reads as long as the board's."""
     clock = SimulatedClock()
 
     def read() -> float:
-        clock.sleep(0.0003)
-        return board.counter_mj(clock.now_s()) / 1e3
+        before_s, after_s = board.draw_call_s() if read_cost_s is None else (read_cost_s, 0.0)
+        clock.sleep(before_s)
+        joules = board.counter_mj(clock.now_s()) / 1e3
+        clock.sleep(after_s)
+        return joules
 
-    return calibrate(read, clock), clock.now_s() - 1000.0
+    return calibrate(Counter(read, clock)), clock.now_s() - 1000.0
 
 
 @pytest.mark.parametrize("period_s", [0.02, 0.05, 0.1])
@@ -34,6 +38,24 @@ def test_a_counter_that_may_be_read_often(period_s: float) -> None:
     assert calibration.timing.read_cost_s == pytest.approx(0.0003)
     assert not calibration.under_reports
     assert took_s < 5.0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_reads_of_milliseconds_do_not_hide_the_period(seed: int) -> None:
+    """Not snapped to what drivers are asked for, it would be wrong by some tenths of a per cent."""
+    calibration, _ = watch(SimulatedBoard(phase_s=0.0123 * seed, seed=seed), read_cost_s=None)
+    assert calibration is not None
+    assert calibration.timing.regular
+    assert calibration.timing.period_s == pytest.approx(0.1, rel=1e-9)
+    assert not calibration.under_reports
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_counter_whose_updates_move_about_keeps_no_lattice(seed: int) -> None:
+    calibration, _ = watch(SimulatedBoard(wander_s=0.02, seed=seed))
+    assert calibration is not None
+    assert not calibration.timing.regular
+    assert calibration.timing.period_s == pytest.approx(0.1, rel=0.1)
 
 
 @pytest.mark.parametrize("read_loss_s", [0.013, 0.001, 0.0001])
@@ -51,7 +73,7 @@ def test_a_counter_that_stands_still_only_while_it_is_looked_at() -> None:
     calibration, took_s = watch(SimulatedBoard(read_loss_s=0.013))
     assert calibration is not None
     assert calibration.under_reports
-    assert took_s < 6.0
+    assert took_s < 6.1
 
 
 def _restless(seed: int) -> Power:
@@ -79,4 +101,4 @@ def test_a_board_that_calms_down_meanwhile_is_none_either() -> None:
 def test_a_counter_that_stands_still_has_no_timing(board: SimulatedBoard) -> None:
     calibration, took_s = watch(board)
     assert calibration is None
-    assert took_s < 6.0
+    assert took_s < 6.1

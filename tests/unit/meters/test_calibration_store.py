@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llem.meters.alignment import CounterTiming
-from pytest_llem.meters.calibration import Calibration
+from pytest_llem.meters.calibration import Calibration, CounterTiming
 from pytest_llem.meters.calibration_store import CalibrationStore, default_path
 
 if TYPE_CHECKING:
@@ -21,6 +20,13 @@ def test_what_was_saved_is_loaded_by_the_next_session() -> None:
     assert CalibrationStore().load("GPU-1", "580") == KNOWN
     assert CalibrationStore().load("GPU-2", "580") == Calibration(KNOWN.timing, under_reports=False)
     assert CalibrationStore().load("GPU-3", "580") is None
+
+
+def test_whether_a_counter_keeps_a_lattice_is_saved_too() -> None:
+    for number, regular in enumerate((True, False)):
+        known = Calibration(CounterTiming(0.1, 0.005, 0.001, 0.0005, regular))
+        CalibrationStore().save(f"GPU-{number}", "580", known)
+        assert CalibrationStore().load(f"GPU-{number}", "580") == known
 
 
 def test_another_driver_asks_again_and_replaces_the_old_one() -> None:
@@ -46,11 +52,18 @@ def test_nothing_but_the_file_is_left() -> None:
     assert list(store.path.parent.iterdir()) == [store.path]
 
 
-ENTRY = {"period_s": 0.1, "jitter_s": 0, "resolution_j": 0.001, "read_cost_s": 0, "under_reports": False}
+ENTRY = {
+    "period_s": 0.1,
+    "jitter_s": 0,
+    "resolution_j": 0.001,
+    "read_cost_s": 0,
+    "regular": True,
+    "under_reports": False,
+}
 
 
 def _file(**changes: object) -> str:
-    return json.dumps({"format": 1, "counters": {"GPU-1 580": {**ENTRY, **changes}}})
+    return json.dumps({"format": 2, "counters": {"GPU-1 580": {**ENTRY, **changes}}})
 
 
 @pytest.mark.parametrize(
@@ -60,16 +73,17 @@ def _file(**changes: object) -> str:
         "{",
         "[]",
         "\x00",
-        '{"format": 1, "counters": []}',
-        '{"format": 1, "counters": {"GPU-1 580": null}}',
-        json.dumps({"format": 0, "counters": {"GPU-1 580": ENTRY}}),
-        json.dumps({"format": 1, "counters": {"GPU-1 580": {"period_s": 0.1}}}),
+        '{"format": 2, "counters": []}',
+        '{"format": 2, "counters": {"GPU-1 580": null}}',
+        json.dumps({"format": 1, "counters": {"GPU-1 580": ENTRY}}),
+        json.dumps({"format": 2, "counters": {"GPU-1 580": {"period_s": 0.1}}}),
         _file(period_s=0),
         _file(period_s=-0.1),
         _file(period_s="NaN"),
         _file(resolution_j=0),
         _file(jitter_s=None),
         _file(under_reports="no"),
+        _file(regular=1),
     ],
 )
 def test_what_cannot_be_understood_is_found_out_again(content: str) -> None:

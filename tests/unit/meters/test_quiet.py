@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llem.meters import Disturbance, open_meter
-from tests.simulators import SimulatedBoard, SimulatedClock, SimulatedProcess, install
+from tests.simulators import SimulatedBoard, SimulatedClock, SimulatedProcess, ideal_board, install
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,17 +32,17 @@ def cooled(*boards: SimulatedBoard, limit_s: float = 60.0) -> tuple[bool, float]
 
 class TestQuiet:
     def test_a_board_at_rest_takes_half_a_second(self) -> None:
-        found, took_s = quiet(SimulatedBoard(utilization_percent=2, processes=[SimulatedProcess(os.getpid())]))
+        found, took_s = quiet(ideal_board(utilization_percent=2, processes=[SimulatedProcess(os.getpid())]))
         assert found == []
         assert took_s <= 0.5
 
     def test_what_we_ran_just_before_is_forgotten(self) -> None:
-        found, took_s = quiet(SimulatedBoard(utilization_percent=lambda now_s: 90 if now_s < 1001.0 else 0))
+        found, took_s = quiet(ideal_board(utilization_percent=lambda now_s: 90 if now_s < 1001.0 else 0))
         assert found == []
         assert took_s == pytest.approx(1.5, abs=0.3)
 
     def test_a_board_that_stays_busy_is_named_with_its_utilisation(self) -> None:
-        found, took_s = quiet(SimulatedBoard(uuid="GPU-a"), SimulatedBoard(uuid="GPU-b", utilization_percent=37))
+        found, took_s = quiet(ideal_board(uuid="GPU-a"), ideal_board(uuid="GPU-b", utilization_percent=37))
         (busy,) = found
         assert busy.kind == "busy"
         assert busy.text.startswith("GPU-b ")
@@ -50,16 +50,16 @@ class TestQuiet:
         assert took_s <= 4.0
 
     def test_a_board_that_works_now_and_then_is_busy(self) -> None:
-        board = SimulatedBoard(utilization_percent=lambda now_s: 80 if now_s % 0.5 < 0.25 else 0)
+        board = ideal_board(utilization_percent=lambda now_s: 80 if now_s % 0.5 < 0.25 else 0)
         assert [one.kind for one in quiet(board)[0]] == ["busy"]
 
     def test_a_foreign_process_is_named(self) -> None:
-        (foreign,) = quiet(SimulatedBoard(processes=[SimulatedProcess(4711, "train.py")]))[0]
+        (foreign,) = quiet(ideal_board(processes=[SimulatedProcess(4711, "train.py")]))[0]
         assert foreign.kind == "foreign_process"
         assert "PID 4711 (train.py)" in foreign.text
 
     def test_a_board_that_does_not_tell_is_not_accused(self) -> None:
-        assert quiet(SimulatedBoard(utilization_percent=None))[0] == []
+        assert quiet(ideal_board(utilization_percent=None))[0] == []
 
 
 def _falling(to_c: int, seconds: float) -> Callable[[float], int]:
@@ -68,28 +68,28 @@ def _falling(to_c: int, seconds: float) -> Callable[[float], int]:
 
 class TestCoolDown:
     def test_a_cool_board_is_not_waited_for(self) -> None:
-        assert cooled(SimulatedBoard(temperature_c=50, clocks_event_reasons=POWER_CAP)) == (True, 0.0)
+        assert cooled(ideal_board(temperature_c=50, clocks_event_reasons=POWER_CAP)) == (True, 0.0)
 
     def test_throttling_is_waited_for_until_it_ends(self) -> None:
-        board = SimulatedBoard(
+        board = ideal_board(
             clocks_event_reasons=lambda now_s: THERMAL if now_s < 1007.0 else 0, slowdown_temperature_c=90
         )
-        done, took_s = cooled(SimulatedBoard(uuid="GPU-0"), board)
+        done, took_s = cooled(ideal_board(uuid="GPU-0"), board)
         assert done
         assert took_s == pytest.approx(7.0, abs=0.6)
 
     def test_a_hot_board_is_waited_for_until_it_is_well_below_its_slowdown(self) -> None:
-        done, took_s = cooled(SimulatedBoard(temperature_c=_falling(45, 50.0), slowdown_temperature_c=90))
+        done, took_s = cooled(ideal_board(temperature_c=_falling(45, 50.0), slowdown_temperature_c=90))
         assert done
         assert took_s == pytest.approx(15.0, abs=0.6)
 
     def test_or_until_it_cools_no_further(self) -> None:
-        done, took_s = cooled(SimulatedBoard(temperature_c=_falling(85, 10.0), slowdown_temperature_c=None))
+        done, took_s = cooled(ideal_board(temperature_c=_falling(85, 10.0), slowdown_temperature_c=None))
         assert done
         assert took_s == pytest.approx(13.0, abs=1.1)
 
     def test_the_limit_ends_it(self) -> None:
-        board = SimulatedBoard(clocks_event_reasons=THERMAL)
+        board = ideal_board(clocks_event_reasons=THERMAL)
         done, took_s = cooled(board, limit_s=20.0)
         assert not done
         assert took_s == pytest.approx(20.0, abs=0.01)

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_llem.meters import Window
 from pytest_llem.meters.reading import Reading, fill_energy
-from pytest_llem.meters.tail import WindowEnergy
+from pytest_llem.meters.window_energy import WindowEnergy
 
 
 def filled(*readings: Reading) -> Window:
@@ -46,6 +46,16 @@ def test_what_its_own_interval_does_not_tell_from_nothing_is_unknown(joules: flo
     assert window.joules is None
     assert window.boards_j == {}
     assert "below the sensor's resolution" in str(window.reason)
+
+
+def test_sensors_that_contradict_each_other_for_long_are_a_disturbance_that_leaves_the_joules() -> None:
+    window = filled(Reading("GPU-a", WindowEnergy(100.0, 3.0), warnings=("the sensors disagree",), doubtful=True))
+    assert not window.valid
+    (sensors,) = window.disturbances
+    assert sensors.kind == "sensors"
+    assert "GPU-a" in sensors.text
+    assert window.warnings == ["the sensors disagree", sensors.text]
+    assert window.joules == 100.0
 
 
 def test_a_warning_is_said_once() -> None:
