@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pytest_llem.meters.base import PowerCurve
-from pytest_llem.meters.samples import integrate
+from pytest_llem.meters.samples import integrate, unbroken
 from pytest_llem.meters.window_energy import LAG_S, WindowEnergy
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ _ALARM_S = 3.0 * 0.005
 _ALARM_J = 1.0
 _GAIN = 0.005
 _LOST_SHARE = 0.2
+_FEWEST_SAMPLES = 3
 _COVERAGE_FACTOR = 2.0
 _IDLE_TOLERANCE = 0.1
 _CURVE_FROM_S = 0.1
@@ -67,7 +68,8 @@ def sampled_energy(
         settled: power after it, at ``at_s``.
         at_s: until when the samples reach, in seconds.
     """
-    if len(samples) < 3:
+    samples = unbroken(samples)
+    if len(samples) < _FEWEST_SAMPLES:
         return None
     from_s = max(start_s, samples[0].time_s)
     inside = [sample for sample in samples if from_s <= sample.time_s <= at_s]
@@ -124,7 +126,7 @@ def disagreement(
 
 def power_curve(samples: Sequence[PowerSample], start_s: float, at_s: float) -> PowerCurve | None:
     """The samples from a moment before a window's start to ``at_s``."""
-    about = [sample for sample in samples if start_s - _CURVE_FROM_S <= sample.time_s <= at_s]
+    about = [sample for sample in unbroken(samples) if start_s - _CURVE_FROM_S <= sample.time_s <= at_s]
     if not about:
         return None
     times_s, powers_w = [sample.time_s - start_s for sample in about], [sample.power_w for sample in about]

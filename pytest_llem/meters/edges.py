@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_llem.errors import MeasurementError
-from pytest_llem.meters.lattice import FEWEST_SIGHTINGS, Lattice, Sighting, fit_lattice
+from pytest_llem.meters.lattice import FEWEST_SIGHTINGS, Lattice, Period, Sighting, fit_lattice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ _CONTENT_PRIOR = 6  # observations that the figure above is worth
 _REMEMBERED = 30  # sightings: few enough for a clock of the board that runs some millionths off ours
 _TRIES = 4
 _MOST_DOUBTS = 2
-_MISSES, _FEWEST_MISSES, _MISSED_S = 8, 3, 0.003
+_MISSES, _FEWEST_MISSES, _MISSED_S = 8, 5, 0.003
 
 
 class CounterResetError(MeasurementError):
@@ -122,7 +122,7 @@ class Counter:
         """
         self.clock = clock
         self.period_s = ASSUMED_PERIOD_S if period_s is None else period_s
-        self._known_period_s = period_s
+        self._known = None if period_s is None else Period.from_store(period_s)
         self._known_jitter_s = jitter_s
         self.poll_step_s = poll_step_s
         self.lattice: Lattice | None = None
@@ -343,9 +343,10 @@ class Counter:
     def _fit(self) -> None:
         if not self._regular or len(self._sightings) < FEWEST_SIGHTINGS:
             return
-        self.lattice = fit_lattice(self._sightings, self._known_period_s)
+        self.lattice = fit_lattice(self._sightings, self._known)
         if self.lattice is not None:
-            self.period_s = self._known_period_s = self.lattice.period_s
+            self.period_s = self.lattice.period_s
+            self._known = Period(self.lattice.period_s, self.lattice.period_error_s)
 
 
 class Pursuit:

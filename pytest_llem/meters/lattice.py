@@ -25,6 +25,7 @@ _SNAP_S = 0.005  # drivers are asked for whole multiples of 5 ms; not snapped, a
 _SNAP_WITHIN = 0.015
 _OFF_SHARE = 0.125  # of the period: an update that far from its place does not keep the lattice
 _MOST_OFF = 0.2  # share of the sightings that may be off: late updates are one in a hundred
+_KEPT_ERROR = 0.001  # relative, of a period that is no such multiple, from 16 updates
 _FLOOR_S = 0.001  # what a sighting is uncertain by however narrow it is
 _REWEIGHTINGS = 3
 _SHARED = 0.75  # of the sightings must share an instant for it to be the phase
@@ -51,6 +52,24 @@ class Sighting(NamedTuple):
     @property
     def width_s(self) -> float:
         return self.before_s - self.after_s
+
+
+class Period(NamedTuple):
+    """Time between two updates.
+
+    Attributes:
+        seconds: in seconds.
+        error_s: its standard uncertainty, in seconds; 0 for a period known to be exact.
+    """
+
+    seconds: float
+    error_s: float
+
+    @classmethod
+    def from_store(cls, seconds: float) -> Period:
+        """One that was found out before: exact where it is a whole multiple of 5 ms."""
+        exact = abs(seconds / _SNAP_S - round(seconds / _SNAP_S)) < 1e-6
+        return cls(seconds, 0.0 if exact else _KEPT_ERROR * seconds)
 
 
 @dataclass(frozen=True)
@@ -84,7 +103,7 @@ class Lattice:
         return abs(instant_s - self.origin_s) / self.period_s * self.period_error_s < self.period_s / 8.0
 
 
-def fit_lattice(sightings: Sequence[Sighting], period_s: float | None = None) -> Lattice | None:
+def fit_lattice(sightings: Sequence[Sighting], known: Period | None = None) -> Lattice | None:
     """The lattice that most of the sightings lie on.
 
     The period is the slope of the weighted least squares through the sightings' middles; the one that is known, or the
@@ -93,7 +112,7 @@ def fit_lattice(sightings: Sequence[Sighting], period_s: float | None = None) ->
 
     Args:
         sightings: oldest first; gaps of several periods between them are allowed.
-        period_s: about how long a period is, where that is known; default: the median gap.
+        known: the period, as far as it is known; default: about the median gap.
 
     Returns:
         ``None``: there are too few, or they keep no lattice.
@@ -103,19 +122,12 @@ def fit_lattice(sightings: Sequence[Sighting], period_s: float | None = None) ->
     after_s, before_s = (np.array(ends) for ends in zip(*sightings, strict=True))
     middle_s, width_s = (after_s + before_s) / 2.0, before_s - after_s
     gaps_s = np.diff(middle_s)
-    guess_s = float(np.median(gaps_s)) if period_s is None else period_s
+    guess_s = float(np.median(gaps_s)) if known is None else known.seconds
     # Each gap is counted on its own: over many periods an error of the guess would miscount.
     index = np.concatenate(([0.0], np.cumsum(np.maximum(np.round(gaps_s / guess_s), 1.0))))
     slope_s, error_s = _least_squares(index, middle_s, width_s)
-    candidates = [(slope_s, error_s)]
-    likely_s = round(slope_s / _SNAP_S) * _SNAP_S
-    if period_s is not None and abs(slope_s - period_s) <= max(3.0 * error_s, 2.0 * _SNAP_WITHIN * period_s):
-        likely_s = period_s
-    elif abs(slope_s - likely_s) > _SNAP_WITHIN * likely_s:
-        likely_s = slope_s
-    # An exact multiple is one; any other period is as uncertain as the sightings leave it.
-    exact = abs(likely_s / _SNAP_S - round(likely_s / _SNAP_S)) < 1e-9
-    candidates.append((likely_s, 0.0 if exact else error_s))
+    likely_s, likely_error_s = _likely_period(slope_s, error_s, known)
+    candidates = [(slope_s, error_s), (likely_s, likely_error_s)]
     lattices = [_with_period(index, after_s, before_s, *candidate) for candidate in candidates]
     best = lattices[-1]
     # One late update more or less among the sightings says nothing about the period.
@@ -123,6 +135,18 @@ def fit_lattice(sightings: Sequence[Sighting], period_s: float | None = None) ->
     if best.misfit_s > allowed_s and abs(slope_s - likely_s) > 3.0 * error_s:
         best = lattices[0]
     return best.lattice if best.off_share <= _MOST_OFF and not best.wanders else None
+
+
+def _likely_period(slope_s: float, error_s: float, known: Period | None) -> Period:
+    """What the period is beforehand: the known one, else a whole multiple of 5 ms, else what was seen."""
+    if known is not None:
+        near = abs(slope_s - known.seconds) <= max(3.0 * error_s, 2.0 * _SNAP_WITHIN * known.seconds)
+        if near and known.error_s <= error_s:
+            return known
+    snapped_s = round(slope_s / _SNAP_S) * _SNAP_S
+    if abs(slope_s - snapped_s) <= _SNAP_WITHIN * snapped_s:
+        return Period(snapped_s, 0.0)
+    return Period(slope_s, error_s)
 
 
 class _Fit(NamedTuple):

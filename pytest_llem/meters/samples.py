@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_llem.meters.boards import Board, Nvml
 
 _FEWEST = 3
+_BREAK_S = 0.09  # a slowed host loses some samples in a row, not so many
 _KEPT = 1500  # half a minute at 50 a second
 _LATTICE_SAMPLES = 30
 _SNAP_S = 0.001
@@ -103,6 +104,14 @@ def open_samples(nvml: Nvml, board: Board, handle: Any, clock: Clock) -> SampleB
     if snapped_s > 0 and abs(period_s - snapped_s) < 0.03 * period_s:
         period_s = snapped_s
     return SampleBuffer(nvml, board, handle, clock, period_s, span_s)
+
+
+def unbroken(samples: Sequence[PowerSample]) -> Sequence[PowerSample]:
+    """The newest samples, back to the last stretch of which the driver no longer had any."""
+    for index in range(len(samples) - 1, 0, -1):
+        if samples[index].time_s - samples[index - 1].time_s > _BREAK_S:
+            return samples[index:]
+    return samples
 
 
 def integrate(samples: Sequence[PowerSample], from_s: float, to_s: float) -> float:

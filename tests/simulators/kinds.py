@@ -32,9 +32,7 @@ def _decays(random: Random, **changes: Any) -> LoadedPower:
 def _board(
     random: Random, build: Callable[..., SimulatedBoard] = SimulatedBoard, period_s: float = 0.1, **changes: Any
 ) -> SimulatedBoard:
-    seed = random.randrange(1 << 30)
-    # A board of its own: what a meter keeps of another one does not hold for it.
-    drawn = {"power": _steps(random), "phase_s": random.uniform(0.0, period_s), "seed": seed, "uuid": f"GPU-{seed}"}
+    drawn = {"power": _steps(random), "phase_s": random.uniform(0.0, period_s), "seed": random.randrange(1 << 30)}
     return build(period_s=period_s, **(drawn | changes))
 
 
@@ -58,7 +56,7 @@ def _odd_period(random: Random) -> SimulatedBoard:
     return _board(random, period_s=period_s, read_cost_s=_SHORT_READS_S)
 
 
-KINDS: dict[str, Callable[[Random], SimulatedBoard]] = {
+_DRAW: dict[str, Callable[[Random], SimulatedBoard]] = {
     "ideal": lambda random: _board(random, ideal_board, power=LoadedPower(random.uniform(60.0, 130.0))),
     "recorded": _board,
     "noisy": lambda random: _board(random, noisy_board),
@@ -73,4 +71,17 @@ KINDS: dict[str, Callable[[Random], SimulatedBoard]] = {
     "no samples": lambda random: _board(random, errors={"nvmlDeviceGetSamples": pynvml.NVML_ERROR_NOT_SUPPORTED}),
     "wandering": lambda random: _board(random, wander_s=0.005),
 }
+
+
+def _of_kind(kind: str) -> Callable[[Random], SimulatedBoard]:
+    def draw(random: Random) -> SimulatedBoard:
+        board = _DRAW[kind](random)
+        # A board of its own: what a meter keeps of another one does not hold for it.
+        board.uuid = f"GPU-{kind.replace(' ', '-')}-{board.seed}"
+        return board
+
+    return draw
+
+
+KINDS = {kind: _of_kind(kind) for kind in _DRAW}
 """By name: draws one board of the kind, with a phase and a seed of its own."""

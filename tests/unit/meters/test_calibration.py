@@ -51,11 +51,13 @@ def test_reads_of_milliseconds_do_not_hide_the_period(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_counter_whose_updates_move_about_keeps_no_lattice(seed: int) -> None:
-    calibration, _ = watch(SimulatedBoard(wander_s=0.02, seed=seed))
+def test_a_counter_whose_updates_come_at_any_moment_keeps_no_lattice(seed: int) -> None:
+    calibration, _ = watch(SimulatedBoard(jitter_s=0.03, seed=seed))
     assert calibration is not None
     assert not calibration.timing.regular
     assert calibration.timing.period_s == pytest.approx(0.1, rel=0.1)
+    # Uniform within 30 ms.
+    assert calibration.timing.jitter_s == pytest.approx(0.03 / 3**0.5, rel=0.4)
 
 
 @pytest.mark.parametrize("read_loss_s", [0.013, 0.001, 0.0001])

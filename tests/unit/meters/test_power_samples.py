@@ -13,7 +13,9 @@ import pytest
 
 from pytest_llem.errors import MeasurementError
 from pytest_llem.meters import Window, open_meter
-from pytest_llem.meters.power_samples import PowerSample, integrate, looks_away
+from pytest_llem.meters.nvml import open_nvml_meter
+from pytest_llem.meters.power_samples import integrate_smeared, looks_away
+from pytest_llem.meters.samples import PowerSample
 from tests.simulators import LoadedPower, SimulatedBoard, SimulatedClock, install
 
 NOT_SUPPORTED = pynvml.NVML_ERROR_NOT_SUPPORTED
@@ -23,6 +25,7 @@ NO_FIELDS = {**NO_BUFFER, pynvml.NVML_FI_DEV_POWER_INSTANT: NOT_SUPPORTED}
 
 
 def board_of(name: str = "Tesla P100", **options: Any) -> SimulatedBoard:
+    """A board that keeps its clocks up for a while after work."""
     return SimulatedBoard(name=name, power=LoadedPower(50.0, 120.0, 0.1), errors=NO_COUNTER, **options)
 
 
@@ -33,22 +36,50 @@ def window_of(seconds: float, board: SimulatedBoard | None = None) -> tuple[Wind
     with install([board], clock), open_meter("nvml", clock=clock) as meter, meter.window() as window:
         start_s = clock.now_s()
         board.run(clock, seconds, 200.0)
-        true_j = board.energy_j(start_s, clock.now_s())
+        true_j = board.window_energy_j(start_s, clock.now_s())
     return window, true_j
 
 
 class TestBuffer:
     def test_the_interval_covers_the_truth(self) -> None:
+        """All that the work makes the board draw, its fall to idle power included."""
         generator = random.Random(3)  # noqa: S311
         covered, widths = [], []
         for _ in range(40):
-            window, true_j = window_of(generator.uniform(0.3, 1.5), board_of(phase_s=generator.uniform(0.0, 0.02)))
+            window, true_j = window_of(generator.uniform(0.1, 1.5), board_of(phase_s=generator.uniform(0.0, 0.02)))
             assert window.joules is not None
             assert window.uncertainty_j is not None
             covered.append(abs(window.joules - true_j) <= window.uncertainty_j)
             widths.append(window.uncertainty_j / true_j)
         assert statistics.fmean(covered) >= 0.9
-        assert statistics.median(widths) < 0.06
+        assert statistics.median(widths) < 0.02
+
+    @pytest.mark.xfail(reason="the noise of neighbouring samples is alike, which their integral is not told")
+    def test_so_it_does_where_samples_are_noisy(self) -> None:
+        generator = random.Random(4)  # noqa: S311
+        covered = []
+        for seed in range(60):
+            phase_s = generator.uniform(0.0, 0.02)
+            board = SimulatedBoard(errors=NO_COUNTER, name="Tesla P100", sample_noise_w=1.0, phase_s=phase_s, seed=seed)
+            window, true_j = window_of(generator.uniform(0.1, 1.5), board)
+            assert window.joules is not None
+            assert window.uncertainty_j is not None
+            covered.append(abs(window.joules - true_j) <= window.uncertainty_j)
+        assert statistics.fmean(covered) >= 0.9
+
+    @pytest.mark.xfail(reason="half a minute of samples is kept: a longer window has lost its first ones")
+    def test_a_window_of_a_minute_is_whole(self) -> None:
+        """In a session the meter's thread fetches what has come every second or so."""
+        clock = SimulatedClock()
+        with (
+            install([SimulatedBoard(name="Tesla P100", power=150.0, errors=NO_COUNTER)], clock),
+            open_nvml_meter("cuda", None, clock) as meter,
+        ):
+            with meter.window() as window:
+                for _ in range(60):
+                    clock.work(1.0)
+                    meter._power_sensors[0].source.fetch()
+        assert window.joules == pytest.approx(150.0 * window.seconds, abs=window.uncertainty_j)
 
     def test_it_says_what_it_is(self) -> None:
         window, _ = window_of(1.0)
@@ -61,8 +92,8 @@ class TestBuffer:
         window, _ = window_of(1.0, board_of("NVIDIA A100-SXM4-40GB", sample_period_s=0.1, duty=0.25))
         assert any("looks at 25 ms of every 100 ms" in text for text in window.warnings)
 
-    def test_too_few_samples_are_below_the_resolution(self) -> None:
-        window, _ = window_of(0.03)
+    def test_samples_that_do_not_come_are_below_the_resolution(self) -> None:
+        window, _ = window_of(0.3, board_of(sample_delay_s=2.0))
         assert window.joules is None
         assert "below the resolution of the power sensor" in str(window.reason)
 
@@ -76,7 +107,7 @@ class TestBuffer:
             assert meter.auto_window_s >= 5.0  # that of the slower sensor
             with meter.window() as window:
                 clock.work(1.0)
-        assert window.joules == pytest.approx(200.0, abs=window.uncertainty_j)
+        assert window.joules == pytest.approx(225.0, abs=window.uncertainty_j)
         assert set(window.boards_j) == {"GPU-a", "GPU-b"}
 
     def test_idle_power_is_measured_the_same_way(self) -> None:
@@ -120,25 +151,25 @@ def test_a_board_lost_in_the_window_is_one_clear_failure_and_leaves_no_thread() 
 class TestIntegral:
     def test_each_sample_stands_for_the_time_before_it(self) -> None:
         samples = [PowerSample(0.0, 10.0), PowerSample(1.0, 100.0), PowerSample(2.0, 200.0), PowerSample(4.0, 50.0)]
-        energy = integrate(samples, 0.5, 4.0, 0.1)
+        energy = integrate_smeared(samples, 0.5, 4.0, 0.1)
         assert energy is not None
         assert energy.joules == pytest.approx(0.5 * 100 + 1.0 * 200 + 2.0 * 50)
 
     def test_the_ends_are_as_uncertain_as_the_sensor_is_slow(self) -> None:
-        energy = integrate([PowerSample(float(k), 100.0) for k in range(11)], 0.0, 10.0, 0.5)
+        energy = integrate_smeared([PowerSample(float(k), 100.0) for k in range(11)], 0.0, 10.0, 0.5)
         assert energy is not None
         assert energy.uncertainty_j == pytest.approx(1.96 * 100.0 * 0.5 / 6**0.5)
 
     def test_what_lies_beyond_the_samples_is_taken_at_the_nearest(self) -> None:
         samples = [PowerSample(1.0, 100.0), PowerSample(2.0, 100.0), PowerSample(3.0, 100.0)]
-        energy = integrate(samples, 0.0, 5.0, 0.1)
+        energy = integrate_smeared(samples, 0.0, 5.0, 0.1)
         assert energy is not None
         assert energy.joules == pytest.approx(500.0)
 
     def test_a_gap_counts_by_what_the_power_does_elsewhere(self) -> None:
         def half_width(missing: range) -> float:
             samples = [PowerSample(0.1 * k, 100.0 + 20.0 * (k % 2)) for k in range(101) if k not in missing]
-            energy = integrate(samples, 0.0, 10.0, 0.0)
+            energy = integrate_smeared(samples, 0.0, 10.0, 0.0)
             assert energy is not None
             return energy.uncertainty_j
 
