@@ -20,7 +20,6 @@ from pytest_llem.meters.window_energy import (
     Idle,
     head,
     interpolated_energy,
-    is_flat,
     settle_after,
     window_energy,
 )
@@ -47,7 +46,7 @@ _SETTLED_EDGES, _SETTLED_SHARE = 2.0, 0.002  # settling known so well, in errors
 _UNSEEN_EDGES = 2  # further edges that show how a board settles of which there are no samples
 _LOOK_BACK_S = 1.0
 _REST_TRIES = 3
-_STEP_W = 60.0  # other work that ended by such a step just before costs less than the wait for another edge
+_STEP_W = 10.0  # above idle power: less than that costs less than the wait for another edge
 _REST_W, _REST_SHARE, _REST_ERROR = 4.0, 0.03, 0.01
 
 
@@ -297,14 +296,21 @@ class CounterSensor:
         return [] if self._samples is None else self._samples.between(from_s, math.inf)
 
     def _at_rest(self, edge: Edge | None, samples: Sequence[PowerSample]) -> Edge | None:
-        """A later edge, where there was other work about this one that would cost more than it."""
+        """A later edge, where there was other work about this one.
+
+        Work that ended a moment ago still shows as steady power, because the sensor lags: so power far above the idle
+        power that is known is waited out as well, as long as that takes a few periods and no longer.
+        """
+        idle = self._rest.idle
         for _ in range(_REST_TRIES):
             if edge is None:
                 return None
             from_s = edge.time_s - HELD_S
             powers_w = [sample.power_w for sample in samples if sample.time_s >= from_s]
-            rests = not powers_w or is_flat(powers_w[-1], powers_w[0])
-            if rests or abs(max(powers_w) - powers_w[-1]) < _STEP_W:
+            if not powers_w:
+                return edge
+            rest_w = powers_w[-1] if idle is None else min(powers_w[-1], idle.power_w)
+            if max(powers_w) - rest_w < _STEP_W:
                 return edge
             edge = self._next_edge()
             samples = self._fetched(from_s)

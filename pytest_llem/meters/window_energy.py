@@ -39,7 +39,8 @@ LAG_S = 0.012
 
 _FLAT_STRETCH_S = 0.3
 _FEWEST_FLAT = 3
-_NOISE_LEAST_W, _NOISE_MOST_W = 0.4, 4.0
+_NOISE_LEAST_W, _NOISE_MOST_W = 0.5, 4.0
+_CORRELATION = 0.85  # of the noise of a power sample with that of the next (two H200)
 # Power above idle at the end of the work, in units of its mean during the work: standard deviation about one.
 _END_TO_MEAN_SD = 0.46
 _SENSOR_DATE_S, _START_DATE_S = 0.006, 0.003  # how far samples may be shifted against the counter, and its lag be off
@@ -107,9 +108,17 @@ def idle_from_samples(samples: Sequence[PowerSample], start_s: float) -> Idle | 
         flat.append(sample.power_w)
     if len(flat) < _FEWEST_FLAT:
         return None
-    noise_w = min(max(statistics.stdev(flat), _NOISE_LEAST_W), _NOISE_MOST_W)
-    # Noise of neighbouring samples is so alike that a mean of a few is hardly better than one of them.
-    return Idle(statistics.fmean(flat), 0.5 * noise_w, noise_w, whole=whole)
+    # Noise of neighbouring samples is so alike that a stretch shows too little of it, and that its mean is hardly
+    # better than one of them.
+    alike = _mean_correlation(len(flat))
+    noise_w = min(max(statistics.stdev(flat) / math.sqrt(1.0 - alike), _NOISE_LEAST_W), _NOISE_MOST_W)
+    return Idle(statistics.fmean(flat), math.sqrt(alike) * noise_w, noise_w, whole=whole)
+
+
+def _mean_correlation(count: int) -> float:
+    """Mean correlation of the pairs among so many neighbouring samples."""
+    pairs = [(count - lag) * _CORRELATION**lag for lag in range(1, count)]
+    return 2.0 * math.fsum(pairs) / (count * (count - 1))
 
 
 def unknown_idle(samples: Sequence[PowerSample]) -> Idle:
