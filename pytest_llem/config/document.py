@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 8 * 2**20
 MAX_DEPTH = 50
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 MAX_ALIASED_NODES = 100_000
 
 _SHOWN_LINE_CHARS = 100
@@ -151,6 +152,8 @@ def read_document(path: Path, display: str) -> Document:
         tabs = mark.line <= len(source.lines) and "\t" in source.lines[mark.line - 1][: mark.column]
         hint = "; indent with spaces, not tabs" if tabs else ""
         problem = " ".join(str(error.problem or error.context or "cannot be parsed").split())
+        if "nesting depth" in problem:  # libyaml has a limit of its own from 0.2.6 on
+            raise ExperimentFileError(f"{display}:{mark.line}: {_TOO_DEEP}", mark.excerpt()) from None
         raise ExperimentFileError(f"{display}:{mark.line}: not valid YAML: {problem}{hint}", mark.excerpt()) from None
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
@@ -223,7 +226,7 @@ class _Builder:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
         if depth > MAX_DEPTH:
-            raise _Refusal(event, f"nested deeper than {MAX_DEPTH} levels")
+            raise _Refusal(event, _TOO_DEEP)
         before = self._nodes
         self._nodes += 1
         if event.anchor is not None:

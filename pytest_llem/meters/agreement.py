@@ -31,6 +31,8 @@ _ALARM_J = 1.0
 _GAIN = 0.005
 _LOST_SHARE = 0.2
 _FEWEST_SAMPLES = 3
+# Variance of a sum of samples whose noise has the correlation 0.85 with the next, beside independent ones.
+_ALIKE = (1.0 + 0.85) / (1.0 - 0.85)
 _COVERAGE_FACTOR = 2.0
 _IDLE_TOLERANCE = 0.1
 _CURVE_FROM_S = 0.1
@@ -87,7 +89,7 @@ def sampled_energy(
     step_w = max(max(sample.power_w for sample in inside) - idle.power_w, 0.0)
     error_j = math.hypot(
         math.sqrt(2.0) * _STEP_PERIODS * period_s * step_w,
-        idle.noise_w * math.sqrt((at_s - from_s) * period_s),
+        idle.noise_w * math.sqrt((at_s - from_s) * period_s * _ALIKE),
         settled.tau_s * left_w,
         settled.error_j,
     )

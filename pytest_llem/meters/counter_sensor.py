@@ -179,6 +179,21 @@ class CounterSensor:
         edge = self._next_edge() if self.counter.lattice is None else self.counter.edge_now()
         self.before = self._at_rest_by_counter(edge) if self._samples is None else self._at_rest(edge, samples)
 
+    def mark(self) -> Edge | None:
+        """An edge now, outside any window.
+
+        Raises:
+            CounterResetError: it went backwards.
+        """
+        if (
+            not self.aligned
+            and self.counter.lattice is not None
+            and not (self.calibration is None or self.calibration.under_reports)
+        ):
+            return self.counter.edge_now()
+        self.find_before()
+        return self.before
+
     def glance_after(self) -> None:
         """Read a counter that nobody waits for, as soon as the work has ended."""
         if not self.aligned:
@@ -256,11 +271,12 @@ class CounterSensor:
         return Reading(self.board.uuid, energy, warnings=warnings, doubtful=self._disagreements >= DISAGREEMENTS)
 
     def _plain_reading(self, before: Edge, after: Edge, start_s: float, end_s: float) -> Reading:
-        # The power before the start is anything between idle and that of the work, which may go on at once.
+        # The power before the start is anything between idle and that of the work, which may go on at once; most often
+        # one of these two.
         seconds = after.time_s - before.time_s
         mean_w = (after.energy_j - before.energy_j) / seconds if seconds > 0 else 0.0
         idle_w = min(self._rest.idle.power_w if self._rest.idle else 0.0, mean_w)
-        deviation_w = max((mean_w - idle_w) / _SQRT12, 0.1 * mean_w)
+        deviation_w = max((mean_w - idle_w) / 2.5, 0.1 * mean_w)
         energy = interpolated_energy(before, start_s, end_s, after, (idle_w + mean_w) / 2.0, deviation_w)
         if energy is None:
             return Reading(

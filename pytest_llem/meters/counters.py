@@ -72,8 +72,14 @@ class CounterGroup:
         Raises:
             MeasurementError: a board stopped answering.
         """
-        self.begin()
-        return [sensor.before for sensor in self.sensors]
+        edges: list[Edge | None] = []
+        for sensor in self.sensors:
+            try:
+                edges.append(sensor.mark())
+            except CounterResetError:
+                sensor.note_reset(in_window=False)
+                edges.append(None)
+        return edges
 
 
 def _wait(pursuits: dict[CounterSensor, Pursuit]) -> None:

@@ -42,6 +42,7 @@ _GUARD_BEFORE_S = 0.002  # no stale read starts later than 1.87 ms before an edg
 _GUARD_AFTER_S, _GUARD_AFTER_SHARE = 0.015, 0.4  # one update in a hundred is up to 13.5 ms late
 _WIDE_S, _WIDE_SHARE = 0.015, 0.4  # a sighting wider than this does not tell a late update from a punctual one
 _LATE_S, _LATE_SHARE = 0.010, 0.25
+_UNCLEAR_SHARE = 0.75  # of the period: of which update the value is, a wider sighting does not tell
 _WIDE_ERROR_S = 0.004  # what the date of such an edge is worth
 
 CONTENT_S = 0.0007
@@ -254,10 +255,9 @@ class Counter:
             if clear_s > self.clock.now_s():
                 self.clock.sleep(clear_s - self.clock.now_s())
             read = self.read()
-            edge_s = lattice.last_before(read.start_s)
-            next_s = edge_s + lattice.period_s - self._guard_before_s
-            if read.start_s >= edge_s + self._guard_after_s - 1e-9 and read.end_s <= next_s:
-                return Edge(edge_s, read.energy_j, self.content_s)
+            edge = self.edge_shown(read)
+            if edge is not None:
+                return edge
         return self._unphased(read)
 
     def glance(self) -> Edge:
@@ -271,13 +271,17 @@ class Counter:
         """
         read = self.read()
         lattice = self.lattice
-        if lattice is not None and lattice.reaches(read.end_s):
-            edge_s = lattice.last_before(read.start_s)
-            if read.start_s >= edge_s + self._guard_after_s and (
-                read.end_s <= edge_s + lattice.period_s - self._guard_before_s
-            ):
-                return Edge(edge_s, read.energy_j, self.content_s)
-        return self._unphased(read)
+        shown = self.edge_shown(read) if lattice is not None and lattice.reaches(read.end_s) else None
+        return shown or self._unphased(read)
+
+    def edge_shown(self, read: Read) -> Edge | None:
+        """The edge whose energy a read shows; ``None`` where it was not clearly between two edges of the lattice."""
+        lattice = self._known_lattice()
+        edge_s = lattice.last_before(read.start_s)
+        clear = read.start_s >= self.surely_new_s(edge_s) - 1e-9
+        if not clear or read.end_s > self.surely_old_s(edge_s + lattice.period_s):
+            return None
+        return Edge(edge_s, read.energy_j, self.content_s)
 
     def date(self, sighting: Sighting, edge_s: float) -> tuple[float, float]:
         """When the update of a sighting happened whose place on the lattice is ``edge_s``, and its uncertainty.
@@ -378,14 +382,21 @@ class Pursuit:
         self.due_s = read.end_s + self.counter.poll_step_s
         if stale is not None and read.energy_j > stale.energy_j:
             return self._found(Sighting(stale.start_s, read.end_s), read)
-        if self._edge_s is not None:
-            # Nobody saw it change: it did so in the first read; or, for a whole period and more, by less than its step.
-            sure_s = self.counter.surely_new_s(self._edge_s)
-            if self._began_old:
-                sure_s += 1.5 * self.counter.period_s
-            if read.start_s >= sure_s:
+        if self._edge_s is None:
+            return None
+        if self._began_old:
+            # For a whole period and more it did not change: it does so by less than its step.
+            if read.start_s >= self.counter.surely_new_s(self._edge_s) + 1.5 * self.counter.period_s:
                 self.edge = Edge(self._edge_s, read.energy_j, self.counter.content_s)
+        elif read.start_s >= self.counter.surely_new_s(self._edge_s):
+            self._take_over(read)  # it changed in the first read, or before
         return self.edge
+
+    def _take_over(self, read: Read) -> None:
+        """Take the edge that a read shows without having been seen to happen; the next one where that is not clear."""
+        self.edge = self.counter.edge_shown(read)
+        if self.edge is None:
+            self._aim(read.end_s)
 
     def _aim(self, from_s: float) -> None:
         lattice = self.counter.lattice
@@ -405,13 +416,18 @@ class Pursuit:
             self.edge = Edge((after_s + sighting.before_s) / 2.0, read.energy_j, error_s)
             return self.edge
         counter.see(sighting)
-        if sighting.before_s < counter.surely_old_s(self._edge_s):
+        if sighting.width_s > _UNCLEAR_SHARE * counter.period_s:
+            self._take_over(read)  # of which update the value is, is not known
+            return self.edge
+        lattice = counter.lattice
+        edge_s = self._edge_s if lattice is None else lattice.first_from(sighting.middle_s - counter.period_s / 2.0)
+        if edge_s < self._edge_s - counter.period_s / 2.0:
             return None  # the edge before it, which was late
-        if counter.is_doubtful(sighting, self._edge_s) and self._doubts < _MOST_DOUBTS:
+        if counter.is_doubtful(sighting, edge_s) and self._doubts < _MOST_DOUBTS:
             self._doubts += 1
-            self._aim(self._edge_s + counter.period_s / 2.0)
+            self._aim(edge_s + counter.period_s / 2.0)
             return None
-        edge_s, error_s = counter.date(sighting, self._edge_s)
+        edge_s, error_s = counter.date(sighting, edge_s)
         self.edge = Edge(edge_s, read.energy_j, error_s)
         return self.edge
 

@@ -45,6 +45,7 @@ _USAGE_MEMORY_S = 1.0  # nvmlDeviceGetPowerUsage: "averaged over 1 second" on Am
 _PARTLY_BLIND = frozenset({"A100", "A100X", "A800", "A30", "A30X", "H100", "H800", "H20", "GH200"})
 _MOST_WAIT_S = 1.5
 _SETTLED_SHARE = 0.003
+_KEPT = 500_000  # hours: a window is integrated from all of its samples
 
 
 @dataclass(frozen=True)
@@ -259,7 +260,7 @@ def open_power_sensor(nvml: Nvml, board: Board, handle: Any, clock: Clock) -> Po
 
 
 def _buffer(nvml: Nvml, board: Board, handle: Any, clock: Clock) -> PowerSource | None:
-    buffer = open_samples(nvml, board, handle, clock)
+    buffer = open_samples(nvml, board, handle, clock, _KEPT)
     if buffer is None:
         return None
 

@@ -7,6 +7,8 @@ when the energy counter is updated too, by 10 to 11 ms. So dates are put back on
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
     from pytest_llem.meters.boards import Board, Nvml
 
 _FEWEST = 3
-_BREAK_S = 0.09  # a slowed host loses some samples in a row, not so many
-_KEPT = 1500  # half a minute at 50 a second
+_BREAK_S, _BREAK_PERIODS = 0.09, 4.5  # a slowed host loses some samples in a row, not so many
+
+KEPT = 1500
+"""Samples that a buffer keeps by default: half a minute of them on real boards."""
+
 _LATTICE_SAMPLES = 30
 _SNAP_S = 0.001
 _LATENESS_S = 0.003  # of most dates; the phase lies so far below their crowd
@@ -52,7 +57,9 @@ class SampleBuffer:
         span_s: how far back NVML keeps them, in seconds.
     """
 
-    def __init__(self, nvml: Nvml, board: Board, handle: Any, clock: Clock, period_s: float, span_s: float) -> None:
+    def __init__(
+        self, nvml: Nvml, board: Board, handle: Any, clock: Clock, period_s: float, span_s: float, keep: int
+    ) -> None:
         """Take a buffer that answers; see :func:`open_samples`."""
         self.period_s = period_s
         self.span_s = span_s
@@ -61,8 +68,8 @@ class SampleBuffer:
         self._handle = handle
         self._clock = clock
         self._newest_us = 0
-        self._kept: deque[tuple[float, float]] = deque(maxlen=_KEPT)
-        self._samples: list[PowerSample] = []
+        self._kept: deque[tuple[float, float]] = deque(maxlen=keep)
+        self._samples: list[PowerSample] | None = None
 
     def fetch(self) -> None:
         """Take over the samples that have come since the last time.
@@ -82,15 +89,21 @@ class SampleBuffer:
         if fresh:
             self._newest_us = fresh[-1][0]
             self._kept.extend((date_us / 1e6 + offset_s, power_mw / 1e3) for date_us, power_mw in fresh)
-            self._samples = on_lattice(list(self._kept), self.period_s)
+            self._samples = None
 
     def between(self, from_s: float, to_s: float) -> list[PowerSample]:
         """The samples fetched so far of a stretch, oldest first."""
+        if self._samples is None:
+            self._samples = on_lattice(list(self._kept), self.period_s)
         return [sample for sample in self._samples if from_s <= sample.time_s <= to_s]
 
 
-def open_samples(nvml: Nvml, board: Board, handle: Any, clock: Clock) -> SampleBuffer | None:
-    """A board's buffer; ``None`` where NVML keeps none whose dates can be told from the clock's."""
+def open_samples(nvml: Nvml, board: Board, handle: Any, clock: Clock, keep: int = KEPT) -> SampleBuffer | None:
+    """A board's buffer; ``None`` where NVML keeps none whose dates can be told from the clock's.
+
+    Args:
+        keep: how many samples it is to keep.
+    """
     answer = nvml.optional("nvmlDeviceGetSamples", handle, nvml.binding.NVML_TOTAL_POWER_SAMPLES, 0)
     kept = [] if answer is None else sorted(one.timeStamp / 1e6 for one in answer[1])
     if len(kept) < _FEWEST:
@@ -103,15 +116,15 @@ def open_samples(nvml: Nvml, board: Board, handle: Any, clock: Clock) -> SampleB
     snapped_s = round(period_s / _SNAP_S) * _SNAP_S
     if snapped_s > 0 and abs(period_s - snapped_s) < 0.03 * period_s:
         period_s = snapped_s
-    return SampleBuffer(nvml, board, handle, clock, period_s, span_s)
+    return SampleBuffer(nvml, board, handle, clock, period_s, span_s, keep)
 
 
 def unbroken(samples: Sequence[PowerSample]) -> Sequence[PowerSample]:
     """The newest samples, back to the last stretch of which the driver no longer had any."""
-    for index in range(len(samples) - 1, 0, -1):
-        if samples[index].time_s - samples[index - 1].time_s > _BREAK_S:
-            return samples[index:]
-    return samples
+    gaps_s = [later.time_s - earlier.time_s for earlier, later in pairwise(samples)]
+    break_s = max(_BREAK_S, _BREAK_PERIODS * statistics.median(gaps_s)) if gaps_s else math.inf
+    breaks = [index for index, gap_s in enumerate(gaps_s, 1) if gap_s > break_s]
+    return samples[breaks[-1] :] if breaks else samples
 
 
 def integrate(samples: Sequence[PowerSample], from_s: float, to_s: float) -> float:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_llem.meters.edges import Edge
 
 _COVERAGE_FACTOR = 2.0
+_PLAIN_FACTOR = 2.2  # of plain reads, whose errors are few and bounded and may all have one sign
 
 FLAT_W, FLAT_SHARE = 4.0, 0.03
 """Samples of a board at rest lie that close to each other: watts, or a share of them."""
@@ -256,11 +257,14 @@ def interpolated_energy(
     mean_w = seen_j / seen_s
     missing_s = max(end_s - after.time_s, 0.0)
     excess_w = max(mean_w - idle_power_w, 0.0)
+    # What a sensor that lags has not shown yet of the work; whether this one does is not known.
+    late_j = excess_w * LAG_S
     variance = (
         # A later update means that less is missing, and that the mean power was lower.
         (mean_w * (1.0 + missing_s / seen_s) * after.uncertainty_s) ** 2
         + (idle_power_w * before.uncertainty_s) ** 2
         + (idle_uncertainty_w * head_s) ** 2
         + (_END_TO_MEAN_SD * excess_w * missing_s) ** 2
+        + late_j**2
     )
-    return WindowEnergy(seen_j + mean_w * missing_s, _COVERAGE_FACTOR * math.sqrt(variance))
+    return WindowEnergy(seen_j + mean_w * missing_s + late_j, _PLAIN_FACTOR * math.sqrt(variance))
