@@ -37,7 +37,7 @@ from pytest_llem.meters.edges import CONTENT_S, Edge
 from pytest_llem.meters.lattice import Sighting, fit_lattice
 from pytest_llem.meters.nvml import open_nvml_meter
 from pytest_llem.meters.samples import PowerSample, on_lattice
-from pytest_llem.meters.settling import FADED_S, Settling
+from pytest_llem.meters.settling import FADED_S
 from pytest_llem.meters.window_energy import WindowEnergy, head, idle_from_samples, settle_after, window_energy
 from tests.simulators import ReplayedBoard, SimulatedClock, install, load_recording
 
@@ -56,8 +56,8 @@ _START_S = 1000.0
 _ENTER_EARLY_S = 0.08
 _LEAST_CUT_PIECE_S = 2.0
 _STEADY_SHARE = 0.03
+_TRIES = 50  # to find a steady stretch
 _APART_S = 0.35  # rest on either side of a piece that two sets of edges need
-_CONTEXT_S = 8.0  # the board idles at another power before its first context
 _SAMPLES_KEPT_S = 2.0
 _WIDE_S, _WIDE_ERROR_S = 0.015, 0.004
 _SQRT12 = math.sqrt(12.0)
@@ -69,8 +69,8 @@ class Span:
 
     Attributes:
         group: kind of window, for the tables.
-        start_s, end_s: when its work begins and ends.
-        true_j: what it took, in joules; ``None``: nobody knows.
+        start_s, end_s: when its work begins and ends; of steady work, about when a window of that length does.
+        true_j: what it took, in joules; ``None``: nobody knows, or the counter does, of steady work.
         until_s: when other work begins, with which the meter must not meet.
         steady: whether the board works before and after it as it does inside.
     """
@@ -92,7 +92,7 @@ class Measured:
         seconds: its length.
         true_j: what it took, in joules.
         joules, uncertainty_j: what the meter said; ``None``: nothing.
-        plain_j: the difference of two plain reads.
+        plain_error: relative error of the difference of two plain reads; ``None`` where the truth is not known.
         waited_s: how long the meter waited before and after it, in seconds.
         warnings: what it said besides.
     """
@@ -102,7 +102,7 @@ class Measured:
     true_j: float | None
     joules: float | None
     uncertainty_j: float | None
-    plain_j: float
+    plain_error: float | None
     waited_s: float
     warnings: tuple[str, ...]
 
@@ -162,10 +162,11 @@ def pieces(recording: Recording) -> list[Span]:
 def cuts(recording: Recording, count: int, seed: int = 1) -> list[Span]:
     """Windows in random places of the long pieces where the power is steady."""
     generator = random.Random(seed)  # noqa: S311
-    counted = Counted(recording)
     long = [piece for piece in recording.work if piece.repetitions and piece.end_s - piece.start_s > _LEAST_CUT_PIECE_S]
     found: list[Span] = []
-    while len(found) < count:
+    for _ in range(_TRIES * count):
+        if len(found) == count or not long:
+            break
         length_s = CUTS_S[len(found) % len(CUTS_S)]
         # Whole periods would hold as many updates wherever they lie: a plain read would be right by chance.
         seconds = length_s + generator.uniform(-0.05, 0.05)
@@ -173,9 +174,8 @@ def cuts(recording: Recording, count: int, seed: int = 1) -> list[Span]:
         start_s = generator.uniform(piece.start_s + 0.4, piece.end_s - seconds - 0.8)
         powers_w = [s.power_w for s in recording.samples if start_s - 0.35 <= s.time_s <= start_s + seconds + 0.7]
         if max(powers_w) - min(powers_w) < _STEADY_SHARE * min(powers_w):
-            end_s = start_s + seconds
-            true_j = counted.steady_j(start_s, end_s)
-            found.append(Span(f"in steady work, {length_s:g} s", start_s, end_s, true_j, piece.end_s, steady=True))
+            group = f"cut from {piece.name}, {length_s:g} s"
+            found.append(Span(group, start_s, start_s + seconds, None, piece.end_s, steady=True))
     return found
 
 
@@ -197,26 +197,32 @@ def play(recording: Recording, spans: Sequence[Span], seed: int, with_counter: b
             clock.sleep(early_s - _ENTER_EARLY_S)
             entered_s = clock.now_s()
             with meter.window() as window:
-                begun_s = clock.now_s()
-                clock.work(max(span.end_s + _START_S - begun_s, 0.0))
-            ready_s = clock.now_s()
-            head_s = span.start_s + _START_S - begun_s
-            if head_s < 0 or ready_s > span.until_s + _START_S:
+                # It begins when the meter is ready, some milliseconds before the work.
+                begun_s = clock.now_s() - _START_S
+                end_s = begun_s + span.end_s - span.start_s if span.steady else span.end_s
+                clock.work(max(end_s - begun_s, 0.0))
+            waited_s = clock.now_s() - entered_s - window.seconds
+            if (not span.steady and begun_s > span.start_s) or clock.now_s() > span.until_s + _START_S:
                 continue
-            waited_s = begun_s - entered_s + ready_s - span.end_s - _START_S
-            # The window began when the meter was ready, some milliseconds before the work.
-            true_j, joules = span.true_j, window.joules
-            if span.steady:
-                begun_s -= _START_S
-                true_j = counted.steady_j(begun_s, span.end_s)
-                plain_j = counted.plain_j(span.end_s) - counted.plain_j(begun_s)
-            else:
-                joules = None if joules is None else joules - head_s * _power_before(recording, span.start_s)
-                plain_j = counted.plain_j(span.end_s) - counted.plain_j(span.start_s)
-            seconds = span.end_s - span.start_s
-            warnings = tuple(window.warnings)
+            start_s = begun_s if span.steady else span.start_s
+            true_j = counted.steady_j(start_s, end_s) if span.steady else span.true_j
+            # The meter may have waited for an update: plain reads are those of the instants that were drawn.
+            plain_j = counted.plain_j(span.end_s) - counted.plain_j(span.start_s)
+            plain_true_j = counted.steady_j(span.start_s, span.end_s) if span.steady else span.true_j
+            joules = window.joules
+            if joules is not None and not span.steady:
+                joules -= (start_s - begun_s) * _power_before(recording, start_s)
             measured.append(
-                Measured(span.group, seconds, true_j, joules, window.uncertainty_j, plain_j, waited_s, warnings)
+                Measured(
+                    span.group,
+                    end_s - start_s,
+                    true_j,
+                    joules,
+                    window.uncertainty_j,
+                    None if plain_true_j is None else plain_j / plain_true_j - 1.0,
+                    waited_s,
+                    tuple(window.warnings),
+                )
             )
     return measured
 
@@ -244,14 +250,14 @@ class Variant:
     Attributes:
         text: what it is.
         sensors: what it is told from.
-        settle: idle power after the work and how far the board has settled, from samples, end, instant of the edge
-            and what the meter itself says of it.
-        faded_s: how long after the work the edge is looked for, in seconds.
+        after_w: instead of the model of settling: the power after the work from that before it and the samples since
+            70 ms after its end, all in watts; the board is then taken to have settled.
+        faded_s: how long after the work the update is looked for, in seconds.
     """
 
     text: str
     sensors: Sensors
-    settle: Callable[[Sequence[PowerSample], float, float, Settling, float], Settling] | None = None
+    after_w: Callable[[float, Sequence[float]], float] | None = None
     faded_s: float = FADED_S
 
 
@@ -289,24 +295,17 @@ def variants(recording: Recording) -> list[Variant]:
     """The meter, and the meter without one part of it."""
     whole = sensors(recording)
 
-    def as_before(
-        samples: Sequence[PowerSample], end_s: float, at_s: float, settling: Settling, idle_w: float
-    ) -> Settling:
-        surplus_j = idle_w * (at_s - end_s)
-        return replace(settling, idle_w=idle_w, excess_w=0.0, surplus_j=surplus_j, error_j=0.0)
+    def as_before(idle_w: float, _: Sequence[float]) -> float:
+        return idle_w
 
-    def settled_by_then(
-        samples: Sequence[PowerSample], end_s: float, at_s: float, settling: Settling, idle_w: float
-    ) -> Settling:
-        powers_w = [sample.power_w for sample in samples if end_s + FADED_S <= sample.time_s <= at_s]
-        after_w = statistics.fmean(powers_w) if powers_w else idle_w
-        return as_before(samples, end_s, at_s, settling, after_w)
+    def mean(idle_w: float, powers_w: Sequence[float]) -> float:
+        return statistics.fmean(powers_w or [idle_w])
 
     return [
-        Variant("the meter's parts, all of them", whole),
+        Variant("all of it", whole),
         Variant("late updates taken for punctual ones", sensors(recording, late_are_known=False)),
         Variant("updates dated by the middle of the reads around them", sensors(recording, by_lattice=False)),
-        Variant("no model of settling: mean of the samples after 70 ms", whole, settled_by_then),
+        Variant("no model of settling: mean of the samples after 70 ms", whole, mean),
         Variant("idle power after the work taken for that before it", whole, as_before),
         Variant("the same, from the first update after the work", whole, as_before, 0.0),
     ]
@@ -314,10 +313,9 @@ def variants(recording: Recording) -> list[Variant]:
 
 def apart(recording: Recording) -> list[Span]:
     """The pieces with so much rest on both sides that two sets of edges can be taken."""
-    work = [span for span in pieces(recording) if span.start_s > _CONTEXT_S]
-    last_s = recording.changes[-1].read_end_s
-    ends_s = [_CONTEXT_S, *(span.end_s for span in work)]
-    starts_s = [*(span.start_s for span in work[1:]), last_s]
+    work = pieces(recording)
+    ends_s = [recording.changes[0].read_end_s, *(span.end_s for span in work)]
+    starts_s = [*(span.start_s for span in work[1:]), recording.changes[-1].read_end_s]
     return [
         span
         for span, before_s, after_s in zip(work, ends_s, starts_s, strict=False)
@@ -325,8 +323,17 @@ def apart(recording: Recording) -> list[Span]:
     ]
 
 
-def told(span: Span, variant: Variant, skipped: int) -> tuple[WindowEnergy, str | None]:
-    """A piece's energy from the nearest edges, or from those so many further out; and how its samples disagree."""
+@dataclass(frozen=True)
+class Told:
+    """A piece's energy, by the counter and by the samples alone, and how these contradict each other."""
+
+    energy: WindowEnergy
+    sampled: WindowEnergy | None
+    contradiction: str | None
+
+
+def tell(span: Span, variant: Variant, skipped: int = 0) -> Told:
+    """A piece's energy from the nearest edges, or from those so many further out."""
     edges, samples = variant.sensors.edges, variant.sensors.samples
     times_s = [edge.time_s for edge in edges]
     before = edges[bisect.bisect_right(times_s, span.start_s) - 1 - skipped]
@@ -337,12 +344,16 @@ def told(span: Span, variant: Variant, skipped: int) -> tuple[WindowEnergy, str 
         raise SystemExit(f"no idle power is known before the work at {span.start_s:.3f} s")
     step_w = (after.energy_j - before.energy_j) / (span.end_s - span.start_s) - idle.power_w
     settled = settle_after(known, [], span.end_s, after.time_s, idle, step_w)
-    if variant.settle is not None:
-        settled = variant.settle(known, span.end_s, after.time_s, settled, idle.power_w)
+    if variant.after_w is not None:
+        powers_w = [sample.power_w for sample in known if span.end_s + FADED_S <= sample.time_s <= after.time_s]
+        after_w = variant.after_w(idle.power_w, powers_w)
+        surplus_j = after_w * (after.time_s - span.end_s)
+        settled = replace(settled, idle_w=after_w, excess_w=0.0, surplus_j=surplus_j, error_j=0.0)
     energy = window_energy(before, after, head(before.time_s, span.start_s, idle, known), settled, idle)
     sampled = sampled_energy(known, span.start_s, span.end_s, idle, settled, after.time_s)
-    text = None if sampled is None else disagreement(energy, sampled, span.start_s, span.end_s, idle, 700.0)
-    return energy, text
+    if sampled is None or sampled.from_s > span.start_s:
+        return Told(energy, None, None)
+    return Told(energy, sampled.energy, disagreement(energy, sampled, span.start_s, span.end_s, idle, None))
 
 
 @dataclass(frozen=True)
@@ -373,10 +384,12 @@ def ablations(recording: Recording) -> list[Ablation]:
     found: list[Ablation] = []
     whole_j: list[float] = []
     for variant in variants(recording):
-        near, far = ([told(span, variant, skipped)[0] for span in spans] for skipped in (0, 1))
+        near, far = ([tell(span, variant, skipped).energy for span in spans] for skipped in (0, 1))
         whole_j = whole_j or [one.joules for one in near]
         off_j = [one.joules - joules for one, joules in zip(near, whole_j, strict=True)]
-        pairs = [(a.joules - b.joules, math.hypot(a.uncertainty_j, b.uncertainty_j)) for a, b in zip(near, far, strict=True)]
+        pairs = [
+            (a.joules - b.joules, math.hypot(a.uncertainty_j, b.uncertainty_j)) for a, b in zip(near, far, strict=True)
+        ]
         found.append(
             Ablation(
                 variant.text,
@@ -394,6 +407,20 @@ def ablations(recording: Recording) -> list[Ablation]:
     return found
 
 
+def sensors_in_words(recording: Recording) -> str:
+    """How many pieces counter and samples agree about."""
+    whole = variants(recording)[0]
+    pairs = [tell(span, whole) for span in apart(recording)]
+    both = [(one.energy, one.sampled, one.contradiction) for one in pairs if one.sampled is not None]
+    agree = [abs(a.joules - b.joules) <= math.hypot(a.uncertainty_j, b.uncertainty_j) for a, b, _ in both]
+    off_j = [b.joules - a.joules for a, b, _ in both]
+    return (
+        f"Counter and samples of {len(both)} pieces: {sum(agree)} agree within both stated intervals, "
+        f"{sum(text is not None for _, _, text in both)} are called contradictory; the samples say "
+        f"{statistics.fmean(off_j):+.2f} +- {statistics.stdev(off_j):.2f} J more."
+    )
+
+
 def window_table(measured: Sequence[Measured]) -> str:
     """Errors in per cent, and how many of the stated intervals hold the truth where that is one."""
     rows = []
@@ -401,13 +428,13 @@ def window_table(measured: Sequence[Measured]) -> str:
         of_group = [one for one in measured if one.group == group]
         known = [one for one in of_group if one.joules is not None and one.uncertainty_j is not None]
         errors = [one.joules / one.true_j - 1.0 for one in known if one.joules is not None and one.true_j is not None]
-        plain = [one.plain_j / one.true_j - 1.0 for one in of_group if one.true_j is not None]
+        plain = [one.plain_error for one in of_group if one.plain_error is not None]
         inside = [
             abs(one.joules - one.true_j) <= one.uncertainty_j
             for one in known
             if one.joules is not None and one.true_j is not None and one.uncertainty_j is not None
         ]
-        steady = group.startswith("in steady work")
+        steady = group.startswith("cut ")
         rows.append(
             [
                 group,
@@ -460,9 +487,9 @@ def main() -> None:
         spans = pieces(recording)
         measured = [one for seed in range(arguments.playbacks) for one in play(recording, spans, seed)]
         progress(f"{arguments.playbacks} playbacks of the pieces")
-        for seed, span in enumerate(cuts(recording, arguments.cuts)):
+        for seed, span in enumerate(found_cuts := cuts(recording, arguments.cuts)):
             measured += play(recording, [span], seed)
-        progress(f"{arguments.cuts} cuts")
+        progress(f"{len(found_cuts)} cuts")
         # In virtual time nothing fetches samples while the work runs: only what the driver keeps is there.
         short = [span for span in spans if span.end_s - span.start_s < _SAMPLES_KEPT_S]
         without = [
@@ -474,8 +501,7 @@ def main() -> None:
     print("### The meter on the playback\n", window_table(measured), sep="\n")
     print("\n### The same board without its counter: samples alone\n", window_table(without), sep="\n")
     print("\n### Two sets of edges, and parts of the meter left out\n", ablation_table(found), sep="\n")
-    disagreements = [text for span in apart(recording) if (text := told(span, variants(recording)[0], 0)[1])]
-    print(f"\nCounter and samples disagree about {len(disagreements)} of {found[0].pieces} pieces.")
+    print(f"\n{sensors_in_words(recording)}")
     for text in sorted({text for one in measured for text in one.warnings}):
         print(f"warning: {text}")
     if json_path:

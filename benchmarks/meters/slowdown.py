@@ -8,8 +8,8 @@ interval (t); it is given for the time of the body and, since other programs dis
 thread that generates. A meter's own CPU time is that of the whole process between the edges of a window whose body
 sleeps, less that of a bare one.
 
-The boards that ``nvml``, Zeus and CodeCarbon read are simulated in Python beneath NVML: a call costs some tens of
-microseconds of CPU here, on a real board about half a millisecond of waiting.
+The boards that ``nvml``, Zeus and CodeCarbon read are simulated in Python beneath NVML, an H200 as recorded, but that a
+call costs some tens of microseconds of CPU here, and 2 to 30 ms of waiting there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pytest_llem.distributions import t_quantile
 from pytest_llem.engines import get_engine
 from pytest_llem.errors import MeterUnavailableError
 from pytest_llem.meters import open_meter
-from tests.simulators import SimulatedBoard
+from tests.simulators import noisy_board
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -141,7 +141,7 @@ def measure(window_s: float, count: int, idle_count: int, missing: Sequence[str]
     model = get_engine(config.backend).load(config.load_config(Path()), "cpu")
     workload = model.prepare(config, Path())
     with ExitStack() as stack:
-        stack.enter_context(machine(SimulatedBoard(jitter_s=0.005)))
+        stack.enter_context(machine(noisy_board()))
         meters: dict[str, Meter] = {}
         for name in METERS:
             if name in absent:

@@ -214,6 +214,9 @@ class CounterSensor:
             settling, enough = self._has_settled(before, end_s)
         last_s = self._after[-1].time_s
         unseen = not settling.seen and len(self._after) <= _UNSEEN_EDGES
+        if self._samples is not None and len(self._after) == 1:
+            checks = self._rest.wants_check(last_s - end_s, self.counter.period_s)
+            enough, unseen = enough and not checks, unseen or checks
         if enough or not (unseen or last_s - end_s + self.counter.period_s <= settling.patience_s):
             return None
         return Pursuit(self.counter, last_s + self.counter.period_s / 2.0)
@@ -258,6 +261,8 @@ class CounterSensor:
             self._rest.edge = None
         before = self._rest.end(self.counter, before, idle, samples)
         settling = self._settle(before, start_s, end_s)
+        if len(self._after) > 1:
+            self._rest.check(self.counter, self._after, settling.idle_w, samples)
         energy = window_energy(before, after, start, settling, idle, self.timing.resolution_j)
         self._rest.begin(after, settling)
         self.curve = power_curve(samples, start_s, after.time_s)

@@ -276,7 +276,9 @@ class Counter:
 
     def edge_shown(self, read: Read) -> Edge | None:
         """The edge whose energy a read shows; ``None`` where it was not clearly between two edges of the lattice."""
-        lattice = self._known_lattice()
+        lattice = self.lattice
+        if lattice is None:
+            return None
         edge_s = lattice.last_before(read.start_s)
         clear = read.start_s >= self.surely_new_s(edge_s) - 1e-9
         if not clear or read.end_s > self.surely_old_s(edge_s + lattice.period_s):
@@ -382,7 +384,7 @@ class Pursuit:
         self.due_s = read.end_s + self.counter.poll_step_s
         if stale is not None and read.energy_j > stale.energy_j:
             return self._found(Sighting(stale.start_s, read.end_s), read)
-        if self._edge_s is None:
+        if self._edge_s is None or self.counter.lattice is None:
             return None
         if self._began_old:
             # For a whole period and more it did not change: it does so by less than its step.
@@ -409,18 +411,18 @@ class Pursuit:
 
     def _found(self, sighting: Sighting, read: Read) -> Edge | None:
         counter = self.counter
-        if self._edge_s is None:
+        counter.see(sighting)
+        lattice = counter.lattice  # this very sighting may have refuted it
+        if self._edge_s is None or lattice is None:
             # Several updates may lie in the sighting of a stalled process: the value is the newest one's.
             after_s = max(sighting.after_s, sighting.before_s - counter.period_s)
             error_s = math.hypot((sighting.before_s - after_s) / _SQRT12, CONTENT_S)
             self.edge = Edge((after_s + sighting.before_s) / 2.0, read.energy_j, error_s)
             return self.edge
-        counter.see(sighting)
         if sighting.width_s > _UNCLEAR_SHARE * counter.period_s:
             self._take_over(read)  # of which update the value is, is not known
             return self.edge
-        lattice = counter.lattice
-        edge_s = self._edge_s if lattice is None else lattice.first_from(sighting.middle_s - counter.period_s / 2.0)
+        edge_s = lattice.first_from(sighting.middle_s - counter.period_s / 2.0)
         if edge_s < self._edge_s - counter.period_s / 2.0:
             return None  # the edge before it, which was late
         if counter.is_doubtful(sighting, edge_s) and self._doubts < _MOST_DOUBTS:

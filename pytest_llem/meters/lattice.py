@@ -25,6 +25,7 @@ _SNAP_S = 0.005  # drivers are asked for whole multiples of 5 ms; not snapped, a
 _SNAP_WITHIN = 0.015
 _OFF_SHARE = 0.125  # of the period: an update that far from its place does not keep the lattice
 _MOST_OFF = 0.2  # share of the sightings that may be off: late updates are one in a hundred
+_CLOCKS_DIFFER, _MOST_DRIFT_S = 50e-6, 0.003
 _KEPT_ERROR = 0.001  # relative, of a period that is no such multiple, from 16 updates
 _FLOOR_S = 0.001  # what a sighting is uncertain by however narrow it is
 _REWEIGHTINGS = 3
@@ -99,8 +100,13 @@ class Lattice:
         return self.origin_s + math.ceil((instant_s - self.origin_s) / self.period_s) * self.period_s
 
     def reaches(self, instant_s: float) -> bool:
-        """Whether the updates about an instant can still be told from their neighbours."""
-        return abs(instant_s - self.origin_s) / self.period_s * self.period_error_s < self.period_s / 8.0
+        """Whether the updates about an instant can still be told from their neighbours, and dated well.
+
+        Not for longer than a minute after the newest sighting: the clock of a board may run some 50 millionths off.
+        """
+        away_s = abs(instant_s - self.origin_s)
+        counted = away_s / self.period_s * self.period_error_s < self.period_s / 8.0
+        return counted and away_s * _CLOCKS_DIFFER < _MOST_DRIFT_S
 
 
 def fit_lattice(sightings: Sequence[Sighting], known: Period | None = None) -> Lattice | None:

@@ -171,7 +171,7 @@ class PowerSensor:
                 if found is None or found.from_s > start_s:
                     return None
                 known = settling.seen and settling.error_j <= _SETTLED_SHARE * found.energy.joules
-                if known or waited_s > settling.patience_s:
+                if known or waited_s > (settling.patience_s if settling.seen else _MOST_WAIT_S):
                     return self._keep(found.energy, settling, samples, start_s, at_s)
             elif waited_s > _MOST_WAIT_S:
                 return None

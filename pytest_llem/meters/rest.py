@@ -26,6 +26,8 @@ _FADING_W = 1.0  # of the last window's work: what is still drawn is not idle po
 _GAP_PERIODS = 5.0  # longest idle stretch whose gain dates edges
 _USUAL, _UNUSUAL = 3.0, 4.0  # standard deviations: of what is learned from, and of a late update
 _SURPLUSES, _FEWEST_SURPLUSES = 5, 2
+_CHECKS = 2
+_LATEST_UPDATE_S = 0.015  # by which an update is late at most
 _LATER_S, _LATEST_S = 0.02, 1.0
 
 
@@ -45,6 +47,7 @@ class BoardAtRest:
         self._settling: Settling | None = None
         self._settled_s = -math.inf
         self._surpluses: deque[bool] = deque(maxlen=_SURPLUSES)
+        self._checks = 0
 
     @property
     def tau_s(self) -> float:
@@ -85,23 +88,45 @@ class BoardAtRest:
         seconds = before.time_s - rest.time_s
         if not 0.5 * counter.period_s < seconds < _GAP_PERIODS * counter.period_s:
             return before
-        powers_w = [sample.power_w for sample in samples if rest.time_s <= sample.time_s <= before.time_s]
-        if not powers_w or not all(is_flat(power_w, idle.power_w) for power_w in powers_w):
+        error_s = self._gain_error_s(rest, before, idle.power_w, samples)
+        if error_s is None:
             return before
-        error_s = (before.energy_j - rest.energy_j) / (math.fsum(powers_w) / len(powers_w)) - seconds
         usual_s = counter.content_s
-        self._note_surplus(error_s > _USUAL * usual_s)
+        self._note_surplus(error_s, usual_s)
         counter.note_idle_gain(min(abs(error_s), _USUAL * usual_s), rest.uncertainty_s)
         if abs(error_s) > _UNUSUAL * usual_s:
             return Edge(before.time_s, before.energy_j, max(before.uncertainty_s, abs(error_s)))
         return before
 
-    def _note_surplus(self, surplus: bool) -> None:
+    def check(self, counter: Counter, after: Sequence[Edge], idle_w: float, samples: Sequence[PowerSample]) -> None:
+        """What the counter gained from the first to the last edge after the work tells whether it had caught up."""
+        error_s = self._gain_error_s(after[0], after[-1], idle_w, samples)
+        if error_s is not None:
+            self._checks += 1
+            self._note_surplus(error_s, counter.content_s)
+
+    def wants_check(self, after_s: float, period_s: float) -> bool:
+        """Whether a further edge is to show that the counter had caught up at one so long after the work.
+
+        In two windows of a process, such as have an early edge: later ones say nothing.
+        """
+        return self._checks < _CHECKS and after_s < self.faded_s + period_s / 2.0
+
+    def _gain_error_s(self, earlier: Edge, later: Edge, idle_w: float, samples: Sequence[PowerSample]) -> float | None:
+        """By how much a gain exceeds what the samples say, in seconds of power; ``None`` where they are not flat."""
+        powers_w = [sample.power_w for sample in samples if earlier.time_s <= sample.time_s <= later.time_s]
+        if not powers_w or not all(is_flat(power_w, idle_w) for power_w in powers_w):
+            return None
+        mean_w = math.fsum(powers_w) / len(powers_w)
+        return (later.energy_j - earlier.energy_j) / mean_w - (later.time_s - earlier.time_s)
+
+    def _note_surplus(self, error_s: float, usual_s: float) -> None:
         """A counter that gained more than the board drew had not caught up at the edge after the work: take later ones.
 
-        One late update says nothing.
+        One late update says nothing, unless it is more than updates are late by.
         """
-        self._surpluses.append(surplus)
-        if sum(self._surpluses) >= _FEWEST_SURPLUSES:
+        self._surpluses.append(error_s > _USUAL * usual_s)
+        if error_s > _LATEST_UPDATE_S or sum(self._surpluses) >= _FEWEST_SURPLUSES:
+            self._checks = 0
             self._surpluses.clear()
             self.faded_s = min(self.faded_s + _LATER_S, _LATEST_S)

@@ -56,7 +56,7 @@ def test_the_interval_covers_the_truth(seconds: float, idle_w: float) -> None:
     """At any phase of the counter, from idle as well as in the midst of work."""
     generator = random.Random(1)  # noqa: S311
     covered = 0
-    windows = 20
+    windows = 15
     for seed in range(windows):
         clock = SimulatedClock()
         board = SimulatedBoard(
