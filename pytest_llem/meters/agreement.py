@@ -30,7 +30,7 @@ _STEP_PERIODS = 0.14
 _ALARM_S = 3.0 * 0.005
 _ALARM_J = 1.0
 _GAIN = 0.005
-_LOST_SHARE = 0.2
+_LOST_SHARE = 0.35
 _FEWEST_SAMPLES = 3
 # Variance of a sum of samples whose noise has the correlation 0.85 with the next, beside independent ones.
 _ALIKE = (1.0 + 0.85) / (1.0 - 0.85)

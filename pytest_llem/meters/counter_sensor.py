@@ -168,16 +168,19 @@ class CounterSensor:
             self.before = self.counter.glance()
             return
         samples = self._fetched(self._clock.now_s() - _LOOK_BACK_S)
+        if self.timing.regular:
+            self._keep_phase()
+        edge = self._next_edge() if self.counter.lattice is None else self.counter.edge_now()
+        self.before = self._at_rest_by_counter(edge) if self._samples is None else self._at_rest(edge, samples)
+
+    def _keep_phase(self) -> None:
+        """Find the phase of the lattice where it is not known any more; give the lattice up in the end."""
         lattice = self.counter.lattice
         if lattice is not None and (self.counter.phase_is_lost or not lattice.reaches(self._clock.now_s())):
             self._losses += self.counter.phase_is_lost
             self._find_phase()
-            if self._losses >= _MOST_LOSSES:
-                self._give_up_lattice()
-        if self.counter.wanders:
+        if self._losses >= _MOST_LOSSES or self.counter.wanders:
             self._give_up_lattice()
-        edge = self._next_edge() if self.counter.lattice is None else self.counter.edge_now()
-        self.before = self._at_rest_by_counter(edge) if self._samples is None else self._at_rest(edge, samples)
 
     def mark(self) -> Edge | None:
         """An edge now, outside any window.

@@ -129,29 +129,37 @@ def fit_lattice(sightings: Sequence[Sighting], known: Period | None = None) -> L
     middle_s, width_s = (after_s + before_s) / 2.0, before_s - after_s
     gaps_s = np.diff(middle_s)
     guess_s = float(np.median(gaps_s)) if known is None else known.seconds
-    # Each gap is counted on its own: over many periods an error of the guess would miscount.
-    index = np.concatenate(([0.0], np.cumsum(np.maximum(np.round(gaps_s / guess_s), 1.0))))
-    slope_s, error_s = _least_squares(index, middle_s, width_s)
-    likely_s, likely_error_s = _likely_period(slope_s, error_s, known)
-    candidates = [(slope_s, error_s), (likely_s, likely_error_s)]
-    lattices = [_with_period(index, after_s, before_s, *candidate) for candidate in candidates]
+    slope_s, error_s = _least_squares(_count(gaps_s, guess_s), middle_s, width_s)
+    likely = _likely_period(slope_s, error_s, guess_s, known)
+    candidates = [Period(slope_s, error_s), likely]
+    lattices = [_with_period(_count(gaps_s, each.seconds), after_s, before_s, *each) for each in candidates]
     best = lattices[-1]
     # One late update more or less among the sightings says nothing about the period.
     allowed_s = _SNAP_MISFIT * lattices[0].misfit_s + _SNAP_MISFIT_S + _MOST_MISFIT_S / len(sightings)
-    if best.misfit_s > allowed_s and abs(slope_s - likely_s) > 3.0 * error_s:
+    if best.misfit_s > allowed_s and abs(slope_s - likely.seconds) > 3.0 * error_s:
         best = lattices[0]
     return best.lattice if best.off_share <= _MOST_OFF and not best.wanders else None
 
 
-def _likely_period(slope_s: float, error_s: float, known: Period | None) -> Period:
-    """What the period is beforehand: the known one, else a whole multiple of 5 ms, else what was seen."""
+def _count(gaps_s: np.ndarray, period_s: float) -> np.ndarray:
+    """The number of each sighting's update: gap by gap, because over many periods an error of one would miscount."""
+    counts: np.ndarray = np.concatenate(([0.0], np.cumsum(np.maximum(np.round(gaps_s / period_s), 1.0))))
+    return counts
+
+
+def _likely_period(slope_s: float, error_s: float, gap_s: float, known: Period | None) -> Period:
+    """What the period is beforehand: the known one, else a whole multiple of 5 ms, else what was seen.
+
+    Where reads are as long as periods, updates are miscounted and the slope is wrong: then the usual gap tells.
+    """
     if known is not None:
         near = abs(slope_s - known.seconds) <= max(3.0 * error_s, 2.0 * _SNAP_WITHIN * known.seconds)
         if near and known.error_s <= error_s:
             return known
-    snapped_s = round(slope_s / _SNAP_S) * _SNAP_S
-    if abs(slope_s - snapped_s) <= _SNAP_WITHIN * snapped_s:
-        return Period(snapped_s, 0.0)
+    for period_s in (slope_s, gap_s):
+        snapped_s = round(period_s / _SNAP_S) * _SNAP_S
+        if abs(period_s - snapped_s) <= _SNAP_WITHIN * snapped_s:
+            return Period(snapped_s, 0.0)
     return Period(slope_s, error_s)
 
 

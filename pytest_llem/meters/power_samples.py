@@ -141,7 +141,7 @@ class PowerSensor:
         if energy is None:
             return Reading(
                 self.board.uuid,
-                reason=f"below the resolution of the power sensor: {name} gave fewer than {_FEWEST_SAMPLES} samples "
+                reason=f"below the resolution of the power sensor: {name} gave too few samples "
                 f"in {end_s - start_s:.3g} s; measure a longer window",
             )
         return Reading(self.board.uuid, energy, warnings=self.warnings)

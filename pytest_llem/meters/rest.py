@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_llem.meters.edges import Edge
@@ -60,9 +61,14 @@ class BoardAtRest:
         if self._settling is not None:
             fading_w = self._settling.excess_w * math.exp((self._settled_s - at_s) / self._settling.tau_s)
         seen = idle_from_samples(samples, at_s) if fading_w < _FADING_W else None
-        if seen is not None and seen.whole:
+        if seen is None:
+            return self.idle or unknown_idle(samples)
+        if seen.whole:
             self.idle = seen
-        return seen or self.idle or unknown_idle(samples)
+        elif self.idle is not None:
+            # A fall of some watts passes for flat in a short stretch: how much of it is one is not known.
+            return replace(seen, error_w=max(seen.error_w, abs(seen.power_w - self.idle.power_w)))
+        return seen
 
     def begin(self, edge: Edge, settling: Settling) -> None:
         """A window is over: the board is left alone since ``edge``, at which it had settled so far."""

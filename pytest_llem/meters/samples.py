@@ -31,6 +31,7 @@ KEPT = 1500
 """Samples that a buffer keeps by default: half a minute of them on real boards."""
 
 _LATTICE_SAMPLES = 30
+_RECENT = 500  # dates that are looked at again when more have come
 _SNAP_S = 0.001
 _LATENESS_S = 0.003  # of most dates; the phase lies so far below their crowd
 _LATTICE_SHARE = 0.6  # of the dates that must agree before they are put back
@@ -68,8 +69,8 @@ class SampleBuffer:
         self._handle = handle
         self._clock = clock
         self._newest_us = 0
-        self._kept: deque[tuple[float, float]] = deque(maxlen=keep)
-        self._samples: list[PowerSample] | None = None
+        self._dated: deque[tuple[float, float]] = deque(maxlen=_RECENT)
+        self._samples: deque[PowerSample] = deque(maxlen=keep)
 
     def fetch(self) -> None:
         """Take over the samples that have come since the last time.
@@ -88,14 +89,21 @@ class SampleBuffer:
         fresh = sorted((one.timeStamp, one.sampleValue.uiVal) for one in found if one.timeStamp > self._newest_us)
         if fresh:
             self._newest_us = fresh[-1][0]
-            self._kept.extend((date_us / 1e6 + offset_s, power_mw / 1e3) for date_us, power_mw in fresh)
-            self._samples = None
+            self._dated.extend((date_us / 1e6 + offset_s, power_mw / 1e3) for date_us, power_mw in fresh)
+            placed = on_lattice(list(self._dated)[-(_LATTICE_SAMPLES + len(fresh)) :], self.period_s)
+            while self._samples and self._samples[-1].time_s >= placed[0].time_s - self.period_s / 2.0:
+                self._samples.pop()
+            self._samples.extend(placed)
 
     def between(self, from_s: float, to_s: float) -> list[PowerSample]:
         """The samples fetched so far of a stretch, oldest first."""
-        if self._samples is None:
-            self._samples = on_lattice(list(self._kept), self.period_s)
-        return [sample for sample in self._samples if from_s <= sample.time_s <= to_s]
+        found: list[PowerSample] = []
+        for sample in reversed(self._samples):
+            if sample.time_s < from_s:
+                break
+            if sample.time_s <= to_s:
+                found.append(sample)
+        return found[::-1]
 
 
 def open_samples(nvml: Nvml, board: Board, handle: Any, clock: Clock, keep: int = KEPT) -> SampleBuffer | None:
