@@ -15,7 +15,7 @@ from pytest_llem.meters.window_energy import LAG_S, Idle, WindowEnergy
 from tests.simulators import SimulatedBoard, SimulatedClock, install
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from pytest_llem.meters import Window
 
@@ -27,7 +27,9 @@ def settled(after_s: float, error_j: float = 0.1, tau_s: float = 0.012) -> Settl
     return Settling(100.0, 0.5, 0.0, tau_s, surplus_j=100.0 * after_s, error_j=error_j, seen=True)
 
 
-def sampled(power_w: Callable[[float], float], from_s: float, to_s: float, lost: range = range(0)) -> list[PowerSample]:
+def sampled(
+    power_w: Callable[[float], float], from_s: float, to_s: float, lost: Collection[int] = ()
+) -> list[PowerSample]:
     count = round((to_s - from_s) / 0.02) + 1
     return [PowerSample(from_s + 0.02 * k, power_w(from_s + 0.02 * k)) for k in range(count) if k not in lost]
 
