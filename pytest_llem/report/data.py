@@ -125,6 +125,11 @@ class Report:
     sweeps: tuple[Sweep, ...]
 
     @property
+    def numbers(self) -> Mapping[str, int]:
+        """The number of each experiment by its node id."""
+        return {page.source.nodeid: page.number for page in self.experiments}
+
+    @property
     def downsampled(self) -> bool:
         """Whether there are so many experiments that each is told more briefly."""
         return len(self.experiments) > _FEW_EXPERIMENTS

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
@@ -225,18 +223,3 @@ def test_the_file_is_written_with_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "new" / "report.html"
     write_html(regression(), path)
     assert path.read_bytes().startswith(b"<!doctype html>\n<html")
-
-
-def test_without_the_extra_the_error_names_it() -> None:
-    code = """
-import sys
-sys.modules["pygal"] = None
-from pytest_llem.errors import LlemError
-from pytest_llem.report.html import require_pygal
-try:
-    require_pygal()
-except LlemError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "a report needs pygal, which is not installed: pip install 'pytest-llem[report]'\n"
