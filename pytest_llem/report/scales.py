@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Tick = tuple[float, str]
 
-_MOST_STEPS = 6
+_MOST_STEPS, _MOST_DECADES = 6, 8
 _ROUND_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _MARGIN = 0.06
 
@@ -75,8 +75,8 @@ def _steps(low: float, high: float, unit: str) -> list[Tick]:
 
 
 def _decades(low: float, high: float, unit: str) -> list[Tick]:
-    """Powers of ten between two exponents, with their doubles and halves where there are few of them."""
-    every = math.ceil((high - low) / _MOST_STEPS)
+    """Powers of ten between two exponents, with 2 and 5 times each where there are few of them."""
+    every = math.ceil((high - low) / _MOST_DECADES)
     factors = (1, 2, 5) if high - low < 2.2 else (1,)
     exponents = range(math.floor(low), math.ceil(high) + 1, every)
     values = [factor * 10.0**exponent for exponent in exponents for factor in factors]
