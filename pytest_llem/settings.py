@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
 from dataclasses import dataclass
@@ -117,7 +116,7 @@ class Settings:
             accept=config.getoption("llem_accept"),
             baseline=_baseline(_read(config, "llem_baseline", str) or "last:20"),
             error_rates=(_rate(config, "llem_alpha", 0.05), _rate(config, "llem_beta", 0.025)),
-            report=_report(config),
+            report=_read(config, "llem_report", Path),
             csv=_read(config, "llem_csv", Path),
             **_sessions(config),
             isolate=child is None and (config.getoption("llem_isolate") or config.getini("llem_isolate")),
@@ -219,13 +218,6 @@ def _gates(config: pytest.Config) -> Mapping[str, Limit]:
         return parse_gates(texts)
     except ValueError as error:
         raise pytest.UsageError(f"--llem-fail: {error}") from None
-
-
-def _report(config: pytest.Config) -> Path | None:
-    path = _read(config, "llem_report", Path)
-    if path is not None and importlib.util.find_spec("pygal") is None:
-        raise pytest.UsageError("--llem-report needs pygal, which is not installed: pip install 'pytest-llem[report]'")
-    return path
 
 
 def _baseline(text: str) -> str:

@@ -125,6 +125,11 @@ class Report:
     sweeps: tuple[Sweep, ...]
 
     @property
+    def numbers(self) -> Mapping[str, int]:
+        """The number of each experiment by its node id."""
+        return {page.source.nodeid: page.number for page in self.experiments}
+
+    @property
     def downsampled(self) -> bool:
         """Whether there are so many experiments that each is told more briefly."""
         return len(self.experiments) > _FEW_EXPERIMENTS
@@ -183,9 +188,7 @@ def _page(
         latency=estimates.latency(one.result),
         judged=tuple(judged),
         histories=tuple(
-            history_of(
-                metric, _runs(one, metric, judged), saved, _comparable(one, metric, saved, judged), judged, shown
-            )
+            _history(one, metric, saved, judged, shown)
             for metric in METRICS
             if (saved := history.get((one.nodeid, metric), ()))
         ),
@@ -197,30 +200,25 @@ def _page(
     )
 
 
-def _runs(one: ReportedExperiment, metric: str, judged: Sequence[Judged]) -> tuple[tuple[float, ...], ...]:
-    """This session's runs of the metric; a verdict may have asked for more than one."""
-    for verdict in judged:
-        if verdict.candidate.metric == metric and verdict.candidate.row is not None:
-            return verdict.candidate.row.runs
+def _history(
+    one: ReportedExperiment, metric: str, saved: Sequence[SavedRow], judged: Sequence[Judged], shown: int
+) -> History:
+    """The metric's runs: this session's, and the saved ones with whether they are of the same work on the same machine.
+    A verdict knows both, and may have asked for more runs than one."""
+    rows = (verdict.candidate.row for verdict in judged if verdict.candidate.metric == metric)
+    row = next((row for row in rows if row is not None), None)
+    if row is not None:
+        alike = [difference(row, other) is None for other in saved]
+        return history_of(metric, row.runs, saved, alike, judged, shown)
     per_round = [{"seconds": window.seconds, "joules": window.joules} for window in one.result.per_round]
     values = values_per_call({"calls_per_round": one.result.calls_per_round, "per_round": per_round}, metric)
-    return (values,) if values else ()
-
-
-def _comparable(
-    one: ReportedExperiment, metric: str, saved: Sequence[SavedRow], judged: Sequence[Judged]
-) -> list[bool]:
-    """Which saved rows are of the same work on the same machine as this session's."""
-    for verdict in judged:
-        if verdict.candidate.metric == metric and verdict.candidate.row is not None:
-            row = verdict.candidate.row
-            return [difference(row, other) is None for other in saved]
-    return [
+    alike = [
         other.workload_hash == one.workload_hash
         and flat(other.environment) == flat(one.environment)
         and set(other.labels) == set(one.result.labels)
         for other in saved
     ]
+    return history_of(metric, (values,) if values else (), saved, alike, judged, shown)
 
 
 def _power(result: ExperimentResult) -> list[PowerWindow]:

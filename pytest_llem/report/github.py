@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llem.report import words
 from pytest_llem.report.quantities import number
+from pytest_llem.report.verdicts import HEADINGS, verdict_cells
 from pytest_llem.verdict import Status
 
 if TYPE_CHECKING:
@@ -51,19 +52,10 @@ def summary(report: Report) -> str:
     if report.judged:
         counts = [f"{count} {status.value}" for status, count in report.counts.items() if count]
         rows = [
-            (
-                f"{words.SIGNS[one.verdict.status]} {one.verdict.status.value}",
-                one.candidate.name,
-                one.candidate.metric,
-                words.change(one.verdict),
-                str(one.verdict.limit),
-                words.runs(one.verdict),
-                one.verdict.reason,
-            )
+            (f"{words.SIGNS[one.verdict.status]} {one.verdict.status.value}", *verdict_cells(one))
             for one in report.judged
         ]
-        headings = ("verdict", "experiment", "metric", "change", "limit", "runs", "why")
-        lines += [", ".join(counts), "", *_table(headings, rows), ""]
+        lines += [", ".join(counts), "", *_table(HEADINGS, rows), ""]
     results = [
         (
             page.source.name,
@@ -75,8 +67,8 @@ def summary(report: Report) -> str:
         )
         for page in report.experiments
     ]
-    headings_of_results = ("experiment", "energy/call", "energy/token", "latency/call", "tokens/s", "meter")
-    return "\n".join([*lines, *_table(headings_of_results, results), "", ""])
+    headings = ("experiment", "energy/call", "energy/token", "latency/call", "tokens/s", "meter")
+    return "\n".join([*lines, *_table(headings, results), "", ""])
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

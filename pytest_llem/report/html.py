@@ -1,47 +1,35 @@
-"""One self-contained HTML file: no script, no request, readable offline for as long as there are browsers."""
+"""One self-contained HTML file: no script, no request, readable offline for as long as there are browsers.
+
+Its templates show what :mod:`pytest_llem.report.data` holds. Jinja2 escapes every text that they insert.
+"""
 
 from __future__ import annotations
 
-from importlib import resources
+import itertools
+import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 import pytest_llem
-from pytest_llem.report.experiment_section import experiment_section
-from pytest_llem.report.markup import Html, element, join
-from pytest_llem.report.overview import results_section, sweeps_section, verdicts_section
-from pytest_llem.report.plots import MissingExtraError, Plots, require_pygal
-from pytest_llem.report.tables import Tables
+from pytest_llem.report import figures, tables, words
+from pytest_llem.report.plots import SHAPES
+from pytest_llem.report.quantities import number
+from pytest_llem.report.verdicts import HEADINGS, verdict_cells
 
 if TYPE_CHECKING:
     import os
 
     from pytest_llem.report.data import Report
 
-__all__ = ["MissingExtraError", "render_html", "require_pygal", "write_html"]
-
-# Whatever a name or a warning might smuggle in, the browser runs no script and asks nobody for anything.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-
-_METHOD = (
-    "Intervals are of 95%. ± is the half-width of one; a question mark stands for an uncertainty that nobody stated, a "
-    "dash for a quantity that was not measured.",
-    "Energy of a call: the mean of the windows; the half-width holds the scatter between windows and what the meter "
-    "states for each. Latency of a call: the mean of the windows, half-width t(0.975, B - 1) s / √B.",
-    "A ratio a / b has the interval ratio · exp(± t u) with u² = (u_a / a)² + (u_b / b)² (JCGM 100:2008, 5.1.6) and "
-    "the effective degrees of freedom of G.4.1. It covers what the windows of one process show, not what another "
-    "process would change; what changes between commits is judged by the verdicts, from saved processes.",
-    "Change points: segmentation of the run means' logarithms by Student's t with Bonferroni's correction; in a "
-    "history of independent runs without a change there is one with a probability of 1% at most.",
-)
+# Neither XML nor HTML can hold these, not even as a character reference.
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
 def write_html(report: Report, path: str | os.PathLike[str]) -> None:
-    """Write the report to ``path``, making its folder.
-
-    Raises:
-        MissingExtraError: the extra ``report`` is not installed.
-    """
+    """Write the report to ``path``, making its folder."""
     text = render_html(report)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -49,94 +37,32 @@ def write_html(report: Report, path: str | os.PathLike[str]) -> None:
 
 
 def render_html(report: Report) -> str:
-    """The report as the text of an HTML file.
+    """The report as the text of an HTML file."""
+    page = _templates().get_template("page.html.jinja")
+    # Tables and plots are numbered for what refers to them.
+    text = page.render(report=report, next_number=itertools.count(1).__next__)
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
-    Raises:
-        MissingExtraError: the extra ``report`` is not installed.
-    """
-    plots, tables = Plots(tooltips=not report.downsampled), Tables()
-    sections = [
-        (title, key, body)
-        for title, key, body in (
-            ("Verdicts", "verdicts", verdicts_section(report, tables)),
-            ("Results", "results", results_section(report, plots, tables)),
-            ("Sweeps", "sweeps", sweeps_section(report, plots, tables)),
-            ("Experiments", "experiments", _experiments(report, plots, tables)),
-            ("Machine", "machine", _machine(report, tables)),
-            ("Method", "method", join(*(element("p", text) for text in _METHOD))),
-        )
-        if body
-    ]
-    title = "Energy of LLM inference"
-    style = resources.files("pytest_llem.report").joinpath("style.css").read_text(encoding="utf-8")
-    page = element(
-        "html",
-        element(
-            "head",
-            element("meta", charset="utf-8"),
-            element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            element("meta", name="color-scheme", content="light dark"),
-            element("meta", name="generator", content=f"pytest-llem {pytest_llem.__version__}"),
-            element("title", f"{title}, {report.created}"),
-            element("style", Html(style)),
-        ),
-        element(
-            "body",
-            element("a", "Skip to the content", href="#content", class_="skip"),
-            plots.shapes(),
-            element("header", element("h1", title), _origin(report)),
-            element(
-                "nav",
-                element("ul", *(element("li", element("a", name, href=f"#{key}")) for name, key, _ in sections)),
-                aria_label="Sections",
-            ),
-            element(
-                "main",
-                *(
-                    element(
-                        "section",
-                        element("h2", name, id=f"{key}-heading"),
-                        body,
-                        id=key,
-                        aria_labelledby=f"{key}-heading",
-                    )
-                    for name, key, body in sections
-                ),
-                id="content",
-                tabindex=-1,
-            ),
-            element("footer", element("p", f"Written by pytest-llem {pytest_llem.__version__}.")),
-        ),
-        lang="en",
+
+@cache
+def _templates() -> Environment:
+    templates = Environment(
+        loader=PackageLoader("pytest_llem.report"),
+        autoescape=True,
+        extensions=["jinja2.ext.do"],
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    return f"<!doctype html>\n{page}\n"
-
-
-def _origin(report: Report) -> Html:
-    commit = dict(report.commit)
-    parts = [element("time", report.created)]
-    if commit.get("id") == "unversioned":  # pytest-benchmark's word
-        parts.append(join("not under version control"))
-    elif "id" in commit:
-        dirty = " with uncommitted changes" if commit.get("dirty") == "true" else ""
-        branch = f" on {commit['branch']}" if "branch" in commit else ""
-        parts.append(join("commit ", element("code", commit["id"][:12]), branch, dirty))
-    count = len(report.experiments)
-    parts.append(join(f"{count} experiment{'' if count == 1 else 's'}"))
-    return element("p", join(*parts, separator=" · "), class_="origin")
-
-
-def _experiments(report: Report, plots: Plots, tables: Tables) -> Html:
-    if not report.experiments:
-        return element("p", "No experiment left a result.")
-    return join(
-        *(experiment_section(page, plots, tables, opened=len(report.experiments) <= 3) for page in report.experiments)
-    )
-
-
-def _machine(report: Report, tables: Tables) -> Html:
-    return join(
-        tables.pairs("Commit", report.commit) if report.commit else None,
-        tables.pairs("Machine", report.machine) if report.machine else None,
-    )
+    templates.globals |= {
+        "figures": figures,
+        "number": number,
+        "shapes": SHAPES,
+        "tables": tables,
+        "verdict_cells": verdict_cells,
+        "verdict_headings": HEADINGS,
+        "version": pytest_llem.__version__,
+        "words": words,
+    }
+    return templates

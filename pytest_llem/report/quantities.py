@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _PREFIXES = {-9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M"}
 UNKNOWN = "-"
@@ -16,6 +20,20 @@ def number(value: float | None, unit: str, digits: int = 4) -> str:
     scaled = value / 10.0**exponent
     decimals = max(0, digits - 1 - (math.floor(math.log10(abs(scaled))) if scaled else 0))
     return f"{scaled:.{decimals}f} {_PREFIXES[exponent]}{unit}".rstrip()
+
+
+def short(value: float, unit: str) -> str:
+    """``0.02, "J"`` as ``20 mJ``: no more digits than a round number has."""
+    exponent = _exponent(value)
+    return f"{value / 10.0**exponent:.3g} {_PREFIXES[exponent]}{unit}".rstrip()
+
+
+def alike(values: Sequence[float], step: float, unit: str) -> list[str]:
+    """Multiples of a step, all with the prefix of the largest and as many decimals as the step has."""
+    exponent = _exponent(max(map(abs, values)))
+    scaled = step / 10.0**exponent
+    decimals = next((count for count in range(12) if math.isclose(round(scaled, count), scaled)), 12)
+    return [f"{value / 10.0**exponent:.{decimals}f} {_PREFIXES[exponent]}{unit}".rstrip() for value in values]
 
 
 def with_uncertainty(value: float | None, half_width: float | None, unit: str) -> str:

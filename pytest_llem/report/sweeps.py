@@ -50,6 +50,11 @@ class Sweep:
     variants: tuple[Variant, ...]
     per_token: bool
 
+    @property
+    def energy_name(self) -> str:
+        """What ``energy`` of the variants is."""
+        return "energy per output token" if self.per_token else "energy per call"
+
 
 def sweeps_of(pages: Sequence[ExperimentPage]) -> list[Sweep]:
     """The sweeps among the experiments, those with at least two measured points."""

@@ -1,66 +1,88 @@
-"""Tables that a screen reader can walk through and a phone can scroll."""
+"""Rows of the tables about one experiment, as texts."""
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
-from pytest_llem.report.markup import Child, Html, element, join
+from pytest_llem.report import words
+from pytest_llem.report.quantities import number, with_uncertainty
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from pytest_llem.report.data import ExperimentPage
+    from pytest_llem.report.histories import History
+
+# What it is, the fields of its value and of the half-width, and the unit.
+_QUANTITIES = (
+    ("energy of a call", "energy_j", "energy_uncertainty_j", "J"),
+    ("energy of a call beyond idle", "energy_net_j", "energy_net_uncertainty_j", "J"),
+    ("energy per output token", "energy_per_output_token_j", None, "J"),
+    ("prefill energy of a call", "prefill_energy_j", "prefill_energy_uncertainty_j", "J"),
+    ("prefill energy per input token", "energy_per_input_token_j", None, "J"),
+    ("prefill latency", "prefill_latency_s", None, "s"),
+    ("decode energy of a call", "decode_energy_j", "decode_energy_uncertainty_j", "J"),
+    ("decode energy per output token", "decode_energy_per_output_token_j", None, "J"),
+    ("decode latency", "decode_latency_s", None, "s"),
+    ("time to first token", "time_to_first_token_s", None, "s"),
+    ("time per output token", "time_per_output_token_s", None, "s"),
+    ("mean power", "mean_power_w", None, "W"),
+    ("idle power", "idle_power_w", "idle_power_uncertainty_w", "W"),
+    ("output tokens per second", "output_tokens_per_s", None, ""),
+    ("loading the model", "load_s", None, "s"),
+)
 
 
-class Tables:
-    """Makes the tables of one page; their captions are numbered for what refers to them."""
+def quantities(page: ExperimentPage) -> list[tuple[str, str]]:
+    """All numbers of a result; of what is not known, energy and latency are named with a dash."""
+    result, calls = page.result, page.result.calls_per_round
+    rows = []
+    for name, key, uncertainty, unit in _QUANTITIES:
+        value = getattr(result, key)
+        if key == "time_to_first_token_s":
+            rows.append(("latency of a call", words.estimate(page.latency, "s")))
+        if value is not None and uncertainty:
+            rows.append((name, with_uncertainty(value, getattr(result, uncertainty), unit)))
+        elif value is not None or key == "energy_j":
+            rows.append((name, number(value, unit)))
+    for name, tokens in (("input", result.input_tokens), ("output", result.output_tokens)):
+        if tokens is not None:
+            rows.append((f"{name} tokens of a call", f"{tokens:.6g}"))
+    rows.append(("meter", words.meter(result)))
+    rows.append(("windows", f"{result.rounds}, each of {calls} call{'' if calls == 1 else 's'}"))
+    if result.peak_memory_bytes is not None:
+        rows.append(("peak memory", f"{result.peak_memory_bytes / 2**30:.2f} GiB"))
+    if result.labels:
+        rows.append(("conditions", ", ".join(result.labels)))
+    if page.source.workload_hash:
+        rows.append(("workload hash", page.source.workload_hash))
+    return rows + [(f"energy of a call, {board}", number(joules, "J")) for board, joules in result.boards.items()]
 
-    def __init__(self) -> None:
-        self._numbers = itertools.count(1)
 
-    def table(
-        self, caption: Child, headings: Sequence[Child], rows: Iterable[Sequence[Child]], *, text_columns: int = 1
-    ) -> Html:
-        """A table whose first column names its rows; it scrolls in a box of its own.
-
-        Args:
-            text_columns: how many columns hold words, up to 3 if not all; those after them hold numbers, but for the
-                last where it is called notes; notes that are all empty are left out.
-        """
-        key = f"table{next(self._numbers)}"
-        rows = list(rows)
-        if headings[-1] == "notes" and not any(row[-1] for row in rows):
-            headings, rows = headings[:-1], [row[:-1] for row in rows]
-
-        head = [element("th", one, scope="col") for one in headings]
-        body = [
-            element("tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:]))
-            for row in rows
+def runs(history: History) -> list[tuple[str, str, str, str]]:
+    """The runs of a history: commit, when, mean, and what sets one apart."""
+    shifts = {one.at: words.shift(one) for one in history.shifts}
+    rows = []
+    for at, point in enumerate(history.points):
+        notes = [
+            ("invalid", not point.valid),
+            ("not comparable: another workload or environment", not point.comparable),
+            ("accepted change", point.accepted),
+            (f"level changed {shifts.get(at)}", at in shifts),
         ]
-        return element(
-            "div",
-            element(
-                "table",
-                element("caption", caption, id=key),
-                element("thead", element("tr", *head)),
-                element("tbody", *body),
-                # Aligned by the style sheet, by column: a class on every cell would be a tenth of a large report.
-                class_=(
-                    f"words-{text_columns}{' notes' if headings[-1] == 'notes' else ''}"
-                    if text_columns < len(headings)
-                    else None
-                ),
-            ),
-            class_="scroll",
-            role="region",
-            aria_labelledby=key,
-            tabindex=0,
+        mean = with_uncertainty(point.mean, point.half_width, history.unit)
+        told = ", ".join(text for text, applies in notes if applies)
+        rows.append((words.run_name(point), (point.when or "")[:19], mean, told))
+    return rows
+
+
+def windows(page: ExperimentPage) -> list[tuple[str, str, str, str, str]]:
+    """Start, length, mean power and phase of each window, and whether it was disturbed."""
+    return [
+        (
+            number(window.start_s, "s"),
+            number(window.seconds, "s"),
+            number(window.power_w, "W"),
+            "prefill" if window.prefill else "whole calls",
+            "" if window.valid else "disturbed",
         )
-
-    def pairs(self, caption: str, pairs: Iterable[tuple[str, str]]) -> Html:
-        """A table of keys and values."""
-        return self.table(caption, ("name", "value"), ((key, join(value)) for key, value in pairs), text_columns=2)
-
-
-def folded(summary: Child, *content: Child) -> Html:
-    """Content that is there when it is wanted."""
-    return element("details", element("summary", summary), *content)
+        for window in page.power
+    ]

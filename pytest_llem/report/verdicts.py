@@ -15,22 +15,24 @@ if TYPE_CHECKING:
 
 _EXPLAINED = (Status.INCONCLUSIVE, Status.NO_BASELINE)
 
+HEADINGS = ("verdict", "experiment", "metric", "change", "limit", "runs", "why")
+
+
+def verdict_cells(one: Judged) -> tuple[str, ...]:
+    """What goes below :data:`HEADINGS` after the verdict itself."""
+    verdict = one.verdict
+    change, runs = words.change(verdict), words.runs(verdict)
+    return one.candidate.name, one.candidate.metric, change, str(verdict.limit), runs, verdict.reason
+
 
 def verdict_lines(judged: Sequence[Judged]) -> list[str]:
     """One aligned line a verdict, such as
     ``REGRESSED  llama-1b[bs:4]  energy  +6.1% [+4.2%, +8.0%]  limit 2.5%..5%  1 run vs 10 saved``."""
-    rows = [
-        (
-            one.verdict.status.value,
-            one.candidate.name,
-            one.candidate.metric,
-            words.change(one.verdict),
-            f"limit {one.verdict.limit}",
-            words.runs(one.verdict),
-        )
-        for one in judged
-    ]
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(6)]
+    rows = []
+    for one in judged:
+        name, metric, change, limit, runs, _ = verdict_cells(one)
+        rows.append((one.verdict.status.value, name, metric, change, f"limit {limit}", runs))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for one, row in zip(judged, rows, strict=True):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

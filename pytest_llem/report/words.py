@@ -8,7 +8,9 @@ from pytest_llem.report.quantities import with_uncertainty
 from pytest_llem.verdict import Status
 
 if TYPE_CHECKING:
+    from pytest_llem.report.data import ExperimentPage
     from pytest_llem.report.estimates import Estimate, Ratio
+    from pytest_llem.report.histories import HistoryPoint, Shift
     from pytest_llem.results import ExperimentResult
     from pytest_llem.verdict import Verdict
 
@@ -41,14 +43,6 @@ def percent(value: float, interval: tuple[float, float] | None) -> str:
     return f"{value:+.1%}" + (f" [{interval[0]:+.1%}, {interval[1]:+.1%}]" if interval is not None else "")
 
 
-def relative(ratio: Ratio | None) -> str:
-    """A ratio as a relative change."""
-    if ratio is None:
-        return "-"
-    interval = None if ratio.interval is None else (ratio.interval[0] - 1, ratio.interval[1] - 1)
-    return percent(ratio.value - 1, interval)
-
-
 def times(ratio: Ratio | None) -> str:
     """A ratio as a factor with its interval, for points of a sweep, which may lie far apart."""
     if ratio is None:
@@ -65,6 +59,28 @@ def runs(verdict: Verdict) -> str:
 def meter(result: ExperimentResult) -> str:
     """The meter, marked where its joules are modelled."""
     return f"{result.meter} (estimated)" if result.estimated else result.meter
+
+
+def marks(page: ExperimentPage) -> list[tuple[str, str]]:
+    """What a reader must not miss about a result, each with its class."""
+    result, warnings = page.result, len(page.result.warnings)
+    found = [
+        ("invalid", "invalid", not result.valid),
+        ("estimated", "estimated joules", result.estimated),
+        ("remote", "trust_remote_code", page.remote_code),
+        ("warned", f"{warnings} warning{'' if warnings == 1 else 's'}", warnings > 0),
+    ]
+    return [(style, text) for style, text, shown in found if shown]
+
+
+def run_name(point: HistoryPoint) -> str:
+    """Which run it is."""
+    return "this session" if point.current else short_commit(point.commit)
+
+
+def shift(change: Shift) -> str:
+    """A change of level with its interval."""
+    return percent(change.point.change, change.point.interval)
 
 
 def short_commit(commit: str | None) -> str:

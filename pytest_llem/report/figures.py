@@ -1,0 +1,178 @@
+"""What each plot of a report shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_llem.report import words
+from pytest_llem.report.plots import Layer, Plot
+from pytest_llem.report.quantities import with_uncertainty
+from pytest_llem.report.scales import Axis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_llem.report.data import ExperimentPage, Report
+    from pytest_llem.report.estimates import Estimate
+    from pytest_llem.report.histories import History, HistoryPoint
+    from pytest_llem.report.plots import Point
+    from pytest_llem.report.sweeps import Sweep
+
+_MANY_TICKS = 10
+_ORDER_OF_MAGNITUDE = 10.0
+
+
+def overview_plots(report: Report) -> Iterator[Plot]:
+    """Energy and latency of all experiments by their number."""
+    pages = report.experiments
+    step = -(-len(pages) // _MANY_TICKS)
+    ticks = [(float(number), str(number)) for number in range(1, len(pages) + 1, step)]
+    for title, unit, estimates in (
+        ("Energy of a call", "J", [page.energy for page in pages]),
+        ("Latency of a call", "s", [page.latency for page in pages]),
+    ):
+        known = [(page, one) for page, one in zip(pages, estimates, strict=True) if one is not None]
+        wide = _wide([one for _, one in known])
+        yield Plot(
+            title,
+            f"{title} of {len(known)} experiments by their number in the table below, with intervals of 95%.",
+            _estimate_layers([(float(page.number), one, page, page.source.name) for page, one in known], unit),
+            Axis("number of the experiment", ticks=ticks),
+            Axis(title.lower(), unit, logarithmic=wide),
+            ["Logarithmic scale."] if wide else [],
+        )
+
+
+def sweep_plot(sweep: Sweep) -> Plot | None:
+    """Energy against latency, with the intervals of both."""
+    known = [(one.latency, one.energy, one.page, one.label) for one in sweep.variants if one.latency and one.energy]
+    if len(known) < 2:
+        return None
+    across = [(bound, joules.value) for time, joules, _, _ in known for bound in time.bounds or ()]
+    return Plot(
+        f"{sweep.energy_name.capitalize()} against latency",
+        f"{len(known)} points of the sweep; lower and further left is better. The table below holds the numbers.",
+        [
+            Layer("segments", "interval", across, "interval of 95%"),
+            *_estimate_layers([(time.value, joules, page, label) for time, joules, page, label in known], "J"),
+        ],
+        Axis("latency of a call", "s", logarithmic=_wide([time for time, _, _, _ in known])),
+        Axis(sweep.energy_name, "J", logarithmic=_wide([joules for _, joules, _, _ in known])),
+        ["Lower and further left is better."],
+    )
+
+
+def _wide(estimates: Sequence[Estimate]) -> bool:
+    values = [value for one in estimates for value in (one.value, *(one.bounds or ()))]
+    return bool(values) and min(values) > 0 and max(values) > _ORDER_OF_MAGNITUDE * min(values)
+
+
+def _estimate_layers(points: Sequence[tuple[float, Estimate, ExperimentPage, str]], unit: str) -> list[Layer]:
+    """Marks with vertical intervals, a layer for each kind of result."""
+    segments = [(x, bound) for x, one, _, _ in points for bound in one.bounds or ()]
+    layers = [Layer("segments", "interval", segments, "interval of 95%")]
+    for style, name in dict.fromkeys(_point_style(page, unit) for _, _, page, _ in points):
+        alike = [one for one in points if _point_style(one[2], unit) == (style, name)]
+        labels = [f"{label}: {words.estimate(estimate, unit)}" for _, estimate, _, label in alike]
+        layers.append(Layer("points", style, [(x, one.value) for x, one, _, _ in alike], name, labels))
+    return layers
+
+
+def _point_style(page: ExperimentPage, unit: str) -> tuple[str, str]:
+    """The style of a result's mark and its name in a legend; seconds are measured even where joules are modelled."""
+    if not page.result.valid:
+        return "invalid", "invalid"
+    return ("estimated", "estimated") if page.result.estimated and unit == "J" else ("saved", "measured")
+
+
+def history_plot(history: History) -> Plot:
+    """The runs of one metric, with the band of the verdict and a vertical line where each new level began."""
+    points = history.points
+    layers = []
+    if history.band is not None and points:
+        last, low, high = max(len(points) - 1.0, 0.5), history.band.tolerated, history.band.limit
+        corners = [(0.0, low), (last, low), (last, high), (0.0, high)]
+        layers.append(Layer("area", "band", corners, "tolerance..limit"))
+        layers.append(Layer("line", "mean", [(x, history.band.mean) for x in (0.0, last)], "saved mean"))
+    for shift in history.shifts:
+        ends = [end(point.mean for point in points) for end in (min, max)]
+        layers.append(Layer("line", "shift", [(shift.at - 0.5, mean) for mean in ends], "level changed"))
+    segments = [
+        (float(x), point.mean + width)
+        for x, point in enumerate(points)
+        if point.half_width is not None
+        for width in (-point.half_width, point.half_width)
+    ]
+    layers.append(Layer("segments", "interval", segments, "interval of its rounds"))
+    for style, name in {
+        "apart": "not comparable",
+        "invalid": "invalid",
+        "saved": "saved",
+        "now": "this session",
+    }.items():
+        alike = [(float(x), point) for x, point in enumerate(points) if _run_style(point) == style]
+        labels = [
+            f"{words.run_name(point)}: {with_uncertainty(point.mean, point.half_width, history.unit)}"
+            for _, point in alike
+        ]
+        layers.append(Layer("points", style, [(x, point.mean) for x, point in alike], name, labels))
+    newest = [f"The newest {len(points)} of {len(points) + history.omitted} runs."] * bool(history.omitted)
+    shifts = [
+        f"Level changed by {words.shift(one)} at commit {words.short_commit(points[one.at].commit)}."
+        for one in history.shifts
+    ]
+    return Plot(
+        f"{history.metric.capitalize()} of a call over saved runs",
+        " ".join([f"{len(points)} runs, oldest first.", *shifts]),
+        layers,
+        Axis("commit", ticks=_commit_ticks(points)),
+        Axis(f"{history.metric} of a call", history.unit),
+        [*newest, *shifts],
+    )
+
+
+def _run_style(point: HistoryPoint) -> str:
+    if point.current:
+        return "now"
+    if not point.valid:
+        return "invalid"
+    return "saved" if point.comparable else "apart"
+
+
+def _commit_ticks(points: Sequence[HistoryPoint]) -> list[tuple[float, str]]:
+    """A few commits: the first, the last, and some between."""
+    last = len(points) - 1
+    step = max(1, -(-last // 3))
+    shown = [at for at in range(0, last, step) if last - at >= step] + [last] * bool(points)
+    return [(float(at), "now" if points[at].current else words.short_commit(points[at].commit)) for at in shown]
+
+
+def power_plot(page: ExperimentPage) -> Plot | None:
+    """Mean power of each window in time; what lies between windows was not measured and is not drawn."""
+    if not page.power:
+        return None
+    layers = []
+    if (idle_w := page.result.idle_power_w) is not None:
+        end_s = max(window.start_s + window.seconds for window in page.power)
+        layers.append(Layer("line", "mean", [(0.0, idle_w), (end_s, idle_w)], "idle power"))
+    whole = _point_style(page, "J")[0]
+    for style, name, kinds in (
+        ("window", "estimated" if whole == "estimated" else "whole calls", [(False, True)]),
+        ("prefill", "prefill alone", [(True, True)]),
+        ("disturbed", "disturbed", [(False, False), (True, False)]),
+    ):
+        segments: list[Point] = [
+            (at_s, window.power_w)
+            for window in page.power
+            if (window.prefill, window.valid) in kinds
+            for at_s in (window.start_s, window.start_s + window.seconds)
+        ]
+        layers.append(Layer("segments", style, segments, name))
+    return Plot(
+        "Mean power of the windows in time",
+        f"{len(page.power)} windows; each step is the mean power of one. The table below holds the numbers.",
+        layers,
+        Axis("time since the first window", "s", from_zero=True),
+        Axis("power", "W", from_zero=True),
+        [f"The first {len(page.power)} of {len(page.power) + page.power_omitted} windows."] * bool(page.power_omitted),
+    )
