@@ -40,6 +40,14 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
     assert dead_links(page) == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_blocks_in_lists_are_indented_for_both_readers(page: Path) -> None:
+    """GitHub takes any indent from the text of the item on; the site's Markdown takes four spaces and no fewer."""
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"^ {1,3}```.*$", text, flags=re.MULTILINE) == []
+    assert re.findall(r"^ {1,3}(?:[*+-]|\d+\.) .*$", prose(page), flags=re.MULTILINE) == []
+
+
 def test_dead_links_are_found(tmp_path: Path) -> None:
     page, other = tmp_path / "page.md", tmp_path / "other.md"
     other.write_text("# One `--word`\n")
