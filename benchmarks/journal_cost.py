@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from pytest_llem.benchmark import Recorder
-from pytest_llem.journal import Journal
-from pytest_llem.results import ExperimentResult, Round
-from pytest_llem.session import Recorded
+from pytest_llem.measurement.result import ExperimentResult, Round
+from pytest_llem.records.record import Recorded
+from pytest_llem.records.rows import Recorder
+from pytest_llem.session.journal import Journal
 
 EXPERIMENTS = 200
 BOUND_S = 5e-3

@@ -19,12 +19,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_llem.history import SavedRow
-from pytest_llem.judgement import Candidate, ErrorRates, judge_candidates
-from pytest_llem.limit import parse_limit
+from pytest_llem.measurement.result import ExperimentResult, Round
 from pytest_llem.report.data import Report, ReportedExperiment, build_report
 from pytest_llem.report.html import write_html
-from pytest_llem.results import ExperimentResult, Round
+from pytest_llem.verdict.history import SavedRow
+from pytest_llem.verdict.judging import Candidate, ErrorRates, judge_candidates
+from pytest_llem.verdict.limits import parse_limit
 
 SAVED_RUNS, ROUNDS, CALLS, SWEEP = 20, 10, 4, 10
 REPETITIONS = 3

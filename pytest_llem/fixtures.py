@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llem.settings import SETTINGS
+from pytest_llem.session.state import llem_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from pytest_llem.config import ExperimentConfig
     from pytest_llem.engines.base import LoadedModel
+    from pytest_llem.measurement.result import ExperimentResult
     from pytest_llem.meters.base import Meter
-    from pytest_llem.results import ExperimentResult
     from pytest_llem.runs import BenchmarkRun
-    from pytest_llem.session import LlemSession
-
-SESSION = pytest.StashKey["LlemSession"]()
-
-
-def llem_session(config: pytest.Config) -> LlemSession:
-    """The state of this pytest session, made when the first experiment or fixture needs it."""
-    if SESSION not in config.stash:
-        from pytest_llem.report.terminal import say_line
-        from pytest_llem.session import LlemSession
-
-        settings = config.stash[SETTINGS]
-        config.stash[SESSION] = LlemSession(settings)
-        if settings.root_note is not None:
-            config.stash[SESSION].notes.append(f"llem: {settings.root_note}")
-        reporter = config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            config.stash[SESSION].say = partial(say_line, reporter)
-    return config.stash[SESSION]
-
-
-def measures(item: pytest.Item) -> bool:
-    """Whether an item is an experiment or measures a callable."""
-    return "llem_experiment" in parameters(item) or "llem_benchmark" in getattr(item, "fixturenames", ())
-
-
-def parameters(item: pytest.Item) -> Mapping[str, Any]:
-    """What collection attached to an item."""
-    attached: Mapping[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
-    return attached
 
 
 @pytest.fixture

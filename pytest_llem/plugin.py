@@ -14,19 +14,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llem.fixtures import (  # noqa: F401  (pytest finds fixtures in the plugin's namespace)
-    SESSION,
     llem_benchmark,
     llem_experiment,
     llem_meter,
     llem_model,
     llem_run,
-    llem_session,
-    measures,
-    parameters,
 )
+from pytest_llem.items import measures, parameters
 from pytest_llem.options import add_options
+from pytest_llem.session.state import SESSION, llem_session
+from pytest_llem.session.termination import TERMINATION, Termination
 from pytest_llem.settings import SETTINGS, Settings
-from pytest_llem.termination import TERMINATION, Termination
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -48,9 +46,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> pytest.ExitCode | None:
     """Before the session: options that print something and end; in a child of a session, what is its parent's."""
     if config.getoption("llem_child") is not None:
-        from pytest_llem import isolated_child
+        from pytest_llem.session.isolation import child
 
-        isolated_child.prepare(config)
+        child.prepare(config)
     if config.getoption("llem_schema"):
         import json
 
@@ -60,7 +58,7 @@ def pytest_cmdline_main(config: pytest.Config) -> pytest.ExitCode | None:
         return pytest.ExitCode.OK
     if not config.getoption("llem_doctor"):
         return None
-    from pytest_llem.doctor import examine
+    from pytest_llem.commands.doctor import examine
     from pytest_llem.report.doctor import render
 
     sys.stdout.write(render(examine()))
@@ -91,7 +89,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         return
     is_new_part = settings.shard is not None and not settings.resume and settings.child is None
     if is_new_part and config.pluginmanager.has_plugin("benchmark"):
-        from pytest_llem import resume
+        from pytest_llem.session import resume
 
         resume.set_aside(config, settings)
     if settings.asks_for_hardware:
@@ -104,9 +102,9 @@ def pytest_collection(session: pytest.Session) -> bool | None:
     settings = session.config.stash[SETTINGS]
     if not settings.merge:
         return None
-    from pytest_llem import merging
+    from pytest_llem.session import merge
 
-    merging.report(session, settings)
+    merge.report(session, settings)
     return True
 
 
@@ -139,7 +137,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """After collection and all other selection: leave the items of other parts out."""
     shard = config.stash[SETTINGS].shard
     if shard is not None:
-        from pytest_llem import shards
+        from pytest_llem.session import shards
 
         shards.keep_part(config, items, shard)
 
@@ -155,7 +153,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     if settings.device is None and not settings.strict:
         return
-    from pytest_llem import ending
+    from pytest_llem.session import ending
 
     session.config.stash[EXPECTED] = ending.expected(session, settings)
     if settings.device is not None:
@@ -168,7 +166,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     if not session.config.getoption("llem_plan"):
         _begin(session)
         return None
-    from pytest_llem import plan
+    from pytest_llem.commands import plan
 
     made = plan.make_plan(session.items)
     session.config.get_terminal_writer().write(plan.render(made, session.config.stash[SETTINGS]))
@@ -185,7 +183,7 @@ def _begin(session: pytest.Session) -> None:
     items = [item for item in session.items if measures(item) and item.get_closest_marker("skip") is None]
     if not config.pluginmanager.has_plugin("benchmark") or not (items or settings.shard):
         return
-    from pytest_llem import resume
+    from pytest_llem.session import resume
 
     config.stash[TERMINATION] = Termination()
     config.stash[TERMINATION].install()
@@ -199,11 +197,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     state = item.config.stash.get(SESSION, None)
     if not (settings.isolate or (state is not None and state.device_lost)):
         return None
-    from pytest_llem import isolation
+    from pytest_llem.session.isolation import parent
 
-    if not isolation.is_isolated(item, state, settings):
+    if not parent.is_isolated(item, state, settings):
         return None
-    isolation.of(item.config).run(item)
+    parent.of(item.config).run(item)
     return True
 
 
@@ -272,7 +270,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]
     idle = settings.device is None and not settings.merge and not settings.strict
     if state is None or settings.child is not None or idle:
         return (yield)
-    from pytest_llem import ending
+    from pytest_llem.session import ending
 
     ending.judge(session, state, expected)
     if TERMINATION in session.config.stash:
@@ -289,7 +287,7 @@ def pytest_benchmark_group_stats(
     groups = yield
     if not any("metric" in (bench.get("extra_info") or {}) for bench in benchmarks):
         return groups
-    from pytest_llem import benchmark
+    from pytest_llem.records import rows as benchmark
 
     return benchmark.split_by_unit(groups)
 
@@ -299,7 +297,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     """When results are saved or compared: the GPUs and the libraries that decide them."""
     settings = config.stash[SETTINGS]
     if settings.device is not None or settings.meter == "nvml":
-        from pytest_llem import machine
+        from pytest_llem.records import machine
 
         machine_info["llem"] = machine.describe(settings.device, settings.meter)
 

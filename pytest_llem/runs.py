@@ -10,29 +10,29 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from pytest_llem import identity, machine
-from pytest_llem.benchmark import Recorder
 from pytest_llem.collection import NotLoadedError, display_path
 from pytest_llem.engines import get_engine
 from pytest_llem.errors import LlemError, UnavailableError
-from pytest_llem.gates import resolve
-from pytest_llem.gating import gates_of
-from pytest_llem.measurement import measure_workload, run_once
+from pytest_llem.items import gates_of
+from pytest_llem.measurement.protocol import measure_workload, run_once
+from pytest_llem.measurement.summary import summarise
+from pytest_llem.measurement.windows import Protocol, measure_windows
 from pytest_llem.meters.base import no_synchronize
+from pytest_llem.records import identity, machine
+from pytest_llem.records.record import Recorded
+from pytest_llem.records.rows import Recorder
 from pytest_llem.report import junit
 from pytest_llem.report.progress import ProgressLine
-from pytest_llem.session import Recorded
-from pytest_llem.summary import summarise
-from pytest_llem.windows import Protocol, measure_windows
+from pytest_llem.verdict.gates import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_llem.config import Experiment, ExperimentConfig, LoadConfig
     from pytest_llem.engines.base import LoadedModel
+    from pytest_llem.measurement.result import ExperimentResult
     from pytest_llem.meters.base import Meter, Synchronize, Window
-    from pytest_llem.results import ExperimentResult
-    from pytest_llem.session import LlemSession
+    from pytest_llem.session.state import LlemSession
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ def loaded(config: LoadConfig, session: LlemSession) -> Iterator[LoadedModel]:
         yield model
     finally:
         # A test that failed is kept for debuggers, with the frames that hold its tensors.
-        from pytest_llem.engines.failures import release
+        from pytest_llem.engines.transformers.failures import release
 
         failure = getattr(sys, "last_value", None)
         if failure is not None:

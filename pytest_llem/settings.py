@@ -15,7 +15,7 @@ from pytest_llem.meters import METER_NAMES
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_llem.limit import Limit
+    from pytest_llem.verdict.limits import Limit
 
 T = TypeVar("T")
 
@@ -212,7 +212,7 @@ def _gates(config: pytest.Config) -> Mapping[str, Limit]:
     texts = config.getoption("llem_fail") or config.getini("llem_fail")
     if not texts:
         return {}
-    from pytest_llem.gates import parse_gates
+    from pytest_llem.verdict.gates import parse_gates
 
     try:
         return parse_gates(texts)

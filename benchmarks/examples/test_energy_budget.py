@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_llem.config import ExperimentConfig
+    from pytest_llem.measurement.result import ExperimentResult
     from pytest_llem.meters import Meter
-    from pytest_llem.results import ExperimentResult
     from pytest_llem.runs import BenchmarkRun
 
 

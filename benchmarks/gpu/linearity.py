@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.errors import LlemError
-from pytest_llem.machine import library_versions
+from pytest_llem.measurement.summary import summarise
 from pytest_llem.meters import open_meter
-from pytest_llem.meters.nvml import NvmlMeter
-from pytest_llem.summary import summarise
+from pytest_llem.meters.nvidia.meter import NvmlMeter
+from pytest_llem.records.machine import library_versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -25,7 +25,7 @@ out="${1:-}"
 if [ -z "$out" ]; then
   board="$("$python" - <<'EOF'
 import re
-from pytest_llem.machine import boards
+from pytest_llem.records.machine import boards
 
 found = boards()
 if not found:
@@ -51,7 +51,7 @@ import json
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import distributions
-from pytest_llem.machine import boards
+from pytest_llem.records.machine import boards
 
 wanted = ("torch", "transformers", "accelerate", "bitsandbytes", "flash-attn", "nvidia-ml-py", "pytest", "zeus")
 found: dict[str, str] = {}

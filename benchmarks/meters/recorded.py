@@ -32,13 +32,13 @@ from typing import TYPE_CHECKING
 
 from simulated_machine import markdown_table, private_folder, progress, versions
 
-from pytest_llem.meters.agreement import disagreement, sampled_energy
-from pytest_llem.meters.edges import CONTENT_S, Edge
-from pytest_llem.meters.lattice import Sighting, fit_lattice
-from pytest_llem.meters.nvml import open_nvml_meter
-from pytest_llem.meters.samples import PowerSample, on_lattice
-from pytest_llem.meters.settling import FADED_S
-from pytest_llem.meters.window_energy import WindowEnergy, head, idle_from_samples, settle_after, window_energy
+from pytest_llem.meters.nvidia.agreement import disagreement, sampled_energy
+from pytest_llem.meters.nvidia.counter.edges import CONTENT_S, Edge
+from pytest_llem.meters.nvidia.counter.lattice import Sighting, fit_lattice
+from pytest_llem.meters.nvidia.meter import open_nvml_meter
+from pytest_llem.meters.nvidia.samples import PowerSample, on_lattice
+from pytest_llem.meters.nvidia.settling import FADED_S
+from pytest_llem.meters.nvidia.window_energy import WindowEnergy, head, idle_from_samples, settle_after, window_energy
 from tests.simulators import ReplayedBoard, SimulatedClock, install, load_recording
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from pytest_llem.limit import parse_limit
-from pytest_llem.verdict import MAX_RUNS, Spread, Status, judge, pooled_spread
+from pytest_llem.verdict.decision import MAX_RUNS, Spread, Status, judge, pooled_spread
+from pytest_llem.verdict.limits import parse_limit
 
 BETWEEN_RUNS, WITHIN_RUN, AUTOCORRELATION, ROUNDS = 0.007, 0.010, 0.3, 10
 CHANGES = (0.0, 0.02, 0.025, 0.03, 0.05)

@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from pytest_llem.data import builtin_dataset_names
-from pytest_llem.engines.builtin import BUILTIN_NAMES
+from pytest_llem.config.builtin_models import BUILTIN_NAMES
+from pytest_llem.config.data import builtin_dataset_names
 
 Stage = Literal["load", "generate", "batch"]
 """What a field decides: the loaded model, the arguments of ``generate()``, or how prompts form batches."""

@@ -16,7 +16,7 @@ from pytest_llem.config.decoder import DecoderConfig
 from pytest_llem.config.load import LoadConfig
 from pytest_llem.config.passthrough import Passthrough
 from pytest_llem.config.pytorch import PyTorchConfig
-from pytest_llem.limit import parse_limit
+from pytest_llem.verdict.limits import parse_limit
 
 NAME_PATTERN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")
 

@@ -1,8 +1,8 @@
 """What loads and runs a model: one engine for each backend.
 
 * :mod:`~pytest_llem.engines.base`: the protocols that the rest of the package relies on.
-* :mod:`~pytest_llem.engines.transformers`: backend ``pytorch``, on top of the transformers library.
-* :mod:`~pytest_llem.engines.builtin`: models that need no download.
+* :mod:`~pytest_llem.engines.transformers.engine`: backend ``pytorch``, on top of the transformers library.
+* :mod:`~pytest_llem.engines.transformers.builtin`: models that need no download.
 
 Importing this package imports neither torch nor transformers; :func:`get_engine` does.
 """
@@ -29,7 +29,7 @@ def get_engine(backend: str) -> Engine:
         UnavailableError: there is no engine for ``backend`` yet.
     """
     if backend == "pytorch":
-        from pytest_llem.engines.transformers import TransformersEngine
+        from pytest_llem.engines.transformers.engine import TransformersEngine
 
         return TransformersEngine()
     raise UnavailableError(f"backend {backend} has no engine yet; use {', '.join(BACKENDS)}")

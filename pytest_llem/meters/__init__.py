@@ -95,8 +95,8 @@ def open_meter(
             return _open_cpu_meter(clock, watts_per_core, powercap_root)
         name = "nvml"
     if name == "nvml":
-        from pytest_llem.board_lock import say_on_stderr
-        from pytest_llem.meters.nvml import open_nvml_meter
+        from pytest_llem.meters.nvidia.lock import say_on_stderr
+        from pytest_llem.meters.nvidia.meter import open_nvml_meter
 
         return open_nvml_meter(
             device,
@@ -116,11 +116,11 @@ def open_meter(
 
         return EstimateMeter(clock, watts_per_core)
     if name == "zeus":
-        from pytest_llem.meters.zeus import ZeusMeter
+        from pytest_llem.meters.adapters.zeus import ZeusMeter
 
         return ZeusMeter(clock, device=device, gpu_uuids=gpu_uuids)
     if name == "codecarbon":
-        from pytest_llem.meters.codecarbon import CodeCarbonMeter
+        from pytest_llem.meters.adapters.codecarbon import CodeCarbonMeter
 
         return CodeCarbonMeter(clock, device=device, gpu_uuids=gpu_uuids)
     if name == "none":

@@ -7,14 +7,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.results import ExperimentResult
+from pytest_llem.measurement.result import ExperimentResult
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
-    from pytest_llem.judgement import Judged
     from pytest_llem.report.data import ReportedExperiment
+    from pytest_llem.verdict.judging import Judged
 
 # What is no single value.
 _NESTED = {"warnings", "per_round", "prefill_rounds", "labels", "boards"}

@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.history import METRICS, SavedRow, difference, values_per_call
 from pytest_llem.report import estimates
 from pytest_llem.report.histories import History, history_of
 from pytest_llem.report.sweeps import Sweep, sweeps_of
-from pytest_llem.verdict import Status
+from pytest_llem.verdict.decision import Status
+from pytest_llem.verdict.history import METRICS, SavedRow, difference, values_per_call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llem.judgement import Judged
+    from pytest_llem.measurement.result import ExperimentResult, Round
     from pytest_llem.report.estimates import Estimate
-    from pytest_llem.results import ExperimentResult, Round
+    from pytest_llem.verdict.judging import Judged
 
 WORST_FIRST = (Status.REGRESSED, Status.INCONCLUSIVE, Status.NO_BASELINE, Status.IMPROVED, Status.OK)
 """Verdicts in the order in which a reader wants them."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llem.doctor import BoardFinding, Findings, MeterFinding, PackageFinding
+    from pytest_llem.commands.doctor import BoardFinding, Findings, MeterFinding, PackageFinding
 
 _GPU_OPTIONS = {
     "Docker": "docker run --gpus all",

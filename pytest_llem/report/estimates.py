@@ -12,7 +12,7 @@ from pytest_llem.distributions import t_quantile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llem.results import ExperimentResult
+    from pytest_llem.measurement.result import ExperimentResult
 
 _NORMAL_QUANTILE = statistics.NormalDist().inv_cdf(0.975)
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from pytest_llem.report import words
 from pytest_llem.report.quantities import number
 from pytest_llem.report.verdicts import HEADINGS, verdict_cells
-from pytest_llem.verdict import Status
+from pytest_llem.verdict.decision import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pytest_llem.judgement import Judged
     from pytest_llem.report.data import Report
+    from pytest_llem.verdict.judging import Judged
 
 _LEVELS = {Status.REGRESSED: "error", Status.INCONCLUSIVE: "warning"}
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_llem.report.estimates import mean_half_width
-from pytest_llem.spread import log_mean, summarize
-from pytest_llem.trend import ChangePoint, change_points
+from pytest_llem.verdict.change_points import ChangePoint, change_points
+from pytest_llem.verdict.spread import log_mean, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llem.history import SavedRow
-    from pytest_llem.judgement import Judged
-    from pytest_llem.spread import Run
+    from pytest_llem.verdict.history import SavedRow
+    from pytest_llem.verdict.judging import Judged
+    from pytest_llem.verdict.spread import Run
 
 _SEARCHED = 100
 """Newest runs that are searched for change points; the search takes time with their square."""

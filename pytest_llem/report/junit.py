@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_llem.results import ExperimentResult
+    from pytest_llem.measurement.result import ExperimentResult
 
 QUANTITIES = (
     "energy_j",

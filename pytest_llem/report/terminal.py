@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 from pytest_llem.report.quantities import number, with_uncertainty
 from pytest_llem.report.verdicts import verdict_lines
-from pytest_llem.verdict import Status
+from pytest_llem.verdict.decision import Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pytest
 
-    from pytest_llem.results import ExperimentResult
-    from pytest_llem.session import LlemSession, Recorded
+    from pytest_llem.measurement.result import ExperimentResult
+    from pytest_llem.records.record import Recorded
+    from pytest_llem.session.state import LlemSession
 
 _COLOURS: dict[Status, dict[str, bool]] = {
     Status.REGRESSED: {"red": True, "bold": True},

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llem.judgement import OTHER_TOKENS
 from pytest_llem.report import words
-from pytest_llem.verdict import Status
+from pytest_llem.verdict.decision import Status
+from pytest_llem.verdict.judging import OTHER_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llem.judgement import Judged
+    from pytest_llem.verdict.judging import Judged
 
 _EXPLAINED = (Status.INCONCLUSIVE, Status.NO_BASELINE)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llem.report.quantities import with_uncertainty
-from pytest_llem.verdict import Status
+from pytest_llem.verdict.decision import Status
 
 if TYPE_CHECKING:
+    from pytest_llem.measurement.result import ExperimentResult
     from pytest_llem.report.data import ExperimentPage
     from pytest_llem.report.estimates import Estimate, Ratio
     from pytest_llem.report.histories import HistoryPoint, Shift
-    from pytest_llem.results import ExperimentResult
-    from pytest_llem.verdict import Verdict
+    from pytest_llem.verdict.decision import Verdict
 
 SIGNS = {
     Status.REGRESSED: "\N{BLACK UP-POINTING TRIANGLE}",

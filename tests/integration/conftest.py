@@ -38,7 +38,7 @@ def _torch_stays() -> None:
     import pytest_llem.report.terminal
     import pytest_llem.runs  # noqa: F401
     from pytest_llem.config import ExperimentConfig
-    from pytest_llem.engines.transformers import TransformersEngine
+    from pytest_llem.engines.transformers.engine import TransformersEngine
 
     config = ExperimentConfig(model="builtin:tiny-llama", max_output_tokens=2)
     model = TransformersEngine().load(config.load_config(Path()), "cpu")
@@ -116,7 +116,7 @@ def honest_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model in a folder, as ``save_pretrained`` leaves it."""
     from transformers import AutoModelForCausalLM
 
-    from pytest_llem.engines.builtin import builtin_config, builtin_tokenizer
+    from pytest_llem.engines.transformers.builtin import builtin_config, builtin_tokenizer
 
     folder = tmp_path_factory.mktemp("honest") / "model"
     config = builtin_config("builtin:tiny-llama")

@@ -17,8 +17,8 @@ import os
 
 import pytest
 import torch
-from pytest_llem.engines.transformers import TransformersEngine
-from pytest_llem.engines.workload import TransformersWorkload
+from pytest_llem.engines.transformers.engine import TransformersEngine
+from pytest_llem.engines.transformers.workload import TransformersWorkload
 from transformers import LlamaForCausalLM
 
 current = None

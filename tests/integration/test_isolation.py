@@ -198,7 +198,7 @@ def test_without_a_device_no_child_is_started(
     write()
     write("invalid.llem.yaml", "precision: fp7\n", base="model: builtin:tiny-llama\n")
     pytester.makeconftest(
-        "import pytest_llem.child_process as module\ndef refuse(*a, **k): raise AssertionError\n"
+        "import pytest_llem.session.isolation.process as module\ndef refuse(*a, **k): raise AssertionError\n"
         "module.ChildProcess.__init__ = refuse\n"
     )
     result = pytester.runpytest_subprocess("--llem-isolate")

@@ -14,7 +14,7 @@ Run = Callable[..., pytest.RunResult]
 COUNTING = """
 import weakref
 
-from pytest_llem.engines.transformers import TransformersEngine
+from pytest_llem.engines.transformers.engine import TransformersEngine
 
 load, alive = TransformersEngine.load, []
 

@@ -126,7 +126,7 @@ class TestPickles:
     def test_nor_those_that_come_another_way(
         self, run: Run, write: Write, model: Path, owned: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("pytest_llem.engines.loading.check_checkpoint", lambda *_: None)
+        monkeypatch.setattr("pytest_llem.engines.transformers.loading.check_checkpoint", lambda *_: None)
         torch.save(_Bomb(owned), model / "adapter_model.bin")
         change_json(model / "config.json", transformers_weights="adapter_model.bin")
         write(extra="model: ./model\n", base=without("model"))

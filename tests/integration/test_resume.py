@@ -172,7 +172,7 @@ def test_nothing_left_to_run_is_success_and_loads_nothing(
     write(extra="sweep: {pytorch.batch_size: [1, 2]}\ncompare: {latency: 5%}\n")
     run("--benchmark-json=out.json").assert_outcomes(passed=2)
     first = saved()
-    from pytest_llem.engines.transformers import TransformersEngine
+    from pytest_llem.engines.transformers.engine import TransformersEngine
 
     monkeypatch.setattr(TransformersEngine, "load", lambda *_: pytest.fail("loaded a model"))
     again = run("--llem-resume", "--benchmark-json=out.json", "--junitxml=out.xml")

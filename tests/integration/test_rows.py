@@ -211,7 +211,7 @@ def test_disabled_benchmarks_run_once_and_record_nothing(run: Run, write: Write,
     write()
     pytester.makeconftest(
         """
-        from pytest_llem.engines.workload import TransformersWorkload
+        from pytest_llem.engines.transformers.workload import TransformersWorkload
 
         run = TransformersWorkload.run
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llem.config import DecoderConfig, PyTorchConfig, load_experiments
-from pytest_llem.engines import ignored
+from pytest_llem.engines.transformers import ignored
 from tests.integration.conftest import change_json, without
 
 if TYPE_CHECKING:

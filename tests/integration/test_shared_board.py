@@ -85,7 +85,8 @@ def test_waiting_has_a_limit_that_ends_the_session_before_it_measures(
     pytester: pytest.Pytester, locks: Path, write: Callable[..., Path]
 ) -> None:
     write()
-    code = "from pytest_llem.board_lock import BoardLocks as B; l = B(['GPU-aaaa']); print('held', flush=True); input()"
+    held = "l = BoardLocks(['GPU-aaaa']); print('held', flush=True); input()"
+    code = f"from pytest_llem.meters.nvidia.lock import BoardLocks\n{held}"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:

@@ -33,7 +33,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def steady(monkeypatch):
-    from pytest_llem.engines.workload import TransformersWorkload
+    from pytest_llem.engines.transformers.workload import TransformersWorkload
 
     run = TransformersWorkload.run
 

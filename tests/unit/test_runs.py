@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pytest_llem.config import ExperimentConfig
+from pytest_llem.measurement.windows import Protocol
 from pytest_llem.meters import open_meter
 from pytest_llem.runs import item_meter, protocol
-from pytest_llem.windows import Protocol
 
 
 def session(**settings: Any) -> Any:

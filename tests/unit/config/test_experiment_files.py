@@ -608,7 +608,7 @@ def test_the_line_shown_is_cut_around_the_place(tmp_path: Path) -> None:
 
 def test_importing_costs_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys, pytest_llem.config, pytest_llem.limit;"
+        "import sys, pytest_llem.config, pytest_llem.verdict.limits;"
         "print([name for name in ('torch', 'transformers', 'numpy', 'pynvml') if name in sys.modules])"
     )
     command = [sys.executable, "-c", code]

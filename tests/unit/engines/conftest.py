@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pytest_llem.config import ExperimentConfig
-from pytest_llem.engines.transformers import TransformersEngine, TransformersModel
+from pytest_llem.engines.transformers.engine import TransformersEngine, TransformersModel
 
 HERE = Path(__file__).parent
 

@@ -11,7 +11,7 @@ from pytest_llem.errors import UnavailableError
 
 def test_importing_the_engines_imports_no_framework() -> None:
     code = (
-        "import sys, pytest_llem.engines, pytest_llem.engines.base, pytest_llem.prompts;"
+        "import sys, pytest_llem.engines, pytest_llem.engines.base, pytest_llem.engines.prompts;"
         "print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

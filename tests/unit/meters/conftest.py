@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llem.meters import processes
+from pytest_llem.meters.nvidia import processes
 
 if TYPE_CHECKING:
     from pathlib import Path

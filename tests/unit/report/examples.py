@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pytest_llem.history import SavedRow
-from pytest_llem.judgement import Candidate, ErrorRates, Judged, judge_candidates
-from pytest_llem.limit import parse_limit
+from pytest_llem.measurement.result import ExperimentResult, Round
 from pytest_llem.report.data import Report, ReportedExperiment, build_report
-from pytest_llem.results import ExperimentResult, Round
+from pytest_llem.verdict.history import SavedRow
+from pytest_llem.verdict.judging import Candidate, ErrorRates, Judged, judge_candidates
+from pytest_llem.verdict.limits import parse_limit
 
 CALLS = 2
 FILE = "bench/llama.llem.yaml"

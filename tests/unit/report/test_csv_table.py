@@ -13,8 +13,8 @@ from tests.unit.report.examples import experiment, judged, result, saved_runs
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_llem.judgement import Judged
     from pytest_llem.report.data import ReportedExperiment
+    from pytest_llem.verdict.judging import Judged
 
 
 def read(

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_llem.measurement.result import Round
 from pytest_llem.report.data import flat
 from pytest_llem.report.histories import Band
-from pytest_llem.results import Round
-from pytest_llem.verdict import Status
+from pytest_llem.verdict.decision import Status
 from tests.unit.report.examples import experiment, judged, report, result, row, saved_runs, sweep
 
 LEVELS = [99.0, 100.0, 101.0, 100.5, 99.5, 100.0]

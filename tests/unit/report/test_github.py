@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_llem.report.github import annotation_lines, summary, write_step_summary
-from pytest_llem.verdict import Status
+from pytest_llem.verdict.decision import Status
 from tests.unit.report.examples import experiment, judged, regression, report, result, saved_runs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_llem.judgement import Judged
+    from pytest_llem.verdict.judging import Judged
 
 ON_GITHUB = {"GITHUB_ACTIONS": "true"}
 LEVELS = [99.0, 100.0, 101.0, 100.5, 99.5, 100.0]

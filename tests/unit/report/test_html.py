@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llem.measurement.result import Round
 from pytest_llem.report.html import render_html, write_html
-from pytest_llem.results import Round
-from pytest_llem.verdict import Status
+from pytest_llem.verdict.decision import Status
 from tests.unit.report.examples import experiment, judged, regression, report, result, row, saved_runs
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ def test_pytest_writes_them(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         from pytest_llem.report.junit import properties
-        from pytest_llem.results import ExperimentResult
+        from pytest_llem.measurement.result import ExperimentResult
 
         def test_it(request):
             result = ExperimentResult(latency_s=0.5, meter="none", estimated=False, rounds=1, calls_per_round=1)

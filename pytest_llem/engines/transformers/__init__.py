@@ -1,0 +1,1 @@
+"""Backend ``pytorch``: models of the transformers library. Start with ``engine``."""

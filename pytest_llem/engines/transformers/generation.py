@@ -1,0 +1,269 @@
+"""From an experiment to the complete generation config that ``generate()`` runs with.
+
+A field that the experiment leaves out takes transformers' own default, never the model's: a
+``generation_config.json`` that samples at temperature 0.6 would otherwise decide what an experiment measures
+without being named in it. Only the model's special tokens come from the model.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from transformers import GenerationConfig
+from transformers.generation.configuration_utils import GenerationMode
+
+from pytest_llem.config.kv_cache import STATIC_CACHES
+from pytest_llem.engines.transformers.assistant import ASSISTANT_OPTIONS
+from pytest_llem.engines.transformers.compiling import compile_config, uses_cuda_graphs
+from pytest_llem.engines.transformers.ignored import refuse_ignored_by_generate
+from pytest_llem.engines.transformers.requirements import check_generate_requirements
+from pytest_llem.errors import MeasurementError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedModel
+
+    from pytest_llem.config import ExperimentConfig
+
+_DECODER_FIELDS = (
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "min_new_tokens",
+    "stop_strings",
+)
+_PYTORCH_FIELDS = (
+    "use_cache",
+    "cache_implementation",
+    "cache_config",
+    "num_beams",
+    "num_return_sequences",
+    "early_stopping",
+    "length_penalty",
+    "no_repeat_ngram_size",
+    "prompt_lookup_num_tokens",
+    "num_assistant_tokens",
+    "disable_compile",
+)
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Token ids with a meaning of their own.
+
+    Attributes:
+        bos: begins a sequence, ``None`` where the model has none.
+        eos: end a sequence; empty where the model has none.
+        pad: fills a shorter prompt.
+    """
+
+    bos: int | None
+    eos: tuple[int, ...]
+    pad: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How an experiment calls ``generate()``.
+
+    Attributes:
+        config: every option of transformers that the experiment sets.
+        arguments: further keyword arguments, which are not part of a generation config.
+        drafting: the options that ``generate()`` takes from the assistant's own generation config.
+        allow_tf32: whether fp32 matrix products may use TF32; ``None`` leaves that as it is.
+        compiled_by: the option that asks for compiled graphs, as the experiment has it; ``None`` where none does.
+        cuda_graphs: whether it asks for CUDA graphs.
+    """
+
+    config: GenerationConfig
+    arguments: dict[str, Any]
+    drafting: dict[str, Any] = field(default_factory=dict)
+    allow_tf32: bool | None = None
+    compiled_by: str | None = None
+    cuda_graphs: bool = False
+
+    @property
+    def may_compile(self) -> bool:
+        """Whether calls compile the model, or on some devices would by themselves."""
+        static = self.config.cache_implementation in STATIC_CACHES
+        return self.compiled_by is not None or (static and not self.config.disable_compile)
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Ids that end a sequence."""
+        return _ids(self.config.eos_token_id)
+
+    @property
+    def rows_per_prompt(self) -> int:
+        """Sequences returned for each prompt."""
+        return int(self.config.num_return_sequences or 1)
+
+    @property
+    def samples(self) -> bool:
+        """Whether the random generator decides the tokens."""
+        return bool(self.config.do_sample)
+
+    @property
+    def beams(self) -> int:
+        """Beams of beam search; 1 without."""
+        return int(self.config.num_beams or 1)
+
+    @property
+    def fixed_new_tokens(self) -> int | None:
+        """New tokens of each sequence where the options fix them, else ``None``."""
+        config = self.config
+        if config.stop_strings or config.max_time is not None:
+            return None
+        limit: int = config.max_new_tokens
+        return limit if not self.eos_token_ids or config.min_new_tokens == limit else None
+
+
+def special_tokens(model: PreTrainedModel, tokenizer: Any) -> SpecialTokens:
+    """The special tokens that ``model`` generates with."""
+    own = model.generation_config
+    text_config = model.config.get_text_config()
+
+    def first(name: str) -> Any:
+        for holder in (own, text_config, tokenizer):
+            value = getattr(holder, name, None)
+            if value is not None:
+                return value
+        return None
+
+    eos = _ids(first("eos_token_id"))
+    pad = first("pad_token_id")
+    if pad is None or not 0 <= pad < text_config.vocab_size:
+        # Padding is masked out and never counted, so any token that the model has an embedding for does.
+        pad = eos[0] if eos else 0
+    bos = first("bos_token_id")
+    return SpecialTokens(bos, eos, int(pad))
+
+
+def build_generation(config: ExperimentConfig, special: SpecialTokens, *, cuda: bool) -> Generation:
+    """The generation config of ``config``.
+
+    Raises:
+        MeasurementError: the options contradict each other, or belong to the measurement itself.
+        UnavailableError: the options need a package or a device that this machine lacks.
+    """
+    decoder, pytorch = config.decoder.resolved(), config.pytorch
+    options: dict[str, Any] = {name: getattr(decoder, name) for name in _DECODER_FIELDS}
+    if pytorch is not None:
+        options |= {name: getattr(pytorch, name) for name in _PYTORCH_FIELDS}
+    options = {name: value for name, value in options.items() if value is not None}
+    options["max_new_tokens"] = config.max_output_tokens
+    options |= {
+        "bos_token_id": special.bos,
+        "eos_token_id": list(special.eos) or None,
+        "pad_token_id": special.pad,
+        # The cache that comes back with the tokens shows whether it is the one asked for.
+        "return_dict_in_generate": True,
+    }
+    compiled_by = "disable_compile: false" if options.get("disable_compile") is False else None
+    cuda_graphs = False
+    if pytorch is not None and pytorch.torch_compile is not None:
+        if pytorch.torch_compile:
+            compiled_by = "torch_compile"
+            cuda_graphs = cuda and uses_cuda_graphs(pytorch)
+        # With a static cache transformers compiles on its own account, whatever the experiment asks for.
+        if pytorch.torch_compile and (cuda_graphs or _compiles_by_itself(config)):
+            options["compile_config"] = compile_config(pytorch)
+        else:
+            options.setdefault("disable_compile", True)
+
+    assisted = pytorch is not None and pytorch.assistant_model is not None
+    refuse_ignored_by_generate(config.passthrough.generate, options, assisted=assisted)
+    passed, arguments = _split_passthrough(config)
+    options |= passed
+    allow_tf32 = pytorch.allow_tf32 if pytorch is not None else None
+    check_generate_requirements(options, allow_tf32=allow_tf32, cuda=cuda, cuda_graphs=cuda_graphs)
+    try:
+        generation_config = GenerationConfig(**options)  # type: ignore[no-untyped-call]
+        generation_config.validate(strict=True)
+    except (ValueError, TypeError) as exc:
+        raise MeasurementError(
+            f"these options of generate() contradict each other: {' '.join(str(exc).split())}"
+        ) from exc
+    drafting = {name: options[name] for name in ASSISTANT_OPTIONS if options.get(name) is not None}
+    return Generation(generation_config, arguments, drafting, allow_tf32, compiled_by, cuda_graphs)
+
+
+def _compiles_by_itself(config: ExperimentConfig) -> bool:
+    """Whether ``generate()`` can compile the steps after the first by itself, which leaves the prefill as it is."""
+    pytorch = config.pytorch
+    return (
+        pytorch is not None
+        and pytorch.cache_implementation in STATIC_CACHES
+        and config.max_output_tokens > 1
+        and (pytorch.num_beams or 1) == 1
+        and not (pytorch.load_in_4bit or pytorch.load_in_8bit)
+    )
+
+
+@contextmanager
+def neutral_generation(model: PreTrainedModel) -> Iterator[None]:
+    """Within the block, ``model`` has no generation defaults of its own that could leak into a call."""
+    own = model.generation_config
+    model.generation_config = _NEUTRAL
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def check_resolved(model: PreTrainedModel, generation: Generation, assistant: PreTrainedModel | None = None) -> None:
+    """Compare the config that ``generate()`` would run with to the one asked for.
+
+    Args:
+        assistant: the model that drafts tokens, where there is one.
+
+    Raises:
+        MeasurementError: an option would be changed on the way.
+    """
+    attention = model.config._attn_implementation
+    if generation.config.output_attentions and attention != "eager":
+        raise MeasurementError(
+            f"passthrough.generate.output_attentions: {attention} attention gives no weights out; set "
+            "pytorch.attn_implementation: eager or remove it"
+        )
+    with neutral_generation(model):
+        # The very function with which generate() resolves its config; there is no public one.
+        resolve: Any = model._prepare_generation_config
+        resolved, _ = resolve(generation.config, **generation.arguments)
+    defaults = GenerationConfig._get_default_generation_params()
+    asked = generation.config.to_dict()
+    for name, value in resolved.to_dict().items():
+        wanted = asked.get(name)
+        if wanted is None:
+            wanted = defaults.get(name)
+        if value != wanted and name != "transformers_version":
+            raise MeasurementError(f"generate() would run with {name} {value!r} instead of {wanted!r}")
+    speculative = assistant is not None or generation.config.prompt_lookup_num_tokens is not None
+    # With beams, transformers logs one line and searches without drafts.
+    if speculative and (mode := resolved.get_generation_mode(assistant)) != GenerationMode.ASSISTED_GENERATION:
+        raise MeasurementError(f"speculative decoding was asked for, but generate() would run {mode.value}")
+
+
+def _split_passthrough(config: ExperimentConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    known = GenerationConfig()  # type: ignore[no-untyped-call]
+    passed: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
+    for name, value in config.passthrough.generate.items():
+        # An unknown name would become an attribute of the config and reach nothing; generate() refuses it.
+        (passed if hasattr(known, name) else arguments)[name] = value
+    return passed, arguments
+
+
+def _ids(value: int | list[int] | None) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+_NEUTRAL = GenerationConfig()  # type: ignore[no-untyped-call]

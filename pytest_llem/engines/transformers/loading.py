@@ -1,0 +1,169 @@
+"""From a source to a model on its device."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pytest_llem.config.builtin_models import is_builtin
+from pytest_llem.engines.transformers.checkpoints import check_checkpoint, check_complete, no_pickles
+from pytest_llem.engines.transformers.checks import DTYPES
+from pytest_llem.engines.transformers.ignored import refuse_ignored_by_from_pretrained
+from pytest_llem.engines.transformers.progress import no_progress_bars
+from pytest_llem.engines.transformers.requirements import is_hub_kernel
+from pytest_llem.engines.transformers.sources import HUB_ARGUMENTS
+from pytest_llem.errors import LoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from transformers import PreTrainedModel
+
+    from pytest_llem.config import LoadConfig, PyTorchConfig
+    from pytest_llem.engines.transformers.sources import Source
+
+
+def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, device: torch.device) -> PreTrainedModel:
+    """Load or draw the weights of ``source`` and put them where ``options`` says, in evaluation mode.
+
+    Random weights take the same way as read ones: they are drawn on ``device`` in the target precision, then
+    handed to ``from_pretrained`` as its state dict. So quantisation, attention, device map and pass-through
+    arguments mean the same for both. Tensors that stay as they are change hands without a copy; quantising
+    needs, for a moment, both the drawn and the quantised weights.
+    """
+    from transformers import AutoModelForCausalLM
+
+    refuse_ignored_by_from_pretrained(load.from_pretrained, builtin=is_builtin(load.model))
+    check_checkpoint(load.model, source, load.from_pretrained.get("variant"))
+    arguments = _from_pretrained_arguments(load, options, device)
+    model: PreTrainedModel
+    info: Mapping[str, Any]
+    with warnings.catch_warnings(), no_progress_bars(), no_pickles():
+        # Importing the quantisation stack calls what torch has deprecated: not the user's doing.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        if source.location is None:
+            drawn = _draw_random(load, options, source, device)
+            with _no_allocation_ahead():
+                # With output_loading_info a pair, which its annotations do not say.
+                model, info = type(drawn).from_pretrained(  # type: ignore[misc]
+                    None, config=drawn.config, state_dict=drawn.state_dict(), **arguments
+                )
+        else:
+            model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
+                source.location, config=source.config, **arguments, **source.hub_arguments
+            )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise LoadError(
+            f"model {load.model!r}: holds an adapter, which transformers put over weights that are perhaps another "
+            "model's; name the base as model and the adapter as pytorch.lora"
+        )
+    check_complete(load.model, info)
+    model.train(False)
+    return model
+
+
+def say_once(logger_name: str) -> None:
+    """Let each message of a library's logger through once.
+
+    bitsandbytes logs a cast in every layer of every step, which would be timed and paid for as inference.
+    """
+    logger = logging.getLogger(logger_name)
+    if not any(isinstance(present, _OncePerMessage) for present in logger.filters):
+        logger.addFilter(_OncePerMessage())
+
+
+class _OncePerMessage(logging.Filter):
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if message in self._seen:
+            return False
+        self._seen.add(message)
+        return True
+
+
+def _draw_random(load: LoadConfig, options: PyTorchConfig, source: Source, device: torch.device) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    if load.random_seed is None:
+        raise LoadError("random weights need a random_seed")
+    if getattr(source.config, "quantization_config", None) is not None:
+        raise LoadError(
+            f"model {load.model!r}: its configuration is that of a quantised checkpoint, which random "
+            "weights would not be: name the unquantised model"
+        )
+    arguments: dict[str, Any] = {"dtype": DTYPES[load.precision]}
+    # A kernel of the hub is none of the drawing's business.
+    if options.attn_implementation is not None and not is_hub_kernel(options.attn_implementation):
+        arguments["attn_implementation"] = options.attn_implementation
+    # With a device map the whole model may not fit one device.
+    place = torch.device("cpu") if options.device_map is not None else device
+    cuda_indices = [place.index or 0] if place.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda_indices), place:
+        torch.manual_seed(load.random_seed)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            source.config,
+            trust_remote_code=bool(options.trust_remote_code),
+            **arguments,
+        )
+    return model
+
+
+@contextmanager
+def _no_allocation_ahead() -> Iterator[None]:
+    """Within the block transformers does not allocate the model's size on the GPU for tensors still to come."""
+    from transformers import modeling_utils
+
+    warm_up = modeling_utils.caching_allocator_warmup
+    modeling_utils.caching_allocator_warmup = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        modeling_utils.caching_allocator_warmup = warm_up
+
+
+def _from_pretrained_arguments(load: LoadConfig, options: PyTorchConfig, device: torch.device) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "dtype": DTYPES[load.precision],
+        # Always a map: without one, bitsandbytes moves the model to the GPU even in a run on the CPU.
+        "device_map": options.device_map if options.device_map is not None else {"": device},
+        # Never a pickle, which executes what it holds.
+        "use_safetensors": True,
+        "output_loading_info": True,
+        # Told by check_complete(), which names them.
+        "ignore_mismatched_sizes": True,
+    }
+    if options.max_memory is not None:
+        arguments["max_memory"] = dict(options.max_memory)
+    if options.attn_implementation is not None:
+        arguments["attn_implementation"] = options.attn_implementation
+        if is_hub_kernel(options.attn_implementation) and options.trust_remote_code:
+            # Else transformers takes kernels of its own organisation only.
+            arguments["allow_all_kernels"] = True
+    if options.load_in_4bit or options.load_in_8bit:
+        arguments["quantization_config"] = _quantisation(options)
+        say_once("bitsandbytes.autograd._functions")
+    return arguments | {name: value for name, value in load.from_pretrained.items() if name not in HUB_ARGUMENTS}
+
+
+def _quantisation(options: PyTorchConfig) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if options.load_in_8bit:
+        return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+    chosen = {
+        "bnb_4bit_compute_dtype": options.bnb_4bit_compute_dtype,
+        "bnb_4bit_quant_type": options.bnb_4bit_quant_type,
+        "bnb_4bit_use_double_quant": options.bnb_4bit_use_double_quant,
+    }
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True, **{name: value for name, value in chosen.items() if value is not None}
+    )

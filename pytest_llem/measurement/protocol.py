@@ -1,0 +1,180 @@
+"""From a workload to its result: measure, count, time the tokens, put the quantities together.
+
+The same code measures an experiment of a YAML file, a user's own test and any callable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_llem.errors import MeasurementError
+from pytest_llem.measurement.result import ExperimentResult
+from pytest_llem.measurement.summary import split_phases, summarise
+from pytest_llem.measurement.windows import Measured, Progress, Protocol, measure_windows, undisturbed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llem.engines.base import CallTiming, Workload
+    from pytest_llem.meters.base import IdlePower, Meter
+
+# Instrumented passes for the times of tokens: at least one, then more while they are cheap.
+_MAX_TIMING_PASSES = 3
+
+
+def measure_workload(
+    workload: Workload,
+    protocol: Protocol,
+    meter: Meter,
+    *,
+    idle: IdlePower | None = None,
+    phases: bool = False,
+    progress: Progress | None = None,
+) -> ExperimentResult:
+    """Measure one experiment.
+
+    Args:
+        idle: power with the model loaded and nothing running, where it was measured.
+        phases: measure prefill apart from decoding as well.
+        progress: told between the windows, see :func:`pytest_llem.measurement.windows.measure_windows`.
+
+    Raises:
+        MeasurementError: the calls did not generate what the configuration fixes.
+    """
+    # The first call carries the engine's checks of what runs, which must not be measured.
+    workload.run(0)
+    # Our own queued work must not be taken for somebody else's.
+    workload.synchronize()
+    disturbances = meter.check_quiet()
+    workload.reset_peak_memory()
+    measured = _measure(workload, protocol, meter, progress)
+    peak_memory_bytes, no_memory = workload.peak_memory_bytes()
+    tokens = [_count_tokens(workload, window) for window in measured.outputs]
+    _check_tokens(tokens, workload.expected_output_tokens, measured.passes)
+    timings = _time_tokens(workload, protocol.min_window_s)
+    per_token_s = [t.time_per_output_token_s for t in timings if t.time_per_output_token_s is not None]
+    warnings = [*measured.warnings, *(one.text for one in disturbances)]
+    if not per_token_s:
+        warnings.append("time_per_output_token_s: no sequence has a token after those of its first step")
+    if no_memory:
+        warnings.append(f"peak_memory_bytes: {no_memory}")
+    if workload.truncated_prompts:
+        warnings.append(f"{workload.truncated_prompts} prompts were longer than max_input_tokens and lost their end")
+    # The first and the last pass that was measured: every pass is to generate the same tokens.
+    hashes = [_hash_tokens(workload, one) for one in (measured.outputs[0][0], measured.outputs[-1][-1])]
+    if hashes[0] != hashes[1]:
+        warnings.append("output_tokens_hash: the first and the last pass generated different tokens")
+    if len(set(tokens)) > 1:
+        warnings.append(f"output tokens differ between rounds: {min(tokens)} to {max(tokens)} a window")
+    result = replace(
+        summarise(
+            measured.windows,
+            calls_per_round=measured.passes * workload.calls,
+            meter=meter,
+            output_tokens=tokens,
+            starts_s=_since(measured.starts_s[0], measured.starts_s),
+            warnings=warnings,
+            idle=idle,
+        ),
+        input_tokens=workload.input_tokens / workload.calls,
+        time_to_first_token_s=statistics.median(t.time_to_first_token_s for t in timings),
+        time_per_output_token_s=statistics.median(per_token_s) if per_token_s else None,
+        peak_memory_bytes=peak_memory_bytes,
+        output_tokens_hash=hashes[0],
+    )
+    if disturbances:
+        result = replace(result, valid=False)
+    if not phases:
+        return result
+    prefill_workload = workload.prefill()
+    prefill = _measure(prefill_workload, protocol, meter, progress)
+    return _with_phases(result, prefill_workload, prefill, meter, measured.starts_s[0])
+
+
+def _measure(workload: Workload, protocol: Protocol, meter: Meter, progress: Progress | None) -> Measured[list[Any]]:
+    order = range(workload.calls)
+    return measure_windows(
+        lambda: [workload.run(index) for index in order], protocol, meter, workload.synchronize, progress
+    )
+
+
+def _since(origin_s: float, times_s: Sequence[float]) -> list[float]:
+    return [time_s - origin_s for time_s in times_s]
+
+
+def _hash_tokens(workload: Workload, one_pass: Sequence[Any]) -> str:
+    digest = hashlib.sha256()
+    for index, output in enumerate(one_pass):
+        for sequence in workload.output_tokens(index, output):
+            digest.update(",".join(map(str, sequence)).encode() + b";")
+    return digest.hexdigest()
+
+
+def _count_tokens(workload: Workload, passes: Sequence[Sequence[Any]]) -> int:
+    return sum(workload.count_output_tokens(index, one) for one_pass in passes for index, one in enumerate(one_pass))
+
+
+def _with_phases(
+    result: ExperimentResult, workload: Workload, measured: Measured[list[Any]], meter: Meter, origin_s: float
+) -> ExperimentResult:
+    """Prefill from calls that stop after one token; decoding is the rest of the whole call.
+
+    Args:
+        workload, measured: the calls that stop, and their windows.
+        origin_s: when the experiment's first window began.
+    """
+    prefill = summarise(
+        measured.windows,
+        calls_per_round=measured.passes * workload.calls,
+        meter=meter,
+        starts_s=_since(origin_s, measured.starts_s),
+    )
+    sequences = _count_tokens(workload, measured.outputs[0]) / prefill.calls_per_round
+    return split_phases(
+        replace(result, warnings=[*result.warnings, *(f"prefill: {text}" for text in measured.warnings)]),
+        prefill,
+        first_tokens=sequences,
+    )
+
+
+def run_once(workload: Workload, meter: Meter) -> ExperimentResult:
+    """One plain call without statistics, as ``--benchmark-disable`` asks."""
+    tokens = workload.count_output_tokens(0, workload.run(0))
+    return ExperimentResult(
+        output_tokens=float(tokens),
+        meter=meter.name,
+        estimated=meter.estimated,
+        rounds=0,
+        calls_per_round=1,
+        warnings=["nothing was measured: benchmarks are disabled"],
+    )
+
+
+def _check_tokens(tokens: Sequence[int], expected_a_pass: int | None, passes: int) -> None:
+    if expected_a_pass is None:
+        return
+    for found in tokens:
+        if found != expected_a_pass * passes:
+            raise MeasurementError(
+                f"wrong token count: the configuration fixes {expected_a_pass * passes} output tokens in "
+                f"{passes} passes, generate() returned {found}"
+            )
+
+
+def _time_tokens(workload: Workload, budget_s: float) -> list[CallTiming]:
+    """Instrumented calls of their own: watching tokens appear must not slow the calls whose energy is read."""
+    timings: list[CallTiming] = []
+    with undisturbed():
+        # The collection that came before left the caches cold.
+        for index in range(workload.calls):
+            workload.time_tokens(index)
+        started_s = time.perf_counter()
+        for _ in range(_MAX_TIMING_PASSES):
+            timings += [workload.time_tokens(index) for index in range(workload.calls)]
+            if time.perf_counter() - started_s > budget_s:
+                break
+    return timings

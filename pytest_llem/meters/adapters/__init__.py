@@ -1,0 +1,1 @@
+"""What other energy tools report, to compare with."""

@@ -1,0 +1,217 @@
+"""Joules as CodeCarbon reports them (https://codecarbon.io), to compare with.
+
+On a GPU: ``gpu_energy``, of the boards that the model lies on together. On the CPU: ``cpu_energy`` plus
+``ram_energy``, of the whole machine; CodeCarbon models the memory always, and the processor (its load times a
+rated power) where it cannot read RAPL, so these joules count as estimated.
+
+The tracker is the offline one: nothing is written, sent or locked. CodeCarbon is imported only when the meter
+is opened.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from pytest_llem.errors import MeasurementError, MeterUnavailableError
+from pytest_llem.meters.adapters.peers import import_peer, in_words, select_boards
+from pytest_llem.meters.base import Clock, Synchronize, UnwatchedMeter, Window, no_synchronize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_llem.meters.nvidia.library import Board
+
+JOULES_PER_KWH = 3.6e6
+
+_NO_UNCERTAINTY = "codecarbon states no uncertainty"
+_CPU_COMPONENTS = (
+    "energy is that of CPU and RAM of the whole machine as codecarbon reports it: it models the RAM always, and the "
+    "CPU where it cannot read RAPL"
+)
+
+
+class CodeCarbonMeter(UnwatchedMeter):
+    """Reads windows as tasks of an ``OfflineEmissionsTracker``.
+
+    Attributes:
+        boards: the boards it sums; empty where it reads the processor.
+        estimated: true where it reads the processor.
+    """
+
+    name = "codecarbon"
+    reports_energy = True
+    # It reads the boards' counters as Zeus does, at both edges without waiting.
+    auto_window_s = 4.0
+
+    def __init__(self, clock: Clock, *, device: str = "cpu", gpu_uuids: Sequence[str] | None = None) -> None:
+        """Start a tracker.
+
+        Args:
+            clock: where time is read.
+            device: ``cuda``: without ``gpu_uuids``, all boards that CUDA lets this process use. ``cpu``: the
+                processor and its memory.
+            gpu_uuids: exactly these boards.
+
+        Raises:
+            MeterUnavailableError: CodeCarbon is not installed, or it finds no sensor.
+        """
+        self._clock = clock
+        self._warnings = [_NO_UNCERTAINTY]
+        self.boards: tuple[Board, ...] = ()
+        with _quiet_log() as log:
+            library = import_peer("codecarbon", "codecarbon")
+            if device == "cuda" or gpu_uuids is not None:
+                selection = select_boards("codecarbon", gpu_uuids)
+                self.boards = selection.boards
+                self._warnings += selection.warnings
+            else:
+                self._warnings.append(_CPU_COMPONENTS)
+            self.estimated = not self.boards
+            self._tracker: Any = library.OfflineEmissionsTracker(
+                country_iso_code="USA",
+                # Its numbers are NVML's, whatever CUDA_VISIBLE_DEVICES says.
+                gpu_ids=[board.index for board in self.boards],
+                # What follows could come from the user's configuration of CodeCarbon and change the joules, or
+                # make the tracker write, send or lock.
+                pue=1.0,
+                tracking_mode="machine",
+                rapl_include_dram=False,
+                rapl_prefer_psys=False,
+                force_carbon_intensity_g_co2e_kwh=0.0,
+                output_methods=[],
+                output_handlers=[],
+                emissions_endpoint=False,
+                allow_multiple_runs=True,
+                log_level="critical",
+            )
+            self._try_out(log)
+
+    @contextmanager
+    def window(self, synchronize: Synchronize = no_synchronize) -> Iterator[Window]:
+        """Measure the body of the ``with`` block; see :class:`pytest_llem.meters.base.Meter`.
+
+        Raises:
+            MeasurementError: CodeCarbon could not read a sensor.
+        """
+        window = Window(warnings=list(self._warnings))
+        synchronize()
+        self._start_task()
+        try:
+            start_s = self._clock.now_s()
+            yield window
+            synchronize()
+            window.seconds = self._clock.now_s() - start_s
+        except BaseException:
+            # What the work raised is what counts.
+            with suppress(MeasurementError):
+                self._stop_task()
+            raise
+        self._fill(window, self._stop_task())
+
+    def close(self) -> None:
+        """Stop the tracker and its threads. Closing twice is harmless."""
+        with _quiet_log():
+            self._tracker.stop()
+
+    def __enter__(self) -> CodeCarbonMeter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _try_out(self, log: list[str]) -> None:
+        """Run an empty task: CodeCarbon looks for its sensors and loads its tables in the first one."""
+        try:
+            hardware = self._tracker.get_detected_hardware()
+            self._start_task()
+            self._stop_task()
+        except Exception as error:
+            raise MeterUnavailableError(
+                f"codecarbon meter: CodeCarbon cannot start: {log[0] if log else in_words(error)}"
+            ) from error
+        # Not its gpu_count: that is the number of those asked for.
+        if self.boards and not hardware["gpu_model"]:
+            self.close()
+            raise MeterUnavailableError(
+                "codecarbon meter: CodeCarbon finds no GPU; it looks for the command nvidia-smi on the PATH and for "
+                "NVML when it is imported"
+            )
+
+    def _start_task(self) -> None:
+        with _quiet_log() as log:
+            try:
+                self._tracker.start_task()
+            except Exception as error:
+                raise _failure(log, error) from error
+
+    def _stop_task(self) -> Any:
+        with _quiet_log() as log:
+            try:
+                data = self._tracker.stop_task()
+            except Exception as error:
+                raise _failure(log, error) from error
+            if data is None:
+                raise _failure(log, None)
+            return data
+
+    def _fill(self, window: Window, data: Any) -> None:
+        if self.boards:
+            joules = {"gpu": data.gpu_energy * JOULES_PER_KWH}
+        else:
+            joules = {"cpu": data.cpu_energy * JOULES_PER_KWH, "ram": data.ram_energy * JOULES_PER_KWH}
+        # Without its part of the processor, the constant for the memory would look like a measurement.
+        unknown = [part for part, part_j in joules.items() if part_j <= 0]
+        if unknown:
+            window.reason = (
+                f"codecarbon reports 0 J for {' and '.join(unknown)} in {window.seconds:.3g} s: below the sensor's "
+                "resolution, or it was not read; measure a longer window"
+            )
+            return
+        window.joules = sum(joules.values())
+        if not self.boards:
+            window.boards_j = joules
+        elif len(self.boards) == 1:
+            window.boards_j = {self.boards[0].uuid: joules["gpu"]}
+
+
+def _failure(log: list[str], error: Exception | None) -> MeasurementError:
+    reason = log[-1] if log else "it gives no reason" if error is None else in_words(error)
+    return MeasurementError(f"codecarbon meter: CodeCarbon cannot measure: {reason}")
+
+
+class _Errors(logging.Filter):
+    """Lets no record pass; keeps the errors, and the exceptions that CodeCarbon swallows with a warning."""
+
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__()
+        self._messages = messages
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            self._messages.append(in_words(error))
+        elif record.levelno >= logging.ERROR:
+            self._messages.append(" ".join(record.getMessage().split()))
+        return False
+
+
+@contextmanager
+def _quiet_log() -> Iterator[list[str]]:
+    """Keep CodeCarbon off the terminal, and collect what went wrong instead.
+
+    By a filter, because its import and every new tracker replace the logger's handler and level.
+    """
+    logger = logging.getLogger("codecarbon")
+    level = logger.level
+    messages: list[str] = []
+    errors = _Errors(messages)
+    logger.addFilter(errors)
+    logger.setLevel(logging.WARNING)
+    try:
+        yield messages
+    finally:
+        logger.removeFilter(errors)
+        # Before its import the logger has no level; its thread must not be heard afterwards either.
+        logger.setLevel(level or logging.CRITICAL)

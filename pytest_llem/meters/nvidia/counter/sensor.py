@@ -1,0 +1,421 @@
+"""One board's energy counter: what is known of it, and one window after the other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from pytest_llem.meters.nvidia.agreement import DISAGREEMENTS, disagreement, power_curve, sampled_energy
+from pytest_llem.meters.nvidia.counter.calibration import Calibration, CounterTiming, calibrate
+from pytest_llem.meters.nvidia.counter.edges import ASSUMED_PERIOD_S, Counter, Edge, Pursuit, wait_for_edges
+from pytest_llem.meters.nvidia.counter.rest import BoardAtRest
+from pytest_llem.meters.nvidia.counter.sizing import aligned_window_s, unaligned_window_s
+from pytest_llem.meters.nvidia.reading import Reading
+from pytest_llem.meters.nvidia.settling import Settling, Stretch
+from pytest_llem.meters.nvidia.visibility import describe
+from pytest_llem.meters.nvidia.window_energy import (
+    HELD_S,
+    Idle,
+    head,
+    interpolated_energy,
+    settle_after,
+    window_energy,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llem.meters.base import Clock, PowerCurve
+    from pytest_llem.meters.nvidia.counter.calibration_store import CalibrationStore
+    from pytest_llem.meters.nvidia.counter.edges import ReadJoules
+    from pytest_llem.meters.nvidia.library import Board
+    from pytest_llem.meters.nvidia.samples import PowerSample, SampleBuffer
+
+AWAITED_PERIODS = 10.0
+"""After so many periods a counter that does not change stands still."""
+
+_MOST_PROBES = 2  # of a counter that contradicts what is known of it
+_MOST_LOSSES = 3  # of its phase: updates that move about so much keep no lattice
+_UNKNOWN_TIMING = CounterTiming(ASSUMED_PERIOD_S, 0.0, 0.001, 0.0)
+_SQRT12 = math.sqrt(12.0)
+_PHASE_UPDATES = 5  # that tell the phase of a counter whose period is known
+_NEXT_SAMPLE_S = 0.02
+_SETTLED_EDGES, _SETTLED_SHARE = 2.0, 0.002  # settling known so well, in errors of edges or of the energy, is enough
+_UNSEEN_EDGES = 2  # further edges that show how a board settles of which there are no samples
+_LOOK_BACK_S = 1.0
+_REST_TRIES = 3
+_STEP_W = 10.0  # above idle power: less than that costs less than the wait for another edge
+_REST_W, _REST_SHARE, _REST_ERROR = 4.0, 0.03, 0.01
+
+
+class CounterSensor:
+    """One board's counter.
+
+    Attributes:
+        board: whose counter it is.
+        calibration: ``None`` before :meth:`prepare`, and for a counter that stands still.
+        counter: its edges.
+        before: the edge before the work of the present window.
+        curve: the samples of the last window.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        read: ReadJoules,
+        clock: Clock,
+        store: CalibrationStore,
+        aligned: bool,
+        samples: SampleBuffer | None = None,
+    ) -> None:
+        """Take a counter that answers.
+
+        Args:
+            board: whose it is.
+            read: reads it, in joules.
+            clock: the clock that windows are timed by.
+            store: where its calibration is kept from session to session.
+            aligned: whether windows may wait for its edges.
+            samples: of the board's power, where its driver keeps any.
+        """
+        self.board = board
+        self.calibration: Calibration | None = None
+        self.counter = Counter(read, clock)
+        self._read = read
+        self._clock = clock
+        self._store = store
+        self._wants_alignment = aligned
+        self._samples = samples
+        self._rest = BoardAtRest()
+        self._prepared = False
+        self._probes = 0
+        self._losses = 0
+        self._disagreements = 0
+        self.before: Edge | None = None
+        self.curve: PowerCurve | None = None
+        self._after: list[Edge] = []
+        self._was_reset = False
+        self._looked_again = False
+
+    @property
+    def aligned(self) -> bool:
+        """Whether windows wait for its edges."""
+        return self._wants_alignment and self.calibration is not None and not self.calibration.under_reports
+
+    @property
+    def timing(self) -> CounterTiming:
+        """How the counter behaves, as far as that is known."""
+        return _UNKNOWN_TIMING if self.calibration is None else self.calibration.timing
+
+    @property
+    def edge_error_s(self) -> float:
+        """What an edge is dated by, standard uncertainty in seconds."""
+        if self.counter.lattice is not None:
+            return self.counter.content_s
+        return (self.counter.poll_step_s + self.timing.read_cost_s) / _SQRT12
+
+    def prepare(self) -> None:
+        """Find out how the counter behaves, where that is not known or was contradicted. Takes seconds, once.
+
+        Raises:
+            MeasurementError: the board stopped answering, or its counter was reset meanwhile.
+        """
+        if not self._prepared:
+            self.calibration = self._store.load(self.board.uuid, self.board.driver_version)
+            if self.calibration is not None:
+                self.counter = self._known_counter()
+            if self.calibration is None or (self.aligned and not self._find_phase()):
+                self._calibrate()
+            self._prepared = True
+            self._rest.idle_before(self._fetched(-math.inf), self._clock.now_s())
+        elif self.aligned and self.counter.contradicts_period and self._probes < _MOST_PROBES:
+            self._probes += 1
+            self._calibrate()
+            if self._probes == _MOST_PROBES:
+                self._give_up_lattice()
+
+    def least_window_s(self, relative_uncertainty: float) -> float | None:
+        """Seconds that a window needs for its energy to be known so well; ``None``: no length would help."""
+        if self.calibration is None:
+            return None
+        idle_w = None if self._rest.idle is None else self._rest.idle.power_w
+        if not self.aligned:
+            return unaligned_window_s(self.timing, relative_uncertainty, idle_w)
+        return aligned_window_s(self.timing, self.edge_error_s, relative_uncertainty, idle_w)
+
+    def set_idle_power(self, power_w: float, error_w: float) -> None:
+        """Take over a measured idle power and its standard uncertainty, in watts."""
+        known = self._rest.idle
+        self._rest.idle = Idle(power_w, error_w, known.noise_w if known else 1.0)
+
+    def begin_window(self) -> None:
+        """Forget the last window's edges."""
+        self.before = None
+        self.curve = None
+        self._after = []
+        self._was_reset = False
+        self._looked_again = False
+
+    def find_before(self) -> None:
+        """Find an edge of the board at rest: the newest one, or the next where the counter keeps no lattice.
+
+        Raises:
+            CounterResetError: it went backwards.
+        """
+        if not self.aligned:
+            self.before = self.counter.glance()
+            return
+        samples = self._fetched(self._clock.now_s() - _LOOK_BACK_S)
+        if self.timing.regular:
+            self._keep_phase()
+        edge = self._next_edge() if self.counter.lattice is None else self.counter.edge_now()
+        self.before = self._at_rest_by_counter(edge) if self._samples is None else self._at_rest(edge, samples)
+
+    def _keep_phase(self) -> None:
+        """Find the phase of the lattice where it is not known any more; give the lattice up in the end."""
+        lattice = self.counter.lattice
+        if lattice is not None and (self.counter.phase_is_lost or not lattice.reaches(self._clock.now_s())):
+            self._losses += self.counter.phase_is_lost
+            self._find_phase()
+        if self._losses >= _MOST_LOSSES or self.counter.wanders:
+            self._give_up_lattice()
+
+    def mark(self) -> Edge | None:
+        """An edge now, outside any window.
+
+        Raises:
+            CounterResetError: it went backwards.
+        """
+        if (
+            not self.aligned
+            and self.counter.lattice is not None
+            and not (self.calibration is None or self.calibration.under_reports)
+        ):
+            return self.counter.edge_now()
+        self.find_before()
+        return self.before
+
+    def glance_after(self) -> None:
+        """Read a counter that nobody waits for, as soon as the work has ended."""
+        if not self.aligned:
+            self._after = [self.counter.glance()]
+
+    def next_after(self, end_s: float) -> Pursuit | None:
+        """The edge that the window needs next after its work; ``None``: it needs no more."""
+        before = self.before
+        if before is None or self._was_reset or not self.aligned:
+            return None
+        if not self._after:
+            return Pursuit(self.counter, end_s + self._rest.faded_s)
+        settling, enough = self._has_settled(before, end_s)
+        if not enough and self._samples is not None and not self._looked_again:
+            # The next sample is sooner there than the next edge.
+            self._looked_again = True
+            self._clock.sleep(_NEXT_SAMPLE_S)
+            settling, enough = self._has_settled(before, end_s)
+        last_s = self._after[-1].time_s
+        unseen = not settling.seen and len(self._after) <= _UNSEEN_EDGES
+        if self._samples is not None and len(self._after) == 1:
+            checks = self._rest.wants_check(last_s - end_s, self.counter.period_s)
+            enough, unseen = enough and not checks, unseen or checks
+        if enough or not (unseen or last_s - end_s + self.counter.period_s <= settling.patience_s):
+            return None
+        return Pursuit(self.counter, last_s + self.counter.period_s / 2.0)
+
+    def note_after(self, edge: Edge | None) -> None:
+        """Take over the edge that was waited for; ``None``: the counter stands still."""
+        if edge is None:
+            self.before = None
+        else:
+            self._after.append(edge)
+
+    def note_reset(self, in_window: bool) -> None:
+        """The counter went backwards: its edges begin anew."""
+        self._was_reset |= in_window
+        self._rest.edge = None
+
+    def reading(self, start_s: float, end_s: float) -> Reading:
+        """The window's energy, from the edges that were noted."""
+        uuid, name = self.board.uuid, describe([self.board])
+        if self._was_reset:
+            return Reading(uuid, reason=f"the energy counter of {name} was reset in the window", reset=True)
+        before, after = self.before, self._after
+        known = self.calibration is not None and before is not None and after and end_s > start_s
+        if not known or before is None or not after[-1].energy_j > before.energy_j:
+            reason = (
+                f"below the counter's resolution: the energy counter of {name} did not change "
+                f"in {end_s - start_s:.3g} s; measure a longer window"
+            )
+            if self.calibration is None:
+                reason += "; it changes too rarely to tell its update period"
+            return Reading(uuid, reason=reason)
+        if self.aligned:
+            return self._settled_reading(before, start_s, end_s)
+        return self._plain_reading(before, after[0], start_s, end_s)
+
+    def _settled_reading(self, before: Edge, start_s: float, end_s: float) -> Reading:
+        after = self._after[-1]
+        samples = self._kept(before.time_s - _LOOK_BACK_S)
+        idle = self._rest.idle_before(samples, start_s)
+        start = head(before.time_s, start_s, idle, samples, self._rest.tau_s)
+        if start.disturbed:
+            self._rest.edge = None
+        before = self._rest.end(self.counter, before, idle, samples)
+        settling = self._settle(before, start_s, end_s)
+        if len(self._after) > 1:
+            self._rest.check(self.counter, self._after, settling.idle_w, samples)
+        energy = window_energy(before, after, start, settling, idle, self.timing.resolution_j)
+        self._rest.begin(after, settling)
+        self.curve = power_curve(samples, start_s, after.time_s)
+        warnings = self._warnings()
+        sampled = sampled_energy(samples, start_s, end_s, idle, settling, after.time_s)
+        if sampled is not None:
+            text = disagreement(energy, sampled, start_s, end_s, idle, self.board.power_limit_w)
+            self._disagreements = self._disagreements + 1 if text else 0
+            if self._disagreements == 1:
+                warnings = (*warnings, f"the sensors of {describe([self.board])} disagree: {text}")
+        return Reading(self.board.uuid, energy, warnings=warnings, doubtful=self._disagreements >= DISAGREEMENTS)
+
+    def _plain_reading(self, before: Edge, after: Edge, start_s: float, end_s: float) -> Reading:
+        # The power before the start is anything between idle and that of the work, which may go on at once; most often
+        # one of these two.
+        seconds = after.time_s - before.time_s
+        mean_w = (after.energy_j - before.energy_j) / seconds if seconds > 0 else 0.0
+        idle_w = min(self._rest.idle.power_w if self._rest.idle else 0.0, mean_w)
+        deviation_w = max((mean_w - idle_w) / 2.5, 0.1 * mean_w)
+        energy = interpolated_energy(before, start_s, end_s, after, (idle_w + mean_w) / 2.0, deviation_w)
+        if energy is None:
+            return Reading(
+                self.board.uuid,
+                reason=f"below the counter's resolution: the energy counter of {describe([self.board])} did not change "
+                f"in {end_s - start_s:.3g} s; measure a longer window",
+            )
+        return Reading(self.board.uuid, energy, warnings=self._warnings())
+
+    def _has_settled(self, before: Edge, end_s: float) -> tuple[Settling, bool]:
+        """How far the board has settled by now, and whether that is known well enough."""
+        self._fetched(end_s)
+        settling = self._settle(before, before.time_s, end_s)
+        gain_j = self._after[-1].energy_j - before.energy_j
+        edges_j = settling.idle_w * self.edge_error_s
+        return settling, settling.error_j <= max(_SETTLED_EDGES * edges_j, _SETTLED_SHARE * gain_j)
+
+    def _settle(self, before: Edge, start_s: float, end_s: float) -> Settling:
+        samples = self._kept(before.time_s - _LOOK_BACK_S)
+        idle = self._rest.idle_before(samples, start_s)
+        last = self._after[-1]
+        above_j = last.energy_j - before.energy_j - idle.power_w * (last.time_s - before.time_s)
+        gains = [_mean_power(earlier, later, end_s) for earlier, later in pairwise(self._after)]
+        return settle_after(samples, gains, end_s, last.time_s, idle, max(above_j / max(end_s - start_s, 1e-3), 0.0))
+
+    def _fetched(self, from_s: float) -> list[PowerSample]:
+        """The board's samples since an instant, with those that have come just now."""
+        if self._samples is not None:
+            self._samples.fetch()
+        return self._kept(from_s)
+
+    def _kept(self, from_s: float) -> list[PowerSample]:
+        return [] if self._samples is None else self._samples.between(from_s, math.inf)
+
+    def _at_rest(self, edge: Edge | None, samples: Sequence[PowerSample]) -> Edge | None:
+        """A later edge, where there was other work about this one.
+
+        Work that ended a moment ago still shows as steady power, because the sensor lags: so power far above the idle
+        power that is known is waited out as well, as long as that takes a few periods and no longer.
+        """
+        idle = self._rest.idle
+        for _ in range(_REST_TRIES):
+            if edge is None:
+                return None
+            from_s = edge.time_s - HELD_S
+            powers_w = [sample.power_w for sample in samples if sample.time_s >= from_s]
+            if not powers_w:
+                return edge
+            rest_w = powers_w[-1] if idle is None else min(powers_w[-1], idle.power_w)
+            if max(powers_w) - rest_w < _STEP_W:
+                return edge
+            edge = self._next_edge()
+            samples = self._fetched(from_s)
+        return edge
+
+    def _at_rest_by_counter(self, edge: Edge | None) -> Edge | None:
+        """Without samples only the counter tells whether the board is at rest, and at which power."""
+        for _ in range(_REST_TRIES):
+            if edge is None:
+                return None
+            known, last = self._rest.idle, self._rest.edge
+            if last is not None and edge.time_s > last.time_s + 0.5 * self.counter.period_s:
+                mean = _mean_power(last, edge, 0.0)
+                # Long stretches average over a drift: what counts is the power now.
+                error_w = math.hypot(mean.error_w, _REST_ERROR * mean.power_w)
+                off_w = 0.0 if known is None else abs(mean.power_w - known.power_w)
+                noise_w = 1.0 if known is None else known.noise_w
+                rests = off_w <= max(_REST_W, _REST_SHARE * mean.power_w) + 2.0 * mean.error_w
+                self._rest.idle = Idle(mean.power_w, error_w if rests else off_w, noise_w)
+                if rests:
+                    return edge
+            self._rest.edge, edge = edge, self._next_edge()
+        return edge
+
+    def _next_edge(self) -> Edge | None:
+        pursuit = Pursuit(self.counter, self._clock.now_s())
+        wait_for_edges([pursuit], AWAITED_PERIODS * self.counter.period_s)
+        return pursuit.edge
+
+    def _find_phase(self) -> bool:
+        """Watch some updates of a counter whose period is known.
+
+        Returns:
+            Whether they agree with it.
+        """
+        known_s = self.timing.period_s
+        changes = self.counter.watch(_PHASE_UPDATES, AWAITED_PERIODS * known_s)
+        if len(changes) < _PHASE_UPDATES:
+            return False
+        gap_s = (changes[-1].end_s - changes[0].end_s) / (len(changes) - 1)
+        return abs(gap_s - known_s) <= 0.1 * known_s + 2.0 * self.timing.jitter_s + self.timing.read_cost_s
+
+    def _warnings(self) -> tuple[str, ...]:
+        name = describe([self.board])
+        if self.calibration is not None and self.calibration.under_reports:
+            return (
+                f"the energy counter of {name} counts too little when it is read often: it is read once at either "
+                "end of a window, with a wider uncertainty",
+            )
+        if self.aligned and self.counter.contradicts_period:
+            return (
+                f"the energy counter of {name} did not keep the update period of {self.timing.period_s * 1e3:.3g} ms "
+                "that it was known by; the uncertainty of this window may be larger than stated",
+            )
+        return ()
+
+    def _give_up_lattice(self) -> None:
+        """The verdict that this counter's updates cannot be predicted: from now on each edge is waited for."""
+        if self.calibration is not None:
+            self.calibration = replace(self.calibration, timing=replace(self.timing, regular=False))
+            self._store.save(self.board.uuid, self.board.driver_version, self.calibration)
+            self.counter = self._known_counter()
+            self._rest.edge = None
+
+    def _known_counter(self) -> Counter:
+        timing = self.timing
+        return Counter(self._read, self._clock, timing.period_s, jitter_s=timing.jitter_s, regular=timing.regular)
+
+    def _calibrate(self) -> None:
+        self._rest.edge = None
+        self.counter = Counter(self._read, self._clock)
+        self.calibration = calibrate(self.counter)
+        if self.counter.wanders:
+            self._give_up_lattice()
+        elif self.calibration is not None:
+            self._store.save(self.board.uuid, self.board.driver_version, self.calibration)
+
+
+def _mean_power(earlier: Edge, later: Edge, end_s: float) -> Stretch:
+    """Mean power between two edges; instants since ``end_s``."""
+    seconds = later.time_s - earlier.time_s
+    power_w = (later.energy_j - earlier.energy_j) / seconds
+    error_w = power_w * math.hypot(earlier.uncertainty_s, later.uncertainty_s) / seconds
+    return Stretch(earlier.time_s - end_s, later.time_s - end_s, power_w, error_w)

@@ -1,0 +1,71 @@
+"""From what each board says about a window to what the window says."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_llem.meters.base import Disturbance
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llem.meters.base import Window
+    from pytest_llem.meters.nvidia.window_energy import WindowEnergy
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One board's energy in a window.
+
+    Attributes:
+        uuid: the board.
+        energy: ``None`` where it could not be told.
+        reason: why not, in words that name the board.
+        reset: whether the reason is a counter that went backwards.
+        warnings: what a reader of the number must know.
+        doubtful: whether the board's sensors have contradicted each other too often to be believed.
+    """
+
+    uuid: str
+    energy: WindowEnergy | None = None
+    reason: str | None = None
+    reset: bool = False
+    warnings: tuple[str, ...] = ()
+    doubtful: bool = False
+
+
+def fill_energy(window: Window, readings: Sequence[Reading]) -> None:
+    """Sum the boards into the window.
+
+    Errors of different boards are independent, so the half-width is the root of the sum of squares (JCGM
+    100:2008, 5.1.2). A sum that its own interval does not tell from nothing is below the resolution: unknown,
+    with the reason.
+    """
+    for reading in readings:
+        window.warnings += [text for text in reading.warnings if text not in window.warnings]
+        if reading.energy is not None:
+            window.boards_j[reading.uuid] = reading.energy.joules
+        if reading.reset and reading.reason is not None:
+            window.disturb(Disturbance("reset", reading.reason))
+        if reading.doubtful:
+            text = f"the energy counter and the power samples of {reading.uuid} disagree window after window"
+            window.disturb(Disturbance("sensors", text))
+    # A reset comes first: it is the cause where several boards have something to say.
+    unknown = sorted((reading for reading in readings if reading.energy is None), key=lambda one: not one.reset)
+    if unknown:
+        window.reason = "; ".join(reading.reason or "no reason given" for reading in unknown)
+        return
+    energies = [reading.energy for reading in readings if reading.energy is not None]
+    joules = math.fsum(energy.joules for energy in energies)
+    uncertainty_j = math.sqrt(math.fsum(energy.uncertainty_j**2 for energy in energies))
+    if joules <= uncertainty_j:
+        window.boards_j.clear()
+        window.reason = (
+            f"below the sensor's resolution: {joules:.3g} J with an uncertainty of {uncertainty_j:.3g} J in "
+            f"{window.seconds:.3g} s; measure a longer window"
+        )
+        return
+    window.joules = joules
+    window.uncertainty_j = uncertainty_j

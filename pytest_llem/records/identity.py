@@ -1,0 +1,113 @@
+"""What makes two results comparable: the same work, done on the same machine.
+
+Both hashes are of canonical JSON, so they are the same in every process and on every platform.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from pytest_llem.records import machine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_llem.config import ExperimentConfig
+    from pytest_llem.engines.base import LoadedModel, Workload
+    from pytest_llem.meters.base import Meter
+
+# How an experiment is called, repeated, judged or bounded does not change the work of a call.
+_NOT_WORK = {"name", "marks", "measure", "compare", "timeout_s", "device"}
+# Kernels and numerics of these decide time and energy.
+_DECIDING_LIBRARIES = ("torch", "transformers", "bitsandbytes", "peft", "kernels", "flash-attn")
+# These are replaced by what they resolved to: two spellings of the same work have one hash.
+_RESOLVED = {"model", "dataset", "decoder", "pytorch"}
+
+
+def workload_hash(config: ExperimentConfig, model: LoadedModel, workload: Workload) -> str:
+    """Hash of everything that decides the work of a call: the options, the model's content (the hub's commit, a
+    fingerprint of the folder, or of a built-in model's shape) and the token ids of the prompts."""
+    pytorch = {} if config.pytorch is None else config.pytorch.model_dump(mode="json", exclude_none=True)
+    return _hash(
+        {
+            "config": config.model_dump(mode="json", exclude=_NOT_WORK | _RESOLVED),
+            "pytorch": {"batch_size": 1, **pytorch},
+            "decoder": config.decoder.resolved().model_dump(mode="json", exclude={"preset"}),
+            "model": config.model if model.commit is None else model.commit,
+            "token_ids": workload.token_ids_hash,
+        }
+    )
+
+
+def callable_hash(nodeid: str) -> str:
+    """Workload hash of a user's own callable, which is known by its test only."""
+    return _hash({"nodeid": nodeid})
+
+
+def experiment_hash(values: Mapping[str, Any]) -> str:
+    """Hash of what a session asks for: known before anything is loaded, so that finished work can be recognised."""
+    return _hash(values)
+
+
+def environment(
+    gpu_uuids: Sequence[str], meter: Meter, *, device: str | None = None, runs_model: bool = True
+) -> dict[str, Any]:
+    """What the numbers depend on beside the work: device, boards, driver, power limits, processor, libraries, meter.
+
+    Args:
+        device: where it runs; default: what ``gpu_uuids`` tell.
+        runs_model: whether torch ran a model. A callable that happens to follow one is not measured elsewhere for that.
+    """
+    on_boards = [
+        {key: board[key] for key in ("uuid", "name", "driver_version", "power_limit_w")}
+        for board in (machine.boards() if gpu_uuids or meter.name == "nvml" else [])
+        if not gpu_uuids or board["uuid"] in gpu_uuids
+    ]
+    seen = {board["uuid"] for board in on_boards}
+    on_boards += [{"uuid": uuid} for uuid in gpu_uuids if uuid not in seen]  # NVML does not show them
+    libraries = machine.library_versions()
+    return {
+        # Not told by the boards: the nvml meter reads the only one there is beside a model on the CPU, too.
+        "device": device or ("cuda" if gpu_uuids else "cpu"),
+        "boards": on_boards,
+        "cpu": machine.cpu_name(),
+        "libraries": {name: libraries.get(name) for name in _DECIDING_LIBRARIES},
+        "cuda": machine.cuda_version(),
+        "meter": meter.name,
+        # The processor's share of the work: how many threads, and for the modelled joule its watts.
+        "threads": machine.torch_threads() if runs_model else None,
+        "watts_per_core": getattr(meter, "watts_per_core", None),
+    }
+
+
+def environment_to_come(device: str | None, meter: Meter) -> dict[str, Any]:
+    """What is known of the :func:`environment` of this session's results before anything runs.
+
+    Threads are not. ``boards`` are all that a model may lie on; ``None`` where NVML does not show them.
+    """
+    visible = [board["uuid"] for board in machine.boards()] if device == "cuda" else []
+    known = environment(visible, meter, device=device)
+    del known["threads"]
+    if device == "cuda" and not visible:
+        known["boards"] = None
+    return known
+
+
+def may_recur(saved: Mapping[str, Any], to_come: Mapping[str, Any]) -> bool:
+    """Whether a saved :func:`environment` may be that of a result to come, see :func:`environment_to_come`."""
+    boards, then = to_come["boards"], saved.get("boards", [])
+    if boards is not None and not (bool(then) == bool(boards) and all(board in boards for board in then)):
+        return False
+    return all(saved.get(key) == value for key, value in to_come.items() if key != "boards")
+
+
+def environment_hash(of: Mapping[str, Any]) -> str:
+    """Hash of an :func:`environment`."""
+    return _hash(of)
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,317 @@
+"""pytest-benchmark: one row per metric, and units other than seconds.
+
+This is the only module that touches pytest-benchmark's internals. pytest-benchmark knows one metric, seconds; what is
+needed from inside:
+
+* ``stats.Metadata`` is a row; rows beside the item's own are made and handed to the session's list.
+* ``TableResults.compute_scale`` names the unit of a table; it is replaced by one that knows joules.
+* ``utils.TIME_UNITS`` and ``histogram.make_plot`` name the unit of a histogram.
+
+Importing this module installs the last two, in a pytest session as well as in the ``pytest-benchmark`` command, which
+imports the root ``conftest.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pytest_benchmark import plugin as stock
+from pytest_benchmark.stats import Metadata
+from pytest_benchmark.table import TableResults
+from pytest_benchmark.utils import TIME_UNITS, safe_dumps
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llem.measurement.result import ExperimentResult
+
+Group = tuple[str | None, list[Any]]
+
+# Prefix, size of the unit in joules, name in a histogram's title; the largest that leaves a number of at least 1.
+_JOULE_SCALES = (
+    ("kJ", 1e3, "Kilojoules (kJ)"),
+    ("J", 1.0, "Joules"),
+    ("mJ", 1e-3, "Millijoules (mJ)"),
+    ("uJ", 1e-6, "Microjoules (uJ)"),
+    ("nJ", 1e-9, "Nanojoules (nJ)"),
+)
+_KEPT_BY_TABLE = ("name", "fullname")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of an item.
+
+    Attributes:
+        name: ``latency`` or ``energy``.
+        unit: the SI symbol of its values.
+        values: one total a round.
+        label: its group, which is the heading of its table.
+        suffix: what its rows' names end with. pytest-benchmark compares rows of one name, so modelled and measured
+            joules have different ones.
+    """
+
+    name: str
+    unit: str
+    values: Sequence[float]
+    label: str
+    suffix: str
+
+
+class Recorder:
+    """Turns an item's ``benchmark`` fixture into rows of several metrics."""
+
+    def __init__(self, fixture: Any) -> None:
+        self._fixture = fixture
+
+    @property
+    def disabled(self) -> bool:
+        """``--benchmark-disable``: run once, without statistics."""
+        return bool(self._fixture.disabled)
+
+    def claim(self, mode: str) -> None:
+        """Note that the fixture is used, which pytest-benchmark allows once an item.
+
+        Raises:
+            pytest_benchmark.fixture.FixtureAlreadyUsed: it was used before.
+        """
+        if self._fixture._mode:
+            from pytest_benchmark.fixture import FixtureAlreadyUsed
+
+            raise FixtureAlreadyUsed(f"{mode} measures an item once; it was measured with {self._fixture._mode}")
+        self._fixture._mode = mode
+
+    def rows(
+        self, result: ExperimentResult, params: Mapping[str, Any] | None, extra_info: Mapping[str, Any]
+    ) -> list[Any]:
+        """One row per metric of ``result``. They count only once they are handed to :func:`publish`.
+
+        Args:
+            params: plain values for the row's ``params``; ``None`` leaves what pytest knows.
+            extra_info: what every row of the item carries besides ``metric``, ``unit`` and ``result``.
+        """
+        fixture = self._fixture
+        shared = {**fixture.extra_info, **extra_info, "result": result.as_dict()}
+        rows = []
+        for metric in _metrics(result):
+            row = Metadata(
+                SimpleNamespace(
+                    name=f"{fixture.name}{metric.suffix}",
+                    fullname=f"{fixture.fullname}{metric.suffix}",
+                    group=fixture.group or metric.label,
+                    param=fixture.param,
+                    params=params if params is not None else _plain(fixture.params),
+                    extra_info={**shared, "metric": metric.name, "unit": metric.unit},
+                    cprofile_stats=None,
+                    has_error=False,
+                ),
+                iterations=result.calls_per_round,
+                options={
+                    "disable_gc": True,
+                    "timer": "perf_counter",
+                    "min_rounds": result.rounds,
+                    "max_time": None,
+                    "min_time": None,
+                    "warmup": True,
+                },
+            )
+            for total in metric.values:
+                row.update(total)
+            rows.append(row)
+        fixture.stats = rows[0]
+        return rows
+
+
+def _metrics(result: ExperimentResult) -> list[Metric]:
+    windows = result.per_round
+    metrics = [Metric("latency", "s", [window.seconds for window in windows], "latency", "")]
+    if result.energy_j is not None:
+        joules = [window.joules for window in windows if window.joules is not None]
+        if result.estimated:
+            metrics.append(Metric("energy", "J", joules, "energy (estimated)", ":energy-estimated"))
+        else:
+            metrics.append(Metric("energy", "J", joules, "energy", ":energy"))
+    return metrics
+
+
+def _plain(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Parameters that JSON can hold; objects of ours would be written as UNSERIALIZABLE."""
+    if params is None:
+        return None
+    kept = {k: v for k, v in params.items() if v is None or isinstance(v, str | int | float | bool)}
+    return kept or None
+
+
+def publish(config: Any, rows: Sequence[Any]) -> None:
+    """Add rows to what pytest-benchmark reports, compares and saves."""
+    config._benchmarksession.benchmarks.extend(rows)
+
+
+def row_as_dict(row: Any) -> dict[str, Any]:
+    """Plain values that hold all of a row but ``result``, which the rows of an item share."""
+    info = {key: value for key, value in row.extra_info.items() if key != "result"}
+    values: dict[str, Any] = {**row.as_dict(stats=False), "extra_info": info}
+    return {**values, "iterations": row.iterations, "data": list(row.stats.data)}
+
+
+def row_from_dict(values: Mapping[str, Any], result: Mapping[str, Any]) -> Any:
+    """The inverse of :func:`row_as_dict`.
+
+    Raises:
+        KeyError: a part of the row is missing.
+    """
+    fixture = SimpleNamespace(
+        **{key: values[key] for key in ("name", "fullname", "group", "param", "params")},
+        extra_info={**values["extra_info"], "result": result},
+        cprofile_stats=None,
+        has_error=False,
+    )
+    row = Metadata(fixture, iterations=values["iterations"], options=dict(values["options"]))
+    row.stats.data.extend(values["data"])  # already per call
+    return row
+
+
+def dumps(value: Any) -> str:
+    """One line of JSON; what JSON cannot hold is written as pytest-benchmark writes it."""
+    text: str = safe_dumps(value, separators=(",", ":"))
+    return text
+
+
+def is_disabled(config: Any) -> bool:
+    """``--benchmark-disable`` or ``--benchmark-skip``: nothing is measured."""
+    session = config._benchmarksession
+    return bool(session.disabled or session.skip)
+
+
+def storage_folder(config: Any) -> Path | None:
+    """Where pytest-benchmark saves; ``None`` when that is no folder."""
+    path: Path | None = getattr(config._benchmarksession.storage, "path", None)
+    return path
+
+
+def saved_sessions(config: Any, which: str) -> list[Mapping[str, Any]]:
+    """What pytest-benchmark saved, oldest first.
+
+    Args:
+        which: ``last:N`` (all saved runs: which of them are comparable is found out later), a run id or glob of
+            pytest-benchmark, or the path of a saved JSON file.
+
+    Raises:
+        pytest.UsageError: a run or file that is named is not there or cannot be read.
+    """
+    storage = config._benchmarksession.storage
+    if which.startswith("last:"):
+        return [data for _, data in storage.load()]
+    if Path(which).suffix == ".json" or Path(which).is_file():
+        try:
+            data = json.loads(Path(which).read_text(encoding="utf-8"))
+            if not isinstance(data, Mapping) or not isinstance(data.get("benchmarks"), list):
+                raise ValueError("no saved run of pytest-benchmark")
+        except (OSError, ValueError) as error:
+            raise pytest.UsageError(f"--llem-baseline: {which}: {error}") from None
+        return [data]
+    found = [data for _, data in storage.load(which)]
+    if not found:
+        raise pytest.UsageError(f"--llem-baseline: no saved run matches {which!r} in {storage}")
+    return found
+
+
+def machine_and_commit(config: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """pytest-benchmark's ``machine_info`` and ``commit_info`` of this session."""
+    commit = config.hook.pytest_benchmark_generate_commit_info(config=config)
+    config.hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit)
+    return config._benchmarksession.get_machine_info(), commit
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_group_stats(config: Any, benchmarks: Sequence[Mapping[str, Any]], group_by: str) -> list[Group]:
+    """pytest-benchmark's own grouping, split by unit.
+
+    In the root ``conftest.py`` it is a hook, of a plugin that may be switched off, and a plain function: the
+    ``pytest-benchmark`` command calls it so.
+    """
+    return split_by_unit(stock.pytest_benchmark_group_stats(config, benchmarks, group_by))
+
+
+def split_by_unit(groups: Sequence[Group]) -> list[Group]:
+    """Tables of one unit each: joules and seconds, and modelled and measured joules, are never compared."""
+    split: list[Group] = []
+    for name, benchmarks in groups:
+        labels: dict[str | None, list[Any]] = {}
+        for bench in benchmarks:
+            labels.setdefault(_label(bench), []).append(bench)
+        if len(labels) == 1:
+            split.append((name, benchmarks))
+            continue
+        split += [(" ".join(part for part in (name, label) if part) or None, rows) for label, rows in labels.items()]
+    return split
+
+
+def _label(bench: Mapping[str, Any]) -> str | None:
+    info = bench.get("extra_info") or {}
+    metric: str | None = info.get("metric")
+    if metric == "energy" and (info.get("result") or {}).get("estimated"):
+        return "energy (estimated)"
+    return metric
+
+
+_stock_compute_scale = TableResults.compute_scale
+
+
+def _compute_scale(
+    self: Any, benchmarks: Sequence[Any], best: Mapping[str, float], worst: Mapping[str, float]
+) -> tuple[str, float, float, dict[str, str]]:
+    """``TableResults.compute_scale`` for joules; for everything else pytest-benchmark's own."""
+    info = benchmarks[0].get("extra_info") or {}
+    if info.get("unit") != "J":
+        scale: tuple[str, float, float, dict[str, str]] = _stock_compute_scale(self, benchmarks, best, worst)
+        return scale
+    column = "min" if self.sort in _KEPT_BY_TABLE else self.sort
+    smallest = best.get(column, benchmarks[0][column])
+    unit, size_j, _ = next((s for s in _JOULE_SCALES if smallest >= s[1]), _JOULE_SCALES[-1])
+    if self.histogram:
+        _name_energy_axis()
+    labels = {
+        "name": f"Name (energy in {unit}{', estimated' if _label(benchmarks[0]) != 'energy' else ''})",
+        "min": "Min",
+        "max": "Max",
+        "mean": "Mean",
+        "stddev": "StdDev",
+        "rounds": "Rounds",
+        "iterations": "Iterations",
+        "iqr": "IQR",
+        "median": "Median",
+        "outliers": "Outliers",
+        "ops": f"Calls/{unit}",
+    }
+    return unit, 1 / size_j, size_j, labels
+
+
+def _name_energy_axis() -> None:
+    """Title and axis of a histogram of joules; pygal is imported only when histograms are drawn."""
+    from pytest_benchmark import histogram
+
+    if hasattr(histogram.make_plot, "names_energy"):
+        return
+    draw = histogram.make_plot
+
+    def make_plot(benchmarks: Sequence[Any], title: str, adjustment: float) -> Any:
+        info = benchmarks[0].get("extra_info") or {}
+        if info.get("unit") != "J":
+            return draw(benchmarks, title, adjustment)
+        plot = draw(benchmarks, title.replace("Speed in", "Energy in", 1), adjustment)
+        plot.y_title = "Energy"
+        return plot
+
+    make_plot.__dict__["names_energy"] = True
+    histogram.make_plot = make_plot
+
+
+setattr(TableResults, "compute_scale", _compute_scale)  # noqa: B010  (a replaced method, which mypy refuses)
+TIME_UNITS.update({unit: title for unit, _, title in _JOULE_SCALES})

@@ -1,0 +1,106 @@
+"""What an item is asked to measure, as a hash: finished work is recognised by it, before anything is loaded."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_llem import __version__
+from pytest_llem.items import parameters
+from pytest_llem.records.identity import experiment_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
+
+    from pytest_llem.config import ExperimentConfig
+    from pytest_llem.config.files import Experiment
+    from pytest_llem.settings import Settings
+
+# How an experiment is judged, chosen or bounded does not change its result.
+_NOT_ASKED = {"compare", "marks", "timeout_s"}
+
+# A model's folder holds some dozens of files, near its top. One that a file names by mistake may be the whole disk.
+_MOST_FILES = 10_000
+_MOST_LEVELS = 4
+
+
+def hash_of(item: pytest.Item, settings: Settings) -> str:
+    """Hash of what an item is asked to measure: the experiment (or the source of the test that measures), the options
+    that bear on it, and the local files that it reads."""
+    experiment: Experiment | None = parameters(item).get("llem_experiment")
+    config = None if experiment is None else experiment.config
+    return experiment_hash(
+        {
+            "nodeid": item.nodeid,
+            "config": None if config is None else config.model_dump(mode="json", exclude=_NOT_ASKED),
+            "source": _source(item),
+            "files": [] if config is None or experiment is None else _files(config, experiment.path.parent),
+            "device": settings.device,
+            "meter": settings.meter,
+            "rounds": settings.rounds,
+            "min_window_s": settings.min_window_s,
+            "version": __version__,
+        }
+    )
+
+
+def _source(item: pytest.Item) -> str | None:
+    """The text of a user's own test: what it measures is written there."""
+    function = getattr(item, "function", None)
+    if function is None or hasattr(function, "llem_experiments"):
+        return None
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):  # made without a file
+        return None
+
+
+def _files(config: ExperimentConfig, folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of the prompts and of the models where they are local files.
+
+    Their content would tell more, and cost minutes for a large model. What cannot be looked at has neither: the item
+    fails with a message of its own, or somebody has just removed the file.
+    """
+    load = config.load_config(folder)
+    options = load.pytorch
+    models = (load.model, options.assistant_model, None if options.lora is None else options.lora.path)
+    found = [_state(file) for name in models if name is not None for file in _files_of(name)]
+    prompts = getattr(config.dataset, "path", None)
+    return found if prompts is None else [*found, _state(_under(folder, prompts))]
+
+
+def _under(folder: Path, name: str) -> str:
+    try:
+        return str(folder / Path(name).expanduser())
+    except RuntimeError:  # the home folder of nobody
+        return name
+
+
+def _files_of(model: str) -> Iterator[str]:
+    """The files of a model's folder, the first :data:`_MOST_FILES` of them."""
+    if not (os.path.isabs(model) and os.path.isdir(model)):  # noqa: PTH112, PTH117  (a Path raises at odd names)
+        return  # of the hub, or built in
+    files = 0
+    for folder, subfolders, names in os.walk(model):
+        subfolders.sort()
+        if folder.count(os.sep) - model.count(os.sep) >= _MOST_LEVELS:
+            subfolders.clear()
+        for name in sorted(names):
+            files += 1
+            if files > _MOST_FILES:
+                return
+            yield os.path.join(folder, name)  # noqa: PTH118  (of thousands)
+
+
+def _state(file: str) -> tuple[str, int, int]:
+    try:
+        found = os.stat(file)  # noqa: PTH116  (of thousands)
+    except (OSError, ValueError):
+        return file, -1, -1
+    # What is said of a folder, a pipe or a device changes by itself.
+    return (file, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (file, -1, -1)

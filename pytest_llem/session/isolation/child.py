@@ -1,0 +1,146 @@
+"""The child's side of isolated experiments: run the items that the parent names, and tell of each."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llem.engines import get_engine
+from pytest_llem.errors import LlemError
+from pytest_llem.items import parameters
+from pytest_llem.session.isolation.process import DUMP_SIGNAL
+from pytest_llem.session.journal import Entry
+from pytest_llem.session.state import SESSION
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl.h
+
+# What concerns the session as a whole is the parent's: saving, reporting, selecting, stopping, debugging.
+_NOT_THE_CHILDS = {
+    "benchmark_json": None,
+    "benchmark_save": None,
+    "benchmark_autosave": None,
+    "benchmark_compare": None,
+    "benchmark_compare_fail": None,
+    "benchmark_histogram": None,
+    "xmlpath": None,
+    "log_file": None,
+    "basetemp": None,
+    "cacheclear": False,
+    "lf": False,
+    "failedfirst": False,
+    "newfirst": False,
+    "stepwise": False,
+    "stepwise_skip": False,
+    "maxfail": 0,
+    "usepdb": False,
+    "trace": False,
+    "llem_isolate": False,
+    "llem_shard": None,
+    "llem_resume": False,
+    "llem_journal": None,
+}
+
+
+def prepare(config: pytest.Config) -> None:
+    """Before anything reads the options: leave out what is the parent's."""
+    for name, value in _NOT_THE_CHILDS.items():
+        if hasattr(config.option, name):
+            setattr(config.option, name, value)
+    config.pluginmanager.register(IsolatedChild(config.getoption("llem_child")), "llem-child")
+
+
+class IsolatedChild:
+    """The plugin of a child."""
+
+    def __init__(self, descriptor: int) -> None:
+        # Processes that a test starts do not keep the line to the parent open.
+        os.set_inheritable(descriptor, False)
+        self._socket = socket.socket(fileno=descriptor)
+        self._lines = self._socket.makefile("r", encoding="utf-8")
+        self._session: pytest.Session | None = None
+        _end_with_parent()
+        # What the parent shows of a child that died. Not captured yet: pytest captures while it collects and runs.
+        self._output = os.dup(2)
+        faulthandler.register(DUMP_SIGNAL, file=self._output)
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Keep the session, to end it early."""
+        self._session = session
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None]:
+        """After every other selection: the parent's items, in its order."""
+        yield
+        by_nodeid = {item.nodeid: item for item in items}
+        wanted = json.loads(self._lines.readline())["nodeids"]
+        missing = [nodeid for nodeid in wanted if nodeid not in by_nodeid]
+        if missing:
+            raise pytest.UsageError(f"not collected in the child process: {', '.join(missing)}")
+        items[:] = [by_nodeid[nodeid] for nodeid in wanted]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Before the first item: import its backend, which is no part of the experiment and has no time limit."""
+        experiment = parameters(session.items[0]).get("llem_experiment")
+        if experiment is not None:
+            # What cannot be imported is the item's to report.
+            with suppress(LlemError, ImportError):
+                get_engine(experiment.valid_config.backend)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
+        """A model is loaded: from here on the time of the experiment itself counts."""
+        value = yield
+        if fixturedef.argname == "llem_model":
+            self._send(event="loaded")
+        return value
+
+    def pytest_runtest_logstart(self) -> None:
+        """An item begins."""
+        # Told by this side: when the parent hears of it, the item may have written already.
+        self._send(event="start", output_start=os.fstat(self._output).st_size)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A phase of an item is over."""
+        assert self._session is not None  # noqa: S101  (it has started)
+        config = self._session.config
+        values = config.hook.pytest_report_to_serializable(config=config, report=report)
+        self._send(event="report", report=values)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """An item is over. After the GPU failed, the rest is for another process."""
+        assert self._session is not None  # noqa: S101  (it has started)
+        state = self._session.config.stash.get(SESSION, None)
+        if state is not None:
+            for recorded in state.recorded:
+                if recorded.nodeid == nodeid:
+                    self._send(event="result", line=Entry.of(recorded, asked="").as_line())
+            if state.device_lost:
+                self._session.shouldstop = "the GPU failed"
+        self._send(event="finish")
+        # The parent answers once the result is in the journal.
+        self._lines.readline()
+
+    def _send(self, **message: Any) -> None:
+        # What a plugin puts into a report and JSON cannot hold arrives as text.
+        self._socket.sendall(json.dumps(message, default=str).encode() + b"\n")
+
+
+def _end_with_parent() -> None:
+    """Never outlive the parent, whose locks keep others off the board while this process uses it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)

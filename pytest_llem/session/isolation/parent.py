@@ -1,0 +1,189 @@
+"""Experiments in child processes: a crash or a hang of one costs that one alone.
+
+The parent keeps the session (collection, reports, saving, verdicts) and hands each model's experiments to one child,
+which is a pytest run with the same arguments. What the child reports is published as if the parent had run it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import pytest
+
+from pytest_llem.items import measures, parameters
+from pytest_llem.session.isolation.process import ChildProcess
+from pytest_llem.session.journal import Entry
+from pytest_llem.session.state import llem_session
+from pytest_llem.verdict.gates import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_llem.session.state import LlemSession
+    from pytest_llem.settings import Settings
+
+Phase = Literal["setup", "call", "teardown"]
+
+_AFTER: dict[Phase, Phase] = {"setup": "call", "call": "teardown", "teardown": "teardown"}
+
+
+def is_isolated(item: pytest.Item, session: LlemSession | None, settings: Settings) -> bool:
+    """Whether an item runs in a child: with ``--llem-isolate`` each experiment, and all that measures once the GPU
+    failed in this process."""
+    if settings.child is not None or item.get_closest_marker("skip") is not None:
+        return False
+    experiment = parameters(item).get("llem_experiment")
+    if experiment is not None and experiment.errors:
+        return False
+    if session is not None and session.device_lost:
+        return measures(item)
+    return settings.isolate and experiment is not None
+
+
+def of(config: pytest.Config) -> Isolation:
+    """What runs this session's items in children, made when the first one needs it."""
+    session = llem_session(config)
+    if session.isolation is None:
+        session.isolation = Isolation(config, session)
+    return session.isolation
+
+
+class Isolation:
+    """Runs items in children, one child at a time."""
+
+    def __init__(self, config: pytest.Config, session: LlemSession) -> None:
+        self._config = config
+        self._session = session
+        self._child: ChildProcess | None = None
+
+    def run(self, item: pytest.Item) -> None:
+        """Run one item and report it, as ``pytest_runtest_protocol`` does."""
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        _ItemRun(item, self).follow()
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+    def child_for(self, item: pytest.Item) -> ChildProcess:
+        """The child that runs this item next; a fresh one where there is none."""
+        if self._child is None or self._child.queue[:1] != [item.nodeid]:
+            self.close()
+            self._child = ChildProcess(
+                self._config.invocation_params.args,
+                list(_group(item, self._session)),
+                self._config.invocation_params.dir,
+                shown=self._config.getoption("capture") == "no",
+            )
+        return self._child
+
+    def count(self, item: pytest.Item, line: str) -> None:
+        """A result counts: its item has passed."""
+        experiment = parameters(item).get("llem_experiment")
+        compare = {} if experiment is None else experiment.valid_config.compare
+        recorded = Entry.from_line(line).recorded(resolve(self._session.settings.gates, compare))
+        self._session.count(self._config, recorded)
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+
+class _ItemRun:
+    """One item, as its child tells of it."""
+
+    def __init__(self, item: pytest.Item, isolation: Isolation) -> None:
+        self._item = item
+        self._isolation = isolation
+        self._phase: Phase = "setup"
+        self._started_s = time.monotonic()
+        experiment = parameters(item).get("llem_experiment")
+        self._timeout_s: float | None = None if experiment is None else experiment.valid_config.timeout_s
+
+    def follow(self) -> None:
+        """Report what the child says, until the item is finished or its child is gone."""
+        begun = False
+        result: str | None = None
+        child = self._isolation.child_for(self._item)
+        while True:
+            # A fresh child collects and imports torch before its first item, which is no part of the experiment.
+            limited = self._timeout_s is not None and (begun or child.served > 0)
+            try:
+                message = child.receive(self._started_s + (self._timeout_s or 0.0) if limited else None)
+            except TimeoutError:
+                child.dump()
+                why = f"timeout_s: still running after {self._timeout_s:g} s, so its process was killed"
+                break
+            if message is None:
+                if child.served and not begun:
+                    # It ended between two items, as it does when it has lost the GPU: the rest runs in a fresh one.
+                    self._isolation.close()
+                    child = self._isolation.child_for(self._item)
+                    continue
+                why = f"the process of this experiment {child.how_it_ended()}"
+                break
+            event = message["event"]
+            if event == "start":
+                begun = True
+                self._started_s = time.monotonic()
+                child.begin_item(message["output_start"])
+            elif event == "loaded":
+                # Whether it had to load depends on what ran before, so loading has a limit of its own.
+                self._started_s = time.monotonic()
+            elif event == "report":
+                self._pass_on(message["report"])
+            elif event == "result":
+                result = message["line"]
+            elif event == "finish":
+                try:
+                    if result is not None:
+                        self._isolation.count(self._item, result)
+                except ValueError as error:
+                    self._fail(f"what its process told of its result cannot be read: {error}", "")
+                child.finish_item()
+                if not child.queue:
+                    self._isolation.close()
+                return
+        output = child.output()
+        self._isolation.close()
+        self._fail(why, output)
+
+    def _pass_on(self, values: dict[str, Any]) -> None:
+        config = self._item.config
+        # Lists in JSON; pytest tells by the type that this is where and why an item was skipped.
+        if isinstance(values["longrepr"], list):
+            values["longrepr"] = tuple(values["longrepr"])
+        report = config.hook.pytest_report_from_serializable(config=config, data=values)
+        self._phase = _AFTER[report.when]
+        self._item.ihook.pytest_runtest_logreport(report=report)
+
+    def _fail(self, why: str, output: str) -> None:
+        """Report what the child could not: the phase that it was in failed; there was nothing left to tear down."""
+        self._report(self._phase, "failed", why, [("Output of the process", output)] if output else [])
+        if self._phase != "teardown":
+            self._report("teardown", "passed", None, [])
+
+    def _report(self, when: Phase, outcome: str, message: str | None, sections: list[tuple[str, str]]) -> None:
+        item = self._item
+        report = pytest.TestReport(
+            nodeid=item.nodeid,
+            location=item.location,
+            keywords=dict.fromkeys(item.keywords, 1),
+            outcome=cast("Literal['passed', 'failed']", outcome),
+            longrepr=message,
+            when=when,
+            sections=sections,
+            duration=time.monotonic() - self._started_s,
+        )
+        item.ihook.pytest_runtest_logreport(report=report)
+
+
+def _group(item: pytest.Item, session: LlemSession) -> Iterator[str]:
+    """This item and those after it that run in a child and load the same model."""
+    items = item.session.items
+    model = parameters(item).get("llem_model")
+    for one in items[items.index(item) :]:
+        if parameters(one).get("llem_model") != model:
+            return
+        if is_isolated(one, session, session.settings):
+            yield one.nodeid

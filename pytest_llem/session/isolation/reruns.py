@@ -1,0 +1,50 @@
+"""Measure experiments again in a fresh process: what a verdict counts is processes, not rounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_llem.session.isolation.process import ChildProcess
+from pytest_llem.session.journal import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pytest
+
+    from pytest_llem.records.record import Recorded
+
+
+def measure_again(config: pytest.Config, nodeids: Sequence[str]) -> tuple[dict[str, Recorded], str | None]:
+    """Run these items once more, all in one fresh pytest process, which gets the arguments of this session.
+
+    Returns:
+        What was measured, by node id; and why items are missing, where some are.
+    """
+    child = ChildProcess(config.invocation_params.args, nodeids, config.invocation_params.dir, shown=False)
+    found: dict[str, Recorded] = {}
+    line: str | None = None
+    problem: str | None = None
+    try:
+        while child.queue:
+            message = child.receive(None)
+            if message is None:
+                problem = f"the fresh process {child.how_it_ended()}"
+                break
+            if message["event"] == "start":
+                child.begin_item(message["output_start"])
+                line = None
+            elif message["event"] == "result":
+                line = message["line"]
+            elif message["event"] == "finish":
+                try:
+                    if line is None:
+                        problem = "it was not measured in the fresh process"
+                    else:
+                        found[child.queue[0]] = Entry.from_line(line).recorded({})
+                except ValueError as error:
+                    problem = f"what the fresh process told cannot be read: {error}"
+                child.finish_item()
+    finally:
+        child.close()
+    return found, problem

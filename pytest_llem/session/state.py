@@ -1,0 +1,178 @@
+"""The state of one pytest session: meters that are open, results that count."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llem.errors import UnavailableError
+from pytest_llem.meters import open_meter
+from pytest_llem.meters.base import IdlePower
+from pytest_llem.meters.nvidia.lock import BoardLocks, lock_visible_boards, say_on_stderr
+from pytest_llem.settings import SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_llem.engines.base import LoadedModel
+    from pytest_llem.meters.base import Meter
+    from pytest_llem.records.record import Recorded
+    from pytest_llem.session.isolation.parent import Isolation
+    from pytest_llem.session.journal import Journal
+    from pytest_llem.settings import Settings
+    from pytest_llem.verdict.history import SavedRow
+    from pytest_llem.verdict.judging import Judged
+
+
+@dataclass
+class LlemSession:
+    """Made when the first experiment or fixture needs it, closed at the end of the session.
+
+    Attributes:
+        say: prints a line at every verbosity.
+        recorded: results that count, in the order in which they were measured.
+        judged: the verdicts on them, at the end.
+        history: saved rows by node id and metric, as they were before this session's were saved.
+        notes: lines for the end of the terminal's summary.
+        journal: where results are kept as they finish; ``None`` where there is none.
+        isolation: runs items in child processes; ``None`` until the first one.
+        incomplete: parts of what is reported are known to be missing.
+        device_lost: a GPU failed so that this process cannot use it any more.
+    """
+
+    settings: Settings
+    say: Callable[[str], None] = say_on_stderr
+    recorded: list[Recorded] = field(default_factory=list)
+    judged: list[Judged] = field(default_factory=list)
+    history: dict[tuple[str, str], list[SavedRow]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    journal: Journal | None = None
+    isolation: Isolation | None = None
+    incomplete: bool = False
+    device_lost: bool = False
+    _pending: dict[str, Recorded] = field(default_factory=dict)
+    _meters: dict[tuple[str, ...], Meter] = field(default_factory=dict)
+    _idle: tuple[weakref.ref[LoadedModel], IdlePower] | None = None
+    _locks: BoardLocks | None = None
+
+    def require_hardware(self) -> None:
+        """End the session with a usage error if the device or the meter it names cannot work here."""
+        try:
+            if self.settings.device == "cuda":
+                from pytest_llem.records.machine import require_cuda
+
+                if self.settings.isolate:
+                    from pytest_llem.records.machine import require_cuda_apart
+
+                    # With a CUDA context of its own, this process would hold memory that its children need.
+                    require_cuda_apart()
+                else:
+                    require_cuda()
+                self._locks = lock_visible_boards(say=self.say, timeout_s=self.settings.lock_timeout_s)
+            self.meter(())
+        except UnavailableError as error:
+            raise pytest.UsageError(str(error)) from None
+
+    def meter(self, gpu_uuids: Sequence[str]) -> Meter:
+        """The meter of the boards that a model lies on, opened once a session.
+
+        Args:
+            gpu_uuids: the boards; empty for all that this process may see, or none on the CPU.
+
+        Raises:
+            pytest_llem.errors.MeterUnavailableError: it cannot work on this machine.
+        """
+        key = tuple(gpu_uuids)
+        if key not in self._meters:
+            self._meters[key] = open_meter(
+                self.settings.meter,
+                device=self.settings.device or "cpu",
+                gpu_uuids=gpu_uuids or None,
+                lock_timeout_s=self.settings.lock_timeout_s,
+                say=self.say,
+            )
+        return self._meters[key]
+
+    def idle_power(self, model: LoadedModel, meter: Meter) -> IdlePower:
+        """Power with ``model`` loaded and nothing running, measured once for each load.
+
+        Unknown while something else is at work: that power would be taken for the board's own.
+        """
+        if self._idle is None or self._idle[0]() is not model:
+            disturbances = meter.check_quiet()
+            idle = meter.idle_power() if not disturbances else IdlePower()
+            disturbances += meter.check_quiet() if not disturbances else []
+            if disturbances:
+                return IdlePower(reason="; ".join(one.text for one in disturbances))
+            self._idle = (weakref.ref(model), idle)
+        return self._idle[1]
+
+    def keep(self, recorded: Recorded) -> None:
+        """Note what an item measured; it counts once the item has passed."""
+        self._pending[recorded.nodeid] = recorded
+
+    def note_report(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        """Publish an item's result after its last phase, or drop it if any phase did not pass."""
+        pending = self._pending.get(item.nodeid)
+        if pending is None:
+            return
+        pending.failed |= report.outcome != "passed"
+        if report.when != "teardown":
+            return
+        del self._pending[item.nodeid]
+        if not pending.failed:
+            self.count(item.config, pending)
+
+    def note_failure(self, failure: BaseException) -> None:
+        """Find out whether a failure has cost this process its GPU: then other processes run the rest."""
+        failures = sys.modules.get("pytest_llem.engines.transformers.failures")
+        if failures is None or self.device_lost:  # without torch there is no CUDA to fail
+            return
+        self.device_lost = any(map(failures.is_device_lost, failures.related(failure)))
+        if self.device_lost and self.settings.child is None:
+            self.notes.append(
+                "llem: the GPU failed in this process, which cannot use it any more: the experiments after that ran in "
+                "fresh processes"
+            )
+
+    def count(self, config: pytest.Config, recorded: Recorded) -> None:
+        """Report and save a result with the session's others; it is in the journal when this returns."""
+        from pytest_llem.records.rows import publish
+
+        publish(config, recorded.rows)
+        self.recorded.append(recorded)
+        if self.journal is not None:
+            self.journal.append(recorded)
+
+    def close(self) -> None:
+        """Release the meters, the boards and the journal."""
+        if self.journal is not None:
+            self.journal.close()
+        for meter in self._meters.values():
+            meter.close()
+        self._meters.clear()
+        if self._locks is not None:
+            self._locks.release()
+
+
+SESSION = pytest.StashKey[LlemSession]()
+
+
+def llem_session(config: pytest.Config) -> LlemSession:
+    """The state of this pytest session, made when the first experiment or fixture needs it."""
+    if SESSION not in config.stash:
+        from pytest_llem.report.terminal import say_line
+
+        settings = config.stash[SETTINGS]
+        config.stash[SESSION] = LlemSession(settings)
+        if settings.root_note is not None:
+            config.stash[SESSION].notes.append(f"llem: {settings.root_note}")
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            config.stash[SESSION].say = partial(say_line, reporter)
+    return config.stash[SESSION]

@@ -1,0 +1,163 @@
+"""The verdicts of a session: each gated metric of each result against its history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pytest_llem.verdict.decision import Status, Verdict, judge, pooled_spread
+from pytest_llem.verdict.history import Baseline, SavedRow, baseline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pytest_llem.verdict.limits import Limit
+    from pytest_llem.verdict.spread import Spread
+
+
+OTHER_TOKENS = "it generated other tokens than the saved runs"
+"""Part of a verdict's reason: as many tokens, but not the same, so the work may be another."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A gated metric of one result.
+
+    Attributes:
+        nodeid: the item.
+        name: its last part, for people.
+        metric: ``energy`` or ``latency``.
+        limit: its gate.
+        row: what was measured; ``None`` when the metric was not, then ``missing`` says why.
+        missing: why there is no row.
+        disturbed: why the row is not valid.
+    """
+
+    nodeid: str
+    name: str
+    metric: str
+    limit: Limit
+    row: SavedRow | None
+    missing: str | None = None
+    disturbed: str | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict and what it is about."""
+
+    candidate: Candidate
+    verdict: Verdict
+    baseline: Baseline
+
+
+@dataclass(frozen=True)
+class ErrorRates:
+    """How often a verdict may be wrong: see :func:`pytest_llem.verdict.decision.judge`."""
+
+    alpha: float = 0.05
+    beta: float = 0.025
+
+
+def judge_candidates(
+    candidates: Sequence[Candidate],
+    history: Mapping[tuple[str, str], Sequence[SavedRow]],
+    *,
+    rates: ErrorRates,
+    last: int | None,
+) -> list[Judged]:
+    """Judge a session's results. Of one that is accepted, what would be REGRESSED is OK, and says that the baseline
+    starts again.
+
+    Args:
+        history: saved rows by experiment and metric, oldest first.
+        last: how many of the newest comparable runs an experiment is judged against; ``None`` for all.
+    """
+    baselines = [
+        baseline(one.row, history.get((one.nodeid, one.metric), ()), last) if one.row else Baseline(())
+        for one in candidates
+    ]
+    spreads = {
+        metric: _pooled(b for one, b in zip(candidates, baselines, strict=True) if one.metric == metric)
+        for metric in {one.metric for one in candidates}
+    }
+    judged = []
+    for one, base in zip(candidates, baselines, strict=True):
+        verdict = _judge(one, base, rates, spreads[one.metric])
+        accepted = one.row is not None and one.row.accepted
+        if accepted and verdict.status is not Status.OK and not one.disturbed:
+            verdict = replace(
+                verdict,
+                status=Status.OK,
+                needs_more_runs=False,
+                reason=f"accepted: the baseline's mean starts again with this run ({verdict.reason})",
+            )
+        if one.row is not None and _generated_something_else(one.row, base.rows):
+            verdict = replace(verdict, reason=f"{verdict.reason}; {OTHER_TOKENS}")
+        judged.append(Judged(one, verdict, base))
+    return judged
+
+
+def _generated_something_else(row: SavedRow, saved: Sequence[SavedRow]) -> bool:
+    return bool(
+        saved
+        and row.output_tokens_hash
+        and saved[-1].output_tokens_hash
+        and row.output_tokens_hash != saved[-1].output_tokens_hash
+    )
+
+
+def _pooled(baselines: Iterable[Baseline]) -> Spread | None:
+    """The spread between runs that the suite has in common. Runs before an accepted change still tell theirs."""
+    histories = []
+    for base in baselines:
+        for rows in (base.rows, *base.before):
+            runs = [run for row in rows for run in row.runs]
+            if len(runs) > 1:
+                histories.append(runs)
+    return pooled_spread(histories) if histories else None
+
+
+def _judge(one: Candidate, base: Baseline, rates: ErrorRates, spread: Spread | None) -> Verdict:
+    runs = one.row.runs if one.row else ()
+    saved = [run for row in base.rows for run in row.runs]
+    verdict = judge(saved, runs, one.limit, alpha=rates.alpha, beta=rates.beta, pooled_spread=spread)
+    reason = one.missing or one.disturbed or base.reason
+    if reason is None:
+        return verdict
+    return replace(verdict, status=Status.INCONCLUSIVE, reason=reason, needs_more_runs=False)
+
+
+def detectable(
+    expected: Iterable[tuple[str, str, Limit]],
+    history: Mapping[tuple[str, str], Sequence[SavedRow]],
+    *,
+    rates: ErrorRates,
+    last: int | None,
+) -> list[tuple[str, str, Verdict]]:
+    """What could be caught, before anything is measured: the newest saved run stands in for the one to come.
+
+    Args:
+        expected: node id, metric and limit of what is going to be judged.
+    """
+    known = [
+        (nodeid, metric, limit, baseline(rows[-1], rows, last))
+        for nodeid, metric, limit in expected
+        if (rows := history.get((nodeid, metric)))
+    ]
+    spreads = {metric: _pooled(b for _, m, _, b in known if m == metric) for metric in {m for _, m, _, _ in known}}
+    return [
+        (
+            nodeid,
+            metric,
+            judge(
+                [run for row in base.rows for run in row.runs],
+                [],
+                limit,
+                alpha=rates.alpha,
+                beta=rates.beta,
+                pooled_spread=spreads[metric],
+            ),
+        )
+        for nodeid, metric, limit, base in known
+    ]

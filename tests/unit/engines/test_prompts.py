@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_llem.config import ExperimentConfig
+from pytest_llem.config.data import builtin_dataset_names
+from pytest_llem.engines.prompts import (
+    PromptError,
+    Prompts,
+    load_prompts,
+    synthetic_token_ids,
+)
+from pytest_llem.engines.transformers.builtin import builtin_tokenizer
+
+
+class Characters:
+    """One token a character."""
+
+    chat_template = None
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [ord(character) for character in text]}
+
+
+def load(folder: Path = Path(), tokenizer: Any = Characters(), **fields: Any) -> Prompts:  # noqa: B008
+    config = ExperimentConfig.model_validate({"model": "builtin:tiny-llama"} | fields)
+    return load_prompts(config, folder, vocabulary_size=259, special_ids={256, 257, 258}, tokenizer=tokenizer)
+
+
+class TestSynthetic:
+    def test_number_and_length_are_exact(self) -> None:
+        prompts = load(dataset={"synthetic": {"n": 5, "input_len": 17}})
+        assert [len(ids) for ids in prompts.token_ids] == [17] * 5
+        assert prompts.input_tokens == 85
+        assert prompts.truncated == 0
+
+    def test_length_defaults_to_max_input_tokens(self) -> None:
+        prompts = load(dataset={"synthetic": {"n": 1}}, max_input_tokens=9)
+        assert prompts.input_tokens == 9
+
+    def test_seed_defaults_to_the_experiments(self) -> None:
+        own = load(dataset={"synthetic": {"n": 2, "seed": 5}}, random_seed=1)
+        default = load(dataset={"synthetic": {"n": 2}}, random_seed=5)
+        other = load(dataset={"synthetic": {"n": 2}}, random_seed=1)
+        assert own == default
+        assert own != other
+
+    def test_ids_cover_the_vocabulary_without_the_special_ones(self) -> None:
+        ids = {id_ for prompt in synthetic_token_ids(40, 100, 0, 12, {0, 5, 11, 99}) for id_ in prompt}
+        assert ids == {1, 2, 3, 4, 6, 7, 8, 9, 10}
+
+    def test_ids_are_drawn_uniformly(self) -> None:
+        (ids,) = synthetic_token_ids(1, 9000, 0, 12, {0, 5, 11})
+        for id_ in set(ids):
+            assert ids.count(id_) == pytest.approx(1000, rel=0.1)  # three standard deviations
+
+    def test_ids_are_the_same_on_every_machine(self) -> None:
+        assert synthetic_token_ids(2, 4, 42, 32000, {0, 1, 2}) == (
+            (20462, 803, 8803, 7145),
+            (23567, 21655, 28550, 2784),
+        )
+
+    def test_a_vocabulary_of_special_tokens_only_is_refused(self) -> None:
+        with pytest.raises(PromptError, match="no ordinary token"):
+            synthetic_token_ids(1, 1, 0, 2, {0, 1})
+
+
+class TestFile:
+    def test_json_lines_in_order_with_their_field(self, tmp_path: Path) -> None:
+        lines = [{"text": "one"}, {"text": "two\u2028lines", "other": 1}]
+        (tmp_path / "p.jsonl").write_text("\n\n".join(map(json.dumps, lines)) + "\n")
+        prompts = load(tmp_path, dataset={"path": "p.jsonl", "field": "text"})
+        assert ["".join(map(chr, ids)) for ids in prompts.token_ids] == ["one", "two\u2028lines"]
+
+    def test_separators_inside_a_json_string_do_not_end_the_line(self, tmp_path: Path) -> None:
+        (tmp_path / "p.jsonl").write_text('{"prompt": "a\u2028b\x85c"}\n', encoding="utf-8")
+        prompts = load(tmp_path, dataset={"path": "p.jsonl"})
+        assert prompts.token_ids == (tuple(map(ord, "a\u2028b\x85c")),)
+
+    def test_text_has_one_prompt_a_line(self, tmp_path: Path) -> None:
+        (tmp_path / "p.txt").write_bytes(b"\xef\xbb\xbfone\r\n\r\ntwo\n")
+        prompts = load(tmp_path, dataset={"path": "p.txt"})
+        assert ["".join(map(chr, ids)) for ids in prompts.token_ids] == ["one", "two"]
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("{", "p.jsonl:2: not JSON: "),
+            ("[1]", "p.jsonl:2: expected a JSON object, found list"),
+            ('{"promt": "x"}', "p.jsonl:2: no field 'prompt': did you mean 'promt'? there is promt"),
+            ('{"prompt": 3}', "p.jsonl:2: field 'prompt' is not a text, or is empty"),
+            ('{"prompt": ""}', "p.jsonl:2: field 'prompt' is not a text, or is empty"),
+            ("[" * 100_000, "p.jsonl:2: not JSON: "),
+        ],
+        ids=["syntax", "list", "field", "number", "empty", "deep"],
+    )
+    def test_a_malformed_line_is_named(self, tmp_path: Path, line: str, message: str) -> None:
+        (tmp_path / "p.jsonl").write_text(f'{{"prompt": "fine"}}\n{line}\n')
+        with pytest.raises(PromptError) as error:
+            load(tmp_path, dataset={"path": "p.jsonl"})
+        assert message in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("p.jsonl", b"\n", "holds no prompts"),
+            ("p.txt", b"", "holds no prompts"),
+            ("p.txt", b"caf\xe9", "is not UTF-8"),
+            ("p.csv", b"a", "one JSON object a line"),
+        ],
+        ids=["blank", "empty", "latin-1", "csv"],
+    )
+    def test_a_file_that_cannot_be_used(self, tmp_path: Path, name: str, content: bytes, message: str) -> None:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(PromptError, match=message):
+            load(tmp_path, dataset={"path": name})
+
+    def test_a_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(PromptError, match=r"none\.txt: cannot be read: No such file"):
+            load(tmp_path, dataset={"path": "none.txt"})
+
+    def test_a_model_without_a_tokenizer(self, tmp_path: Path) -> None:
+        (tmp_path / "p.txt").write_text("one\n")
+        with pytest.raises(PromptError, match="without a tokenizer"):
+            load(tmp_path, tokenizer=None, dataset={"path": "p.txt"})
+
+    def test_the_end_of_a_long_prompt_is_cut_and_counted(self, tmp_path: Path) -> None:
+        (tmp_path / "p.txt").write_text("abcdef\nabcd\n")
+        prompts = load(tmp_path, dataset={"path": "p.txt"}, max_input_tokens=4)
+        assert prompts.token_ids == (tuple(map(ord, "abcd")),) * 2
+        assert prompts.truncated == 1
+
+
+class TestOrder:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        (tmp_path / "p.txt").write_text("\n".join("abcdefgh"))
+        return tmp_path
+
+    @staticmethod
+    def order(folder: Path, random_seed: int = 42, **dataset: Any) -> str:
+        prompts = load(folder, dataset={"path": "p.txt", **dataset}, random_seed=random_seed)
+        return "".join(chr(id_) for (id_,) in prompts.token_ids)
+
+    def test_the_first_n_in_the_files_order(self, folder: Path) -> None:
+        assert self.order(folder, n=3) == "abc"
+        assert self.order(folder, n=8) == self.order(folder) == "abcdefgh"
+
+    def test_a_seed_decides_the_order_on_every_machine(self, folder: Path) -> None:
+        assert self.order(folder, shuffle=True, seed=1) == "dgbfhaec"
+        assert self.order(folder, shuffle=True, seed=2) != "dgbfhaec"
+
+    def test_the_seed_defaults_to_the_experiments(self, folder: Path) -> None:
+        assert self.order(folder, random_seed=1, shuffle=True) == self.order(folder, shuffle=True, seed=1)
+
+    def test_the_first_n_are_those_of_the_shuffled_order(self, folder: Path) -> None:
+        assert self.order(folder, n=3, shuffle=True, seed=1) == self.order(folder, shuffle=True, seed=1)[:3]
+
+    def test_more_than_there_are_is_refused(self, folder: Path) -> None:
+        with pytest.raises(PromptError, match=r"p\.txt: holds 8 prompts, fewer than n \(9\); lower n"):
+            self.order(folder, n=9)
+        with pytest.raises(PromptError, match=r"'natural': holds 240 prompts, fewer than n \(999\)"):
+            load(dataset={"builtin": "natural", "n": 999})
+
+    def test_a_builtin_set_has_an_order_too(self) -> None:
+        whole = load(dataset="natural").token_ids
+        assert load(dataset={"builtin": "natural"}).token_ids == whole
+        shuffled = load(dataset={"builtin": "natural", "shuffle": True, "seed": 3}).token_ids
+        assert shuffled != whole
+        assert sorted(shuffled) == sorted(whole)
+        assert load(dataset={"builtin": "natural", "n": 5, "shuffle": True, "seed": 3}).token_ids == shuffled[:5]
+
+
+class TestChat:
+    TEMPLATE = (
+        "<bos>{% for message in messages %}[{{ message['role'] }}]{{ message['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+
+    @pytest.fixture
+    def tokenizer(self) -> Any:
+        tokenizer = builtin_tokenizer(2048)
+        tokenizer.chat_template = self.TEMPLATE
+        return tokenizer
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        (tmp_path / "p.jsonl").write_text('{"prompt": "one"}\n{"prompt": "{{ two }}"}\n')
+        return tmp_path
+
+    def test_prompts_are_put_into_the_template_as_a_users_message(self, folder: Path, tokenizer: Any) -> None:
+        prompts = load(folder, tokenizer, dataset={"path": "p.jsonl"}, chat=True)
+        texts = [tokenizer.decode(ids) for ids in prompts.token_ids]
+        assert texts == ["<bos>[user]one[assistant]", "<bos>[user]{{ two }}[assistant]"]
+        # The template brings the token that begins a text; the tokenizer must not add it again.
+        assert prompts.token_ids[0].count(256) == 1
+
+    @pytest.mark.parametrize("chat", [None, False])
+    def test_without_chat_they_stay_plain(self, folder: Path, tokenizer: Any, chat: bool | None) -> None:
+        prompts = load(folder, tokenizer, dataset={"path": "p.jsonl"}, chat=chat)
+        assert tokenizer.decode(prompts.token_ids[0]) == "<bos>one"
+
+    def test_a_builtin_set_is_put_into_the_template_too(self, tokenizer: Any) -> None:
+        plain, chat = (load(tokenizer=tokenizer, dataset="natural", chat=on) for on in (False, True))
+        assert len(plain.token_ids) == len(chat.token_ids)
+        assert plain.sha256() != chat.sha256()
+
+    def test_the_template_counts_towards_the_limit(self, folder: Path, tokenizer: Any) -> None:
+        prompts = load(folder, tokenizer, dataset={"path": "p.jsonl"}, chat=True, max_input_tokens=20)
+        assert [len(ids) for ids in prompts.token_ids] == [20, 20]
+        assert prompts.truncated == 2
+
+    def test_the_users_text_is_cut_and_not_the_header_of_the_answer(self, tmp_path: Path, tokenizer: Any) -> None:
+        text = "abcdefghij" * 50
+        (tmp_path / "p.jsonl").write_text("\n".join(json.dumps({"prompt": one}) for one in (text, "abc", "é" * 99)))
+        for limit in (20, 35, 100, 499):
+            prompts = load(tmp_path, tokenizer, dataset={"path": "p.jsonl"}, chat=True, max_input_tokens=limit)
+            # The template takes eighteen of the limit, as every byte is a token.
+            assert tokenizer.decode(prompts.token_ids[0]) == f"<bos>[user]{text[: limit - 18]}[assistant]"
+            assert len(prompts.token_ids[0]) == limit
+        prompts = load(tmp_path, tokenizer, dataset={"path": "p.jsonl"}, chat=True, max_input_tokens=35)
+        assert tokenizer.decode(prompts.token_ids[1]) == "<bos>[user]abc[assistant]"
+        # Half a character is none: the limit is not reached.
+        assert tokenizer.decode(prompts.token_ids[2]) == f"<bos>[user]{'é' * 8}[assistant]"
+        assert prompts.truncated == 2
+
+    def test_a_template_that_leaves_no_room_is_refused(self, folder: Path, tokenizer: Any) -> None:
+        message = r"p\.jsonl: the chat template leaves no room for prompt 1 in 18 tokens; raise max_input_tokens"
+        with pytest.raises(PromptError, match=message):
+            load(folder, tokenizer, dataset={"path": "p.jsonl"}, chat=True, max_input_tokens=18)
+
+    def test_a_tokenizer_without_a_template_is_refused(self, folder: Path) -> None:
+        with pytest.raises(PromptError, match=r"^chat: the model's tokenizer has no chat template"):
+            load(folder, builtin_tokenizer(2048), dataset={"path": "p.jsonl"}, chat=True)
+
+
+def test_the_natural_set_is_there() -> None:
+    assert "natural" in builtin_dataset_names()
+    assert len(load(dataset="natural", max_input_tokens=16).token_ids) >= 200
+
+
+def test_the_hash_tells_prompts_from_each_other() -> None:
+    hashes = {
+        Prompts(ids, 0).sha256()
+        for ids in (((1, 2), (3,)), ((1,), (2, 3)), ((1, 2, 3),), ((3,), (1, 2)), ((12,), (3,)))
+    }
+    assert len(hashes) == 5

@@ -1,0 +1,36 @@
+"""Results survive JSON."""
+
+from __future__ import annotations
+
+import json
+
+from pytest_llem.measurement.result import SCHEMA_VERSION, ExperimentResult, Round
+from pytest_llem.meters.base import PowerCurve
+
+
+def test_a_result_survives_json_and_later_keys() -> None:
+    result = ExperimentResult(
+        energy_j=1.5,
+        meter="nvml",
+        estimated=False,
+        rounds=1,
+        calls_per_round=3,
+        warnings=["w"],
+        per_round=[
+            Round(
+                seconds=1.0,
+                joules=None,
+                uncertainty_j=None,
+                output_tokens=3,
+                sm_clock_hz={"GPU-a": 1e9},
+                power_curves={"GPU-a": PowerCurve([0.01, 0.03], [125.0, 640.5], partial=True)},
+            )
+        ],
+    )
+    plain = json.loads(json.dumps(result.as_dict()))
+    assert plain["schema_version"] == SCHEMA_VERSION
+    assert ExperimentResult.from_dict({**plain, "of_a_later_schema": 1}) == result
+
+
+def test_a_round_saved_before_curves_were_kept_is_read() -> None:
+    assert Round.from_dict({"seconds": 1.0, "joules": 2.0, "uncertainty_j": 0.1, "output_tokens": 3}).power_curves == {}

@@ -1,0 +1,190 @@
+"""Windows: warm up, size, run, repeat; in simulated time."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llem.measurement.windows import Protocol, measure_windows, undisturbed
+from pytest_llem.meters import open_meter
+from tests.simulators import LoadedPower, SimulatedBoard, SimulatedClock, install
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_llem.meters import Meter
+
+
+@dataclass
+class Work:
+    """Passes that take ``seconds[i]`` each, the last one for ever."""
+
+    clock: SimulatedClock
+    seconds: list[float]
+    log: list[str] = field(default_factory=list)
+
+    def __call__(self) -> str:
+        done = self.log.count("pass")
+        self.log.append("pass")
+        self.clock.sleep(self.seconds[min(done, len(self.seconds) - 1)])
+        return f"output {done}"
+
+    def synchronize(self) -> None:
+        self.log.append("synchronize")
+
+
+@pytest.fixture
+def clock() -> SimulatedClock:
+    return SimulatedClock()
+
+
+@pytest.fixture
+def meter(clock: SimulatedClock) -> Meter:
+    return open_meter("none", clock=clock)
+
+
+def test_windows_hold_whole_passes_that_fill_the_least_window(clock: SimulatedClock, meter: Meter) -> None:
+    work = Work(clock, [0.3])
+    measured = measure_windows(work, Protocol(rounds=3, warmup_rounds=2, min_window_s=1.0), meter, work.synchronize)
+    assert measured.passes == 4
+    assert [window.seconds for window in measured.windows] == pytest.approx([1.2] * 3)
+    assert [len(outputs) for outputs in measured.outputs] == [4, 4, 4]
+    assert work.log[:2] == ["pass", "pass"]
+    assert work.log[-6:] == ["synchronize", *["pass"] * 4, "synchronize"]
+    assert measured.warnings == []
+
+
+def test_a_slow_first_pass_does_not_size_the_windows(clock: SimulatedClock, meter: Meter) -> None:
+    work = Work(clock, [5.0, 0.1])
+    measured = measure_windows(work, Protocol(rounds=1, warmup_rounds=1, min_window_s=1.0), meter)
+    assert measured.windows[0].seconds >= 1.0
+    assert measured.passes <= 11
+
+
+def test_no_least_window_is_one_pass_and_no_calibration(clock: SimulatedClock, meter: Meter) -> None:
+    work = Work(clock, [0.1])
+    measured = measure_windows(work, Protocol(rounds=2, warmup_rounds=1, min_window_s=0), meter)
+    assert measured.passes == 1
+    assert work.log.count("pass") == 3
+
+
+def test_the_collector_and_tracers_stay_out_and_come_back(clock: SimulatedClock, meter: Meter) -> None:
+    seen: list[tuple[bool, Any, Any]] = []
+
+    def look() -> None:
+        seen.append((gc.isenabled(), sys.gettrace(), sys.getprofile()))
+        clock.sleep(0.1)
+
+    def tracer(*_: Any) -> None:
+        return None
+
+    before = sys.gettrace(), sys.getprofile()
+    try:
+        sys.setprofile(tracer)
+        measure_windows(look, Protocol(rounds=2, warmup_rounds=1, min_window_s=0), meter)
+        restored = sys.getprofile()
+    finally:
+        sys.settrace(before[0])
+        sys.setprofile(before[1])
+    assert seen == [(False, None, None)] * 3
+    assert restored is tracer
+    assert gc.isenabled()
+
+
+def test_undisturbed_puts_back_what_it_took_out_after_an_error() -> None:
+    with pytest.raises(KeyError), undisturbed():
+        raise KeyError
+    assert gc.isenabled()
+
+
+def test_passes_that_get_faster_are_sized_until_they_are_steady(clock: SimulatedClock, meter: Meter) -> None:
+    """Two windows in a row must agree: the first one that is long enough may be one of slow passes."""
+    work = Work(clock, [0.5] * 3 + [0.05])
+    measured = measure_windows(work, Protocol(rounds=2, warmup_rounds=0, min_window_s=1.0), meter)
+    assert all(window.seconds >= 1.0 for window in measured.windows)
+    assert measured.warnings == []
+
+
+def test_work_that_never_gets_steady_is_measured_and_said(clock: SimulatedClock, meter: Meter) -> None:
+    work = Work(clock, [1.0 * 1.2**n for n in range(40)])
+    measured = measure_windows(work, Protocol(rounds=2, warmup_rounds=0, min_window_s=0.5), meter)
+    assert len(measured.windows) == 2
+    assert any(warning.startswith("not steady") for warning in measured.warnings)
+
+
+THERMAL = 0x40  # hardware thermal slowdown
+POWER_CAP = 0x4
+
+
+def throttling_board(reasons: Any, clock: SimulatedClock) -> SimulatedBoard:
+    return SimulatedBoard(power=LoadedPower(idle_w=60), clocks_event_reasons=reasons)
+
+
+def run_on(board: SimulatedBoard, clock: SimulatedClock, seconds: float = 1.0) -> Any:
+    with install([board], clock), open_meter("nvml", clock=clock) as meter:
+        return measure_windows(
+            lambda: board.run(clock, seconds, 300.0), Protocol(rounds=4, warmup_rounds=1, min_window_s=0), meter
+        )
+
+
+@pytest.fixture(autouse=True)
+def _no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def test_throttled_windows_are_run_again(clock: SimulatedClock) -> None:
+    calls: list[float] = []
+
+    def reasons(now_s: float) -> int:
+        calls.append(now_s)
+        return THERMAL if 40 < len(calls) < 60 else 0
+
+    measured = run_on(throttling_board(reasons, clock), clock)
+    assert len(measured.windows) == 4
+    if any(window.disturbances for window in measured.windows):
+        pytest.fail("a throttled window was kept although the board cooled down")
+
+
+def test_a_board_that_stays_throttled_gives_an_invalid_result(clock: SimulatedClock) -> None:
+    measured = run_on(throttling_board(THERMAL, clock), clock)
+    assert len(measured.windows) == 4
+    assert all(not window.valid for window in measured.windows)
+    assert any("thrown away" in warning for warning in measured.warnings)
+
+
+def test_a_power_cap_is_a_label(clock: SimulatedClock) -> None:
+    measured = run_on(throttling_board(POWER_CAP, clock), clock)
+    assert all(window.valid for window in measured.windows)
+    assert any(window.labels for window in measured.windows)
+    assert measured.warnings == []
+
+
+def test_a_foreign_process_is_not_run_again_but_kept_and_invalid(clock: SimulatedClock) -> None:
+    from tests.simulators import SimulatedProcess
+
+    board = SimulatedBoard(
+        power=LoadedPower(idle_w=60), processes=[SimulatedProcess(pid=4_000_001), SimulatedProcess(pid=4_000_002)]
+    )
+    measured = run_on(board, clock)
+    assert len(measured.windows) == 4
+    assert all(not window.valid for window in measured.windows)
+    assert "4000001" in " ".join(measured.windows[0].warnings)
+    assert measured.warnings == []
+
+
+def test_rounds_begin_at_random_phases_of_the_sensor(clock: SimulatedClock) -> None:
+    """Where edges are not aligned, equal windows back to back would all meet the same phase."""
+    board = SimulatedBoard(power=LoadedPower(idle_w=60), period_s=0.1)
+    starts: list[float] = []
+
+    def run() -> None:
+        starts.append(clock.now_s() % 0.1)
+        board.run(clock, 1.0, 300.0)
+
+    with install([board], clock), open_meter("nvml", clock=clock, aligned=False) as meter:
+        measure_windows(run, Protocol(rounds=12, warmup_rounds=0, min_window_s=0), meter)
+    assert max(starts) - min(starts) > 0.03

@@ -1,0 +1,151 @@
+"""What makes two results comparable: each thing that decides the work or the numbers is in a hash, nothing else is."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llem.config import ExperimentConfig
+from pytest_llem.meters import open_meter
+from pytest_llem.records import identity, machine
+from tests.simulators import SimulatedBoard, install
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BASE: dict[str, Any] = {"model": "gpt2", "decoder": {"min_new_tokens": 4}, "max_output_tokens": 8}
+
+
+def workload_hash(fields: Mapping[str, Any], commit: str | None = "c1", prompts: str = "t1") -> str:
+    config = ExperimentConfig.model_validate({**BASE, **fields})
+    return identity.workload_hash(
+        config,
+        SimpleNamespace(commit=commit),
+        SimpleNamespace(token_ids_hash=prompts),
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"precision": "fp32"},
+        {"weights": "random"},
+        {"max_output_tokens": 9},
+        {"random_seed": 1},
+        {"pytorch": {"batch_size": 2}},
+        {"pytorch": {"attn_implementation": "eager"}},
+        {"pytorch": {"use_cache": False}},
+        {"decoder": {"min_new_tokens": 5}},
+        {"decoder": {"preset": "creative", "min_new_tokens": 4}},
+        {"passthrough": {"generate": {"renormalize_logits": True}}},
+    ],
+)
+def test_another_option_is_another_workload(fields: dict[str, Any]) -> None:
+    assert workload_hash(fields) != workload_hash({})
+
+
+def test_another_model_or_prompt_is_another_workload() -> None:
+    assert workload_hash({}, commit="c2") != workload_hash({})
+    assert workload_hash({}, prompts="t2") != workload_hash({})
+    assert workload_hash({"model": "gpt3"}, commit=None) != workload_hash({}, commit=None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "renamed", "marks": ["slow"], "timeout_s": 9, "device": "cpu"},
+        {"measure": {"rounds": 3}},
+        {"compare": {"energy": "5%"}},
+        {"model": "./spelt/otherwise"},
+        {"pytorch": {}},
+        {"pytorch": {"batch_size": 1}},
+        {"decoder": {"preset": "deterministic", "min_new_tokens": 4}},
+    ],
+)
+def test_what_is_not_work_and_how_it_is_spelt_do_not_matter(fields: dict[str, Any]) -> None:
+    if "decoder" in fields:
+        assert workload_hash(fields) == workload_hash({"decoder": {"do_sample": False, "min_new_tokens": 4}})
+    else:
+        assert workload_hash(fields) == workload_hash({})
+
+
+def environment_hash(*boards: SimulatedBoard, gpu_uuids: tuple[str, ...] = (), **nvml: Any) -> str:
+    with install(list(boards), **nvml), open_meter("none") as meter:
+        return identity.environment_hash(identity.environment(gpu_uuids, meter))
+
+
+def board(**changes: Any) -> SimulatedBoard:
+    return SimulatedBoard(**{"uuid": "GPU-a", "name": "A", "power_limit_w": 700.0, **changes})
+
+
+def test_board_driver_and_power_limit_are_the_environment() -> None:
+    on_a = environment_hash(board(), gpu_uuids=("GPU-a",))
+    assert environment_hash(board(), gpu_uuids=("GPU-a",)) == on_a
+    assert environment_hash(board(uuid="GPU-b"), gpu_uuids=("GPU-b",)) != on_a
+    assert environment_hash(board(name="B"), gpu_uuids=("GPU-a",)) != on_a
+    assert environment_hash(board(power_limit_w=500.0), gpu_uuids=("GPU-a",)) != on_a
+    assert environment_hash(board(), gpu_uuids=("GPU-a",), driver_version="1.2") != on_a
+    # A neighbour that the model does not lie on changes nothing.
+    assert environment_hash(board(), board(uuid="GPU-b"), gpu_uuids=("GPU-a",)) == on_a
+
+
+def test_a_model_on_the_cpu_is_not_one_on_the_board_that_is_read() -> None:
+    with install([board()]), open_meter("nvml") as meter:
+        on_cpu, on_board = identity.environment((), meter), identity.environment(("GPU-a",), meter)
+        assert on_cpu["boards"] == on_board["boards"]
+        assert identity.environment_hash(on_cpu) != identity.environment_hash(on_board)
+        assert identity.environment_to_come("cpu", meter)["device"] == "cpu"
+        assert identity.environment_to_come("cuda", meter)["device"] == "cuda"
+
+
+def test_a_board_that_nvml_does_not_show_still_counts() -> None:
+    assert environment_hash(gpu_uuids=("GPU-a",)) != environment_hash(gpu_uuids=("GPU-b",))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_cannot_recur_is_known_before_anything_runs(device: str) -> None:
+    meter_name = "nvml" if device == "cpu" else "none"
+    uuids = () if device == "cpu" else ("GPU-a",)
+
+    def here(*boards: SimulatedBoard, meter: str = meter_name, **nvml: Any) -> dict[str, Any]:
+        with install(list(boards), **nvml), open_meter(meter, lock_timeout_s=None) as opened:
+            return identity.environment_to_come(device, opened)
+
+    with install([board()]), open_meter(meter_name, lock_timeout_s=None) as opened:
+        saved = json.loads(json.dumps(identity.environment(uuids, opened)))
+    assert identity.may_recur(saved, here(board()))
+    assert identity.may_recur({**saved, "threads": 77}, here(board()))
+    assert not identity.may_recur(saved, here(board(uuid="GPU-b")))
+    assert not identity.may_recur(saved, here(board(power_limit_w=500.0)))
+    assert not identity.may_recur(saved, here(board(), driver_version="1.2"))
+    assert not identity.may_recur({**saved, "boards": []}, here(board()))
+    assert not identity.may_recur({**saved, "libraries": {}}, here(board()))
+    assert not identity.may_recur(saved, here(board(), meter="estimate"))
+    if device == "cuda":
+        # On which of them the model is going to lie is not known yet, nor is anything where NVML shows none.
+        assert identity.may_recur(saved, here(board(), board(uuid="GPU-b")))
+        assert identity.may_recur(saved, here())
+        assert not identity.may_recur(saved, here(meter="estimate"))
+
+
+def test_meter_watts_threads_processor_and_libraries_are_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    def now(watts_per_core: float = 5.0, name: str = "estimate") -> str:
+        with open_meter(name, watts_per_core=watts_per_core) as meter:
+            return identity.environment_hash(identity.environment((), meter))
+
+    before = now()
+    assert now() == before
+    assert now(watts_per_core=15.0) != before
+    assert now(name="none") != before
+    for name, value in (
+        ("torch_threads", lambda: 77),
+        ("cpu_name", lambda: "another"),
+        ("cuda_version", lambda: "99"),
+        ("library_versions", lambda: {"torch": "0", "transformers": "0"}),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(machine, name, value)
+            assert now() != before, name

@@ -1,0 +1,62 @@
+"""SIGTERM as Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llem.session.termination import Termination
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def harmless() -> Iterator[list[int]]:
+    """A handler of the tests' own, so that a signal that is not handled does not end them."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    yield seen
+    signal.signal(signal.SIGTERM, before)
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.001)  # let the interpreter see it
+
+
+def test_it_interrupts_until_results_are_being_saved(harmless: list[int]) -> None:
+    termination = Termination()
+    termination.install()
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        terminate()
+    with pytest.raises(KeyboardInterrupt):
+        terminate()
+    termination.deafen()
+    terminate()
+    termination.restore()
+    assert not harmless
+    terminate()
+    assert harmless == [signal.SIGTERM]
+
+
+def test_a_signal_that_is_ignored_on_purpose_stays_so() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    termination = Termination()
+    termination.install()
+    terminate()
+    termination.restore()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
+def test_outside_the_main_thread_nothing_happens() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=Termination().install)
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,105 @@
+"""A session's verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pytest_llem.report.verdicts import verdict_lines
+from pytest_llem.verdict.decision import Status
+from pytest_llem.verdict.gates import parse_gates, resolve
+from pytest_llem.verdict.history import SavedRow
+from pytest_llem.verdict.judging import Candidate, ErrorRates, detectable, judge_candidates
+from pytest_llem.verdict.limits import parse_limit
+
+RATES = ErrorRates()
+
+
+def row(value: float, name: str = "a", metric: str = "energy") -> SavedRow:
+    rounds = tuple(value * factor for factor in (0.999, 1.0, 1.001))
+    return SavedRow(name, metric, (rounds,), workload_hash="w", environment_hash="e")
+
+
+def saved(name: str = "a", count: int = 10) -> list[SavedRow]:
+    return [row(100 * (1 + 0.007 * (-1) ** number), name) for number in range(count)]
+
+
+def candidate(value: float | None, name: str = "a", limit: str = "5%", *, accepted: bool = False) -> Candidate:
+    found = None if value is None else replace(row(value, name), accepted=accepted)
+    missing = "below resolution" if value is None else None
+    return Candidate(name, name, "energy", parse_limit(limit), found, missing)
+
+
+def statuses(*candidates: Candidate, history: dict[tuple[str, str], list[SavedRow]]) -> list[str]:
+    judged = judge_candidates(candidates, history, rates=RATES, last=20)
+    return [one.verdict.status.value for one in judged]
+
+
+def test_each_candidate_is_judged_against_its_own_history() -> None:
+    history = {("a", "energy"): saved("a"), ("b", "energy"): [replace(one, fullname="b") for one in saved()]}
+    assert statuses(candidate(100), candidate(130, "b"), candidate(1, "c"), history=history) == [
+        "OK",
+        "REGRESSED",
+        "NO-BASELINE",
+    ]
+
+
+def test_what_was_not_measured_or_was_disturbed_is_inconclusive_whatever_the_number() -> None:
+    history = {("a", "energy"): saved()}
+    disturbed = replace(candidate(130), disturbed="a foreign process")
+    judged = judge_candidates([candidate(None), disturbed], history, rates=RATES, last=20)
+    assert [one.verdict.status for one in judged] == [Status.INCONCLUSIVE] * 2
+    assert [one.verdict.reason for one in judged] == ["below resolution", "a foreign process"]
+    assert not any(one.verdict.needs_more_runs for one in judged)
+    lines = verdict_lines(judged)
+    assert lines[0].startswith("INCONCLUSIVE  a  energy  ")
+    assert lines[0].endswith("(below resolution)")
+
+
+def test_an_accepted_change_is_ok_and_says_so_but_a_disturbed_one_is_not() -> None:
+    history = {("a", "energy"): saved()}
+    accepted = candidate(130, accepted=True)
+    assert statuses(accepted, history=history) == ["OK"]
+    assert statuses(replace(accepted, disturbed="throttled"), history=history) == ["INCONCLUSIVE"]
+
+
+def test_a_short_history_is_judged_with_the_spread_of_the_suite() -> None:
+    lone = {("a", "energy"): saved(count=2)}
+    assert statuses(candidate(130), history=lone) == ["INCONCLUSIVE"]
+    suite = {(name, "energy"): saved(name) for name in "bcdefgh"}
+    others = [candidate(100, name) for name in "bcdefgh"]
+    assert statuses(candidate(130), *others, history={**lone, **suite})[0] == "REGRESSED"
+
+
+def test_what_could_be_caught_is_known_before_measuring() -> None:
+    history = {("a", "energy"): saved()}
+    ((nodeid, metric, verdict),) = detectable(
+        [("a", "energy", parse_limit("5%")), ("b", "energy", parse_limit("5%"))], history, rates=RATES, last=20
+    )
+    assert (nodeid, metric) == ("a", "energy")
+    assert verdict.detectable_change is not None
+    assert 0.025 < verdict.detectable_change < 0.05
+
+
+def test_the_command_line_replaces_the_files_limit_for_its_metric() -> None:
+    gates = parse_gates(["energy:3%", "energy:4%"])
+    resolved = resolve(gates, {"energy": "5%", "latency": "6%"})
+    assert {metric: str(limit) for metric, limit in resolved.items()} == {"energy": "2%..4%", "latency": "3%..6%"}
+
+
+@pytest.mark.parametrize("text", ["energy", "joules:5%", "energy:", "energy:5", ":5%"])
+def test_a_malformed_gate_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"write|use one of"):
+        parse_gates([text])
+
+
+def test_other_tokens_than_the_saved_runs_are_seen() -> None:
+    history = {("a", "energy"): [replace(one, output_tokens_hash="then") for one in saved()]}
+    now = candidate(100)
+    assert now.row is not None
+    same, other = (replace(now, row=replace(now.row, output_tokens_hash=tokens)) for tokens in ("then", "now"))
+    lines = verdict_lines(judge_candidates([same, other], history, rates=RATES, last=20))
+    assert "other tokens" not in lines[0]
+    assert lines[1].startswith("OK ")
+    assert "it generated other tokens than the saved runs" in lines[1]
