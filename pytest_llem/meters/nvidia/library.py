@@ -6,7 +6,6 @@ never pays for it.
 
 from __future__ import annotations
 
-import importlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -59,12 +58,13 @@ class Nvml:
             MeterUnavailableError: there is no binding, no library or no driver; the text says how to mend it.
         """
         try:
-            # Typed as Any on purpose: the binding ships no annotations.
-            self.binding: Any = importlib.import_module("pynvml")
+            import pynvml
         except ImportError as error:
             raise MeterUnavailableError(
                 "nvml meter: the Python package nvidia-ml-py is missing; pip install nvidia-ml-py"
             ) from error
+        # Typed as Any on purpose: the binding ships no annotations.
+        self.binding: Any = pynvml
         try:
             self.binding.nvmlInit()
         except self.binding.NVMLError as error:
