@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields
-from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
@@ -63,6 +62,9 @@ class _Line:
     split: str | None = None
 
 
+_LINE = TypeAdapter(_Line)
+
+
 def check(values: Mapping[str, Any]) -> None:
     """Compare a line's values with what :class:`pytest_llem.session.journal.Entry` writes.
 
@@ -74,7 +76,7 @@ def check(values: Mapping[str, Any]) -> None:
         values = {**values, "rows": [_ours(row) for row in rows]}
     try:
         # As JSON, where a list may stand for a tuple and a string for nothing else.
-        _adapter().validate_json(json.dumps(values, allow_nan=False), strict=True)
+        _LINE.validate_json(json.dumps(values, allow_nan=False), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -90,8 +92,3 @@ def _ours(row: Any) -> Any:
 
 def _only(values: Mapping[str, Any], of: type) -> dict[str, Any]:
     return {one.name: values[one.name] for one in fields(of) if one.name in values}
-
-
-@cache
-def _adapter() -> TypeAdapter[_Line]:
-    return TypeAdapter(_Line)
