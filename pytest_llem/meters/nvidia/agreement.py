@@ -78,7 +78,12 @@ def sampled_energy(
     inside = [sample for sample in samples if from_s <= sample.time_s <= at_s]
     gaps_s = [b.time_s - a.time_s for a, b in pairwise(samples)]
     period_s = sorted(gaps_s)[len(gaps_s) // 10]  # where many are lost, the usual gap is longer
-    if from_s >= end_s or len(inside) < (1.0 - _LOST_SHARE) * (at_s - from_s) / period_s - 1.0 or len(inside) < 2:
+    if (
+        from_s >= end_s
+        or period_s <= 0
+        or len(inside) < (1.0 - _LOST_SHARE) * (at_s - from_s) / period_s - 1.0
+        or len(inside) < 2
+    ):
         return None
     joules = integrate(samples, from_s, at_s) - settled.surplus_j
     left_w = 0.0

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pytest_llem.meters.nvidia.library import Board, Nvml
 
 _FEWEST = 3
+_STEP_S = 0.005  # of the wall clock, from one fetch to the next
+_FUTURE_S = 0.05  # a date that is later than now by more is none of our wall clock
 _BREAK_S, _BREAK_PERIODS = 0.09, 4.5  # a slowed host loses some samples in a row, not so many
 
 KEPT = 1500
@@ -69,8 +71,14 @@ class SampleBuffer:
         self._handle = handle
         self._clock = clock
         self._newest_us = 0
+        self._offset_s: float | None = None
         self._dated: deque[tuple[float, float]] = deque(maxlen=_RECENT)
         self._samples: deque[PowerSample] = deque(maxlen=keep)
+
+    @property
+    def newest_s(self) -> float:
+        """Date of the newest sample that was fetched, in seconds; minus infinity before there is one."""
+        return self._samples[-1].time_s if self._samples else -math.inf
 
     def fetch(self) -> None:
         """Take over the samples that have come since the last time.
@@ -81,14 +89,20 @@ class SampleBuffer:
         binding = self._nvml.binding
         try:
             _, found = binding.nvmlDeviceGetSamples(self._handle, binding.NVML_TOTAL_POWER_SAMPLES, self._newest_us)
-        except binding.NVMLError_NotFound:
-            return  # none since the last time
+        except (binding.NVMLError_NotFound, binding.NVMLError_InsufficientSize):
+            return  # none since the last time, or one came between the question how many there are and that for them
         except binding.NVMLError as error:
             raise lost_board(self._board, error) from error
         offset_s = _wall_to_clock_s(self._clock)
         fresh = sorted((one.timeStamp, one.sampleValue.uiVal) for one in found if one.timeStamp > self._newest_us)
         if fresh:
             self._newest_us = fresh[-1][0]
+            last_s, self._offset_s = self._offset_s, offset_s
+            if last_s is not None and abs(offset_s - last_s) > _STEP_S:
+                # The wall clock was set: which of these are dated by the old one is not known.
+                self._dated.clear()
+                self._samples.clear()
+                return
             self._dated.extend((date_us / 1e6 + offset_s, power_mw / 1e3) for date_us, power_mw in fresh)
             placed = on_lattice(list(self._dated)[-(_LATTICE_SAMPLES + len(fresh)) :], self.period_s)
             while self._samples and self._samples[-1].time_s >= placed[0].time_s - self.period_s / 2.0:
@@ -117,9 +131,9 @@ def open_samples(nvml: Nvml, board: Board, handle: Any, clock: Clock, keep: int 
     if len(kept) < _FEWEST:
         return None
     span_s = kept[-1] - kept[0]
-    if not span_s > 0 or abs(clock.wall_s() - kept[-1]) > max(1.0, span_s):
-        return None
     period_s = float(np.median(np.diff(kept)))
+    if not period_s > 0 or not -_FUTURE_S < clock.wall_s() - kept[-1] < max(1.0, span_s):
+        return None
     # Samples are lost, and dates late: the median of many gaps is a whole number of milliseconds where it is near one.
     snapped_s = round(period_s / _SNAP_S) * _SNAP_S
     if snapped_s > 0 and abs(period_s - snapped_s) < 0.03 * period_s:
@@ -176,4 +190,4 @@ def on_lattice(dated: Sequence[tuple[float, float]], period_s: float) -> list[Po
             index = np.floor((times_s - origin_s + 0.1 * period_s) / period_s)
             times_s = origin_s + index * period_s
     seen = {float(time_s): power_w for time_s, (_, power_w) in zip(times_s, dated, strict=True)}
-    return [PowerSample(time_s, power_w) for time_s, power_w in seen.items()]
+    return [PowerSample(time_s, power_w) for time_s, power_w in sorted(seen.items())]

@@ -4,10 +4,10 @@ After work power does not step to idle where a meter looks: the sensor lags behi
 12 ms on two H200) or the board keeps its clocks up for a while. Both look alike, an excess over idle power that
 fades, and both belong to the work. So what a sensor shows at x seconds after the work is taken to be::
 
-    power(x) = idle + excess * exp(-x / tau)
+    power(x) = idle + excess * ((1 - share) * exp(-x / quick) + share * exp(-x / slow))
 
-for each of a range of time constants; a linear model with a Gaussian prior for each, weighted by how likely it makes
-what was seen. Nothing is carried from one window to the next.
+for each of a range of time constants, alone (share 0) or in pairs; a linear model with a Gaussian prior for each,
+weighted by how likely it makes what was seen. Nothing is carried from one window to the next.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ IDLE_RISE_W = 1.5
 _FROM_S = 0.06
 # Time constants; the shorter, the likelier beforehand: real boards have 10 to 14 ms.
 _TAUS_S = np.geomspace(0.006, 0.6, 80)
+# Falls of two rates. No recorded board has one; without them the interval of a board that does is far too narrow.
+_PAIRED = range(0, len(_TAUS_S), 4)
+_SLOW_SHARES = (0.15, 0.35, 0.5, 0.65, 0.85)
+_TWO_RATES = 0.2  # how likely they are beforehand
 _IDLE_RISE_SD = 2.0  # standard deviation of that rise, in units of it
 _IDLE_STEADY_W = 1.0  # of idle power that is not expected to rise
 _ANOTHER_CLOCK, _ANOTHER_CLOCK_SHARE = 0.05, 0.3  # how often idle power is another one altogether, and by how much
@@ -40,6 +44,21 @@ _UNUSUAL = 2.0  # standard deviations of the usual rise
 _EXCESS_STEPS = 2.0  # standard deviation of the excess at the end, in steps of power: a lag shows more than the step
 _CORRELATION_S = 0.12  # of the noise of power samples: 0.85 from one to the next, 20 ms later
 _DATE_S = 0.002  # standard uncertainty of a sample's date
+
+
+def _falls() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All falls: shares of the time constants, a row each; the log of its prior; its slowest time constant."""
+    pairs = [(quick, slow, share) for quick in _PAIRED for slow in _PAIRED if slow > quick for share in _SLOW_SHARES]
+    shares = np.zeros((len(_TAUS_S) + len(pairs), len(_TAUS_S)))
+    shares[: len(_TAUS_S)] = np.eye(len(_TAUS_S))
+    for row, (quick, slow, share) in enumerate(pairs, start=len(_TAUS_S)):
+        shares[row, [quick, slow]] = 1.0 - share, share
+    alone = (1.0 - _TWO_RATES) / _TAUS_S / np.sum(1.0 / _TAUS_S)
+    prior = np.concatenate((alone, np.full(len(pairs), _TWO_RATES / len(pairs))))
+    return shares, np.log(prior), np.concatenate((_TAUS_S, [_TAUS_S[slow] for _, slow, _ in pairs]))
+
+
+_FALLS, _LOG_PRIOR, _SLOWEST_S = _falls()
 
 
 class Stretch(NamedTuple):
@@ -65,7 +84,7 @@ class Settling:
         idle_w: idle power after the work, in watts.
         idle_error_w: its standard uncertainty, in watts.
         excess_w: what is still drawn above it at the instant asked for, in watts.
-        tau_s: time constant by which that fades, in seconds.
+        tau_s: time constant by which that fades, the slower of two, in seconds.
         surplus_j: what the counter holds of idle power since the end of the work, less what is still to come of the
             work, in joules: to be taken from the counter's gain.
         error_j: standard uncertainty of ``surplus_j``, in joules.
@@ -160,7 +179,7 @@ def _noise(from_s: np.ndarray, to_s: np.ndarray, power_w: np.ndarray, own_w: np.
 def _mixture(
     from_s: np.ndarray, to_s: np.ndarray, power_w: np.ndarray, covariance: np.ndarray, at_s: float, prior: _Prior
 ) -> _Result:
-    """The posterior of idle power and excess for each time constant, averaged by evidence.
+    """The posterior of idle power and excess for each fall, averaged by evidence.
 
     With y = H b + noise of covariance R and b of prior mean m and precision P, the posterior has the precision
     L = H' R^-1 H + P, the mean L^-1 (H' R^-1 y + P m), and the evidence is proportional to
@@ -172,9 +191,10 @@ def _mixture(
     length_s = to_s - from_s
     ratio = length_s / _TAUS_S[:, None]
     mean_share = np.where(ratio > 1e-9, -np.expm1(-ratio) / np.maximum(ratio, 1e-9), 1.0)
-    faded = (np.exp(-from_s / _TAUS_S[:, None]) * mean_share) @ whiten.T  # a row for each time constant
+    faded = _FALLS @ (np.exp(-from_s / _TAUS_S[:, None]) * mean_share) @ whiten.T  # a row for each
     ones = whiten @ np.ones(len(power_w))
-    left = np.exp(-at_s / _TAUS_S)
+    each_left = np.exp(-at_s / _TAUS_S)
+    left, left_s = _FALLS @ each_left, _FALLS @ (_TAUS_S * each_left)  # of the excess, and of its integral
     logs, surpluses, variances, idles, idle_variances, excesses, misfits = [], [], [], [], [], [], []
     excess_precision = 1.0 / prior.excess_sd_w**2
     for weight, idle_sd_w in prior.idle:
@@ -188,10 +208,10 @@ def _mixture(
         idle_w, excess_w = (c * u - b * v) / determinant, (a * v - b * u) / determinant
         chi2 = y @ y + idle_precision * prior.idle_w**2 - idle_w * u - excess_w * v
         logs.append(
-            math.log(weight) - np.log(_TAUS_S) + 0.5 * (np.log(idle_precision * excess_precision / determinant) - chi2)
+            math.log(weight) + _LOG_PRIOR + 0.5 * (np.log(idle_precision * excess_precision / determinant) - chi2)
         )
-        # surplus = at * idle - tau * left * excess
-        by_idle, by_excess = at_s, -_TAUS_S * left
+        # surplus = at * idle - left_s * excess
+        by_idle, by_excess = at_s, -left_s
         surpluses.append(by_idle * idle_w + by_excess * excess_w)
         variances.append((by_idle**2 * c - 2.0 * by_idle * by_excess * b + by_excess**2 * a) / determinant)
         idles.append(idle_w)
@@ -210,7 +230,7 @@ def _mixture(
         idle_w=mean_idle_w,
         idle_error_w=math.sqrt(float(shares @ (np.concatenate(idle_variances) + (idle - mean_idle_w) ** 2))),
         excess_w=float(shares @ np.concatenate(excesses)),
-        tau_s=float(shares @ np.tile(_TAUS_S, len(prior.idle))),
+        tau_s=float(shares @ np.tile(_SLOWEST_S, len(prior.idle))),
         surplus_j=surplus_j,
         error_j=math.sqrt(variance),
         seen=len(power_w) > 0,

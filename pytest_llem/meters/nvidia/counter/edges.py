@@ -20,7 +20,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_llem.errors import MeasurementError
-from pytest_llem.meters.nvidia.counter.lattice import FEWEST_SIGHTINGS, Lattice, Period, Sighting, fit_lattice
+from pytest_llem.meters.nvidia.counter.lattice import (
+    REACH_S,
+    Lattice,
+    Period,
+    Sighting,
+    fit_lattice,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +56,9 @@ CONTENT_S = 0.0007
 
 _CONTENT_LEAST_S, _CONTENT_MOST_S = 0.0005, 0.005
 _CONTENT_PRIOR = 6  # observations that the figure above is worth
-_REMEMBERED = 30  # sightings: few enough for a clock of the board that runs some millionths off ours
+_REMEMBERED, _FEW = 30, 8  # sightings: at most, and even if they are old
+_LOST_S = 0.015  # no update is so late, in seconds
+_CLEAR_SHARE = 0.25  # of the period: sightings wider than that are a slowed host's
 _TRIES = 4
 _MOST_DOUBTS = 2
 _MISSES, _FEWEST_MISSES, _MISSED_S = 8, 5, 0.003
@@ -169,6 +177,17 @@ class Counter:
         jitter_s = 0.0 if self._known_jitter_s is None else self._known_jitter_s
         return len(usual) >= _FEWEST_MISSES and math.fsum(usual) / len(usual) > _MISSED_S + 2.0 * jitter_s
 
+    @property
+    def sees_clearly(self) -> bool:
+        """Whether its updates were seen to much less than a period: not where the host is slowed."""
+        widths_s = [sighting.width_s for sighting in self._sightings]
+        return bool(widths_s) and statistics.median(widths_s) <= _CLEAR_SHARE * self.period_s
+
+    def period_seen(self) -> Period | None:
+        """The period by what was seen lately alone; ``None`` where that is no lattice."""
+        lattice = fit_lattice(self._sightings)
+        return None if lattice is None else Period(lattice.period_s, lattice.period_error_s)
+
     def note_idle_gain(self, error_s: float, known_s: float) -> None:
         """Take over by how much the gain of an idle stretch was off, from an edge to one that was not seen to happen.
 
@@ -235,9 +254,12 @@ class Counter:
         late = off_s > max(2.0 * lattice.reach_s, self._late_s) + self._guard_before_s
         self._contradictions = self._contradictions + 1 if late else 0
         # Nor is one that is so late: the phase has been lost.
-        self.phase_is_lost |= off_s > lattice.period_s / 4.0
+        self.phase_is_lost |= off_s > max(lattice.period_s / 4.0, _LOST_S)
         self._misses_s.append(off_s)
         self._sightings.append(sighting)
+        # The clock of a board may run some millionths off ours.
+        while len(self._sightings) > _FEW and sighting.after_s - self._sightings[0].after_s > REACH_S:
+            self._sightings.popleft()
         self._fit()
 
     def edge_now(self) -> Edge:
@@ -347,9 +369,7 @@ class Counter:
         return self.lattice
 
     def _fit(self) -> None:
-        if not self._regular or len(self._sightings) < FEWEST_SIGHTINGS:
-            return
-        self.lattice = fit_lattice(self._sightings, self._known)
+        self.lattice = fit_lattice(self._sightings, self._known) if self._regular else None
         if self.lattice is not None:
             self.period_s = self.lattice.period_s
             self._known = Period(self.lattice.period_s, self.lattice.period_error_s)

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+REACH_S = 60.0
+"""How long sightings are good for, in seconds: the clock of a board may run 50 millionths off, which makes 3 ms."""
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,7 +28,6 @@ _SNAP_S = 0.005  # drivers are asked for whole multiples of 5 ms; not snapped, a
 _SNAP_WITHIN = 0.015
 _OFF_SHARE = 0.125  # of the period: an update that far from its place does not keep the lattice
 _MOST_OFF = 0.2  # share of the sightings that may be off: late updates are one in a hundred
-_CLOCKS_DIFFER, _MOST_DRIFT_S = 50e-6, 0.003
 _KEPT_ERROR = 0.001  # relative, of a period that is no such multiple, from 16 updates
 _FLOOR_S = 0.001  # what a sighting is uncertain by however narrow it is
 _REWEIGHTINGS = 3
@@ -106,7 +108,7 @@ class Lattice:
         """
         away_s = abs(instant_s - self.origin_s)
         counted = away_s / self.period_s * self.period_error_s < self.period_s / 8.0
-        return counted and away_s * _CLOCKS_DIFFER < _MOST_DRIFT_S
+        return counted and away_s < REACH_S
 
 
 def fit_lattice(sightings: Sequence[Sighting], known: Period | None = None) -> Lattice | None:

@@ -98,7 +98,7 @@ class BoardAtRest:
         if error_s is None:
             return before
         usual_s = counter.content_s
-        self._note_surplus(error_s, usual_s)
+        self._note_surplus(error_s, max(usual_s, math.hypot(rest.uncertainty_s, before.uncertainty_s)))
         counter.note_idle_gain(min(abs(error_s), _USUAL * usual_s), rest.uncertainty_s)
         if abs(error_s) > _UNUSUAL * usual_s:
             return Edge(before.time_s, before.energy_j, max(before.uncertainty_s, abs(error_s)))
@@ -109,7 +109,8 @@ class BoardAtRest:
         error_s = self._gain_error_s(after[0], after[-1], idle_w, samples)
         if error_s is not None:
             self._checks += 1
-            self._note_surplus(error_s, counter.content_s)
+            dated_s = math.hypot(after[0].uncertainty_s, after[-1].uncertainty_s)
+            self._note_surplus(error_s, max(counter.content_s, dated_s))
 
     def wants_check(self, after_s: float, period_s: float) -> bool:
         """Whether a further edge is to show that the counter had caught up at one so long after the work.

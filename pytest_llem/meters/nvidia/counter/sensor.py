@@ -16,6 +16,8 @@ from pytest_llem.meters.nvidia.reading import Reading
 from pytest_llem.meters.nvidia.settling import Settling, Stretch
 from pytest_llem.meters.nvidia.visibility import describe
 from pytest_llem.meters.nvidia.window_energy import (
+    FLAT_SHARE,
+    FLAT_W,
     HELD_S,
     Idle,
     head,
@@ -41,13 +43,14 @@ _MOST_LOSSES = 3  # of its phase: updates that move about so much keep no lattic
 _UNKNOWN_TIMING = CounterTiming(ASSUMED_PERIOD_S, 0.0, 0.001, 0.0)
 _SQRT12 = math.sqrt(12.0)
 _PHASE_UPDATES = 5  # that tell the phase of a counter whose period is known
+_SAME_PERIOD = 0.02  # of a period: one that differs by more is another
 _NEXT_SAMPLE_S = 0.02
 _SETTLED_EDGES, _SETTLED_SHARE = 2.0, 0.002  # settling known so well, in errors of edges or of the energy, is enough
 _UNSEEN_EDGES = 2  # further edges that show how a board settles of which there are no samples
 _LOOK_BACK_S = 1.0
 _REST_TRIES = 3
 _STEP_W = 10.0  # above idle power: less than that costs less than the wait for another edge
-_REST_W, _REST_SHARE, _REST_ERROR = 4.0, 0.03, 0.01
+_REST_ERROR = 0.01
 
 
 class CounterSensor:
@@ -96,6 +99,7 @@ class CounterSensor:
         self.before: Edge | None = None
         self.curve: PowerCurve | None = None
         self._after: list[Edge] = []
+        self._seen_before_s = math.inf
         self._was_reset = False
         self._looked_again = False
 
@@ -172,6 +176,9 @@ class CounterSensor:
             self._keep_phase()
         edge = self._next_edge() if self.counter.lattice is None else self.counter.edge_now()
         self.before = self._at_rest_by_counter(edge) if self._samples is None else self._at_rest(edge, samples)
+        if self._samples is not None:
+            # Half a period more: its date may yet be put elsewhere.
+            self._seen_before_s = self._samples.newest_s + self._samples.period_s / 2.0
 
     def _keep_phase(self) -> None:
         """Find the phase of the lattice where it is not known any more; give the lattice up in the end."""
@@ -258,8 +265,8 @@ class CounterSensor:
     def _settled_reading(self, before: Edge, start_s: float, end_s: float) -> Reading:
         after = self._after[-1]
         samples = self._kept(before.time_s - _LOOK_BACK_S)
-        idle = self._rest.idle_before(samples, start_s)
-        start = head(before.time_s, start_s, idle, samples, self._rest.tau_s)
+        seen_before, idle = self._before_work(samples, start_s)
+        start = head(before.time_s, start_s, idle, seen_before, self._rest.tau_s)
         if start.disturbed:
             self._rest.edge = None
         before = self._rest.end(self.counter, before, idle, samples)
@@ -274,6 +281,10 @@ class CounterSensor:
         if sampled is not None:
             text = disagreement(energy, sampled, start_s, end_s, idle, self.board.power_limit_w)
             self._disagreements = self._disagreements + 1 if text else 0
+            if text and sampled.from_s <= start_s:
+                # Which of the two is wrong is not known.
+                apart_j = abs(energy.joules - sampled.energy.joules)
+                energy = energy._replace(uncertainty_j=max(energy.uncertainty_j, apart_j))
             if self._disagreements == 1:
                 warnings = (*warnings, f"the sensors of {describe([self.board])} disagree: {text}")
         return Reading(self.board.uuid, energy, warnings=warnings, doubtful=self._disagreements >= DISAGREEMENTS)
@@ -304,11 +315,19 @@ class CounterSensor:
 
     def _settle(self, before: Edge, start_s: float, end_s: float) -> Settling:
         samples = self._kept(before.time_s - _LOOK_BACK_S)
-        idle = self._rest.idle_before(samples, start_s)
+        _, idle = self._before_work(samples, start_s)
         last = self._after[-1]
         above_j = last.energy_j - before.energy_j - idle.power_w * (last.time_s - before.time_s)
         gains = [_mean_power(earlier, later, end_s) for earlier, later in pairwise(self._after)]
         return settle_after(samples, gains, end_s, last.time_s, idle, max(above_j / max(end_s - start_s, 1e-3), 0.0))
+
+    def _before_work(self, samples: Sequence[PowerSample], start_s: float) -> tuple[list[PowerSample], Idle]:
+        """The samples that were there before the work, and idle power by them.
+
+        Not those that came later and are dated before it: dates that are early would take the work for idle power.
+        """
+        before = [sample for sample in samples if sample.time_s <= self._seen_before_s]
+        return before, self._rest.idle_before(before, start_s)
 
     def _fetched(self, from_s: float) -> list[PowerSample]:
         """The board's samples since an instant, with those that have come just now."""
@@ -352,7 +371,7 @@ class CounterSensor:
                 error_w = math.hypot(mean.error_w, _REST_ERROR * mean.power_w)
                 off_w = 0.0 if known is None else abs(mean.power_w - known.power_w)
                 noise_w = 1.0 if known is None else known.noise_w
-                rests = off_w <= max(_REST_W, _REST_SHARE * mean.power_w) + 2.0 * mean.error_w
+                rests = off_w <= max(FLAT_W, FLAT_SHARE * mean.power_w) + 2.0 * mean.error_w
                 self._rest.idle = Idle(mean.power_w, error_w if rests else off_w, noise_w)
                 if rests:
                     return edge
@@ -373,6 +392,9 @@ class CounterSensor:
         known_s = self.timing.period_s
         changes = self.counter.watch(_PHASE_UPDATES, AWAITED_PERIODS * known_s)
         if len(changes) < _PHASE_UPDATES:
+            return False
+        period = self.counter.period_seen()
+        if period is not None and abs(period.seconds - known_s) > _SAME_PERIOD * known_s + 3.0 * period.error_s:
             return False
         gap_s = (changes[-1].end_s - changes[0].end_s) / (len(changes) - 1)
         return abs(gap_s - known_s) <= 0.1 * known_s + 2.0 * self.timing.jitter_s + self.timing.read_cost_s
@@ -409,7 +431,8 @@ class CounterSensor:
         self.calibration = calibrate(self.counter)
         if self.counter.wanders:
             self._give_up_lattice()
-        elif self.calibration is not None:
+        elif self.calibration is not None and self.counter.sees_clearly:
+            # What a slowed host saw is good for this session, and not for the next.
             self._store.save(self.board.uuid, self.board.driver_version, self.calibration)
 
 

@@ -77,7 +77,7 @@ def test_intervals_hold_on_every_kind_of_board(kind: str) -> None:
 @pytest.mark.xfail(reason="sixteen updates of a walk look like a lattice with a jitter")
 def test_nor_do_the_first_windows_on_a_counter_that_wanders_claim_too_much() -> None:
     covered = []
-    for seed in range(6):
+    for seed in range(20):
         random = Random(seed)  # noqa: S311
-        covered += [one.covered for one in windows_of(KINDS["wandering"](random), random, 5)]
+        covered += [one.covered for one in windows_of(KINDS["wandering"](random), random, 2)]
     assert statistics.fmean(covered) >= 0.9

@@ -61,6 +61,16 @@ def test_a_fall_that_is_seen_is_told_within_its_error(tau_s: float, at_s: float)
     assert abs(found.idle_w - falling.idle_w) <= 2.0 * found.idle_error_w
 
 
+@pytest.mark.parametrize("slow_share", [0.1, 0.2, 0.3])
+@pytest.mark.parametrize("at_s", [0.25, 0.35])
+def test_a_fall_of_two_rates_is_told_within_its_error(slow_share: float, at_s: float) -> None:
+    """One rate alone would be off by two to three times the error that it states."""
+    quick, slow = Falling(0.03, 300.0 * (1.0 - slow_share)), Falling(0.1, 300.0 * slow_share, idle_w=0.0)
+    samples = [s._replace(power_w=s.power_w + slow.power_w(s.from_s)) for s in quick.samples(at_s, 0.5)]
+    found = settled(samples, at_s)
+    assert abs(found.surplus_j - quick.surplus_j(at_s) - slow.surplus_j(at_s)) <= 2.0 * found.error_j
+
+
 @pytest.mark.parametrize("at_s", [0.1, 0.15, 0.3])
 def test_intervals_hold_for_noisy_samples_of_falls_of_all_kinds_and_are_not_idle(at_s: float) -> None:
     generator = random.Random(8)  # noqa: S311
@@ -87,16 +97,25 @@ def test_answer_and_error_are_those_of_many_boards_drawn_beforehand_that_would_s
     generator = np.random.default_rng(5)
     count = 300_000
     taus_s = np.geomspace(0.006, 0.6, 80)
-    tau_s = generator.choice(taus_s, count, p=(1.0 / taus_s) / np.sum(1.0 / taus_s))
+    quick_s = generator.choice(taus_s, count, p=(1.0 / taus_s) / np.sum(1.0 / taus_s))
+    slow_s, slow_share = quick_s.copy(), np.zeros(count)
+    # One in five falls at two rates.
+    two = generator.random(count) < 0.2
+    pairs = np.array([(quick, slow) for quick in taus_s[::4] for slow in taus_s[::4] if slow > quick])
+    quick_s[two], slow_s[two] = pairs[generator.integers(len(pairs), size=two.sum())].T
+    slow_share[two] = generator.choice([0.15, 0.35, 0.5, 0.65, 0.85], two.sum())
     idle_sd_w = np.where(generator.random(count) < 0.05, 0.3 * IDLE_W, 2.0 * RISE_W)
     idle_w = IDLE_W + RISE_W + idle_sd_w * generator.standard_normal(count)
     excess_w = 2.0 * 300.0 * generator.standard_normal(count)
     # Noise that is as much alike as samples are 20 ms apart: 0.85.
     covariance = noise_w**2 * 0.85 ** (np.abs(times_s[:, None] - times_s[None, :]) / 0.02)
-    off_w = powers_w - idle_w[:, None] - excess_w[:, None] * np.exp(-times_s / tau_s[:, None])
+    left = (1.0 - slow_share)[:, None] * np.exp(-times_s / quick_s[:, None])
+    left += slow_share[:, None] * np.exp(-times_s / slow_s[:, None])
+    off_w = powers_w - idle_w[:, None] - excess_w[:, None] * left
     weight = np.exp(-0.5 * np.einsum("ni,ij,nj->n", off_w, np.linalg.inv(covariance), off_w))
     weight /= weight.sum()
-    surplus_j = idle_w * at_s - excess_w * tau_s * np.exp(-at_s / tau_s)
+    left_s = (1.0 - slow_share) * quick_s * np.exp(-at_s / quick_s) + slow_share * slow_s * np.exp(-at_s / slow_s)
+    surplus_j = idle_w * at_s - excess_w * left_s
     mean_j = float(weight @ surplus_j)
     error_j = math.sqrt(float(weight @ (surplus_j - mean_j) ** 2))
 
@@ -127,9 +146,9 @@ def test_means_between_edges_of_the_counter_tell_it_as_samples_do() -> None:
     falling = Falling(0.15)
     means = [Stretch(0.08 + 0.1 * k, 0.18 + 0.1 * k, falling.mean_w(0.08 + 0.1 * k, 0.18 + 0.1 * k)) for k in range(4)]
     found = settled(means, 0.48, noise_w=0.1)
-    assert found.surplus_j == pytest.approx(falling.surplus_j(0.48), abs=0.15)
+    assert found.surplus_j == pytest.approx(falling.surplus_j(0.48), abs=0.8)
     assert abs(found.surplus_j - falling.surplus_j(0.48)) <= 2.0 * found.error_j
-    assert found.tau_s == pytest.approx(0.15, rel=0.1)
+    assert found.tau_s == pytest.approx(0.15, rel=0.3)
 
 
 def test_a_mean_counts_as_much_as_it_is_known() -> None:
@@ -170,7 +189,7 @@ def test_without_anything_seen_the_error_says_so() -> None:
     assert found.error_j > 1.0
     assert found.error_j > 10.0 * settled(Falling(0.01).samples(0.1), 0.1).error_j
     # Short ones are the likelier.
-    assert found.tau_s < 0.05
+    assert found.tau_s < 0.1
 
 
 def test_what_comes_before_the_sensor_has_followed_is_not_looked_at() -> None:
