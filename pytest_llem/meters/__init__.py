@@ -9,21 +9,21 @@ A meter measures *windows*::
 Where things live:
 
 ``base``        what every meter offers: the protocol ``Meter``, its ``Window``, the ``Clock`` it is given
-``nvml``        the boards of NVIDIA, summed:
-                ``counters`` reads their energy counters at their ``edges``, which lie on a ``lattice``;
-                ``window_energy`` makes the energy of a window of them, with ``settling``: how far a board has
-                settled after the work; ``samples`` are the driver's own of its power, and ``agreement`` holds
-                them against the counter; ``calibration`` learns how a counter behaves and ``calibration_store``
-                keeps it; ``power_samples`` stands in where there is no counter; ``reading`` is what one board
-                says of a window; ``sizing`` says how long one must be
-``disturbances`` what makes a window of a board invalid, with ``processes``: whose they are; ``quiet``: before a
-                measurement, and after one that was too hot
-``idle``        power while nothing runs, once it has settled; of boards in ``board_blocks``
-``boards``      which boards NVML shows, and what they say about themselves
-``visibility``  which of them CUDA lets this process use (pure functions on the environment)
+``nvidia``      boards of NVIDIA. ``meter`` sums them; ``reading`` is what one of them says of a window
+                ``counter/``: energy counters (``sensor``, and ``group`` for several boards), read at their ``edges``,
+                which lie on a ``lattice``; ``rest`` is all that is carried from window to window; ``calibration``
+                learns how a counter behaves, ``calibration_store`` keeps it; ``sizing`` says how long a window must be
+                ``window_energy`` makes the energy of a window of edges, with ``settling``: how far a board has settled
+                after the work; ``samples`` are the driver's own of its power, ``agreement`` holds them against the
+                counter, and ``power_sensor`` measures by them alone where there is no counter
+                ``disturbances`` what makes a window invalid, with ``processes``: whose they are; ``readiness``:
+                whether a board is idle and cool enough; ``lock``: one session at a time on a board
+                ``library`` which boards NVML shows, and what they say about themselves; ``visibility`` which of
+                them CUDA lets this process use
+``idle``        power while nothing runs, once it has settled; of boards in ``nvidia/idle_blocks``
 ``rapl``        energy counters of processors and their memory, through Linux's powercap files
 ``estimate``    CPU seconds times watts per core: modelled, and marked so
-``zeus``, ``codecarbon``  what these tools report, to compare with; ``peers`` is what both adapters share
+``adapters``    what Zeus and CodeCarbon report, to compare with
 ``none``        time alone
 
 What holds for all of them: time and energy share their edges; a quantity that was not measured is ``None``

@@ -77,7 +77,7 @@ def union(paths: Sequence[Path]) -> tuple[list[Entry], list[str], list[str]]:
             "the merged parts were divided differently, so experiments may be missing: run the parts with the same "
             "files, the same options and the same saved runs"
         )
-    elif (parts := max(map(_parts, splits), default=1)) > len(contributions):
+    elif (parts := max(map(_parts, splits), default=0)) > len(contributions):
         missing.append(
             f"of {parts} parts, {len(contributions)} left a journal that is merged: the experiments of the others are "
             "missing"

@@ -233,6 +233,16 @@ def test_a_part_that_is_missing_is_said_and_is_not_green_when_strict(
         assert whole.ret == pytest.ExitCode.OK
 
 
+def test_the_journal_of_a_session_that_was_not_divided_is_whole(
+    pytester: pytest.Pytester, run: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(test_callable=CALLABLE)
+    run("--llem-journal=whole.jsonl")
+    result = pytester.runpytest_inprocess("--llem-merge=whole.jsonl", "--llem-strict")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.no_fnmatch_line("*missing*")
+
+
 @pytest.mark.parametrize("fault", ["collection", "hardware"])
 def test_a_part_that_never_measured_leaves_no_journal_of_the_part_before(
     pytester: pytest.Pytester, run: Callable[..., pytest.RunResult], monkeypatch: pytest.MonkeyPatch, fault: str

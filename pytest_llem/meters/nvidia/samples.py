@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _FEWEST = 3
 _STEP_S = 0.005  # of the wall clock, from one fetch to the next
+_SINGLE_GAPS = 0.35  # quantile: even if many samples are lost this gap is about one period
+_SEARCHED = np.linspace(0.85, 1.15, 301)  # periods that are tried, in such gaps
 _FUTURE_S = 0.05  # a date that is later than now by more is none of our wall clock
 _BREAK_S, _BREAK_PERIODS = 0.09, 4.5  # a slowed host loses some samples in a row, not so many
 
@@ -131,10 +133,9 @@ def open_samples(nvml: Nvml, board: Board, handle: Any, clock: Clock, keep: int 
     if len(kept) < _FEWEST:
         return None
     span_s = kept[-1] - kept[0]
-    period_s = float(np.median(np.diff(kept)))
+    period_s = _period_of(np.array(kept))
     if not period_s > 0 or not -_FUTURE_S < clock.wall_s() - kept[-1] < max(1.0, span_s):
         return None
-    # Samples are lost, and dates late: the median of many gaps is a whole number of milliseconds where it is near one.
     snapped_s = round(period_s / _SNAP_S) * _SNAP_S
     if snapped_s > 0 and abs(period_s - snapped_s) < 0.03 * period_s:
         period_s = snapped_s
@@ -174,18 +175,35 @@ def _wall_to_clock_s(clock: Clock) -> float:
     return min(looks)[1]
 
 
+def _period_of(dates_s: np.ndarray) -> float:
+    """The period on whose lattice most dates lie, however many samples are lost, in seconds; 0 if there is none."""
+    gap_s = float(np.quantile(np.diff(dates_s), _SINGLE_GAPS))
+    if gap_s <= 0.0:
+        return 0.0
+    since_s = dates_s - dates_s[-1]
+    crowds = np.array([_crowd(since_s % period_s, period_s)[0] for period_s in gap_s * _SEARCHED])
+    best = np.flatnonzero(crowds >= crowds.max() - 1e-9)
+    return gap_s * float(np.median(_SEARCHED[best]))
+
+
+def _crowd(residuals_s: np.ndarray, period_s: float) -> tuple[float, float]:
+    """The largest share of dates that lie within the usual lateness of each other, on a circle; where it begins."""
+    begin_s = np.sort(residuals_s)
+    around_s = np.concatenate((begin_s, begin_s + period_s))
+    crowds = np.searchsorted(around_s, begin_s + _LATENESS_S, side="right") - np.arange(len(begin_s))
+    start = int(np.argmax(crowds))
+    return float(crowds[start]) / len(begin_s), float(begin_s[start])
+
+
 def on_lattice(dated: Sequence[tuple[float, float]], period_s: float) -> list[PowerSample]:
     """Samples (date in seconds, watts) with their dates put back on the lattice that most of the newest keep."""
     times_s = np.array([date_s for date_s, _ in dated])
     recent_s = times_s[-_LATTICE_SAMPLES:]
     if len(recent_s) >= _LATTICE_SAMPLES // 2:
         residuals_s = (recent_s - recent_s[-1]) % period_s
-        # On a circle: the crowd is where most dates lie within the usual lateness.
-        ahead_s = (residuals_s[None, :] - residuals_s[:, None]) % period_s
-        crowds = np.mean(ahead_s <= _LATENESS_S, axis=1)
-        start = int(np.argmax(crowds))
-        if crowds[start] >= _LATTICE_SHARE and period_s > 4.0 * _LATENESS_S:
-            origin_s = recent_s[-1] + residuals_s[start]
+        crowd, start_s = _crowd(residuals_s, period_s)
+        if crowd >= _LATTICE_SHARE and period_s > 4.0 * _LATENESS_S:
+            origin_s = recent_s[-1] + start_s
             # A date that is up to 11 ms late still belongs to the instant before it.
             index = np.floor((times_s - origin_s + 0.1 * period_s) / period_s)
             times_s = origin_s + index * period_s

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _UPDATES = 16
 _FEWEST_UPDATES = 4
 _PROBE_LIMIT_S = 5.0
-_QUIET_STRETCH_S = 1.0
+_QUIET_STRETCH_S, _QUIET_STRETCHES = 0.5, 3
 _OFTEN_S = 0.001  # pause between reads in a stretch that is read often
 _STRETCH_PERIODS = 8
 _STRETCH_LEAST_S = 0.5
@@ -80,11 +80,15 @@ def calibrate(counter: Counter) -> Calibration | None:
     first = counter.read()
     changes = counter.watch(_UPDATES, _PROBE_LIMIT_S)
     if len(changes) < _FEWEST_UPDATES:
-        # It stands still, or it does so only while it is looked at.
+        # It stands still or changes too rarely, or it does so only while it is looked at: a counter of so few updates
+        # has none in one of three short stretches.
         often = counter.read()
-        counter.clock.sleep(_QUIET_STRETCH_S)
-        quiet = counter.read()
-        if _mean_power_w(first, often) >= _mean_power_w(often, quiet) / 2.0:
+        quiet = [often]
+        for _ in range(_QUIET_STRETCHES):
+            counter.clock.sleep(_QUIET_STRETCH_S)
+            quiet.append(counter.read())
+        quiet_w = min(_mean_power_w(earlier, later) for earlier, later in pairwise(quiet))
+        if _mean_power_w(first, often) >= quiet_w / 2.0:
             return None
         return Calibration(CounterTiming(ASSUMED_PERIOD_S, 0.0, _NVML_UNIT_J, 0.0), under_reports=True)
     timing = _timing(counter, changes)

@@ -249,15 +249,12 @@ class CounterSensor:
         if self._was_reset:
             return Reading(uuid, reason=f"the energy counter of {name} was reset in the window", reset=True)
         before, after = self.before, self._after
-        known = self.calibration is not None and before is not None and after and end_s > start_s
+        known = before is not None and after and end_s > start_s
+        if self.calibration is None:
+            text = "stands still or is updated too rarely to be of use"
+            return Reading(uuid, reason=f"below the counter's resolution: the energy counter of {name} {text}")
         if not known or before is None or not after[-1].energy_j > before.energy_j:
-            reason = (
-                f"below the counter's resolution: the energy counter of {name} did not change "
-                f"in {end_s - start_s:.3g} s; measure a longer window"
-            )
-            if self.calibration is None:
-                reason += "; it changes too rarely to tell its update period"
-            return Reading(uuid, reason=reason)
+            return self._below_resolution(start_s, end_s)
         if self.aligned:
             return self._settled_reading(before, start_s, end_s)
         return self._plain_reading(before, after[0], start_s, end_s)
@@ -277,6 +274,9 @@ class CounterSensor:
         self._rest.begin(after, settling)
         self.curve = power_curve(samples, start_s, after.time_s)
         warnings = self._warnings()
+        if energy.joules + energy.uncertainty_j < 0.0:
+            name = describe([self.board])
+            return Reading(self.board.uuid, reason=f"the energy counter of {name} stood still: below idle power")
         sampled = sampled_energy(samples, start_s, end_s, idle, settling, after.time_s)
         if sampled is not None:
             text = disagreement(energy, sampled, start_s, end_s, idle, self.board.power_limit_w)
@@ -298,12 +298,15 @@ class CounterSensor:
         deviation_w = max((mean_w - idle_w) / 2.5, 0.1 * mean_w)
         energy = interpolated_energy(before, start_s, end_s, after, (idle_w + mean_w) / 2.0, deviation_w)
         if energy is None:
-            return Reading(
-                self.board.uuid,
-                reason=f"below the counter's resolution: the energy counter of {describe([self.board])} did not change "
-                f"in {end_s - start_s:.3g} s; measure a longer window",
-            )
+            return self._below_resolution(start_s, end_s)
         return Reading(self.board.uuid, energy, warnings=self._warnings())
+
+    def _below_resolution(self, start_s: float, end_s: float) -> Reading:
+        return Reading(
+            self.board.uuid,
+            reason=f"below the counter's resolution: the energy counter of {describe([self.board])} did not change "
+            f"in {end_s - start_s:.3g} s; measure a longer window",
+        )
 
     def _has_settled(self, before: Edge, end_s: float) -> tuple[Settling, bool]:
         """How far the board has settled by now, and whether that is known well enough."""

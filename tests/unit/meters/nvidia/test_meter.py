@@ -163,7 +163,7 @@ class TestFaults:
         assert window.joules is None
         assert window.valid
         assert "below the counter's resolution" in str(window.reason)
-        assert "changes too rarely" in str(window.reason)
+        assert "updated too rarely" in str(window.reason)
 
     def test_a_window_of_no_time_is_below_the_resolution(self) -> None:
         assert "resolution" in str(_window([SimulatedBoard()], 0.0).reason)

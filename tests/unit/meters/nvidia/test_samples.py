@@ -138,12 +138,42 @@ def opened() -> Iterator[Callable[[SimulatedBoard], Opened]]:
 
 
 class TestBuffer:
-    @pytest.mark.parametrize("loss", [0.0, 0.05])
+    @pytest.mark.parametrize("loss", [0.0, 0.05, 0.3])
     def test_its_period_is_found_from_late_dates(self, opened: Callable[[SimulatedBoard], Opened], loss: float) -> None:
         buffer, _ = opened(SimulatedBoard(sample_loss=loss))
         assert buffer is not None
         assert buffer.period_s == pytest.approx(PERIOD_S)
-        assert 2.2 < buffer.span_s < 2.6
+        assert 2.2 < buffer.span_s < (2.6 if loss < 0.1 else 3.8)
+
+    @pytest.mark.parametrize(("behind_s", "usable"), [(0.0, True), (0.2, False), (-9.0, False)])
+    def test_samples_whose_dates_are_of_another_clock_are_of_no_use(
+        self, opened: Callable[[SimulatedBoard], Opened], behind_s: float, usable: bool
+    ) -> None:
+        buffer, clock = opened(SimulatedBoard())
+        assert buffer is not None
+
+        class Behind(SimulatedClock):
+            def wall_s(self) -> float:
+                return clock.wall_s() - behind_s
+
+        found = open_samples(buffer._nvml, buffer._board, buffer._handle, Behind())
+        assert (found is not None) is usable
+
+    def test_a_wall_clock_that_was_set_begins_them_anew(
+        self, opened: Callable[[SimulatedBoard], Opened], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        buffer, clock = opened(SimulatedBoard())
+        assert buffer is not None
+        buffer.fetch()
+        assert buffer.newest_s > 0
+        real = SimulatedClock.wall_s
+        monkeypatch.setattr(SimulatedClock, "wall_s", lambda clock: real(clock) + 0.03)
+        clock.sleep(0.1)
+        buffer.fetch()
+        assert buffer.between(0.0, 1e9) == []
+        clock.sleep(0.1)
+        buffer.fetch()
+        assert len(buffer.between(0.0, 1e9)) == pytest.approx(5, abs=1)
 
     def test_samples_are_fetched_once_and_dated_on_the_clock_of_the_meter(
         self, opened: Callable[[SimulatedBoard], Opened]

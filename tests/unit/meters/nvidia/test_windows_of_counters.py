@@ -226,6 +226,15 @@ def test_a_counter_that_is_updated_faster_than_many_reads_take(seed: int) -> Non
     assert relative_rms(measured)[0.5] <= 0.01
 
 
+@pytest.mark.parametrize("early_s", [0.01, 0.02, 0.04])
+def test_samples_whose_dates_are_early_do_not_pass_work_for_idle_power(early_s: float) -> None:
+    """What a driver dates by the start of a sample's stretch: errors of 1 to 4%, of one sign, and no warning."""
+    measured = Rig(lambda: SimulatedBoard(sample_offset_s=0.003 - early_s)).windows(15, (0.2, 0.5, 1.0))
+    assert all(one.window.joules is not None for one in measured)
+    assert coverage(measured) >= 0.75
+    assert statistics.fmean(one.error_j for one in measured) == pytest.approx(0.0, abs=0.5)
+
+
 @pytest.mark.parametrize(
     "excess_w",
     [
