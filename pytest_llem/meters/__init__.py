@@ -73,7 +73,7 @@ def open_meter(
         gpu_uuids: for ``nvml``, ``zeus`` and ``codecarbon``: read exactly these boards, with or without the
             ``GPU-`` in front. Default: the boards that CUDA lets this process use.
         aligned: for ``nvml``: whether windows may wait after the work until the boards have settled and their
-            counters are updated, some 140 ms on real boards. Otherwise their energy is interpolated, with the
+            counters are updated, some 200 ms on real boards. Otherwise their energy is interpolated, with the
             wider uncertainty.
         relative_uncertainty: for ``nvml``: what ``auto_window_s`` aims at, the half-width of the 95% interval
             of one window as a share of its energy.

@@ -127,14 +127,15 @@ class Window:
         uncertainty_j: half-width of the 95% interval of ``joules``, in joules; ``None`` when ``joules`` is,
             or when the meter cannot state one.
         reason: why ``joules`` is ``None``.
-        valid: false when something disturbed the window (throttling, a foreign process, a counter reset);
+        valid: false when something disturbed the window (throttling, a foreign process, a counter reset, sensors
+            that contradict each other);
             each disturbance is named in ``warnings``.
         disturbances: what disturbed it.
         labels: how the board ran, such as ``power capped``: not a fault, but only like compares with like.
         warnings: what a reader of the number must know, in plain words.
         boards_j: joules by board (GPU UUID) or domain (RAPL), where the meter sums several.
         errors_average_out: whether what ``uncertainty_j`` covers differs from window to window by chance, as edges at
-            random phases do; a tail's model and a sensor's lag err alike in every window.
+            random phases do; idle power and the way a board settles are misjudged alike in every window.
         sm_clock_hz: clock of the streaming multiprocessors at the end of the window, in hertz, by board.
         power_limit_w: enforced power limit at the end of the window, in watts, by board.
         power_curves: samples of the power about the window, by board, where its driver keeps any.

@@ -86,7 +86,7 @@ class NvmlMeter:
             selection: the boards to sum.
             clock: where time is read.
             aligned: whether windows may wait after the work until the boards have settled and their counters are
-                updated: some 140 ms at a period of 100 ms.
+                updated: some 200 ms at a period of 100 ms.
             relative_uncertainty: what :attr:`auto_window_s` aims at.
             locks: of the boards, where they are locked.
 
