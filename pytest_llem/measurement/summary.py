@@ -166,8 +166,8 @@ def _mean_energy(windows: Sequence[Window]) -> tuple[float | None, float | None]
         U^2 = (t(0.975, B - 1) s)^2 / B + mean(U_i^2) + U_drift^2
 
     What the meter states is not divided by B unless it says that its errors average out: idle power and the way a board
-    settles are misjudged alike in every window. A drift through the rounds leaves the mean unknown by its own rectangular
-    half-width (JCGM 100:2008, 4.3.7, 5.1 and G.3).
+    settles are misjudged alike in every window. A drift through the rounds leaves the mean unknown by its own
+    rectangular half-width (JCGM 100:2008, 4.3.7, 5.1 and G.3).
     """
     joules = [window.joules for window in windows if window.joules is not None]
     if len(joules) < len(windows):
