@@ -31,6 +31,7 @@ _ALARM_S = 3.0 * 0.005
 _ALARM_J = 1.0
 _GAIN = 0.005
 _LOST_SHARE = 0.35
+_SINGLE_GAPS = 0.3
 _FEWEST_SAMPLES = 3
 # Variance of a sum of samples whose noise has the correlation 0.85 with the next, beside independent ones.
 _ALIKE = (1.0 + 0.85) / (1.0 - 0.85)
@@ -77,7 +78,8 @@ def sampled_energy(
     from_s = max(start_s, samples[0].time_s)
     inside = [sample for sample in samples if from_s <= sample.time_s <= at_s]
     gaps_s = [b.time_s - a.time_s for a, b in pairwise(samples)]
-    period_s = sorted(gaps_s)[len(gaps_s) // 10]  # where many are lost, the usual gap is longer
+    # Where many are lost, the usual gap is longer; where they are late, one in five is half as long.
+    period_s = sorted(gaps_s)[int(_SINGLE_GAPS * len(gaps_s))]
     if (
         from_s >= end_s
         or period_s <= 0
