@@ -6,7 +6,9 @@ the time is that of our own clock around the same work.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,9 @@ def import_peer(meter: str, module: str) -> Any:
         MeterUnavailableError: it is not installed, or it cannot be imported.
     """
     try:
-        return importlib.import_module(module)
+        # The tools look for boards of other makers, too, whose libraries print that they are not there.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MeterUnavailableError(
             f"{meter} meter: the Python package {error.name} is missing; pip install 'pytest-llem[{meter}]'"

@@ -90,7 +90,7 @@ class TestBoards:
                 clock.work(pending_s.pop())
 
         with (
-            install([SimulatedBoard()], clock),
+            install([SimulatedBoard(power=100.0)], clock),
             open_meter("zeus", device="cuda", clock=clock) as meter,
             meter.window(synchronize) as window,
         ):
@@ -160,7 +160,7 @@ class TestBoards:
 
     def test_work_that_failed_leaves_no_window_open(self) -> None:
         clock = SimulatedClock()
-        with install([SimulatedBoard()], clock), open_meter("zeus", device="cuda", clock=clock) as meter:
+        with install([SimulatedBoard(power=100.0)], clock), open_meter("zeus", device="cuda", clock=clock) as meter:
             with pytest.raises(ZeroDivisionError), meter.window():
                 fail_after(clock, 5.0)
             with meter.window() as window:
