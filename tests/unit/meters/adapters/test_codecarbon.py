@@ -131,7 +131,10 @@ class TestBoards:
 
     def test_work_that_failed_is_not_charged_to_the_next_window(self) -> None:
         clock = SimulatedClock()
-        with install([SimulatedBoard(power=100.0)], clock), open_meter("codecarbon", device="cuda", clock=clock) as meter:
+        with (
+            install([SimulatedBoard(power=100.0)], clock),
+            open_meter("codecarbon", device="cuda", clock=clock) as meter,
+        ):
             with pytest.raises(ZeroDivisionError), meter.window():
                 fail_after(clock, 5.0)
             with meter.window() as window:
