@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_llem.meters.nvidia.library import Board, Nvml
 
 _FEWEST = 3
-_STEP_S = 0.005  # of the wall clock, from one fetch to the next
+_STEP_S, _SLEWED = 0.005, 0.0005  # a wall clock that is off by more than that, and so much of the time, was set
 _SINGLE_GAPS = 0.35  # quantile: even if many samples are lost this gap is about one period
 _SEARCHED = np.linspace(0.85, 1.15, 301)  # periods that are tried, in such gaps
 _FUTURE_S = 0.05  # a date that is later than now by more is none of our wall clock
@@ -98,9 +98,10 @@ class SampleBuffer:
         offset_s = _wall_to_clock_s(self._clock)
         fresh = sorted((one.timeStamp, one.sampleValue.uiVal) for one in found if one.timeStamp > self._newest_us)
         if fresh:
+            since_s = (fresh[-1][0] - self._newest_us) / 1e6
             self._newest_us = fresh[-1][0]
             last_s, self._offset_s = self._offset_s, offset_s
-            if last_s is not None and abs(offset_s - last_s) > _STEP_S:
+            if last_s is not None and abs(offset_s - last_s) > _STEP_S + _SLEWED * since_s:
                 # The wall clock was set: which of these are dated by the old one is not known.
                 self._dated.clear()
                 self._samples.clear()

@@ -175,6 +175,37 @@ class TestBuffer:
         buffer.fetch()
         assert len(buffer.between(0.0, 1e9)) == pytest.approx(5, abs=1)
 
+    def test_a_wall_clock_that_is_slewed_keeps_them(
+        self, opened: Callable[[SimulatedBoard], Opened], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What NTP does to it: 9 ms in half a minute without a fetch."""
+        buffer, clock = opened(SimulatedBoard())
+        assert buffer is not None
+        buffer.fetch()
+        before = len(buffer.between(0.0, 1e9))
+        real, start_s = SimulatedClock.wall_s, clock.now_s()
+        monkeypatch.setattr(
+            SimulatedClock, "wall_s", lambda clock: real(clock) + 300e-6 * max(clock.now_s() - start_s, 0.0)
+        )
+        clock.sleep(30.0)
+        buffer.fetch()
+        assert len(buffer.between(0.0, 1e9)) > before + 100
+
+    def test_a_sample_that_comes_between_the_two_calls_of_a_fetch_ends_nothing(
+        self, opened: Callable[[SimulatedBoard], Opened]
+    ) -> None:
+        """The binding asks how many there are, and then for as many."""
+        board = SimulatedBoard()
+        buffer, clock = opened(board)
+        assert buffer is not None
+        board.errors = {"nvmlDeviceGetSamples": pynvml.NVML_ERROR_INSUFFICIENT_SIZE}
+        buffer.fetch()
+        assert buffer.between(0.0, 1e9) == []
+        board.errors = {}
+        clock.sleep(0.1)
+        buffer.fetch()
+        assert len(buffer.between(0.0, 1e9)) > 100
+
     def test_samples_are_fetched_once_and_dated_on_the_clock_of_the_meter(
         self, opened: Callable[[SimulatedBoard], Opened]
     ) -> None:

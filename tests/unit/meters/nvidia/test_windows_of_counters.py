@@ -9,6 +9,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import pynvml
 import pytest
 
 from pytest_llem.meters.nvidia.counter.calibration_store import default_path
@@ -310,6 +311,35 @@ def test_a_counter_that_contradicts_what_is_known_of_it_is_probed_again(known_s:
     assert not any(each.window.warnings for each in measured[-4:])
     (kept,) = json.loads(default_path().read_text())["counters"].values()
     assert kept["period_s"] == pytest.approx(true_s, rel=0.01)
+
+
+def test_what_a_slowed_host_saw_of_a_counter_is_not_kept() -> None:
+    """Each sleep takes 40 ms too long: the next session may see a period, this one cannot."""
+    one = Rig(clock=SimulatedClock(oversleep_s=0.04))
+    with install(one.board, one.clock), one.open() as meter:
+        one.window(meter, 0.5)
+    assert not default_path().exists()
+
+
+class Stopping(SimulatedBoard):
+    """Its counter stands still from an instant on."""
+
+    stops_s = math.inf
+
+    def counter_mj(self, now_s: float) -> int:
+        return super().counter_mj(min(now_s, self.stops_s))
+
+
+def test_less_than_nothing_is_no_energy() -> None:
+    """The counter stops early in the work, and no samples contradict it."""
+    board = Stopping(errors={"nvmlDeviceGetSamples": pynvml.NVML_ERROR_NOT_SUPPORTED})
+    one = Rig(lambda: board)
+    with install(one.board, one.clock), one.open() as meter:
+        assert one.window(meter, 1.0).window.joules is not None
+        board.stops_s = one.clock.now_s() + 0.3
+        window = one.window(meter, 3.0).window
+    assert window.joules is None
+    assert window.reason is not None
 
 
 class TestPlainReads:
