@@ -274,9 +274,6 @@ class CounterSensor:
         self._rest.begin(after, settling)
         self.curve = power_curve(samples, start_s, after.time_s)
         warnings = self._warnings()
-        if energy.joules + energy.uncertainty_j < 0.0:
-            name = describe([self.board])
-            return Reading(self.board.uuid, reason=f"the energy counter of {name} stood still: below idle power")
         sampled = sampled_energy(samples, start_s, end_s, idle, settling, after.time_s)
         if sampled is not None:
             text = disagreement(energy, sampled, start_s, end_s, idle, self.board.power_limit_w)

@@ -9,7 +9,6 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pynvml
 import pytest
 
 from pytest_llem.meters.nvidia.counter.calibration_store import default_path
@@ -319,27 +318,6 @@ def test_what_a_slowed_host_saw_of_a_counter_is_not_kept() -> None:
     with install(one.board, one.clock), one.open() as meter:
         one.window(meter, 0.5)
     assert not default_path().exists()
-
-
-class Stopping(SimulatedBoard):
-    """Its counter stands still from an instant on."""
-
-    stops_s = math.inf
-
-    def counter_mj(self, now_s: float) -> int:
-        return super().counter_mj(min(now_s, self.stops_s))
-
-
-def test_less_than_nothing_is_no_energy() -> None:
-    """The counter stops early in the work, and no samples contradict it."""
-    board = Stopping(errors={"nvmlDeviceGetSamples": pynvml.NVML_ERROR_NOT_SUPPORTED})
-    one = Rig(lambda: board)
-    with install(one.board, one.clock), one.open() as meter:
-        assert one.window(meter, 1.0).window.joules is not None
-        board.stops_s = one.clock.now_s() + 0.3
-        window = one.window(meter, 3.0).window
-    assert window.joules is None
-    assert window.reason is not None
 
 
 class TestPlainReads:
