@@ -117,7 +117,6 @@ class Counter:
         *,
         jitter_s: float | None = None,
         regular: bool = True,
-        poll_step_s: float = POLL_STEP_S,
     ) -> None:
         """Take a counter that answers.
 
@@ -127,13 +126,11 @@ class Counter:
             period_s: how long its period is, in seconds, where that is known.
             jitter_s: how far its updates are off their lattice, standard deviation, where that is known.
             regular: whether it may be taken to keep a lattice.
-            poll_step_s: pause between two reads while an edge is due, in seconds.
         """
         self.clock = clock
         self.period_s = ASSUMED_PERIOD_S if period_s is None else period_s
         self._known = None if period_s is None else Period.from_store(period_s)
         self._known_jitter_s = jitter_s
-        self.poll_step_s = poll_step_s
         self.lattice: Lattice | None = None
         self._regular = regular
         self._read = read
@@ -227,7 +224,7 @@ class Counter:
         deadline_s = self.clock.now_s() + timeout_s
         last = self.read()
         while len(changes) < updates and self.clock.now_s() < deadline_s:
-            self.clock.sleep(self.poll_step_s)
+            self.clock.sleep(POLL_STEP_S)
             read = self.read()
             if read.energy_j > last.energy_j:
                 changes.append(read)
@@ -401,7 +398,7 @@ class Pursuit:
         stale, self._stale = self._stale, read
         if stale is None and self._edge_s is not None:
             self._began_old = read.end_s <= self.counter.surely_old_s(self._edge_s)
-        self.due_s = read.end_s + self.counter.poll_step_s
+        self.due_s = read.end_s + POLL_STEP_S
         if stale is not None and read.energy_j > stale.energy_j:
             return self._found(Sighting(stale.start_s, read.end_s), read)
         if self._edge_s is None or self.counter.lattice is None:

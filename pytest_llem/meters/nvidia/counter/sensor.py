@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llem.meters.nvidia.agreement import DISAGREEMENTS, disagreement, power_curve, sampled_energy
 from pytest_llem.meters.nvidia.counter.calibration import Calibration, CounterTiming, calibrate
-from pytest_llem.meters.nvidia.counter.edges import ASSUMED_PERIOD_S, Counter, Edge, Pursuit, wait_for_edges
+from pytest_llem.meters.nvidia.counter.edges import ASSUMED_PERIOD_S, POLL_STEP_S, Counter, Edge, Pursuit, wait_for_edges
 from pytest_llem.meters.nvidia.counter.rest import BoardAtRest
 from pytest_llem.meters.nvidia.counter.sizing import aligned_window_s, unaligned_window_s
 from pytest_llem.meters.nvidia.reading import Reading
@@ -118,7 +118,7 @@ class CounterSensor:
         """What an edge is dated by, standard uncertainty in seconds."""
         if self.counter.lattice is not None:
             return self.counter.content_s
-        return (self.counter.poll_step_s + self.timing.read_cost_s) / _SQRT12
+        return (POLL_STEP_S + self.timing.read_cost_s) / _SQRT12
 
     def prepare(self) -> None:
         """Find out how the counter behaves, where that is not known or was contradicted. Takes seconds, once.
