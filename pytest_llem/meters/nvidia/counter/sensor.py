@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 from pytest_llem.meters.nvidia.agreement import DISAGREEMENTS, disagreement, power_curve, sampled_energy
 from pytest_llem.meters.nvidia.counter.calibration import Calibration, CounterTiming, calibrate
-from pytest_llem.meters.nvidia.counter.edges import ASSUMED_PERIOD_S, POLL_STEP_S, Counter, Edge, Pursuit, wait_for_edges
+from pytest_llem.meters.nvidia.counter.edges import (
+    ASSUMED_PERIOD_S,
+    POLL_STEP_S,
+    Counter,
+    Edge,
+    Pursuit,
+    wait_for_edges,
+)
 from pytest_llem.meters.nvidia.counter.rest import BoardAtRest
 from pytest_llem.meters.nvidia.counter.sizing import aligned_window_s, unaligned_window_s
 from pytest_llem.meters.nvidia.reading import Reading
