@@ -19,14 +19,13 @@ from pytest_llem.measurement.summary import summarise
 from pytest_llem.measurement.windows import Protocol, measure_windows
 from pytest_llem.meters.base import no_synchronize
 from pytest_llem.records import identity, machine
-from pytest_llem.records.record import Recorded
+from pytest_llem.records.record import Record
 from pytest_llem.records.rows import Recorder
 from pytest_llem.report import junit
 from pytest_llem.report.progress import ProgressLine
-from pytest_llem.verdict.gates import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from pytest_llem.config import Experiment, ExperimentConfig, LoadConfig
     from pytest_llem.engines.base import LoadedModel
@@ -173,23 +172,27 @@ class ExperimentRun:
             if config.pytorch is not None and config.pytorch.trust_remote_code:
                 result = replace(result, warnings=[*result.warnings, REMOTE_CODE])
             workload_hash = identity.workload_hash(config, self._model, workload)
-        info = _identity(
-            self._item.nodeid, workload_hash, self._model.gpu_uuids, self._meter, device=self._session.settings.device
+        record = Record(
+            nodeid=self._item.nodeid,
+            name=self._item.name,
+            file=self._item.location[0],
+            result=result,
+            workload_hash=workload_hash,
+            environment=identity.environment(self._model.gpu_uuids, self._meter, device=self._session.settings.device),
+            config=config.model_dump(mode="json", exclude_none=True),
+            swept=experiment.swept,
+            labels=self._recorder.labels(dict(experiment.swept)),
+            gates=gates_of(self._item, self._session.settings),
         )
-        self._session.keep(
-            Recorded(
-                nodeid=self._item.nodeid,
-                name=self._item.name,
-                file=self._item.location[0],
-                result=result,
-                rows=self._recorder.rows(result, dict(experiment.swept), info),
-                gates=resolve(self._session.settings.gates, config.compare),
-                config=config.model_dump(mode="json", exclude_none=True),
-                swept=experiment.swept,
-            )
-        )
-        self._item.user_properties.extend(junit.properties(result))
+        _keep(record, self._item, self._session, self._recorder)
         return result
+
+
+def _keep(record: Record, item: pytest.Item, session: LlemSession, recorder: Recorder) -> None:
+    """Hand over what an item measured: to the session, to JUnit's report and to the test's own ``benchmark``."""
+    session.keep(record)
+    item.user_properties.extend(junit.properties(record.result))
+    recorder.show(record)
 
 
 def _batch_notes(config: ExperimentConfig, prompts: int) -> list[str]:
@@ -211,25 +214,6 @@ def protocol(config: ExperimentConfig, session: LlemSession, meter: Meter) -> Pr
         warmup_rounds=measure.warmup_rounds,
         min_window_s=meter.auto_window_s if asked in (None, "auto") else float(asked),
     )
-
-
-def _identity(
-    nodeid: str,
-    workload_hash: str,
-    gpu_uuids: Sequence[str],
-    meter: Meter,
-    *,
-    device: str | None,
-    runs_model: bool = True,
-) -> dict[str, Any]:
-    """What each row of an item says of what was measured where."""
-    environment = identity.environment(gpu_uuids, meter, device=device, runs_model=runs_model)
-    return {
-        "nodeid": nodeid,
-        "workload_hash": workload_hash,
-        "environment_hash": identity.environment_hash(environment),
-        "environment": environment,
-    }
 
 
 class BenchmarkRun:
@@ -304,23 +288,15 @@ class BenchmarkRun:
         if disturbances:
             self.result = replace(self.result, valid=False)
         boards = [board["uuid"] for board in machine.boards()] if settings.device == "cuda" else []
-        info = _identity(
-            self._item.nodeid,
-            identity.callable_hash(self._item.nodeid),
-            boards,
-            self._meter,
-            device=settings.device,
-            runs_model=False,
+        record = Record(
+            nodeid=self._item.nodeid,
+            name=self._item.name,
+            file=self._item.location[0],
+            result=self.result,
+            workload_hash=identity.callable_hash(self._item.nodeid),
+            environment=identity.environment(boards, self._meter, device=settings.device, runs_model=False),
+            labels=self._recorder.labels(),
+            gates=gates_of(self._item, settings),
         )
-        self._session.keep(
-            Recorded(
-                nodeid=self._item.nodeid,
-                name=self._item.name,
-                file=self._item.location[0],
-                result=self.result,
-                rows=self._recorder.rows(self.result, None, info),
-                gates=gates_of(self._item, settings),
-            )
-        )
-        self._item.user_properties.extend(junit.properties(self.result))
+        _keep(record, self._item, self._session, self._recorder)
         return last[0]

@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from pytest_llem.config.files import Experiment
 from pytest_llem.engines.transformers.memory_plan import predict
 from pytest_llem.errors import printable
@@ -14,8 +16,6 @@ from pytest_llem.errors import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-
-    import pytest
 
     from pytest_llem.config import ExperimentConfig, LoadConfig
     from pytest_llem.settings import Settings
@@ -61,6 +61,21 @@ class Plan:
     skipped: Sequence[tuple[str, str]]
     invalid: Sequence[tuple[str, str]]
     others: int
+
+
+class Planner:
+    """The plugin of a session that prints its plan."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """In place of the tests: print the plan."""
+        made = make_plan(session.items)
+        session.config.get_terminal_writer().write(render(made, self._settings))
+        session.testsfailed += len(made.invalid)
+        return True
 
 
 def make_plan(items: Sequence[pytest.Item]) -> Plan:

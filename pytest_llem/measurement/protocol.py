@@ -58,10 +58,11 @@ def measure_workload(
     timings = _time_tokens(workload, protocol.min_window_s)
     per_token_s = [t.time_per_output_token_s for t in timings if t.time_per_output_token_s is not None]
     warnings = [*measured.warnings, *(one.text for one in disturbances)]
+    missing = {}
     if not per_token_s:
-        warnings.append("time_per_output_token_s: no sequence has a token after those of its first step")
+        missing |= {"time_per_output_token_s": "no sequence has a token after those of its first step"}
     if no_memory:
-        warnings.append(f"peak_memory_bytes: {no_memory}")
+        missing["peak_memory_bytes"] = no_memory
     if workload.truncated_prompts:
         warnings.append(f"{workload.truncated_prompts} prompts were longer than max_input_tokens and lost their end")
     # The first and the last pass that was measured: every pass is to generate the same tokens.
@@ -85,7 +86,7 @@ def measure_workload(
         time_per_output_token_s=statistics.median(per_token_s) if per_token_s else None,
         peak_memory_bytes=peak_memory_bytes,
         output_tokens_hash=hashes[0],
-    )
+    ).lacking(**missing)
     if disturbances:
         result = replace(result, valid=False)
     if not phases:
