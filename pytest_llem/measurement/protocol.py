@@ -58,7 +58,7 @@ def measure_workload(
     timings = _time_tokens(workload, protocol.min_window_s)
     per_token_s = [t.time_per_output_token_s for t in timings if t.time_per_output_token_s is not None]
     warnings = [*measured.warnings, *(one.text for one in disturbances)]
-    missing = {}
+    missing: dict[str, str] = {}
     if not per_token_s:
         missing |= {"time_per_output_token_s": "no sequence has a token after those of its first step"}
     if no_memory:
