@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_llem.config.base import fields_of
 from pytest_llem.config.files import Experiment
 from pytest_llem.engines.transformers.memory_plan import predict
 from pytest_llem.errors import printable
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
     from pytest_llem.config import ExperimentConfig, LoadConfig
     from pytest_llem.settings import Settings
-
-# What decides neither the weights nor the cache of an experiment.
-_NOT_MEMORY = {"name", "marks", "measure", "compare", "timeout_s", "device", "random_seed", "decoder"}
 
 # Windows whose length nobody asked for are this long with meters that need no longer ones, in seconds.
 _PLAIN_WINDOW_S = 1.0
@@ -167,7 +165,8 @@ class _Memory:
         """What ``item`` needs, in words."""
         if item.load is None:
             return "no model"
-        key = (item.load, item.config.model_copy(update=dict.fromkeys(_NOT_MEMORY)))
+        beside_work = fields_of(type(item.config), "measurement", "session")
+        key = (item.load, item.config.model_copy(update=dict.fromkeys(beside_work)))
         if key not in self._texts:
             self._texts[key] = self._predicted(item)
         return self._texts[key]
