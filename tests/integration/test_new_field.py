@@ -32,10 +32,9 @@ assert Path(pytest_llem.__file__).is_relative_to(Path.cwd()), pytest_llem.__file
 
 # Editors and readers
 schema = experiment_file_schema()
-assert {"type": "number", "exclusiveMinimum": 0, "maximum": 1} in (
-    schema["$defs"]["DecoderConfig"]["properties"]["typical_p"]["anyOf"]
-)
-assert "decoder.typical_p" in schema["$defs"]["Sweep"]["anyOf"][0]["properties"]
+field = schema["$defs"]["DecoderConfig"]["properties"]["typical_p"]
+assert (field["type"], field["exclusiveMinimum"], field["maximum"]) == (["number", "null"], 0, 1)
+assert "decoder.typical_p" in schema["$defs"]["Sweep"]["properties"]
 assert "| `decoder.typical_p` | number above 0 to 1 |  |  | call | Sample from tokens as" in reference()
 
 
