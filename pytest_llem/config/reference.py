@@ -126,7 +126,7 @@ def _bounds(schema: dict[str, Any]) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    value = field.get_default(call_default_factory=True, validated_data={})
+    value = field.get_default(call_default_factory=True)
     if isinstance(value, Section):
         value = value.model_dump(exclude_defaults=True)
     if value is None or value in ({}, []):
