@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+from pytest_llem.sizes import size
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -54,7 +56,7 @@ def _board_lines(finding: BoardFinding) -> list[str]:
     rows = [
         ("UUID", board.uuid),
         ("driver", f"{board.driver_version or 'not told'} (CUDA up to {board.cuda_driver_version or 'not told'})"),
-        ("memory", "not told" if memory is None else f"{memory / 2**30:.3g} GiB"),
+        ("memory", "not told" if memory is None else size(memory)),
         ("power limit", "not told" if board.power_limit_w is None else f"{board.power_limit_w:g} W"),
         ("MIG", mig[board.mig_enabled].format(board.index)),
         ("visible", "yes" if finding.visible else "no: CUDA_VISIBLE_DEVICES leaves it out"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llem.report import words
 from pytest_llem.report.quantities import number, with_uncertainty
+from pytest_llem.sizes import size
 
 if TYPE_CHECKING:
     from pytest_llem.report.data import ExperimentPage
@@ -49,7 +50,7 @@ def quantities(page: ExperimentPage) -> list[tuple[str, str]]:
     rows.append(("meter", words.meter(result)))
     rows.append(("windows", f"{result.rounds}, each of {calls} call{'' if calls == 1 else 's'}"))
     if result.peak_memory_bytes is not None:
-        rows.append(("peak memory", f"{result.peak_memory_bytes / 2**30:.2f} GiB"))
+        rows.append(("peak memory", size(result.peak_memory_bytes)))
     if result.labels:
         rows.append(("conditions", ", ".join(result.labels)))
     if page.source.workload_hash:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llem import __version__
+from pytest_llem.config.base import fields_of
 from pytest_llem.items import parameters
 from pytest_llem.records.identity import experiment_hash
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from pytest_llem.config import ExperimentConfig
     from pytest_llem.config.files import Experiment
     from pytest_llem.settings import Settings
-
-# How an experiment is judged, chosen or bounded does not change its result.
-_NOT_ASKED = {"compare", "marks", "timeout_s"}
 
 # A model's folder holds some dozens of files, near its top. One that a file names by mistake may be the whole disk.
 _MOST_FILES = 10_000
@@ -37,7 +35,7 @@ def hash_of(item: pytest.Item, settings: Settings) -> str:
     return experiment_hash(
         {
             "nodeid": item.nodeid,
-            "config": None if config is None else config.model_dump(mode="json", exclude=_NOT_ASKED),
+            "config": config and config.model_dump(mode="json", exclude=set(fields_of(type(config), "session"))),
             "source": _source(item),
             "files": [] if config is None or experiment is None else _files(config, experiment.path.parent),
             "device": settings.device,

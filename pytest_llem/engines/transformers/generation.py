@@ -28,30 +28,6 @@ if TYPE_CHECKING:
 
     from pytest_llem.config import ExperimentConfig
 
-_DECODER_FIELDS = (
-    "do_sample",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "min_new_tokens",
-    "stop_strings",
-)
-_PYTORCH_FIELDS = (
-    "use_cache",
-    "cache_implementation",
-    "cache_config",
-    "num_beams",
-    "num_return_sequences",
-    "early_stopping",
-    "length_penalty",
-    "no_repeat_ngram_size",
-    "prompt_lookup_num_tokens",
-    "num_assistant_tokens",
-    "disable_compile",
-)
-
 
 @dataclass(frozen=True)
 class SpecialTokens:
@@ -152,11 +128,10 @@ def build_generation(config: ExperimentConfig, special: SpecialTokens, *, cuda: 
         MeasurementError: the options contradict each other, or belong to the measurement itself.
         UnavailableError: the options need a package or a device that this machine lacks.
     """
-    decoder, pytorch = config.decoder.resolved(), config.pytorch
-    options: dict[str, Any] = {name: getattr(decoder, name) for name in _DECODER_FIELDS}
-    if pytorch is not None:
-        options |= {name: getattr(pytorch, name) for name in _PYTORCH_FIELDS}
-    options = {name: value for name, value in options.items() if value is not None}
+    pytorch = config.pytorch
+    options = config.decoder.resolved().given("call") | ({} if pytorch is None else pytorch.given("call"))
+    # The one option of a call that is torch's.
+    allow_tf32 = options.pop("allow_tf32", None)
     options["max_new_tokens"] = config.max_output_tokens
     options |= {
         "bos_token_id": special.bos,
@@ -181,7 +156,6 @@ def build_generation(config: ExperimentConfig, special: SpecialTokens, *, cuda: 
     refuse_ignored_by_generate(config.passthrough.generate, options, assisted=assisted)
     passed, arguments = _split_passthrough(config)
     options |= passed
-    allow_tf32 = pytorch.allow_tf32 if pytorch is not None else None
     check_generate_requirements(options, allow_tf32=allow_tf32, cuda=cuda, cuda_graphs=cuda_graphs)
     try:
         generation_config = GenerationConfig(**options)  # type: ignore[no-untyped-call]

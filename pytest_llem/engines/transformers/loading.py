@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from pytest_llem.config import LoadConfig, PyTorchConfig
     from pytest_llem.engines.transformers.sources import Source
 
+# How the names of those fields begin that are arguments of BitsAndBytesConfig.
+_OF_BITSANDBYTES = ("load_in_", "bnb_4bit_")
+
 
 def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, device: torch.device) -> PreTrainedModel:
     """Load or draw the weights of ``source`` and put them where ``options`` says, in evaluation mode.
@@ -157,13 +160,5 @@ def _from_pretrained_arguments(load: LoadConfig, options: PyTorchConfig, device:
 def _quantisation(options: PyTorchConfig) -> Any:
     from transformers import BitsAndBytesConfig
 
-    if options.load_in_8bit:
-        return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
-    chosen = {
-        "bnb_4bit_compute_dtype": options.bnb_4bit_compute_dtype,
-        "bnb_4bit_quant_type": options.bnb_4bit_quant_type,
-        "bnb_4bit_use_double_quant": options.bnb_4bit_use_double_quant,
-    }
-    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-        load_in_4bit=True, **{name: value for name, value in chosen.items() if value is not None}
-    )
+    chosen = {name: value for name, value in options.given("load").items() if name.startswith(_OF_BITSANDBYTES)}
+    return BitsAndBytesConfig(**chosen)  # type: ignore[no-untyped-call]

@@ -19,6 +19,7 @@ from pytest_llem.engines.transformers.assistant import assistant_load_config
 from pytest_llem.engines.transformers.checks import DTYPES
 from pytest_llem.engines.transformers.sources import load_architecture
 from pytest_llem.errors import LlemError, UnavailableError
+from pytest_llem.sizes import size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
     from pytest_llem.config import ExperimentConfig, LoadConfig
-
-_GIB = 2**30
 
 # bitsandbytes: a 4 bit scale covers this many weights; with double quantisation, scales have a scale for this many.
 _WEIGHTS_A_SCALE = 64
@@ -110,9 +109,7 @@ def check_fits(needed_bytes: int, device: torch.device, what: str) -> None:
     """
     free_bytes = available_bytes(device)
     if free_bytes is not None and needed_bytes > free_bytes:
-        raise UnavailableError(
-            f"{what} would take {needed_bytes / _GIB:.1f} GiB, but {device} has {free_bytes / _GIB:.1f} GiB available"
-        )
+        raise UnavailableError(f"{what} would take {size(needed_bytes)}, but {device} has {size(free_bytes)} available")
 
 
 def available_bytes(device: torch.device) -> int | None:

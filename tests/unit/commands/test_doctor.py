@@ -204,7 +204,7 @@ class TestText:
             "  0: NVIDIA Simulated H100",
             f"     UUID              {UUIDS[0]}",
             "     driver            580.95.05 (CUDA up to 13.0)",
-            "     memory            80 GiB",
+            "     memory            80.0 GiB",
             "     power limit       700 W",
             "     MIG               off",
             "     visible           yes",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llem.config import ExperimentConfig
+from pytest_llem.config.base import fields_of
 from pytest_llem.meters import open_meter
 from pytest_llem.records import identity, machine
 from tests.simulators import SimulatedBoard, install
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BASE: dict[str, Any] = {"model": "gpt2", "decoder": {"min_new_tokens": 4}, "max_output_tokens": 8}
+
+
+BESIDE_WORK: dict[str, Any] = {
+    "name": "renamed",
+    "marks": ["slow"],
+    "timeout_s": 9,
+    "device": "cpu",
+    "measure": {"rounds": 3},
+    "compare": {"energy": "5%"},
+}
 
 
 def workload_hash(fields: Mapping[str, Any], commit: str | None = "c1", prompts: str = "t1") -> str:
@@ -53,12 +64,14 @@ def test_another_model_or_prompt_is_another_workload() -> None:
     assert workload_hash({"model": "gpt3"}, commit=None) != workload_hash({}, commit=None)
 
 
+def test_what_is_not_work_is_said_by_the_fields() -> None:
+    assert fields_of(ExperimentConfig, "measurement", "session") == set(BESIDE_WORK)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
-        {"name": "renamed", "marks": ["slow"], "timeout_s": 9, "device": "cpu"},
-        {"measure": {"rounds": 3}},
-        {"compare": {"energy": "5%"}},
+        BESIDE_WORK,
         {"model": "./spelt/otherwise"},
         {"pytorch": {}},
         {"pytorch": {"batch_size": 1}},

@@ -210,7 +210,7 @@ def test_too_little_memory_is_said_with_both_numbers(monkeypatch: pytest.MonkeyP
     assert available > 2**20
     monkeypatch.setattr(memory_plan, "available_bytes", lambda _: 5 * 2**30)
     check_memory(MemoryPlan(4 * 2**30, 2**30), CPU)
-    with pytest.raises(UnavailableError, match=r"would take 5\.5 GiB, but cpu has 5\.0 GiB available"):
+    with pytest.raises(UnavailableError, match=r"would take 5\.50 GiB, but cpu has 5\.00 GiB available"):
         check_memory(MemoryPlan(4 * 2**30, 3 * 2**29), CPU)
 
 
