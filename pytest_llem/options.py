@@ -23,9 +23,8 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--llem-meter",
         metavar="NAME",
-        choices=METER_NAMES,
-        help=f"What reads the joules: {', '.join(METER_NAMES)}. Default: auto (nvml on a GPU; on the CPU rapl where "
-        "readable, else estimate).",
+        help=f"What reads the joules: {', '.join(METER_NAMES)}, or one that another package registers. Default: auto "
+        "(nvml on a GPU; on the CPU rapl where readable, else estimate).",
     )
     group.addoption("--llem-rounds", metavar="N", type=int, help="Rounds of every experiment, whatever the file says.")
     group.addoption(

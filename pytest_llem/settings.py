@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from pytest_llem.meters import METER_NAMES
+from pytest_llem.errors import MeterUnavailableError
+from pytest_llem.meters import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ class Settings:
 
     Attributes:
         device: ``cuda``, ``cpu``, or ``None`` when experiments are validated only.
-        meter: one of :data:`pytest_llem.meters.METER_NAMES`.
+        meter: one of :func:`pytest_llem.meters.meter_names`.
         meter_named: true when a meter was asked for by name, so that it may not be replaced.
         rounds: overrides ``measure.rounds`` of every experiment.
         min_window_s: overrides ``measure.min_window_s`` of every experiment, in seconds.
@@ -92,8 +93,10 @@ class Settings:
         if gpu and cpu:
             raise pytest.UsageError("--llem-gpu and --llem-cpu exclude each other: pass one of them")
         meter = _read(config, "llem_meter", str) or "auto"
-        if meter not in METER_NAMES:
-            raise pytest.UsageError(f"llem_meter: {meter!r} is no meter; use one of {', '.join(METER_NAMES)}")
+        try:
+            check_name(meter)
+        except MeterUnavailableError as error:
+            raise pytest.UsageError(f"--llem-meter: {error}") from None
         rounds = _read(config, "llem_rounds", int)
         if rounds is not None and rounds < 1:
             raise pytest.UsageError(f"--llem-rounds: {rounds} is too small; use at least 1")

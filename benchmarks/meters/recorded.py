@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 from simulated_machine import markdown_table, private_folder, progress, versions
 
+from pytest_llem.meters.base import MeterRequest
 from pytest_llem.meters.nvidia.agreement import disagreement, sampled_energy
 from pytest_llem.meters.nvidia.counter.edges import CONTENT_S, Edge
 from pytest_llem.meters.nvidia.counter.lattice import Sighting, fit_lattice
@@ -187,7 +188,7 @@ def play(recording: Recording, spans: Sequence[Span], seed: int, with_counter: b
     clock.sleep(counted.moments_s[0] + 0.1)
     with (
         install([ReplayedBoard(recording, seed=seed, with_counter=with_counter)], clock),
-        open_nvml_meter("cuda", None, clock, lock_timeout_s=None) as meter,
+        open_nvml_meter(MeterRequest("cuda", None, clock, lock_timeout_s=None)) as meter,
     ):
         assert meter.auto_window_s > 0  # what is learned about the board belongs to no window
         for span in spans:

@@ -17,15 +17,16 @@ import os
 import random
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.errors import MeterUnavailableError
 from pytest_llem.meters.base import (
     COOL_DOWN_LIMIT_S,
     IDLE_LIMIT_S,
-    Clock,
     Disturbance,
     IdlePower,
+    MeterRequest,
     Synchronize,
     Window,
     no_synchronize,
@@ -38,21 +39,18 @@ from pytest_llem.meters.nvidia.counter.sensor import CounterSensor
 from pytest_llem.meters.nvidia.disturbances import BoardWatch
 from pytest_llem.meters.nvidia.idle_blocks import BoardBlocks
 from pytest_llem.meters.nvidia.library import Nvml, lost_board
-from pytest_llem.meters.nvidia.lock import LOCK_TIMEOUT_S, BoardLocks, say_on_stderr
+from pytest_llem.meters.nvidia.lock import BoardLocks, say_on_stderr
 from pytest_llem.meters.nvidia.power_sensor import open_power_sensor
 from pytest_llem.meters.nvidia.reading import fill_energy
 from pytest_llem.meters.nvidia.samples import open_samples
 from pytest_llem.meters.nvidia.visibility import MIG_REFUSAL, Selection, describe, select_by_uuid, select_visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Mapping
 
     from pytest_llem.meters.nvidia.counter.calibration import Calibration
     from pytest_llem.meters.nvidia.library import Board
     from pytest_llem.meters.nvidia.power_sensor import PowerSensor
-
-RELATIVE_UNCERTAINTY = 0.01
-"""Half-width of the 95% interval of one window, as a share of its energy, that windows are sized for."""
 
 _RIGHT_AFTER_S = 1.0  # a window that follows so soon begins in the state that the last one ended in
 _USELESS_WINDOW_S = 1.0  # for counters that stand still: no length would help
@@ -68,26 +66,16 @@ class NvmlMeter:
     name = "nvml"
     estimated = False
     reports_energy = True
+    reads_boards = True
+    environment: Mapping[str, object] = MappingProxyType({})
 
-    def __init__(
-        self,
-        nvml: Nvml,
-        selection: Selection,
-        clock: Clock,
-        *,
-        aligned: bool = True,
-        relative_uncertainty: float = RELATIVE_UNCERTAINTY,
-        locks: BoardLocks | None = None,
-    ) -> None:
+    def __init__(self, nvml: Nvml, selection: Selection, request: MeterRequest, locks: BoardLocks | None) -> None:
         """Take over ``nvml`` and ``locks``: closing the meter closes and releases them.
 
         Args:
             nvml: an initialised library.
             selection: the boards to sum.
-            clock: where time is read.
-            aligned: whether windows may wait after the work until the boards have settled and their counters are
-                updated: some 200 ms at a period of 100 ms.
-            relative_uncertainty: what :attr:`auto_window_s` aims at.
+            request: how they are read.
             locks: of the boards, where they are locked.
 
         Raises:
@@ -96,10 +84,10 @@ class NvmlMeter:
         """
         self._nvml = nvml
         self._locks = locks
-        self._clock = clock
+        self._clock = clock = request.clock
         self._warnings = selection.warnings
         self._ended_s: float | None = None
-        self._relative_uncertainty = relative_uncertainty
+        self._relative_uncertainty = request.relative_uncertainty
         self.boards: tuple[Board, ...] = selection.boards
         if not self.boards:
             raise MeterUnavailableError(
@@ -117,7 +105,7 @@ class NvmlMeter:
             if has_counter:
                 read = partial(self._read_counter_j, board, handle)
                 samples = open_samples(nvml, board, handle, clock)
-                counters.append(CounterSensor(board, read, clock, store, aligned, samples))
+                counters.append(CounterSensor(board, read, clock, store, request.aligned, samples))
                 continue
             power = open_power_sensor(nvml, board, handle, clock)
             if power is None:
@@ -285,51 +273,33 @@ class NvmlMeter:
                 window.power_limit_w[board.uuid] = limit_mw / 1e3
 
 
-def open_nvml_meter(
-    device: str,
-    gpu_uuids: Sequence[str] | None,
-    clock: Clock,
-    *,
-    aligned: bool = True,
-    relative_uncertainty: float = RELATIVE_UNCERTAINTY,
-    lock_timeout_s: float | None = LOCK_TIMEOUT_S,
-    say: Callable[[str], None] = say_on_stderr,
-) -> NvmlMeter:
+def open_nvml_meter(request: MeterRequest) -> NvmlMeter:
     """Open the sensors of the boards that a model uses, once nobody else measures them.
 
-    Args:
-        device: ``cuda``: without ``gpu_uuids``, all boards that CUDA lets this process use. ``cpu``: the one
-            board that NVML shows after ``CUDA_VISIBLE_DEVICES``.
-        gpu_uuids: exactly these boards, whatever else is visible.
-        clock: where time is read.
-        aligned: see :class:`NvmlMeter`.
-        relative_uncertainty: see :class:`NvmlMeter`.
-        lock_timeout_s: how long to wait for each board that another process measures, in seconds; ``None`` to look
-            at the sensors without keeping anyone away.
-        say: told who is waited for.
+    Those are exactly the request's; without these, for work on the GPU, all boards that CUDA lets this process use, and
+    for work on the CPU the one that NVML shows after ``CUDA_VISIBLE_DEVICES``.
 
     Raises:
         MeterUnavailableError: NVML, the boards or their sensors are missing, or a board stayed in use; the text
-            says how to mend it.
+            says how to fix it.
     """
     nvml = Nvml()
     locks = None
     try:
         boards = nvml.boards()
-        if gpu_uuids is not None:
-            selection = select_by_uuid(boards, gpu_uuids)
+        if request.gpu_uuids is not None:
+            selection = select_by_uuid(boards, request.gpu_uuids)
         else:
             selection = select_visible(boards, os.environ)
-            if device != "cuda" and len(selection.boards) > 1:
+            if request.device != "cuda" and len(selection.boards) > 1:
                 raise MeterUnavailableError(
                     "nvml meter: the model runs on the CPU, so which board to read is not known: NVML shows "
                     f"{describe(selection.boards)}; name one in CUDA_VISIBLE_DEVICES"
                 )
-        if lock_timeout_s is not None:
-            locks = BoardLocks((board.uuid for board in selection.boards), say=say, timeout_s=lock_timeout_s)
-        return NvmlMeter(
-            nvml, selection, clock, aligned=aligned, relative_uncertainty=relative_uncertainty, locks=locks
-        )
+        if request.lock_timeout_s is not None:
+            uuids = (board.uuid for board in selection.boards)
+            locks = BoardLocks(uuids, say=request.say or say_on_stderr, timeout_s=request.lock_timeout_s)
+        return NvmlMeter(nvml, selection, request, locks)
     except BaseException:
         nvml.close()
         if locks is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from pytest_llem.meters.base import MeterRequest
 from pytest_llem.meters.nvidia.agreement import disagreement, sampled_energy
 from pytest_llem.meters.nvidia.counter.edges import CONTENT_S, Edge
 from pytest_llem.meters.nvidia.counter.lattice import Sighting, fit_lattice
@@ -156,7 +157,7 @@ def test_the_meter_on_the_playback(recording: Recording, pieces: list[Piece], wi
     joules = []
     with (
         install([ReplayedBoard(recording, with_counter=with_counter)], clock),
-        open_nvml_meter("cuda", None, clock) as meter,
+        open_nvml_meter(MeterRequest("cuda", None, clock)) as meter,
     ):
         assert meter.auto_window_s > 0
         for piece, following in pairwise(pieces):
