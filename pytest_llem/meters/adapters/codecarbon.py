@@ -119,6 +119,11 @@ class CodeCarbonMeter(PeerMeter):
         elif len(self.boards) == 1:
             window.boards_j = {self.boards[0].uuid: joules["gpu"]}
 
+    def close(self) -> None:
+        """Stop the tracker and its threads. Closing twice is harmless."""
+        with _quiet_log():
+            self._tracker.stop()
+
     def _try_out(self, log: list[str]) -> None:
         """Run an empty task: CodeCarbon looks for its sensors and loads its tables in the first one."""
         try:
