@@ -34,7 +34,7 @@ from pytest_llem.meters.base import (
 from pytest_llem.meters.idle import settled_power
 from pytest_llem.meters.nvidia import readiness
 from pytest_llem.meters.nvidia.counter.calibration_store import CalibrationStore
-from pytest_llem.meters.nvidia.counter.group import CounterGroup
+from pytest_llem.meters.nvidia.counter.group import readings
 from pytest_llem.meters.nvidia.counter.sensor import CounterSensor
 from pytest_llem.meters.nvidia.disturbances import BoardWatch
 from pytest_llem.meters.nvidia.idle_blocks import BoardBlocks
@@ -96,7 +96,7 @@ class NvmlMeter:
         # Of its own: the user's seeds are not to be used up.
         self._random = random.Random()  # noqa: S311
         store = CalibrationStore()
-        counters: list[CounterSensor] = []
+        self._counters: list[CounterSensor] = []
         self._power_sensors: list[PowerSensor] = []
         self._handles: list[Any] = []
         for board in self.boards:
@@ -105,7 +105,7 @@ class NvmlMeter:
             if has_counter:
                 read = partial(self._read_counter_j, board, handle)
                 samples = open_samples(nvml, board, handle, clock)
-                counters.append(CounterSensor(board, read, clock, store, request.aligned, samples))
+                self._counters.append(CounterSensor(board, read, clock, store, request.aligned, samples))
                 continue
             power = open_power_sensor(nvml, board, handle, clock)
             if power is None:
@@ -115,7 +115,6 @@ class NvmlMeter:
                     "CUDA_VISIBLE_DEVICES, or measure time alone with the meter none"
                 )
             self._power_sensors.append(power)
-        self._counters = CounterGroup(counters)
         self._watches = [
             BoardWatch(nvml, board, handle) for board, handle in zip(self.boards, self._handles, strict=True)
         ]
@@ -128,10 +127,8 @@ class NvmlMeter:
         :mod:`pytest_llem.meters.nvidia.counter.sizing` for the formula.
         """
         self._prepare()
-        share = self._relative_uncertainty
-        seconds = [sensor.least_window_s(share) for sensor in self._counters.sensors]
-        seconds += [sensor.least_window_s(share) for sensor in self._power_sensors]
-        return max((one for one in seconds if one is not None), default=_USELESS_WINDOW_S)
+        found = [sensor.least_window_s(self._relative_uncertainty) for sensor in self._sensors]
+        return max((seconds for seconds in found if seconds is not None), default=_USELESS_WINDOW_S)
 
     @property
     def calibrations(self) -> dict[str, Calibration | None]:
@@ -140,7 +137,7 @@ class NvmlMeter:
         A board without a counter is left out. The first use may take a few seconds.
         """
         self._prepare()
-        return {sensor.board.uuid: sensor.calibration for sensor in self._counters.sensors}
+        return {sensor.board.uuid: sensor.calibration for sensor in self._counters}
 
     @contextmanager
     def window(self, synchronize: Synchronize = no_synchronize) -> Iterator[Window]:
@@ -158,37 +155,34 @@ class NvmlMeter:
         try:
             for power in self._power_sensors:
                 power.begin()
-            self._counters.begin()
+            for counter in self._counters:
+                counter.begin_window()
             start_s = self._clock.now_s()
             yield window
             synchronize()
             end_s = self._clock.now_s()
-            self._counters.end()
+            for counter in self._counters:
+                counter.end_window()
             for watch in self._watches:
                 watch.end()
             self._ended_s = end_s
-            self._note_sm_clocks(window)
-            self._note_power_limits(window)
+            self._note_state(window)
             window.seconds = end_s - start_s
-            readings = self._counters.readings(start_s, end_s)
-            readings += [power.reading(start_s, end_s) for power in self._power_sensors]
+            found = readings(self._counters, start_s, end_s)
+            found += [power.reading(start_s, end_s) for power in self._power_sensors]
         finally:
             for power in self._power_sensors:
                 power.stop()
-        fill_energy(window, readings)
+        fill_energy(window, found)
         # Plain reads err by the phase of their edges, which ``pause`` makes random.
-        window.errors_average_out = not self._power_sensors and not any(s.aligned for s in self._counters.sensors)
-        curves = {sensor.board.uuid: sensor.curve for sensor in self._counters.sensors}
-        curves |= {sensor.board.uuid: sensor.curve for sensor in self._power_sensors}
-        window.power_curves = {uuid: curve for uuid, curve in curves.items() if curve is not None}
+        window.errors_average_out = not self._power_sensors and not any(s.aligned for s in self._counters)
+        window.power_curves = {sensor.board.uuid: sensor.curve for sensor in self._sensors if sensor.curve is not None}
         for watch in self._watches:
             watch.fill(window)
 
     def pause(self) -> None:
         """Let a random part of the longest update period pass, so that windows in a row do not beat with it."""
-        periods_s = [sensor.counter.period_s for sensor in self._counters.sensors]
-        periods_s += [sensor.source.memory_s for sensor in self._power_sensors]
-        self._clock.sleep(self._random.uniform(0.0, max(periods_s)))
+        self._clock.sleep(self._random.uniform(0.0, max(sensor.period_s for sensor in self._sensors)))
 
     def check_quiet(self) -> list[Disturbance]:
         """What would disturb a measurement that started now: a foreign process, a busy board.
@@ -217,7 +211,7 @@ class NvmlMeter:
         settled = settled_power(BoardBlocks(self._counters, self._power_sensors, self._clock), self._clock, limit_s)
         if settled is None:
             return IdlePower(reason="a board's sensor did not change while its idle power was measured")
-        for counter, power in zip(self._counters.sensors, settled.powers, strict=False):
+        for counter, power in zip(self._counters, settled.powers, strict=False):
             counter.set_idle_power(power.power_w, power.uncertainty_w)
         return settled.total(limit_s)
 
@@ -256,18 +250,19 @@ class NvmlMeter:
         except self._nvml.binding.NVMLError as error:
             raise lost_board(board, error) from error
 
+    @property
+    def _sensors(self) -> tuple[CounterSensor | PowerSensor, ...]:
+        return (*self._counters, *self._power_sensors)
+
     def _prepare(self) -> None:
-        for sensor in self._counters.sensors:
+        for sensor in self._counters:
             sensor.prepare()
 
-    def _note_sm_clocks(self, window: Window) -> None:
+    def _note_state(self, window: Window) -> None:
         for board, handle in zip(self.boards, self._handles, strict=True):
             clock_mhz = self._nvml.optional("nvmlDeviceGetClockInfo", handle, self._nvml.binding.NVML_CLOCK_SM)
             if clock_mhz is not None:
                 window.sm_clock_hz[board.uuid] = clock_mhz * 1e6
-
-    def _note_power_limits(self, window: Window) -> None:
-        for board, handle in zip(self.boards, self._handles, strict=True):
             limit_mw = self._nvml.optional("nvmlDeviceGetEnforcedPowerLimit", handle)
             if limit_mw is not None:
                 window.power_limit_w[board.uuid] = limit_mw / 1e3

@@ -74,6 +74,7 @@ class PowerSensor:
         board: whose it is.
         source: where samples come from.
         curve: the samples of the last window.
+        period_s: how long an earlier power is still seen in a sample, in seconds.
     """
 
     def __init__(self, board: Board, source: PowerSource, clock: Clock, error: type[Exception]) -> None:
@@ -87,6 +88,7 @@ class PowerSensor:
         """
         self.board = board
         self.source = source
+        self.period_s = source.memory_s
         self._clock = clock
         self._error = error
         self.curve: PowerCurve | None = None

@@ -24,7 +24,7 @@ from pytest_llem.meters.nvidia.settling import IDLE_RISE_W, Settling, Stretch, s
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llem.meters.nvidia.counter.edges import Edge
+    from pytest_llem.meters.nvidia.counter.counter import Edge
 
 _COVERAGE_FACTOR = 2.0
 _PLAIN_FACTOR = 2.2  # of plain reads, whose errors are few and bounded and may all have one sign
@@ -232,7 +232,7 @@ def interpolated_energy(
 ) -> WindowEnergy | None:
     """Energy of a window from two plain reads, for where waiting is not wanted.
 
-    Both reads show an update that lies before them (:meth:`~pytest_llem.meters.nvidia.counter.edges.Counter.glance`):
+    Both reads show an update that lies before them (:meth:`~pytest_llem.meters.nvidia.counter.counter.Counter.glance`):
     what the board used before the start is taken at idle power, what it used after the last update at the
     window's mean power. An update of unknown phase has the standard uncertainty T / sqrt(12); at the end that
     costs the power times as much.

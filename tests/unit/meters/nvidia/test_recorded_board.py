@@ -13,7 +13,7 @@ import pytest
 
 from pytest_llem.meters.base import MeterRequest
 from pytest_llem.meters.nvidia.agreement import disagreement, sampled_energy
-from pytest_llem.meters.nvidia.counter.edges import CONTENT_S, Edge
+from pytest_llem.meters.nvidia.counter.counter import CONTENT_S, Edge
 from pytest_llem.meters.nvidia.counter.lattice import Sighting, fit_lattice
 from pytest_llem.meters.nvidia.meter import open_nvml_meter
 from pytest_llem.meters.nvidia.samples import PowerSample, on_lattice

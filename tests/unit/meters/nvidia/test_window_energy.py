@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_llem.meters.nvidia.counter.edges import Edge
+from pytest_llem.meters.nvidia.counter.counter import Edge
 from pytest_llem.meters.nvidia.samples import PowerSample
 from pytest_llem.meters.nvidia.settling import Settling, Stretch, settle
 from pytest_llem.meters.nvidia.window_energy import (

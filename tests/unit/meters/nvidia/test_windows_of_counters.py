@@ -436,7 +436,7 @@ class TestIdlePower:
         one = Rig(lambda: SimulatedBoard(power=LoadedPower(80.0)), boards=2, aligned=False)
         with install(one.board, one.clock), one.open() as meter:
             meter.idle_power()
-            known = [sensor._rest.idle for sensor in meter._counters.sensors]
+            known = [sensor._rest.idle for sensor in meter._counters]
         assert [idle and idle.power_w for idle in known] == [pytest.approx(80.0, rel=0.02)] * 2
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_llem.meters.nvidia.counter.edges import CONTENT_S, Counter, Edge
+from pytest_llem.meters.nvidia.counter.counter import CONTENT_S, Counter, Edge
 from pytest_llem.meters.nvidia.counter.rest import BoardAtRest
 from pytest_llem.meters.nvidia.samples import PowerSample
 from pytest_llem.meters.nvidia.settling import FADED_S, Settling
