@@ -197,6 +197,8 @@ Synchronize = Callable[[], None]
 class Meter(Protocol):
     """Reads joules. Obtain one from :func:`pytest_llem.meters.open_meter`.
 
+    Whatever reads the sensor raises :class:`pytest_llem.errors.MeasurementError` where it can no longer be read.
+
     Attributes:
         name: the name that it is opened by: ``nvml``, ``rapl``, ``estimate``, ``none`` ...
         estimated: true when its joules are modelled, not measured.
@@ -289,11 +291,7 @@ class SimpleMeter:
         return {}
 
     def start(self) -> Any:
-        """Read the sensor before the work; :meth:`fill` gets what this returns.
-
-        Raises:
-            MeasurementError: the sensor can no longer be read.
-        """
+        """Read the sensor before the work; :meth:`fill` gets what this returns."""
 
     def fill(self, window: Window, started: Any) -> None:
         """Read the sensor after the work, and set ``joules`` and ``uncertainty_j``, or ``reason``.
@@ -301,9 +299,6 @@ class SimpleMeter:
         Args:
             window: its ``seconds`` are known.
             started: what :meth:`start` returned.
-
-        Raises:
-            MeasurementError: the sensor can no longer be read.
         """
 
     @contextmanager

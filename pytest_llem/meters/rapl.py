@@ -78,9 +78,6 @@ class RaplMeter(SimpleMeter):
         """Power of the packages and their memory with nothing of ours running, once it has settled.
 
         The counters are the machine's, so it holds what everyone else does.
-
-        Raises:
-            MeasurementError: a counter could no longer be read.
         """
         settled = settled_power(self._idle_block, self.clock, limit_s)
         if settled is None:
@@ -95,11 +92,7 @@ class RaplMeter(SimpleMeter):
         return [BlockPower.of_window(window.joules, window.uncertainty_j, window.seconds)]
 
     def start(self) -> list[int]:
-        """The counters, in microjoules.
-
-        Raises:
-            MeasurementError: one could no longer be read.
-        """
+        """The counters, in microjoules."""
         try:
             return [domain.read_uj() for domain in self.domains]
         except (OSError, ValueError) as error:

@@ -70,11 +70,7 @@ class CodeCarbonMeter(PeerMeter):
 
     @contextmanager
     def window(self, synchronize: Synchronize = no_synchronize) -> Iterator[Window]:
-        """Measure the body of the ``with`` block; see :class:`pytest_llem.meters.base.Meter`.
-
-        Raises:
-            MeasurementError: CodeCarbon could not read a sensor.
-        """
+        """Measure the body of the ``with`` block; see :class:`pytest_llem.meters.base.Meter`."""
         try:
             with super().window(synchronize) as window:
                 yield window
@@ -85,11 +81,7 @@ class CodeCarbonMeter(PeerMeter):
             raise
 
     def start(self) -> None:
-        """Start a task.
-
-        Raises:
-            MeasurementError: CodeCarbon could not read a sensor.
-        """
+        """Start a task."""
         with _quiet_log() as log:
             try:
                 self._tracker.start_task()
@@ -97,11 +89,7 @@ class CodeCarbonMeter(PeerMeter):
                 raise _failure(log, error) from error
 
     def fill(self, window: Window, started: None) -> None:  # noqa: ARG002
-        """Stop the task and take its joules.
-
-        Raises:
-            MeasurementError: CodeCarbon could not read a sensor.
-        """
+        """Stop the task and take its joules."""
         data = self._stop_task()
         joules = {"gpu": data.gpu_energy} if self.boards else {"cpu": data.cpu_energy, "ram": data.ram_energy}
         # Without its part of the processor, the constant for the memory would look like a measurement.

@@ -50,21 +50,13 @@ class ZeusMeter(PeerMeter):
             self._monitor.end_window(_KEY, sync_execution=False, cancel=True)
 
     def start(self) -> None:
-        """Begin a window of Zeus.
-
-        Raises:
-            MeasurementError: Zeus could not read a sensor.
-        """
+        """Begin a window of Zeus."""
         with raised_as(MeasurementError, _UNREADABLE):
             # A window whose body raised is still open in Zeus, so each begins anew.
             self._monitor.begin_window(_KEY, sync_execution=False, restart=True)
 
     def fill(self, window: Window, started: None) -> None:  # noqa: ARG002
-        """End Zeus's window and take its joules.
-
-        Raises:
-            MeasurementError: Zeus could not read a sensor.
-        """
+        """End Zeus's window and take its joules."""
         with raised_as(MeasurementError, _UNREADABLE), warnings.catch_warnings():
             # Zero joules: said as the window's reason.
             warnings.filterwarnings("ignore", message="The energy consumption of one or more GPUs")

@@ -22,7 +22,7 @@ _UNALIGNED_BLOCK_S = 1.0
 
 class BoardBlocks:
     """Measures one block after the other, each from where the last one ended: of counters first, then of power
-    sensors, in their order."""
+    sensors, in their order. Raises a ``MeasurementError`` when a board stopped answering."""
 
     def __init__(self, counters: Sequence[CounterSensor], power_sensors: Sequence[PowerSensor], clock: Clock) -> None:
         self._counters = counters
@@ -31,11 +31,7 @@ class BoardBlocks:
         self._marks: list[Edge | None] | None = None
 
     def __call__(self) -> list[BlockPower] | None:
-        """The power of each board in the next block; ``None`` where a sensor did not change.
-
-        Raises:
-            MeasurementError: a board stopped answering.
-        """
+        """The power of each board in the next block; ``None`` where a sensor did not change."""
         before = [sensor.mark() for sensor in self._counters] if self._marks is None else self._marks
         start_s = self._clock.now_s()
         try:

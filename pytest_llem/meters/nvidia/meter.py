@@ -59,6 +59,8 @@ _USELESS_WINDOW_S = 1.0  # for counters that stand still: no length would help
 class NvmlMeter:
     """Sums the energy of a fixed set of boards.
 
+    Its methods raise a ``MeasurementError`` when a board stopped answering.
+
     Attributes:
         boards: these boards.
     """
@@ -141,11 +143,7 @@ class NvmlMeter:
 
     @contextmanager
     def window(self, synchronize: Synchronize = no_synchronize) -> Iterator[Window]:
-        """Measure the body of the ``with`` block; see :class:`pytest_llem.meters.base.Meter`.
-
-        Raises:
-            MeasurementError: a board stopped answering.
-        """
+        """Measure the body of the ``with`` block; see :class:`pytest_llem.meters.base.Meter`."""
         window = Window(warnings=list(self._warnings))
         synchronize()
         self._prepare()
@@ -203,9 +201,6 @@ class NvmlMeter:
         """Power of the boards with everything loaded and nothing running, once it has settled.
 
         The windows that follow use it too.
-
-        Raises:
-            MeasurementError: a board stopped answering.
         """
         self._prepare()
         settled = settled_power(BoardBlocks(self._counters, self._power_sensors, self._clock), self._clock, limit_s)

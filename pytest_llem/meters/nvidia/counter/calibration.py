@@ -73,9 +73,6 @@ def calibrate(counter: Counter) -> Calibration | None:
 
     Returns:
         ``None`` for a counter that stands still or changes too rarely to be of use.
-
-    Raises:
-        CounterResetError: the counter went backwards.
     """
     first = counter.read()
     changes = counter.watch(_UPDATES, _PROBE_LIMIT_S)

@@ -101,6 +101,8 @@ class Read(NamedTuple):
 class Counter:
     """An energy counter, its lattice, and how well its edges are dated.
 
+    Whatever reads it raises :class:`CounterResetError` when it went backwards: when a value is below the newest one.
+
     Attributes:
         clock: the clock that edges are dated by.
         period_s: time between two updates, in seconds, as far as it is known.
@@ -199,11 +201,7 @@ class Counter:
         self._content_variances.append(max(error_s**2 - known_s**2, 0.0))
 
     def read(self) -> Read:
-        """Read once.
-
-        Raises:
-            CounterResetError: the value is below the newest one.
-        """
+        """Read once."""
         start_s = self.clock.now_s()
         energy_j = self._read()
         end_s = self.clock.now_s()
@@ -219,9 +217,6 @@ class Counter:
 
         Returns:
             The first read of each new value.
-
-        Raises:
-            CounterResetError: the counter went backwards.
         """
         changes: list[Read] = []
         self._sightings.clear()
@@ -266,9 +261,6 @@ class Counter:
 
         At most some milliseconds are waited: out of the stretch around an edge in which a read is ambiguous.
         Where a read is never clear (reads as long as the period) the edge is anywhere in it.
-
-        Raises:
-            CounterResetError: the counter went backwards.
         """
         if self.lattice is None:
             raise ValueError("this counter keeps no lattice")
@@ -291,9 +283,6 @@ class Counter:
 
         It is dated by the lattice where the read was clearly between two of its edges. Otherwise it is anywhere in
         the last period: u^2 = T^2 / 12 + jitter^2.
-
-        Raises:
-            CounterResetError: the counter went backwards.
         """
         read = self.read()
         lattice = self.lattice

@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 
 def readings(sensors: Sequence[CounterSensor], start_s: float, end_s: float) -> list[Reading]:
-    """Wait until the boards have settled, and tell every board's energy between two instants.
-
-    Raises:
-        MeasurementError: a board stopped answering.
-    """
+    """Wait until the boards have settled, and tell every board's energy between two instants."""
     while True:
         wanted = [(sensor, sensor.next_after(end_s)) for sensor in sensors]
         pursuits = {sensor: pursuit for sensor, pursuit in wanted if pursuit is not None}

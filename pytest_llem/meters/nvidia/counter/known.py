@@ -25,6 +25,8 @@ _SAME_PERIOD = 0.02  # of a period: one that differs by more is another
 class KnownCounter:
     """One board's counter, and how it behaves.
 
+    Whatever reads it raises a ``MeasurementError`` when the board stopped answering, or its counter was reset.
+
     Attributes:
         board: whose counter it is.
         calibration: ``None`` before :meth:`learn`, and for a counter that stands still.
@@ -82,9 +84,6 @@ class KnownCounter:
 
         Returns:
             Whether this was the first time.
-
-        Raises:
-            MeasurementError: the board stopped answering, or its counter was reset meanwhile.
         """
         first = not self._learned
         if first:
@@ -102,11 +101,7 @@ class KnownCounter:
         return first
 
     def keep_phase(self) -> None:
-        """Find the phase of the lattice where it is not known any more; give the lattice up in the end.
-
-        Raises:
-            CounterResetError: the counter went backwards.
-        """
+        """Find the phase of the lattice where it is not known any more; give the lattice up in the end."""
         lattice = self.counter.lattice
         if lattice is not None and (self.counter.phase_is_lost or not lattice.reaches(self.clock.now_s())):
             self._losses += self.counter.phase_is_lost

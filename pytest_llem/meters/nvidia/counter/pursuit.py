@@ -1,4 +1,7 @@
-"""Waiting for the edges of energy counters: reads about the instants at which they are due."""
+"""Waiting for the edges of energy counters: reads about the instants at which they are due.
+
+Whatever reads a counter raises ``CounterResetError`` when it went backwards.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +40,7 @@ class Pursuit:
         self._aim(from_s)
 
     def poll(self) -> Edge | None:
-        """Read once; the edge when it was found, else ``None``.
-
-        Raises:
-            CounterResetError: the counter went backwards.
-        """
+        """Read once; the edge when it was found, else ``None``."""
         read = self.counter.read()
         stale, self._stale = self._stale, read
         if stale is None and self._edge_s is not None:
@@ -100,22 +99,14 @@ class Pursuit:
 
 
 def next_edge(counter: Counter, from_s: float) -> Edge | None:
-    """Wait for the first edge from an instant on; ``None``: the counter stands still.
-
-    Raises:
-        CounterResetError: the counter went backwards.
-    """
+    """Wait for the first edge from an instant on; ``None``: the counter stands still."""
     pursuit = Pursuit(counter, from_s)
     wait_for_edges([pursuit])
     return pursuit.edge
 
 
 def wait_for_edges(pursuits: Sequence[Pursuit]) -> None:
-    """Poll in turn until each has its edge, or its counter stands still: long after the last was due.
-
-    Raises:
-        CounterResetError: a counter went backwards.
-    """
+    """Poll in turn until each has its edge, or its counter stands still: long after the last was due."""
     clock = pursuits[0].counter.clock
     timeout_s = AWAITED_PERIODS * max(pursuit.counter.period_s for pursuit in pursuits)
     deadline_s = max(pursuit.due_s for pursuit in pursuits) + timeout_s

@@ -12,19 +12,11 @@ from pytest_llem.meters.nvidia.counter.known import KnownCounter
 from pytest_llem.meters.nvidia.counter.pursuit import Pursuit, next_edge
 from pytest_llem.meters.nvidia.counter.rest import BoardAtRest
 from pytest_llem.meters.nvidia.counter.sizing import aligned_window_s, unaligned_window_s
+from pytest_llem.meters.nvidia.idle_power import FLAT_SHARE, FLAT_W, Idle
 from pytest_llem.meters.nvidia.reading import Reading
-from pytest_llem.meters.nvidia.settling import Settling, Stretch
+from pytest_llem.meters.nvidia.settling import Settling, Stretch, settle
 from pytest_llem.meters.nvidia.visibility import describe
-from pytest_llem.meters.nvidia.window_energy import (
-    FLAT_SHARE,
-    FLAT_W,
-    HELD_S,
-    Idle,
-    head,
-    interpolated_energy,
-    settle_after,
-    window_energy,
-)
+from pytest_llem.meters.nvidia.window_energy import HELD_S, head, interpolated_energy, window_energy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +38,7 @@ _REST_ERROR = 0.01
 
 
 class CounterSensor(KnownCounter):
-    """One board's counter, from window to window.
+    """One board's counter, from window to window. A reset in a window is the reason of its :meth:`reading`.
 
     Attributes:
         before: the edge before the work of the present window.
@@ -80,11 +72,7 @@ class CounterSensor(KnownCounter):
         self._looked_again = False
 
     def prepare(self) -> None:
-        """Find out how the counter behaves, where that is not known or was contradicted. Takes seconds, once.
-
-        Raises:
-            MeasurementError: the board stopped answering, or its counter was reset meanwhile.
-        """
+        """Find out how the counter behaves, where that is not known or was contradicted. Takes seconds, once."""
         if self.learn():
             self._rest.idle_before(self._fetched(-math.inf), self.clock.now_s())
 
@@ -103,11 +91,7 @@ class CounterSensor(KnownCounter):
         self._rest.idle = Idle(power_w, error_w, known.noise_w if known else 1.0)
 
     def begin_window(self) -> None:
-        """Find an edge of the board at rest: the newest one, or the next where the counter keeps no lattice.
-
-        Raises:
-            MeasurementError: the board stopped answering.
-        """
+        """Find an edge of the board at rest: the newest one, or the next where the counter keeps no lattice."""
         self.before = self.curve = None
         self._after = []
         self._was_reset = self._looked_again = False
@@ -119,11 +103,7 @@ class CounterSensor(KnownCounter):
                 self.note_reset(in_window=False)
 
     def end_window(self) -> None:
-        """Read a counter that is not waited for, as soon as the work has ended.
-
-        Raises:
-            MeasurementError: the board stopped answering.
-        """
+        """Read a counter that is not waited for, as soon as the work has ended."""
         if not self.aligned:
             try:
                 self._after = [self.counter.glance()]
@@ -131,11 +111,7 @@ class CounterSensor(KnownCounter):
                 self.note_reset(in_window=True)
 
     def mark(self) -> Edge | None:
-        """An edge now, outside any window; ``None`` where the counter was reset or stands still.
-
-        Raises:
-            MeasurementError: the board stopped answering.
-        """
+        """An edge now, outside any window; ``None`` where the counter was reset or stands still."""
         known = self.calibration is not None and not self.calibration.under_reports
         try:
             if not self.aligned and self.counter.lattice is not None and known:
@@ -273,7 +249,7 @@ class CounterSensor(KnownCounter):
         last = self._after[-1]
         above_j = last.energy_j - before.energy_j - idle.power_w * (last.time_s - before.time_s)
         gains = [_stretch(earlier, later, end_s) for earlier, later in pairwise(self._after)]
-        return settle_after(samples, gains, end_s, last.time_s, idle, max(above_j / max(end_s - start_s, 1e-3), 0.0))
+        return settle(samples, gains, end_s, last.time_s, idle, max(above_j / max(end_s - start_s, 1e-3), 0.0))
 
     def _before_work(self, samples: Sequence[PowerSample], start_s: float) -> tuple[list[PowerSample], Idle]:
         """The samples that were there before the work, and idle power by them.

@@ -9,10 +9,11 @@ import pytest
 
 from pytest_llem.meters.base import MeterRequest
 from pytest_llem.meters.nvidia.agreement import DISAGREEMENTS, SampledEnergy, disagreement, power_curve, sampled_energy
+from pytest_llem.meters.nvidia.idle_power import Idle
 from pytest_llem.meters.nvidia.meter import open_nvml_meter
 from pytest_llem.meters.nvidia.samples import PowerSample
 from pytest_llem.meters.nvidia.settling import Settling
-from pytest_llem.meters.nvidia.window_energy import LAG_S, Idle, WindowEnergy
+from pytest_llem.meters.nvidia.window_energy import LAG_S, WindowEnergy
 from tests.simulators import SimulatedBoard, SimulatedClock, install
 
 if TYPE_CHECKING:
