@@ -16,6 +16,12 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def one_line(error: BaseException) -> str:
+    """The type and the text of another library's exception, on one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 class LlemError(Exception):
     """Base of every error this package raises on purpose; its text is shown to the user as it is, on one line."""
 

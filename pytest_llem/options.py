@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llem.meters import METER_NAMES
+from pytest_llem.errors import MeterUnavailableError
+from pytest_llem.meters import METER_NAMES, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 
 
 def _meter(text: str) -> str:
-    if text not in METER_NAMES:
-        raise ValueError(f"unknown meter {text!r}; use one of {', '.join(METER_NAMES)}")
+    try:
+        check_name(text)
+    except MeterUnavailableError as error:
+        raise ValueError(error) from None
     return text
 
 
@@ -146,8 +149,8 @@ OPTIONS = (
     Option("llem_cpu", "Run the experiments on the CPU.", ini=False),
     Option(
         "llem_meter",
-        f"What reads the joules: {', '.join(METER_NAMES)}. Default: auto (nvml on a GPU; on the CPU rapl where "
-        "readable, else estimate).",
+        f"What reads the joules: {', '.join(METER_NAMES)}, or one that another package registers. Default: auto "
+        "(nvml on a GPU; on the CPU rapl where readable, else estimate).",
         "NAME",
         _meter,
         "auto",

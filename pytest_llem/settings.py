@@ -25,7 +25,7 @@ class Settings:
     Attributes:
         mode: what the session is for, which decides the plugins that it needs. ``validate`` measures callables alone.
         device: ``cuda``, ``cpu``, or ``None`` when experiments are validated only.
-        meter: one of :data:`pytest_llem.meters.METER_NAMES`.
+        meter: one of :func:`pytest_llem.meters.meter_names`.
         meter_named: true when a meter was asked for by name, so that it may not be replaced.
         rounds: overrides ``measure.rounds`` of every experiment.
         min_window_s: overrides ``measure.min_window_s`` of every experiment, in seconds.

@@ -62,7 +62,7 @@ def environment(
     """
     on_boards = [
         {key: board[key] for key in ("uuid", "name", "driver_version", "power_limit_w")}
-        for board in (machine.boards() if gpu_uuids or meter.name == "nvml" else [])
+        for board in (machine.boards() if gpu_uuids or meter.reads_boards else [])
         if not gpu_uuids or board["uuid"] in gpu_uuids
     ]
     seen = {board["uuid"] for board in on_boards}
@@ -76,9 +76,10 @@ def environment(
         "libraries": {name: libraries.get(name) for name in _DECIDING_LIBRARIES},
         "cuda": machine.cuda_version(),
         "meter": meter.name,
-        # The processor's share of the work: how many threads, and for the modelled joule its watts.
+        # The processor's share of the work.
         "threads": machine.torch_threads() if runs_model else None,
-        "watts_per_core": getattr(meter, "watts_per_core", None),
+        "watts_per_core": None,  # unless the meter says
+        **meter.environment,
     }
 
 
