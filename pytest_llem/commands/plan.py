@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.config.files import Experiment
-from pytest_llem.engines.transformers.memory_plan import predict
-from pytest_llem.errors import printable
+from pytest_llem.engines import get_engine
+from pytest_llem.engines.base import MemoryPlan
+from pytest_llem.errors import UnavailableError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -173,7 +174,10 @@ class _Memory:
         return self._texts[key]
 
     def _predicted(self, item: PlannedItem) -> str:
-        found = predict(item.config, item.folder)
+        try:
+            found = get_engine(item.config.backend).predict_memory(item.config, item.folder)
+        except UnavailableError as error:
+            found = MemoryPlan(None, None, str(error))
         if found.weights_bytes is None:
             return f"unknown: {found.reason}"
         if found.total_bytes is None or found.kv_cache_bytes is None:
