@@ -15,7 +15,7 @@ import pytest
 
 from pytest_llem.config.files import Experiment, load_experiments
 from pytest_llem.config.messages import place_of
-from pytest_llem.engines import BACKENDS
+from pytest_llem.engines import no_engine
 from pytest_llem.errors import ExperimentFileError
 from pytest_llem.settings import SETTINGS, Settings
 
@@ -156,8 +156,8 @@ def _marked(
 
 def _skip_reason(config: ExperimentConfig, settings: Settings) -> str | None:
     """Why a valid experiment does not run in this session, as far as it can be told without loading anything."""
-    if config.backend not in BACKENDS:
-        return f"backend: {config.backend} has no engine yet; use {', '.join(BACKENDS)}"
+    if (missing := no_engine(config.backend)) is not None:
+        return f"backend: {missing}"
     if settings.device is None:
         return NOT_RUN
     if config.device not in ("any", settings.device):

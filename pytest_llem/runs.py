@@ -50,16 +50,15 @@ def loaded(config: LoadConfig, session: LlemSession) -> Iterator[LoadedModel]:
     if device is None:
         pytest.skip("pass --llem-gpu to load the model on the GPU or --llem-cpu to load it on the CPU")
     with _reported(failure=NotLoadedError):
-        model = get_engine(config.backend).load(config, device)
+        engine = session.engines.setdefault(config.backend, get_engine(config.backend))
+        model = engine.load(config, device)
     try:
         yield model
     finally:
         # A test that failed is kept for debuggers, with the frames that hold its tensors.
-        from pytest_llem.engines.transformers.failures import release
-
         failure = getattr(sys, "last_value", None)
         if failure is not None:
-            release(failure)
+            engine.release(failure)
         model.close()
 
 
@@ -165,7 +164,7 @@ class ExperimentRun:
                 progress.erase()
             result = replace(result, load_s=self._model.load_s)
             took_s = time.monotonic() - started_s
-            result = replace(result, warnings=[*result.warnings, *_batch_notes(config, workload.prompts)])
+            result = replace(result, warnings=[*result.warnings, *_batch_notes(config, len(workload.prompts))])
             if config.timeout_s is not None and took_s > config.timeout_s:
                 note = f"timeout_s: it took {took_s:.1f} s of {config.timeout_s:g} s, and was let run"
                 result = replace(result, warnings=[*result.warnings, note])

@@ -11,8 +11,9 @@ import pytest
 
 from pytest_llem.config.base import fields_of
 from pytest_llem.config.files import Experiment
-from pytest_llem.engines.transformers.memory_plan import predict
-from pytest_llem.errors import printable
+from pytest_llem.engines import get_engine
+from pytest_llem.engines.base import MemoryPlan
+from pytest_llem.errors import UnavailableError, printable
 from pytest_llem.sizes import size
 
 if TYPE_CHECKING:
@@ -188,7 +189,10 @@ class _Memory:
         return self._texts[key]
 
     def _predicted(self, item: PlannedItem) -> str:
-        found = predict(item.config, item.folder)
+        try:
+            found = get_engine(item.config.backend).predict_memory(item.config, item.folder)
+        except UnavailableError as error:
+            found = MemoryPlan(None, None, str(error))
         if found.weights_bytes is None:
             return f"unknown: {found.reason}"
         if found.total_bytes is None or found.kv_cache_bytes is None:

@@ -36,7 +36,7 @@ def workload_hash(config: ExperimentConfig, model: LoadedModel, workload: Worklo
             "pytorch": {"batch_size": 1, **pytorch},
             "decoder": config.decoder.resolved().model_dump(mode="json", exclude={"preset"}),
             "model": config.model if model.commit is None else model.commit,
-            "token_ids": workload.token_ids_hash,
+            "token_ids": workload.prompts.sha256(),
         }
     )
 

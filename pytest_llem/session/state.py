@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import weakref
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +18,7 @@ from pytest_llem.settings import SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_llem.engines.base import LoadedModel
+    from pytest_llem.engines.base import Engine, LoadedModel
     from pytest_llem.meters.base import Meter
     from pytest_llem.records.record import Record
     from pytest_llem.session.journal import Journal
@@ -39,6 +38,7 @@ class LlemSession:
         history: saved rows by node id and metric, as they were before this session's were saved.
         notes: lines for the end of the terminal's summary.
         journal: where results are kept as they finish; ``None`` where there is none.
+        engines: those that models were loaded with, by backend.
         incomplete: parts of what is reported are known to be missing.
         device_lost: a GPU failed so that this process cannot use it any more.
     """
@@ -50,6 +50,7 @@ class LlemSession:
     history: dict[tuple[str, str], list[SavedRow]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     journal: Journal | None = None
+    engines: dict[str, Engine] = field(default_factory=dict)
     incomplete: bool = False
     device_lost: bool = False
     _pending: dict[str, Record] = field(default_factory=dict)
@@ -122,10 +123,9 @@ class LlemSession:
 
     def note_failure(self, failure: BaseException) -> None:
         """Find out whether a failure has cost this process its GPU: then other processes run the rest."""
-        failures = sys.modules.get("pytest_llem.engines.transformers.failures")
-        if failures is None or self.device_lost:  # without torch there is no CUDA to fail
+        if self.device_lost:
             return
-        self.device_lost = any(map(failures.is_device_lost, failures.related(failure)))
+        self.device_lost = any(engine.is_device_lost(failure) for engine in self.engines.values())
         if self.device_lost and self.settings.child is None:
             self.notes.append(
                 "llem: the GPU failed in this process, which cannot use it any more: the experiments after that ran in "

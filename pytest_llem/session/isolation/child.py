@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llem.engines import get_engine
-from pytest_llem.errors import LlemError
+from pytest_llem.errors import UnavailableError
 from pytest_llem.items import parameters
 from pytest_llem.session.isolation.process import DUMP_SIGNAL
 from pytest_llem.session.journal_line import as_line
@@ -104,7 +104,7 @@ class IsolatedChild:
         experiment = parameters(session.items[0]).get("llem_experiment")
         if experiment is not None:
             # What cannot be imported is the item's to report.
-            with suppress(LlemError, ImportError):
+            with suppress(UnavailableError):
                 get_engine(experiment.valid_config.backend)
 
     @pytest.hookimpl(wrapper=True)

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_llem.config import ExperimentConfig
 from pytest_llem.config.base import fields_of
+from pytest_llem.engines.prompts import Prompts
 from pytest_llem.meters import open_meter
 from pytest_llem.records import identity, machine
 from tests.simulators import SimulatedBoard, install
@@ -31,12 +32,12 @@ BESIDE_WORK: dict[str, Any] = {
 }
 
 
-def workload_hash(fields: Mapping[str, Any], commit: str | None = "c1", prompts: str = "t1") -> str:
+def workload_hash(fields: Mapping[str, Any], commit: str | None = "c1", prompt: int = 1) -> str:
     config = ExperimentConfig.model_validate({**BASE, **fields})
     return identity.workload_hash(
         config,
         SimpleNamespace(commit=commit),
-        SimpleNamespace(token_ids_hash=prompts),
+        SimpleNamespace(prompts=Prompts(((prompt,),), truncated=0)),
     )
 
 
@@ -61,7 +62,7 @@ def test_another_option_is_another_workload(fields: dict[str, Any]) -> None:
 
 def test_another_model_or_prompt_is_another_workload() -> None:
     assert workload_hash({}, commit="c2") != workload_hash({})
-    assert workload_hash({}, prompts="t2") != workload_hash({})
+    assert workload_hash({}, prompt=2) != workload_hash({})
     assert workload_hash({"model": "gpt3"}, commit=None) != workload_hash({}, commit=None)
 
 
