@@ -119,7 +119,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Start of the session: a device or meter that was asked for and cannot work ends it with a usage error."""
+    """Start of the session: a device or meter that is named and cannot work ends it with a usage error."""
     if session.config.stash[SETTINGS].asks_for_hardware:
         llem_session(session.config).require_hardware()
 

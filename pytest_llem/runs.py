@@ -195,7 +195,7 @@ def _keep(record: Record, item: pytest.Item, session: LlemSession, recorder: Rec
 
 
 def _batch_notes(config: ExperimentConfig, prompts: int) -> list[str]:
-    """Batches that are smaller than the file asks for, because the prompts do not fill them."""
+    """Batches that are smaller than the file sets, because the prompts do not fill them."""
     batch_size = (config.pytorch.batch_size if config.pytorch else None) or 1
     if batch_size > prompts:
         return [f"batch_size {batch_size} is above the number of prompts: each call has {prompts} of them"]
@@ -207,11 +207,11 @@ def _batch_notes(config: ExperimentConfig, prompts: int) -> list[str]:
 def protocol(config: ExperimentConfig, session: LlemSession, meter: Meter) -> Protocol:
     """The experiment's protocol; the command line wins over the file."""
     measure, settings = config.measure, session.settings
-    asked = measure.min_window_s if settings.min_window_s is None else settings.min_window_s
+    window_s = measure.min_window_s if settings.min_window_s is None else settings.min_window_s
     return Protocol(
         rounds=settings.rounds or measure.rounds,
         warmup_rounds=measure.warmup_rounds,
-        min_window_s=meter.auto_window_s if asked in (None, "auto") else float(asked),
+        min_window_s=meter.auto_window_s if window_s in (None, "auto") else float(window_s),
     )
 
 
@@ -270,7 +270,7 @@ class BenchmarkRun:
         if self._recorder.disabled:
             call()
             return last[0]
-        asked_s = settings.min_window_s if min_window_s is None else min_window_s
+        window_s = settings.min_window_s if min_window_s is None else min_window_s
         with _reported("llem_benchmark"):
             disturbances = self._meter.check_quiet()
             measured = measure_windows(
@@ -278,11 +278,11 @@ class BenchmarkRun:
                 Protocol(
                     rounds=rounds or settings.rounds or _DEFAULT_ROUNDS,
                     warmup_rounds=warmup_rounds,
-                    min_window_s=self._meter.auto_window_s if asked_s is None else asked_s,
+                    min_window_s=self._meter.auto_window_s if window_s is None else window_s,
                 ),
                 self._meter,
             )
-        notes = [*measured.warnings, *(one.text for one in disturbances)]
+        notes = [*measured.warnings, *(disturbance.text for disturbance in disturbances)]
         self.result = summarise(measured.windows, calls_per_round=measured.passes, meter=self._meter, warnings=notes)
         if disturbances:
             self.result = replace(self.result, valid=False)

@@ -1,4 +1,4 @@
-"""What the command line and the ini file ask for, read once."""
+"""What the command line and the ini file say, read once."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Settings:
         mode: what the session is for, which decides the plugins that it needs. ``validate`` measures callables alone.
         device: ``cuda``, ``cpu``, or ``None`` when experiments are validated only.
         meter: one of :func:`pytest_llem.meters.meter_names`.
-        meter_named: true when a meter was asked for by name, so that it may not be replaced.
+        meter_named: true when a meter is named, so that it may not be replaced.
         rounds: overrides ``measure.rounds`` of every experiment.
         min_window_s: overrides ``measure.min_window_s`` of every experiment, in seconds.
         files: patterns of experiment files.
         gates: limits of the command line or the ini file by metric; they replace those of the files.
         strict: INCONCLUSIVE and NO-BASELINE fail the session too.
         accept: the session's changes are wanted.
-        baseline: the saved runs to judge against, as asked for.
+        baseline: the saved runs to judge against, as given.
         error_rates: probabilities of wrong verdicts, alpha and beta.
         report: where the HTML report goes.
         csv: where the table of results goes.

@@ -47,7 +47,7 @@ def callable_hash(nodeid: str) -> str:
 
 
 def experiment_hash(values: Mapping[str, Any]) -> str:
-    """Hash of what a session asks for: known before anything is loaded, so that finished work can be recognised."""
+    """Hash of what a session measures: known before anything is loaded, so that finished work can be recognised."""
     return _hash(values)
 
 
@@ -57,7 +57,7 @@ def environment(
     """What the numbers depend on beside the work: device, boards, driver, power limits, processor, libraries, meter.
 
     Args:
-        device: where it runs; default: what ``gpu_uuids`` tell.
+        device: where it runs; default: what ``gpu_uuids`` say.
         runs_model: whether torch ran a model. A callable that happens to follow one is not measured elsewhere for that.
     """
     on_boards = [
@@ -69,7 +69,7 @@ def environment(
     on_boards += [{"uuid": uuid} for uuid in gpu_uuids if uuid not in seen]  # NVML does not show them
     libraries = machine.library_versions()
     return {
-        # Not told by the boards: the nvml meter reads the only one there is beside a model on the CPU, too.
+        # Not known from the boards: the nvml meter reads the only one there is beside a model on the CPU, too.
         "device": device or ("cuda" if gpu_uuids else "cpu"),
         "boards": on_boards,
         "cpu": machine.cpu_name(),

@@ -221,7 +221,7 @@ def compare() -> None:
     from pytest_benchmark import cli, plugin
 
     arguments = sys.argv[1:]
-    # Those of both commands stand before the name of the one.
+    # Options of all commands stand before the command.
     shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     plugin.add_global_options(shared.add_argument, prefix="")
     _, own = shared.parse_known_args(arguments)

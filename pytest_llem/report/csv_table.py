@@ -30,7 +30,7 @@ def write_csv(records: Sequence[Record], path: str | os.PathLike[str], judged: S
     Columns are the item, the result's own fields, its labels and warnings, and for each metric that was judged the
     verdict and the change as a fraction. Text that a spreadsheet would run as a formula gets an apostrophe in front.
     """
-    verdicts = {(one.candidate.nodeid, one.candidate.metric): one.verdict for one in judged}
+    verdicts = {(found.candidate.nodeid, found.candidate.metric): found.verdict for found in judged}
     metrics = sorted({metric for _, metric in verdicts})
     rows = []
     for record in records:

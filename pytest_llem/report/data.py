@@ -108,7 +108,7 @@ class Report:
 
     @property
     def downsampled(self) -> bool:
-        """Whether there are so many experiments that each is told more briefly."""
+        """Whether there are so many experiments that each is shown more briefly."""
         return len(self.experiments) > _FEW_EXPERIMENTS
 
 
@@ -137,8 +137,10 @@ def build_report(
         _page(number, record, by_item.get(record.nodeid, []), history, shown)
         for number, record in enumerate(records, 1)
     ]
-    ordered = sorted(judged, key=lambda one: (WORST_FIRST.index(one.verdict.status), -(one.verdict.change or 0.0)))
-    counted = Counter(one.verdict.status for one in judged)
+    ordered = sorted(
+        judged, key=lambda found: (WORST_FIRST.index(found.verdict.status), -(found.verdict.change or 0.0))
+    )
+    counted = Counter(found.verdict.status for found in judged)
     return Report(
         created=created,
         commit=flat(commit),
@@ -180,7 +182,7 @@ def _page(
 
 def _history(record: Record, metric: str, saved: Sequence[SavedRow], judged: Sequence[Judged], shown: int) -> History:
     """The metric's runs: this session's, and the saved ones with whether they are of the same work on the same machine.
-    A verdict knows both, and may have asked for more runs than one."""
+    A verdict knows both, and may have needed more runs than one."""
     rows = (verdict.candidate.row for verdict in judged if verdict.candidate.metric == metric)
     row = next((row for row in rows if row is not None), None)
     if row is not None:
@@ -201,9 +203,9 @@ def _power(result: ExperimentResult) -> list[PowerWindow]:
 
     def windows(rounds: Sequence[Round], *, prefill: bool) -> list[PowerWindow]:
         return [
-            PowerWindow(one.start_s, one.seconds, one.joules / one.seconds, prefill, one.valid)
-            for one in rounds
-            if one.start_s is not None and one.joules is not None and one.seconds > 0
+            PowerWindow(window.start_s, window.seconds, window.joules / window.seconds, prefill, window.valid)
+            for window in rounds
+            if window.start_s is not None and window.joules is not None and window.seconds > 0
         ]
 
     both = windows(result.per_round, prefill=False) + windows(result.prefill_rounds, prefill=True)
@@ -213,14 +215,14 @@ def _power(result: ExperimentResult) -> list[PowerWindow]:
 def flat(value: Any, prefix: str = "") -> tuple[tuple[str, str], ...]:
     """Nested plain values as dotted keys and texts; what is not set is left out."""
     if isinstance(value, Mapping):
-        inner = [(str(key), one) for key, one in value.items()]
+        inner = [(str(key), item) for key, item in value.items()]
     elif isinstance(value, list | tuple):
-        inner = [(str(number), one) for number, one in enumerate(value)]
-        if all(not isinstance(one, Mapping | list | tuple) for one in value):
-            return ((prefix, ", ".join(_text(one) for one in value)),) if value else ()
+        inner = [(str(number), item) for number, item in enumerate(value)]
+        if all(not isinstance(item, Mapping | list | tuple) for item in value):
+            return ((prefix, ", ".join(map(_text, value))),) if value else ()
     else:
         return () if value is None else ((prefix, _text(value)),)
-    return tuple(pair for key, one in inner for pair in flat(one, f"{prefix}.{key}" if prefix else key))
+    return tuple(pair for key, item in inner for pair in flat(item, f"{prefix}.{key}" if prefix else key))
 
 
 def _text(value: Any) -> str:

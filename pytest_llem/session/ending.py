@@ -54,7 +54,7 @@ class Reporting:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
-        """End of the session, once all is judged: the terminal's summary, which tells of the reports, comes after."""
+        """End of the session, once all is judged: the terminal's summary, which names the reports, comes after."""
         write_reports(session.config, llem_session(session.config))
         return (yield)
 
@@ -112,7 +112,7 @@ def judge(session: pytest.Session, state: LlemSession, gated_items: Sequence[tup
             gating.judge_session(config, state, say, measure_open=False)
     failed = gating.exit_status(state.judged, strict=settings.strict)
     if settings.strict:
-        judged = {(one.candidate.nodeid, one.candidate.metric) for one in state.judged}
+        judged = {(found.candidate.nodeid, found.candidate.metric) for found in state.judged}
         unjudged = [f"{nodeid} {metric}" for nodeid, metric in gated_items if (nodeid, metric) not in judged]
         if unjudged:
             shown = ", ".join(unjudged[:3]) + (f" and {len(unjudged) - 3} more" if len(unjudged) > 3 else "")
@@ -124,7 +124,7 @@ def judge(session: pytest.Session, state: LlemSession, gated_items: Sequence[tup
 
 
 def write_reports(config: pytest.Config, state: LlemSession) -> None:
-    """Write what was asked for: the HTML report, the table, GitHub's summary and annotations."""
+    """Write what the options name: the HTML report, the table, GitHub's summary and annotations."""
     settings = state.settings
     if not state.records or not (settings.report or settings.csv or _on_github()):
         return

@@ -155,7 +155,7 @@ def announce(
         key: [row for row in rows if identity.may_recur(row.environment, environment)] for key, rows in history.items()
     }
     known = detectable(expected, usable, rates=ErrorRates(*settings.error_rates), last=settings.last)
-    told = [(nodeid, metric, one) for nodeid, metric, one in known if one.detectable_change is not None]
+    shown = [(nodeid, metric, verdict) for nodeid, metric, verdict in known if verdict.detectable_change is not None]
     elsewhere = [
         nodeid for nodeid, metric, _ in expected if history.get((nodeid, metric)) and not usable[nodeid, metric]
     ]
@@ -165,16 +165,16 @@ def announce(
             f"llem: {len(elsewhere)} of {len(expected)} gates have saved runs from another environment alone: another "
             "board, driver, power limit, processor, library or meter"
         )
-    if told:
-        changes = [one.detectable_change for _, _, one in told if one.detectable_change is not None]
+    if shown:
+        changes = [verdict.detectable_change or 0.0 for _, _, verdict in shown]
         lines.append(
-            f"llem: {len(told)} of {len(expected)} gates have a baseline with a known spread, if the workload is still "
-            f"the same; smallest change that can be caught: {min(changes):.1%} to {max(changes):.1%}"
+            f"llem: {len(shown)} of {len(expected)} gates have a baseline with a known spread, if the workload is "
+            f"still the same; smallest change that can be caught: {min(changes):.1%} to {max(changes):.1%}"
         )
-    for nodeid, metric, one in told:
-        change = one.detectable_change or 0.0
-        weak = change > one.limit.limit
+    for nodeid, metric, verdict in shown:
+        change = verdict.detectable_change or 0.0
+        weak = change > verdict.limit.limit
         if weak or verbose:
             note = ", more than its limit: save more runs, or measure longer" if weak else ""
-            lines.append(f"llem: {nodeid} {metric}: {change:.1%} can be caught, limit {one.limit}{note}")
+            lines.append(f"llem: {nodeid} {metric}: {change:.1%} can be caught, limit {verdict.limit}{note}")
     return lines

@@ -185,7 +185,7 @@ class Journal:
             self._say(f"llem: the journal that was there is kept as {previous}")
 
     def _replace(self, records: Iterable[Record]) -> None:
-        """Write the file anew, in one step: whoever is killed meanwhile leaves the old one or the new one."""
+        """Write the file anew, in one step: a process that is killed meanwhile leaves the old file or the new one."""
         new = self.path.with_name(self.path.name + ".new")
         file = os.open(new, os.O_WRONLY | os.O_TRUNC | os.O_CREAT, 0o666)
         try:

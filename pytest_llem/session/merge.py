@@ -41,7 +41,7 @@ class Merge:
             state.count(replace(record, gates=resolve(self._settings.gates, compare)))
         state.notes += [f"llem: {note}" for note in (*missing, *notes)]
         session.items = []
-        # What pytest counts to tell success from "no tests ran".
+        # What pytest counts to know success from "no tests ran".
         session.testscollected = len(records)
         return True
 

@@ -57,7 +57,7 @@ def begin(session: pytest.Session, items: Sequence[pytest.Item], settings: Setti
     """
     config = session.config
     if not session.items:
-        # What pytest counts to tell success from "no tests ran": a part that is empty has done all it was to do.
+        # What pytest counts to know success from "no tests ran": a part that is empty has done all it was to do.
         session.testscollected = config.stash.get(OTHERS, 0)
     if benchmark.is_disabled(config):
         return
@@ -76,7 +76,7 @@ def begin(session: pytest.Session, items: Sequence[pytest.Item], settings: Setti
         elif settings.shard is not None:
             state.journal.open()  # a part leaves a journal even if it is empty
         elif settings.journal is not None:
-            # Whoever names one counts on it. The usual place is a convenience, and may be read-only.
+            # A path that is given is relied on. The usual place is a convenience, and may be read-only.
             state.journal.require_writable()
     except OSError as error:
         raise pytest.UsageError(f"--llem-journal: {error}") from None
@@ -122,7 +122,7 @@ def _resume(
 
 
 def _report_passed(item: pytest.Item, record: Record) -> None:
-    """Tell pytest of an item that passed in the session before."""
+    """Report to pytest an item that passed in the session before."""
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     now_s = time.time()

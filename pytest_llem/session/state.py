@@ -106,7 +106,7 @@ class LlemSession:
             idle = meter.idle_power() if not disturbances else IdlePower()
             disturbances += meter.check_quiet() if not disturbances else []
             if disturbances:
-                return IdlePower(reason="; ".join(one.text for one in disturbances))
+                return IdlePower(reason="; ".join(disturbance.text for disturbance in disturbances))
             self._idle = (weakref.ref(model), idle)
         return self._idle[1]
 

@@ -1,4 +1,4 @@
-"""The child's side of isolated experiments: run the items that the parent names, and tell of each."""
+"""The child's side of isolated experiments: run the items that the parent names, and report each."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class IsolatedChild:
 
     def pytest_runtest_logstart(self) -> None:
         """An item begins."""
-        # Told by this side: when the parent hears of it, the item may have written already.
+        # Sent by this side: when the parent hears of it, the item may have written already.
         self._send(event="start", output_start=os.fstat(self._output).st_size)
 
     @pytest.hookimpl(trylast=True)

@@ -92,7 +92,7 @@ class Isolation:
 
 
 class _ItemRun:
-    """One item, as its child tells of it."""
+    """One item, as its child reports it."""
 
     def __init__(self, item: pytest.Item, isolation: Isolation) -> None:
         self._item = item
@@ -141,7 +141,7 @@ class _ItemRun:
                     if result is not None:
                         self._isolation.count(self._item, result)
                 except ValueError as error:
-                    self._fail(f"what its process told of its result cannot be read: {error}", "")
+                    self._fail(f"its process sent a result that cannot be read: {error}", "")
                 child.finish_item()
                 if not child.queue:
                     self._isolation.close()
@@ -152,7 +152,7 @@ class _ItemRun:
 
     def _pass_on(self, values: dict[str, Any]) -> None:
         config = self._item.config
-        # Lists in JSON; pytest tells by the type that this is where and why an item was skipped.
+        # Lists in JSON; pytest knows by the type that this is where and why an item was skipped.
         if isinstance(values["longrepr"], list):
             values["longrepr"] = tuple(values["longrepr"])
         report = config.hook.pytest_report_from_serializable(config=config, data=values)

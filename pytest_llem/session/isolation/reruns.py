@@ -43,7 +43,7 @@ def measure_again(config: pytest.Config, nodeids: Sequence[str]) -> tuple[dict[s
                     else:
                         found[child.queue[0]] = from_line(line)
                 except ValueError as error:
-                    problem = f"what the fresh process told cannot be read: {error}"
+                    problem = f"what the fresh process sent cannot be read: {error}"
                 child.finish_item()
     finally:
         child.close()
