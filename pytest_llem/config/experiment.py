@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -49,6 +50,14 @@ def _name(value: str) -> str:
     if message is not None:
         raise PydanticCustomError(REFUSED, "{message}", {"message": message})
     return value
+
+
+def _day(value: str) -> str:
+    try:
+        return date.fromisoformat(value).isoformat()
+    except ValueError:
+        message = f"{value[:40]!r} is no date; write one such as 2026-01-01"
+        raise PydanticCustomError(REFUSED, "{message}", {"message": message}) from None
 
 
 def _mark(value: str) -> str:
@@ -121,6 +130,11 @@ class ExperimentConfig(Section):
         "Put each prompt into the tokenizer's chat template, as the user's message. Needs prompts that are text. "
         "Unset: no.",
         stage="prompts",
+    )
+    template_date: Annotated[str, AfterValidator(_day)] | None = option(
+        "The date that a chat template gets where it asks for today's, as year-month-day. Unset: 2026-01-01.",
+        stage="prompts",
+        json_schema_extra={"format": "date"},
     )
     max_input_tokens: int = option(
         "Longer prompts are cut to this length; with chat, it is the user's text that loses its end.",

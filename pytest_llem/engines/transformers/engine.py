@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_llem.engines.base import Engine
-from pytest_llem.engines.prompts import PromptError, load_prompts
+from pytest_llem.engines.prompts import load_prompts
 from pytest_llem.engines.transformers.adapters import apply_lora, find_adapter
 from pytest_llem.engines.transformers.assistant import assistant_load_config, load_assistant
 from pytest_llem.engines.transformers.checks import check_loaded, placement
@@ -26,7 +26,7 @@ from pytest_llem.engines.transformers.memory_plan import check_fits, kv_cache_by
 from pytest_llem.engines.transformers.requirements import check_load_requirements
 from pytest_llem.engines.transformers.sources import find_source, folder_fingerprint, hub_access
 from pytest_llem.engines.transformers.workload import TransformersWorkload
-from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError
+from pytest_llem.errors import LlemError, LoadError, MeasurementError, PromptError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from pytest_llem.engines.prompts import PromptError
 from pytest_llem.engines.transformers import caches
 from pytest_llem.engines.transformers.timing import TokenClock
-from pytest_llem.errors import MeasurementError, UnavailableError
+from pytest_llem.errors import MeasurementError, PromptError, UnavailableError
 from tests.unit.engines.conftest import HERE, experiment, load_experiment
 
 if TYPE_CHECKING:
