@@ -126,6 +126,23 @@ def test_no_grouping_mixes_units(run: Run, write: Write, group_by: str) -> None:
     assert sum("energy in" in line for line in tables) == 1
 
 
+def test_rows_are_grouped_by_a_parameter_that_some_lack(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    write("swept.llem.yaml", "sweep: {pytorch.batch_size: [1, 2]}\n")
+    write("plain.llem.yaml")
+    pytester.makepyfile("def test_plain(benchmark): benchmark.pedantic(sum, ([1, 2],))")
+    result = run("--llem-meter=none", "--benchmark-group-by=param:pytorch.batch_size")
+    result.assert_outcomes(passed=4)
+    tables = [line.split("'")[1] for line in result.outlines if line.startswith("---") and "benchmark '" in line]
+    assert tables == ["pytorch.batch_size=None", "pytorch.batch_size=1", "pytorch.batch_size=2"]
+
+
+def test_options_without_an_effect_are_named(run: Run, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write()
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest --benchmark-min-rounds=7")
+    result = run("--llem-meter=none", "--benchmark-warmup=on", "--benchmark-sort=mean")
+    result.stdout.fnmatch_lines(["llem: --benchmark-min-rounds, --benchmark-warmup: no effect on experiments*"])
+
+
 def test_plain_benchmarks_beside_ours_keep_seconds(pytester: pytest.Pytester, run: Run, write: Write) -> None:
     write()
     pytester.makepyfile("def test_plain(benchmark): benchmark(sum, [1, 2])")
