@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from pytest_llem.errors import LlemError, MeterUnavailableError
+from pytest_llem.errors import LlemError, MeterUnavailableError, printable
 from pytest_llem.meters import METER_NAMES, open_meter
 from pytest_llem.meters.adapters.peers import in_words
 from pytest_llem.meters.base import SystemClock
@@ -214,13 +214,13 @@ def find_container(environ: Mapping[str, str], root: Path = Path("/")) -> str | 
 
 
 def _attempt(look: Callable[[], T]) -> tuple[T | None, str | None]:
-    """What ``look`` finds, or ``None`` and what went wrong, whatever it was."""
+    """What ``look`` finds, or ``None`` and what went wrong, whatever it was; which meter it was is known already."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return look(), None
     except LlemError as error:
-        return None, _reason(str(error))
+        return None, printable(error.message)
     except Exception as error:  # noqa: BLE001  (a broken machine is what this is for)
         return None, in_words(error)
 
@@ -302,9 +302,3 @@ def _rapl_commands(powercap_root: Path, unreadable: bool) -> tuple[str, ...]:
         f"echo '{_UDEV_RULE}' | sudo tee /etc/udev/rules.d/70-powercap.rules    # from the next boot on",
         "# any user can then watch the machine's power, from which secrets have been read: CVE-2020-8694",
     )
-
-
-def _reason(text: str) -> str:
-    """A meter's reason without its name, which stands before it already."""
-    head, separator, rest = text.partition(" meter: ")
-    return rest if separator and head in METER_NAMES else text

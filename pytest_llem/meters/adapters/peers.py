@@ -36,10 +36,10 @@ def import_peer(meter: str, module: str) -> Any:
             return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MeterUnavailableError(
-            f"{meter} meter: the Python package {error.name} is missing; pip install 'pytest-llem[{meter}]'"
+            f"the Python package {error.name} is missing; pip install 'pytest-llem[{meter}]'", meter=meter
         ) from error
     except Exception as error:
-        raise MeterUnavailableError(f"{meter} meter: {module} cannot be imported: {in_words(error)}") from error
+        raise MeterUnavailableError(f"{module} cannot be imported: {in_words(error)}", meter=meter) from error
 
 
 def select_boards(meter: str, gpu_uuids: Sequence[str] | None) -> Selection:
@@ -54,14 +54,14 @@ def select_boards(meter: str, gpu_uuids: Sequence[str] | None) -> Selection:
         selection = select_visible(boards, os.environ) if gpu_uuids is None else select_by_uuid(boards, gpu_uuids)
     except MeterUnavailableError as error:
         # NVML's own reasons name the meter that it mostly serves.
-        raise MeterUnavailableError(f"{meter} meter: {str(error).removeprefix('nvml meter: ')}") from error
+        raise MeterUnavailableError(error.message, meter=meter) from error
     if not selection.boards:
         raise MeterUnavailableError(
-            f"{meter} meter: no GPU is visible to this process; see nvidia-smi -L and CUDA_VISIBLE_DEVICES"
+            "no GPU is visible to this process; see nvidia-smi -L and CUDA_VISIBLE_DEVICES", meter=meter
         )
     divided = [board for board in selection.boards if board.mig_enabled]
     if divided:
-        raise MeterUnavailableError(f"{meter} meter: {describe(divided)} is divided by MIG: {MIG_REFUSAL}")
+        raise MeterUnavailableError(f"{describe(divided)} is divided by MIG: {MIG_REFUSAL}", meter=meter)
     return selection
 
 

@@ -65,8 +65,9 @@ class ZeusMeter(UnwatchedMeter):
         self._monitor = self._start_monitor(self._indices, cpu_indices=[] if self.boards else None)
         if not self.boards and not self._monitor.cpu_indices:
             raise MeterUnavailableError(
-                "zeus meter: Zeus finds no RAPL counter that it may read under /sys/class/powercap/intel-rapl; "
-                "where they are there, make them readable (as root: chmod -R a+r /sys/class/powercap/intel-rapl/)"
+                "Zeus finds no RAPL counter that it may read under /sys/class/powercap/intel-rapl; "
+                "where they are there, make them readable (as root: chmod -R a+r /sys/class/powercap/intel-rapl/)",
+                meter="zeus",
             )
         self._try_out()
 
@@ -100,25 +101,28 @@ class ZeusMeter(UnwatchedMeter):
         if listed is not None and not all(entry.strip().isdecimal() for entry in listed.split(",")):
             numbers = ",".join(str(board.index) for board in self.boards)
             raise MeterUnavailableError(
-                f"zeus meter: Zeus reads CUDA_VISIBLE_DEVICES as numbers only, and it is {listed}; for the same "
-                f"boards: CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={numbers}"
+                f"Zeus reads CUDA_VISIBLE_DEVICES as numbers only, and it is {listed}; for the same "
+                f"boards: CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={numbers}",
+                meter="zeus",
             )
         gpus = self._start_monitor([], cpu_indices=[]).gpus
         place = {gpu.gpu_index: number for number, gpu in enumerate(gpus.gpus)}
         missing = [board for board in self.boards if board.index not in place]
         if missing:
-            raise MeterUnavailableError(f"zeus meter: Zeus does not see {describe(missing)}; see CUDA_VISIBLE_DEVICES")
+            reason = f"Zeus does not see {describe(missing)}; see CUDA_VISIBLE_DEVICES"
+            raise MeterUnavailableError(reason, meter="zeus")
         indices = [place[board.index] for board in self.boards]
         for board, index in zip(self.boards, indices, strict=True):
             try:
                 counts = gpus.supports_get_total_energy_consumption(index)
             except Exception as error:
-                reason = f"zeus meter: Zeus cannot use {describe([board])}: {in_words(error)}"
-                raise MeterUnavailableError(reason) from error
+                reason = f"Zeus cannot use {describe([board])}: {in_words(error)}"
+                raise MeterUnavailableError(reason, meter="zeus") from error
             if not counts:
                 raise MeterUnavailableError(
-                    f"zeus meter: {describe([board])} has no energy counter, which came with Volta; Zeus would poll "
-                    "its power from a process of its own, and the meter nvml does without one"
+                    f"{describe([board])} has no energy counter, which came with Volta; Zeus would poll "
+                    "its power from a process of its own, and the meter nvml does without one",
+                    meter="zeus",
                 )
         return indices
 
@@ -126,7 +130,7 @@ class ZeusMeter(UnwatchedMeter):
         try:
             return self._monitor_module.ZeusMonitor(gpu_indices=gpu_indices, cpu_indices=cpu_indices)
         except Exception as error:
-            raise MeterUnavailableError(f"zeus meter: Zeus cannot start: {in_words(error)}") from error
+            raise MeterUnavailableError(f"Zeus cannot start: {in_words(error)}", meter="zeus") from error
 
     def _try_out(self) -> None:
         """Read every sensor once: one that cannot be read is found now, and what Zeus starts late is running."""
@@ -134,14 +138,14 @@ class ZeusMeter(UnwatchedMeter):
             self._begin()
             self._monitor.end_window(_KEY, sync_execution=False, cancel=True)
         except MeasurementError as error:
-            raise MeterUnavailableError(str(error)) from error
+            raise MeterUnavailableError(error.message, meter=error.meter) from error
 
     def _begin(self) -> None:
         try:
             # A window whose body raised is still open in Zeus, so each begins anew.
             self._monitor.begin_window(_KEY, sync_execution=False, restart=True)
         except Exception as error:
-            raise MeasurementError(f"zeus meter: Zeus cannot read its sensors: {in_words(error)}") from error
+            raise MeasurementError(f"Zeus cannot read its sensors: {in_words(error)}", meter="zeus") from error
 
     def _end(self) -> Any:
         try:
@@ -150,7 +154,7 @@ class ZeusMeter(UnwatchedMeter):
                 warnings.filterwarnings("ignore", message="The energy consumption of one or more GPUs")
                 return self._monitor.end_window(_KEY, sync_execution=False)
         except Exception as error:
-            raise MeasurementError(f"zeus meter: Zeus cannot read its sensors: {in_words(error)}") from error
+            raise MeasurementError(f"Zeus cannot read its sensors: {in_words(error)}", meter="zeus") from error
 
     def _fill(self, window: Window, measurement: Any) -> None:
         if self.boards:
