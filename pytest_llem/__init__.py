@@ -1,6 +1,63 @@
 """Energy benchmarks of LLM inference as pytest items.
 
-pytest imports this package at every start, so it holds the version and nothing else.
+pytest imports this package at every start, so its public names are imported only when they are first used.
 """
 
-__version__ = "0.1.0"
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_llem.config import DecoderConfig, Experiment, ExperimentConfig, PyTorchConfig, load_experiments
+    from pytest_llem.engines.base import LoadedModel
+    from pytest_llem.measurement.result import ExperimentResult, Round
+    from pytest_llem.meters import Disturbance, IdlePower, Meter, MeterRequest, SimpleMeter, Window, open_meter
+    from pytest_llem.runs import BenchmarkRun, ExperimentRun
+    from pytest_llem.verdict import Status, Verdict, judge
+
+__version__ = "0.2.0"
+
+__all__ = [
+    "BenchmarkRun",
+    "DecoderConfig",
+    "Disturbance",
+    "Experiment",
+    "ExperimentConfig",
+    "ExperimentResult",
+    "ExperimentRun",
+    "IdlePower",
+    "LoadedModel",
+    "Meter",
+    "MeterRequest",
+    "PyTorchConfig",
+    "Round",
+    "SimpleMeter",
+    "Status",
+    "Verdict",
+    "Window",
+    "judge",
+    "load_experiments",
+    "open_meter",
+]
+
+_HOMES = {
+    "config": ("DecoderConfig", "Experiment", "ExperimentConfig", "PyTorchConfig", "load_experiments"),
+    "engines.base": ("LoadedModel",),
+    "measurement.result": ("ExperimentResult", "Round"),
+    "meters": ("Disturbance", "IdlePower", "Meter", "MeterRequest", "SimpleMeter", "Window", "open_meter"),
+    "runs": ("BenchmarkRun", "ExperimentRun"),
+    "verdict": ("Status", "Verdict", "judge"),
+}
+
+
+if not TYPE_CHECKING:  # type checkers see the imports above, and that there is nothing else
+
+    def __getattr__(name: str) -> object:
+        for module, names in _HOMES.items():
+            if name in names:
+                from importlib import import_module
+
+                return getattr(import_module(f"pytest_llem.{module}"), name)
+        raise AttributeError(f"module 'pytest_llem' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

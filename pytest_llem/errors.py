@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
 
 # The C0 and C1 controls, line breaks among them, the controls of writing direction, and halves of surrogate pairs.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -17,6 +17,13 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def one_line(error: BaseException) -> str:
+    """The type and the text of another library's exception, on one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@dataclass(eq=False, repr=False)
 class LlemError(Exception):
     """Base of every error this package raises on purpose.
 
@@ -31,21 +38,13 @@ class LlemError(Exception):
         meter: name of the meter that cannot work.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        file: str | None = None,
-        line: int | None = None,
-        field: str | None = None,
-        value: object = None,
-        meter: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.file, self.line = file, line
-        self.field, self.value = field, value
-        self.meter = meter
+    message: str
+    _: KW_ONLY
+    file: str | None = None
+    line: int | None = None
+    field: str | None = None
+    value: object = None
+    meter: str | None = None
 
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
@@ -57,6 +56,7 @@ class LlemError(Exception):
         return printable(": ".join(part for part in parts if part))
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class ExperimentFileError(LlemError):
     """A file that holds no experiments at all: not YAML, not a mapping, not readable. A collection error.
 
@@ -64,9 +64,7 @@ class ExperimentFileError(LlemError):
         excerpt: the place in the file, in lines of their own; empty where there is none to show.
     """
 
-    def __init__(self, message: str, *, excerpt: str = "", **about: Any) -> None:
-        super().__init__(message, **about)
-        self.excerpt = excerpt
+    excerpt: str = ""
 
 
 class UnavailableError(LlemError):

@@ -32,13 +32,15 @@ from typing import TYPE_CHECKING
 
 from simulated_machine import markdown_table, private_folder, progress, versions
 
+from pytest_llem.meters.base import MeterRequest
 from pytest_llem.meters.nvidia.agreement import disagreement, sampled_energy
-from pytest_llem.meters.nvidia.counter.edges import CONTENT_S, Edge
+from pytest_llem.meters.nvidia.counter.counter import CONTENT_S, Edge
 from pytest_llem.meters.nvidia.counter.lattice import Sighting, fit_lattice
+from pytest_llem.meters.nvidia.idle_power import idle_from_samples
 from pytest_llem.meters.nvidia.meter import open_nvml_meter
 from pytest_llem.meters.nvidia.samples import PowerSample, on_lattice
-from pytest_llem.meters.nvidia.settling import FADED_S
-from pytest_llem.meters.nvidia.window_energy import WindowEnergy, head, idle_from_samples, settle_after, window_energy
+from pytest_llem.meters.nvidia.settling import FADED_S, settle
+from pytest_llem.meters.nvidia.window_energy import WindowEnergy, head, window_energy
 from tests.simulators import ReplayedBoard, SimulatedClock, install, load_recording
 
 if TYPE_CHECKING:
@@ -187,7 +189,7 @@ def play(recording: Recording, spans: Sequence[Span], seed: int, with_counter: b
     clock.sleep(counted.moments_s[0] + 0.1)
     with (
         install([ReplayedBoard(recording, seed=seed, with_counter=with_counter)], clock),
-        open_nvml_meter("cuda", None, clock, lock_timeout_s=None) as meter,
+        open_nvml_meter(MeterRequest("cuda", None, clock, lock_timeout_s=None)) as meter,
     ):
         assert meter.auto_window_s > 0  # what is learned about the board belongs to no window
         for span in spans:
@@ -343,7 +345,7 @@ def tell(span: Span, variant: Variant, skipped: int = 0) -> Told:
     if idle is None:
         raise SystemExit(f"no idle power is known before the work at {span.start_s:.3f} s")
     step_w = (after.energy_j - before.energy_j) / (span.end_s - span.start_s) - idle.power_w
-    settled = settle_after(known, [], span.end_s, after.time_s, idle, step_w)
+    settled = settle(known, [], span.end_s, after.time_s, idle, step_w)
     if variant.after_w is not None:
         powers_w = [sample.power_w for sample in known if span.end_s + FADED_S <= sample.time_s <= after.time_s]
         after_w = variant.after_w(idle.power_w, powers_w)

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from pytest_llem.errors import LlemError, MeterUnavailableError, printable
-from pytest_llem.meters import METER_NAMES, open_meter
-from pytest_llem.meters.adapters.peers import in_words
-from pytest_llem.meters.base import SystemClock
+from pytest_llem.errors import LlemError, MeterUnavailableError, one_line, printable
+from pytest_llem.meters import meter_names, open_meter
+from pytest_llem.meters.base import MeterRequest, SystemClock
 from pytest_llem.meters.nvidia.library import Nvml
 from pytest_llem.meters.nvidia.meter import open_nvml_meter
 from pytest_llem.meters.nvidia.visibility import select_visible
@@ -79,7 +78,7 @@ class MeterFinding:
     """Whether a meter can work here.
 
     Attributes:
-        name: one of :data:`pytest_llem.meters.METER_NAMES`.
+        name: one of :func:`pytest_llem.meters.meter_names`.
         works: whether it could be opened.
         detail: what it reads, or why it cannot.
         commands: what to type to mend it, one a line.
@@ -190,7 +189,7 @@ def find_meters(device: str, clock: Clock, powercap_root: Path = POWERCAP_ROOT) 
         powercap_root: where the counters of processors are.
     """
     found = []
-    for name in METER_NAMES:
+    for name in meter_names():
         if name == "auto":
             detail = [
                 f"{_auto(one, clock, powercap_root)} for work on the {words}"
@@ -222,7 +221,7 @@ def _attempt(look: Callable[[], T]) -> tuple[T | None, str | None]:
     except LlemError as error:
         return None, printable(error.message)
     except Exception as error:  # noqa: BLE001  (a broken machine is what this is for)
-        return None, in_words(error)
+        return None, one_line(error)
 
 
 def _persistence_mode(nvml: Nvml, board: Board) -> bool | None:
@@ -232,7 +231,8 @@ def _persistence_mode(nvml: Nvml, board: Board) -> bool | None:
 
 def _counter(board: Board, clock: Clock) -> str:
     def look() -> dict[str, Calibration | None]:
-        with open_nvml_meter("cuda", [board.uuid], clock, lock_timeout_s=None) as meter:
+        request = MeterRequest("cuda", [board.uuid], clock, lock_timeout_s=None)
+        with open_nvml_meter(request) as meter:
             return meter.calibrations
 
     calibrations, problem = _attempt(look)

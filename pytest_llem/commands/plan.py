@@ -7,17 +7,18 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from pytest_llem.config.base import fields_of
 from pytest_llem.config.files import Experiment
-from pytest_llem.engines.transformers.memory_plan import predict
-from pytest_llem.errors import printable
+from pytest_llem.engines import get_engine
+from pytest_llem.engines.base import MemoryPlan
+from pytest_llem.errors import UnavailableError, printable
 from pytest_llem.sizes import size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-
-    import pytest
 
     from pytest_llem.config import ExperimentConfig, LoadConfig
     from pytest_llem.settings import Settings
@@ -60,6 +61,21 @@ class Plan:
     skipped: Sequence[tuple[str, str]]
     invalid: Sequence[tuple[str, str]]
     others: int
+
+
+class Planner:
+    """The plugin of a session that prints its plan."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """In place of the tests: print the plan."""
+        made = make_plan(session.items)
+        session.config.get_terminal_writer().write(render(made, self._settings))
+        session.testsfailed += len(made.invalid)
+        return True
 
 
 def make_plan(items: Sequence[pytest.Item]) -> Plan:
@@ -173,7 +189,10 @@ class _Memory:
         return self._texts[key]
 
     def _predicted(self, item: PlannedItem) -> str:
-        found = predict(item.config, item.folder)
+        try:
+            found = get_engine(item.config.backend).predict_memory(item.config, item.folder)
+        except UnavailableError as error:
+            found = MemoryPlan(None, None, str(error))
         if found.weights_bytes is None:
             return f"unknown: {found.reason}"
         if found.total_bytes is None or found.kv_cache_bytes is None:

@@ -35,7 +35,7 @@ def _over_base(path: Path, document: Document, above: Sequence[Path]) -> Node:
     base = document.root.content.get("base")
     if base is None or base.is_null:
         return document.root
-    place = {"file": document.source.display, "line": base.mark.line, "field": "base"}
+    place: dict[str, Any] = {"file": document.source.display, "line": base.mark.line, "field": "base"}
     if not isinstance(base.content, str) or not base.content:
         message = f"expected the path of a file such as shared.yaml, got {show(base.plain)}"
         raise ExperimentFileError(message, **place)

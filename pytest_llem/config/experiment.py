@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from pytest_llem.config.backends import BACKENDS, backend_name
 from pytest_llem.config.base import REFUSED, Section, builtin_model, expects, is_builtin, option, refuse
 from pytest_llem.config.contradictions import contradictions
 from pytest_llem.config.dataset import DATASET_HELP, Dataset, SyntheticDataset, SyntheticPrompts, TextDataset
@@ -29,7 +30,6 @@ _RESERVED_NAME = re.compile(
 # Larger seeds are not accepted by every generator that takes part (numpy's stops here).
 MAX_SEED = 2**32 - 1
 
-Backend = Literal["pytorch", "vllm", "tensorrt"]
 Metric = Literal["energy", "latency"]
 
 _MARKS_WITH_ARGUMENTS = ("filterwarnings", "parametrize", "skipif", "usefixtures")
@@ -104,7 +104,12 @@ class ExperimentConfig(Section):
         default="pretrained",
         stage="load",
     )
-    backend: Backend = option("What loads and runs the model.", default="pytorch", stage="load")
+    backend: Annotated[str, BeforeValidator(backend_name)] = option(
+        "What loads and runs the model; another package may add its own.",
+        default=BACKENDS[0],
+        stage="load",
+        json_schema_extra={"enum": [*BACKENDS]},
+    )
     precision: Literal["fp32", "fp16", "bf16"] = option(
         "Data type of weights and activations that are not quantised.", default="bf16", stage="load"
     )

@@ -22,7 +22,7 @@ class LoadConfig:
     Attributes:
         model: hub id, absolute local folder, or ``builtin:NAME``.
         weights: ``pretrained`` or ``random``.
-        backend: ``pytorch``, ``vllm`` or ``tensorrt``.
+        backend: name of the engine that loads it.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         random_seed: seed of random weights; ``None`` where the weights are not random.
         pytorch: options of the transformers backend, only those that decide the load.

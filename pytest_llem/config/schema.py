@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from pytest_llem.config.backends import backends
 from pytest_llem.config.experiment import ExperimentConfig
 from pytest_llem.config.names import fields, is_section, open_mappings, sections
 
@@ -17,6 +18,7 @@ _WHOLE = ("BuiltinDataset", "FileDataset")
 def experiment_file_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a whole experiment file: an experiment's fields and the file's own keys."""
     schema = ExperimentConfig.model_json_schema()
+    schema["properties"]["backend"]["enum"] = backends()
     definitions = schema.pop("$defs")
     for section, definition in definitions.items():
         definition["properties"] = {name: _nullable(field) for name, field in definition["properties"].items()}

@@ -58,6 +58,9 @@ class Prompts:
     token_ids: tuple[tuple[int, ...], ...]
     truncated: int
 
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
     @property
     def input_tokens(self) -> int:
         """Tokens of all prompts together."""

@@ -10,9 +10,10 @@ Where things live:
 
 ``base``        what every meter offers: the protocol ``Meter``, its ``Window``, the ``Clock`` it is given
 ``nvidia``      boards of NVIDIA. ``meter`` sums them; ``reading`` is what one of them says of a window
-                ``counter/``: energy counters (``sensor``, and ``group`` for several boards), read at their ``edges``,
-                which lie on a ``lattice``; ``rest`` is all that is carried from window to window; ``calibration``
-                learns how a counter behaves, ``calibration_store`` keeps it; ``sizing`` says how long a window must be
+                ``counter/``: energy counters, one window after the other (``sensor``, and ``group`` for several
+                boards), read at their edges (``counter``, ``pursuit``), which lie on a ``lattice``; ``rest`` is all
+                that is carried from window to window; ``calibration`` learns how a counter behaves, ``known`` when to
+                believe that, ``calibration_store`` keeps it; ``sizing`` says how long a window must be
                 ``window_energy`` makes the energy of a window of edges, with ``settling``: how far a board has settled
                 after the work; ``samples`` are the driver's own of its power, ``agreement`` holds them against the
                 counter, and ``power_sensor`` measures by them alone where there is no counter
@@ -36,19 +37,55 @@ Importing this package imports neither ``pynvml`` nor torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import difflib
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
 
-from pytest_llem.errors import MeterUnavailableError
-from pytest_llem.meters.base import Clock, Disturbance, IdlePower, Meter, SystemClock, Window
+from pytest_llem.errors import LlemError, MeterUnavailableError, one_line
+from pytest_llem.meters.base import (
+    Clock,
+    Disturbance,
+    IdlePower,
+    Meter,
+    MeterRequest,
+    SimpleMeter,
+    SystemClock,
+    Window,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from importlib.metadata import EntryPoint
     from pathlib import Path
 
-__all__ = ["METER_NAMES", "Disturbance", "IdlePower", "Meter", "Window", "open_meter"]
+__all__ = [
+    "METER_NAMES",
+    "Disturbance",
+    "IdlePower",
+    "Meter",
+    "MeterRequest",
+    "SimpleMeter",
+    "Window",
+    "check_name",
+    "meter_names",
+    "open_meter",
+]
 
-METER_NAMES = ("auto", "nvml", "rapl", "estimate", "zeus", "codecarbon", "none")
-"""What :func:`open_meter` can open."""
+ENTRY_POINT_GROUP = "pytest_llem.meters"
+"""By it other packages register meters: a name, and a callable that makes a :class:`MeterRequest` a :class:`Meter`."""
+
+# Imported where they are opened, so that a run pays for no other meter than its own.
+_BUILT_IN = {
+    "nvml": "pytest_llem.meters.nvidia.meter:open_nvml_meter",
+    "rapl": "pytest_llem.meters.rapl:RaplMeter",
+    "estimate": "pytest_llem.meters.estimate:EstimateMeter",
+    "zeus": "pytest_llem.meters.adapters.zeus:ZeusMeter",
+    "codecarbon": "pytest_llem.meters.adapters.codecarbon:CodeCarbonMeter",
+    "none": "pytest_llem.meters.none:NoMeter",
+}
+
+METER_NAMES = ("auto", *_BUILT_IN)
+"""What :func:`open_meter` can open without other packages."""
 
 
 def open_meter(
@@ -67,7 +104,7 @@ def open_meter(
     """Open an energy meter. Use it in a ``with`` statement, or close it yourself.
 
     Args:
-        name: one of :data:`METER_NAMES`; ``auto`` is ``nvml`` for ``device="cuda"``, and for the CPU ``rapl``
+        name: one of :func:`meter_names`; ``auto`` is ``nvml`` for ``device="cuda"``, and for the CPU ``rapl``
             where it can be read, else ``estimate``.
         device: where the work runs, ``cpu`` or ``cuda``.
         gpu_uuids: for ``nvml``, ``zeus`` and ``codecarbon``: read exactly these boards, with or without the
@@ -82,58 +119,71 @@ def open_meter(
         powercap_root: for ``rapl``: where powercap's files are; default: ``/sys/class/powercap``.
         lock_timeout_s: for ``nvml``: how long to wait for each board that another process measures, in seconds;
             ``None`` to open the boards whoever uses them.
-        say: for ``nvml``: told who is waited for; default: written to the standard error.
+        say: for ``nvml``: called with who is waited for; default: written to the standard error.
 
     Raises:
         MeterUnavailableError: there is no meter of that name, or it cannot work on this machine; one line
-            that says what is missing and how to mend it.
+            that says what is missing and how to fix it.
     """
-    # The meters are imported where they are opened, so that a run pays for no other meter than its own.
-    clock = SystemClock() if clock is None else clock
-    if name == "auto":
-        if device != "cuda":
-            return _open_cpu_meter(clock, watts_per_core, powercap_root)
+    request = MeterRequest(
+        device=device,
+        gpu_uuids=gpu_uuids,
+        clock=SystemClock() if clock is None else clock,
+        aligned=aligned,
+        relative_uncertainty=relative_uncertainty,
+        watts_per_core=watts_per_core,
+        powercap_root=powercap_root,
+        lock_timeout_s=lock_timeout_s,
+        say=say,
+    )
+    if name == "auto" and device == "cuda":
         name = "nvml"
-    if name == "nvml":
-        from pytest_llem.meters.nvidia.lock import say_on_stderr
-        from pytest_llem.meters.nvidia.meter import open_nvml_meter
-
-        return open_nvml_meter(
-            device,
-            gpu_uuids,
-            clock,
-            aligned=aligned,
-            relative_uncertainty=relative_uncertainty,
-            lock_timeout_s=lock_timeout_s,
-            say=say or say_on_stderr,
-        )
-    if name == "rapl":
-        from pytest_llem.meters.rapl import POWERCAP_ROOT, RaplMeter
-
-        return RaplMeter(clock, powercap_root or POWERCAP_ROOT)
-    if name == "estimate":
-        from pytest_llem.meters.estimate import EstimateMeter
-
-        return EstimateMeter(clock, watts_per_core)
-    if name == "zeus":
-        from pytest_llem.meters.adapters.zeus import ZeusMeter
-
-        return ZeusMeter(clock, device=device, gpu_uuids=gpu_uuids)
-    if name == "codecarbon":
-        from pytest_llem.meters.adapters.codecarbon import CodeCarbonMeter
-
-        return CodeCarbonMeter(clock, device=device, gpu_uuids=gpu_uuids)
-    if name == "none":
-        from pytest_llem.meters.none import NoMeter
-
-        return NoMeter(clock)
-    raise MeterUnavailableError(f"there is no meter {name!r}; the meters are {', '.join(METER_NAMES)}")
+    elif name == "auto":
+        try:
+            return _open("rapl", request)
+        except MeterUnavailableError:
+            # Not in silence: an estimating meter says so in its name, in ``estimated`` and in each window's
+            # warnings.
+            name = "estimate"
+    return _open(name, request)
 
 
-def _open_cpu_meter(clock: Clock, watts_per_core: float | None, powercap_root: Path | None) -> Meter:
+def meter_names() -> tuple[str, ...]:
+    """What :func:`open_meter` can open: :data:`METER_NAMES`, and the names that other packages register."""
+    return (*METER_NAMES, *_registered())
+
+
+def check_name(name: str) -> None:
+    """Check that there is a meter of that name; whether it works here shows when it is opened.
+
+    Raises:
+        MeterUnavailableError: there is none; the text lists those that there are.
+    """
+    if name in METER_NAMES or name in (names := meter_names()):
+        return
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise MeterUnavailableError(f"unknown meter {name!r}; use one of {', '.join(names)}{hint}")
+
+
+def _open(name: str, request: MeterRequest) -> Meter:
+    if name in _BUILT_IN:
+        module, _, opener = _BUILT_IN[name].partition(":")
+        return cast("Meter", getattr(import_module(module), opener)(request))
+    check_name(name)
+    entry_point = _registered()[name]
     try:
-        return open_meter("rapl", clock=clock, powercap_root=powercap_root)
-    except MeterUnavailableError:
-        # Not in silence: an estimating meter says so in its name, in ``estimated`` and in each window's
-        # warnings.
-        return open_meter("estimate", clock=clock, watts_per_core=watts_per_core)
+        return cast("Meter", entry_point.load()(request))
+    except LlemError:
+        raise
+    except Exception as error:
+        message = f"{entry_point.value} cannot be opened: {one_line(error)}"
+        raise MeterUnavailableError(message, meter=name) from error
+
+
+def _registered() -> Mapping[str, EntryPoint]:
+    """The meters of other packages by name, which are looked for only when a name is not built in."""
+    from importlib.metadata import entry_points
+
+    found = entry_points(group=ENTRY_POINT_GROUP)
+    return {entry.name: entry for entry in sorted(found, key=lambda entry: entry.name) if entry.name not in METER_NAMES}

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
+    from typing import Self
+
+COVERAGE_FACTOR_95 = 1.96
+"""Standard uncertainties in the half-width of a 95% interval, for a normal distribution."""
 
 IDLE_LIMIT_S = 10.0
 """How long :meth:`Meter.idle_power` waits for the power to settle by default, in seconds."""
@@ -52,6 +59,24 @@ class SystemClock:
 
     def wall_s(self) -> float:
         return time.time()
+
+
+@dataclass(frozen=True)
+class MeterRequest:
+    """What a meter is opened with: the arguments of :func:`pytest_llem.meters.open_meter`, which explains them.
+
+    A meter reads those that concern it.
+    """
+
+    device: str = "cpu"
+    gpu_uuids: Sequence[str] | None = None
+    clock: Clock = field(default_factory=SystemClock)
+    aligned: bool = True
+    relative_uncertainty: float = 0.01
+    watts_per_core: float | None = None
+    powercap_root: Path | None = None
+    lock_timeout_s: float | None = 3600.0
+    say: Callable[[str], None] | None = None
 
 
 DisturbanceKind = Literal["throttled", "foreign_process", "busy", "reset", "sensors"]
@@ -172,11 +197,16 @@ Synchronize = Callable[[], None]
 class Meter(Protocol):
     """Reads joules. Obtain one from :func:`pytest_llem.meters.open_meter`.
 
+    Whatever reads the sensor raises :class:`pytest_llem.errors.MeasurementError` where it can no longer be read.
+
     Attributes:
-        name: what was asked for: ``nvml``, ``rapl``, ``estimate``, ``none`` ...
+        name: the name that it is opened by: ``nvml``, ``rapl``, ``estimate``, ``none`` ...
         estimated: true when its joules are modelled, not measured.
         reports_energy: false for ``none`` only.
-        auto_window_s: least seconds of a window that its joules are meant for, when nobody asks for another length.
+        auto_window_s: least seconds of a window that its joules are meant for, where no other length is given.
+        reads_boards: whether its joules are those of GPU boards even where the model runs on the CPU.
+        environment: what its joules depend on beside the machine, such as ``watts_per_core``: results are comparable
+            only where it is the same. Plain values, by name.
     """
 
     @property
@@ -190,6 +220,12 @@ class Meter(Protocol):
 
     @property
     def auto_window_s(self) -> float: ...
+
+    @property
+    def reads_boards(self) -> bool: ...
+
+    @property
+    def environment(self) -> Mapping[str, object]: ...
 
     def window(self, synchronize: Synchronize = no_synchronize) -> AbstractContextManager[Window]:
         """Measure the body of the ``with`` block.
@@ -223,8 +259,60 @@ class Meter(Protocol):
     def __exit__(self, *exc_info: object) -> None: ...
 
 
-class UnwatchedMeter:
-    """What a meter says whose sensor tells nothing about the state of the device: a base class for meters."""
+class SimpleMeter:
+    """Base class of meters that are read once at either edge of a window, and whose sensor tells nothing about the
+    state of the device.
+
+    A subclass has a ``name`` and overrides :meth:`start` and :meth:`fill`.
+
+    Attributes:
+        clock: where time is read.
+        warnings: of every window.
+    """
+
+    name: str
+    estimated = False
+    reports_energy = True
+    auto_window_s = 1.0
+    reads_boards = False
+
+    def __init__(self, request: MeterRequest) -> None:
+        """Open the sensor.
+
+        Raises:
+            MeterUnavailableError: it cannot work on this machine; one line that says what is missing.
+        """
+        self.clock = request.clock
+        self.warnings: list[str] = []
+
+    @property
+    def environment(self) -> Mapping[str, object]:
+        """Nothing but the machine decides the joules."""
+        return {}
+
+    def start(self) -> Any:
+        """Read the sensor before the work; :meth:`fill` gets what this returns."""
+
+    def fill(self, window: Window, started: Any) -> None:
+        """Read the sensor after the work, and set ``joules`` and ``uncertainty_j``, or ``reason``.
+
+        Args:
+            window: its ``seconds`` are known.
+            started: what :meth:`start` returned.
+        """
+
+    @contextmanager
+    def window(self, synchronize: Synchronize = no_synchronize) -> Iterator[Window]:
+        """Measure the body of the ``with`` block; see :class:`Meter`."""
+        window = Window(warnings=list(self.warnings))
+        synchronize()
+        started = self.start()
+        # On the inner side of the sensor, so that the time is that of the work.
+        start_s = self.clock.now_s()
+        yield window
+        synchronize()
+        window.seconds = self.clock.now_s() - start_s
+        self.fill(window, started)
 
     def pause(self) -> None:
         """Nothing here is updated so rarely that windows could beat with it."""
@@ -243,3 +331,9 @@ class UnwatchedMeter:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_llem.errors import MeterUnavailableError
-from pytest_llem.meters.base import Clock, Synchronize, UnwatchedMeter, Window, no_synchronize
+from pytest_llem.meters.base import MeterRequest, SimpleMeter, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 WATTS_PER_CORE_VARIABLE = "PYTEST_LLEM_WATTS_PER_CORE"
 
@@ -29,43 +28,38 @@ the round value between.
 """
 
 
-class EstimateMeter(UnwatchedMeter):
+class EstimateMeter(SimpleMeter):
     """CPU seconds of this process times watts per core."""
 
     name = "estimate"
     estimated = True
-    reports_energy = True
-    auto_window_s = 1.0
 
-    def __init__(self, clock: Clock, watts_per_core: float | None = None) -> None:
-        """Fix the model's one constant.
-
-        Args:
-            clock: where time and CPU time are read.
-            watts_per_core: power of one busy core in watts; default: the environment variable
-                ``PYTEST_LLEM_WATTS_PER_CORE``, else :data:`DEFAULT_WATTS_PER_CORE`.
+    def __init__(self, request: MeterRequest) -> None:
+        """Fix the model's one constant, the power of one busy core: the request's, else that of the environment
+        variable ``PYTEST_LLEM_WATTS_PER_CORE``, else :data:`DEFAULT_WATTS_PER_CORE`, in watts.
 
         Raises:
             MeterUnavailableError: the figure is not a positive number.
         """
-        self._clock = clock
-        self.watts_per_core = _watts_per_core(watts_per_core, os.environ)
-        self._warning = (
+        super().__init__(request)
+        self.watts_per_core = _watts_per_core(request.watts_per_core, os.environ)
+        self.warnings = [
             f"energy is estimated, not measured: CPU seconds times {self.watts_per_core:g} W per core "
             f"({WATTS_PER_CORE_VARIABLE}); its uncertainty is not known"
-        )
+        ]
 
-    @contextmanager
-    def window(self, synchronize: Synchronize = no_synchronize) -> Iterator[Window]:
-        """Measure the body of the ``with`` block; see :class:`pytest_llem.meters.base.Meter`."""
-        window = Window(warnings=[self._warning])
-        synchronize()
-        start_cpu_s = self._clock.cpu_s()
-        start_s = self._clock.now_s()
-        yield window
-        synchronize()
-        window.seconds = self._clock.now_s() - start_s
-        cpu_s = self._clock.cpu_s() - start_cpu_s
+    @property
+    def environment(self) -> Mapping[str, object]:
+        """The model's constant."""
+        return {"watts_per_core": self.watts_per_core}
+
+    def start(self) -> float:
+        """CPU seconds used so far."""
+        return self.clock.cpu_s()
+
+    def fill(self, window: Window, started: float) -> None:
+        """The joules of the CPU seconds since ``started``."""
+        cpu_s = self.clock.cpu_s() - started
         if cpu_s > 0:
             window.joules = cpu_s * self.watts_per_core
         else:
@@ -73,12 +67,6 @@ class EstimateMeter(UnwatchedMeter):
                 "below the resolution of the CPU clock: no CPU time was counted in "
                 f"{window.seconds:.3g} s; measure a longer window"
             )
-
-    def __enter__(self) -> EstimateMeter:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
 
 def _watts_per_core(argument: float | None, environ: Mapping[str, str]) -> float:

@@ -11,7 +11,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_llem.meters.base import IdlePower
+from pytest_llem.meters.base import COVERAGE_FACTOR_95, IdlePower
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _BLOCKS = 3
 _AGREEMENT = 0.02  # relative
-_COVERAGE_FACTOR = 1.96
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,11 @@ class BlockPower:
 
     power_w: float
     uncertainty_w: float
+
+    @classmethod
+    def of_window(cls, joules: float, uncertainty_j: float, seconds: float) -> BlockPower:
+        """From a window's energy and the half-width of its 95% interval, both in joules."""
+        return cls(joules / seconds, uncertainty_j / COVERAGE_FACTOR_95 / seconds)
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class SettledPower:
         """All together; ``limit_s``: how long was waited, for the reason."""
         return IdlePower(
             power_w=math.fsum(power.power_w for power in self.powers),
-            uncertainty_w=_COVERAGE_FACTOR * math.hypot(*(power.uncertainty_w for power in self.powers)),
+            uncertainty_w=COVERAGE_FACTOR_95 * math.hypot(*(power.uncertainty_w for power in self.powers)),
             settled=self.settled,
             reason=None if self.settled else f"the power had not settled after {limit_s:g} s",
         )

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
-from pytest_llem.meters.base import Clock, Synchronize, UnwatchedMeter, Window, no_synchronize
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from pytest_llem.meters.base import SimpleMeter, Window
 
 
-class NoMeter(UnwatchedMeter):
+class NoMeter(SimpleMeter):
     """Times windows and reads no energy."""
 
     name = "none"
-    estimated = False
     reports_energy = False
-    auto_window_s = 1.0
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-
-    @contextmanager
-    def window(self, synchronize: Synchronize = no_synchronize) -> Iterator[Window]:
-        """Time the body of the ``with`` block; see :class:`pytest_llem.meters.base.Meter`."""
-        window = Window(reason="no meter was asked for")
-        synchronize()
-        start_s = self._clock.now_s()
-        yield window
-        synchronize()
-        window.seconds = self._clock.now_s() - start_s
-
-    def __enter__(self) -> NoMeter:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
+    def fill(self, window: Window, started: Any) -> None:  # noqa: ARG002
+        """Say why there are no joules."""
+        window.reason = "no energy meter is in use"

@@ -10,17 +10,12 @@ The counter is the machine's: it holds the work of every process, this one's and
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_llem.errors import MeasurementError, MeterUnavailableError
-from pytest_llem.meters.base import IDLE_LIMIT_S, Clock, IdlePower, Synchronize, UnwatchedMeter, Window, no_synchronize
+from pytest_llem.meters.base import COVERAGE_FACTOR_95, IDLE_LIMIT_S, IdlePower, MeterRequest, SimpleMeter, Window
 from pytest_llem.meters.idle import BlockPower, settled_power
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 POWERCAP_ROOT = Path("/sys/class/powercap")
 
@@ -34,9 +29,6 @@ Short Code Paths Using RAPL", SIGMETRICS Performance Evaluation Review 40(3), 20
 
 COUNTER_STEP_J = 61e-6
 """The coarsest unit in common use, 2**-14 J (the manual's default energy unit)."""
-
-COVERAGE_FACTOR_95 = 1.96
-"""Standard uncertainties in the half-width of a 95% interval."""
 
 _IDLE_BLOCK_S = 0.2
 
@@ -65,74 +57,51 @@ class Domain:
         return int(self.energy_file.read_text())
 
 
-class RaplMeter(UnwatchedMeter):
-    """Sums the RAPL counters of all packages and their memory."""
+class RaplMeter(SimpleMeter):
+    """Sums the RAPL counters of all packages and their memory.
+
+    Reading them takes tens of microseconds, far less than their update period, which the uncertainty states.
+    """
 
     name = "rapl"
-    estimated = False
-    reports_energy = True
-    auto_window_s = 1.0
 
-    def __init__(self, clock: Clock, root: Path = POWERCAP_ROOT) -> None:
-        """Find the counters under ``root``.
+    def __init__(self, request: MeterRequest) -> None:
+        """Find the counters under ``request.powercap_root``; default: :data:`POWERCAP_ROOT`.
 
         Raises:
-            MeterUnavailableError: there are none, or they may not be read; the text says how to mend it.
+            MeterUnavailableError: there are none, or they may not be read; the text says how to fix it.
         """
-        self._clock = clock
-        self.domains = find_domains(root)
-
-    @contextmanager
-    def window(self, synchronize: Synchronize = no_synchronize) -> Iterator[Window]:
-        """Measure the body of the ``with`` block; see :class:`pytest_llem.meters.base.Meter`.
-
-        Raises:
-            MeasurementError: a counter could no longer be read.
-        """
-        window = Window(errors_average_out=True)
-        synchronize()
-        start_uj = self._read_uj()
-        # On the inner side of the counters, so that the time is that of the work: reading takes tens of
-        # microseconds, far less than the counters' update period, which the uncertainty states.
-        start_s = self._clock.now_s()
-        yield window
-        synchronize()
-        window.seconds = self._clock.now_s() - start_s
-        self._fill_energy(window, start_uj, self._read_uj())
+        super().__init__(request)
+        self.domains = find_domains(request.powercap_root or POWERCAP_ROOT)
 
     def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:
         """Power of the packages and their memory with nothing of ours running, once it has settled.
 
         The counters are the machine's, so it holds what everyone else does.
-
-        Raises:
-            MeasurementError: a counter could no longer be read.
         """
-        settled = settled_power(self._idle_block, self._clock, limit_s)
+        settled = settled_power(self._idle_block, self.clock, limit_s)
         if settled is None:
             return IdlePower(reason="no RAPL counter changed while the idle power was measured")
         return settled.total(limit_s)
 
-    def __enter__(self) -> RaplMeter:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
     def _idle_block(self) -> list[BlockPower] | None:
         with self.window() as window:
-            self._clock.sleep(_IDLE_BLOCK_S)
+            self.clock.sleep(_IDLE_BLOCK_S)
         if window.joules is None or window.uncertainty_j is None:
             return None
-        return [BlockPower(window.joules / window.seconds, window.uncertainty_j / COVERAGE_FACTOR_95 / window.seconds)]
+        return [BlockPower.of_window(window.joules, window.uncertainty_j, window.seconds)]
 
-    def _read_uj(self) -> list[int]:
+    def start(self) -> list[int]:
+        """The counters, in microjoules."""
         try:
             return [domain.read_uj() for domain in self.domains]
         except (OSError, ValueError) as error:
             raise MeasurementError(f"a RAPL counter could not be read while it was measured: {error}") from error
 
-    def _fill_energy(self, window: Window, start_uj: list[int], end_uj: list[int]) -> None:
+    def fill(self, window: Window, started: list[int]) -> None:
+        """The energy since the counters read ``started``, with its uncertainty."""
+        ended = self.start()
+        window.errors_average_out = True
         for domain in self.domains:
             if window.seconds * _HIGHEST_POWER_W[domain.kind] > domain.range_uj / 1e6:
                 window.reason = (
@@ -141,13 +110,12 @@ class RaplMeter(UnwatchedMeter):
                 )
                 return
         variance_j2 = 0.0
-        for domain, start, end in zip(self.domains, start_uj, end_uj, strict=True):
-            joules = ((end - start) if end >= start else (end - start + domain.range_uj)) / 1e6
+        for domain, start, end in zip(self.domains, started, ended, strict=True):
+            joules = (end - start) % domain.range_uj / 1e6  # it starts again at its range
             window.boards_j[domain.name] = joules
             variance_j2 += _variance_j2(joules, window.seconds)
-        total_j = sum(window.boards_j.values())
-        if total_j > 0:
-            window.joules = total_j
+        window.joules = sum(window.boards_j.values()) or None
+        if window.joules is not None:
             window.uncertainty_j = COVERAGE_FACTOR_95 * math.sqrt(variance_j2)
         else:
             window.boards_j.clear()
@@ -164,7 +132,7 @@ def find_domains(root: Path = POWERCAP_ROOT) -> list[Domain]:
         root: where powercap's files are.
 
     Raises:
-        MeterUnavailableError: there are none, or they may not be read; the text says how to mend it.
+        MeterUnavailableError: there are none, or they may not be read; the text says how to fix it.
     """
     zones = {path: _zone_name(path) for path in sorted(root.glob("intel-rapl:*"))}
     domains = []

@@ -36,7 +36,7 @@ def workload_hash(config: ExperimentConfig, model: LoadedModel, workload: Worklo
             "pytorch": {"batch_size": 1, **pytorch},
             "decoder": config.decoder.resolved().model_dump(mode="json", exclude={"preset"}),
             "model": config.model if model.commit is None else model.commit,
-            "token_ids": workload.token_ids_hash,
+            "token_ids": workload.prompts.sha256(),
         }
     )
 
@@ -47,7 +47,7 @@ def callable_hash(nodeid: str) -> str:
 
 
 def experiment_hash(values: Mapping[str, Any]) -> str:
-    """Hash of what a session asks for: known before anything is loaded, so that finished work can be recognised."""
+    """Hash of what a session measures: known before anything is loaded, so that finished work can be recognised."""
     return _hash(values)
 
 
@@ -57,28 +57,29 @@ def environment(
     """What the numbers depend on beside the work: device, boards, driver, power limits, processor, libraries, meter.
 
     Args:
-        device: where it runs; default: what ``gpu_uuids`` tell.
+        device: where it runs; default: what ``gpu_uuids`` say.
         runs_model: whether torch ran a model. A callable that happens to follow one is not measured elsewhere for that.
     """
     on_boards = [
         {key: board[key] for key in ("uuid", "name", "driver_version", "power_limit_w")}
-        for board in (machine.boards() if gpu_uuids or meter.name == "nvml" else [])
+        for board in (machine.boards() if gpu_uuids or meter.reads_boards else [])
         if not gpu_uuids or board["uuid"] in gpu_uuids
     ]
     seen = {board["uuid"] for board in on_boards}
     on_boards += [{"uuid": uuid} for uuid in gpu_uuids if uuid not in seen]  # NVML does not show them
     libraries = machine.library_versions()
     return {
-        # Not told by the boards: the nvml meter reads the only one there is beside a model on the CPU, too.
+        # Not known from the boards: the nvml meter reads the only one there is beside a model on the CPU, too.
         "device": device or ("cuda" if gpu_uuids else "cpu"),
         "boards": on_boards,
         "cpu": machine.cpu_name(),
         "libraries": {name: libraries.get(name) for name in _DECIDING_LIBRARIES},
         "cuda": machine.cuda_version(),
         "meter": meter.name,
-        # The processor's share of the work: how many threads, and for the modelled joule its watts.
+        # The processor's share of the work.
         "threads": machine.torch_threads() if runs_model else None,
-        "watts_per_core": getattr(meter, "watts_per_core", None),
+        "watts_per_core": None,  # unless the meter says
+        **meter.environment,
     }
 
 

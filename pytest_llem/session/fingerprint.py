@@ -1,4 +1,4 @@
-"""What an item is asked to measure, as a hash: finished work is recognised by it, before anything is loaded."""
+"""What an item measures, as a hash: finished work is recognised by it, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _MOST_LEVELS = 4
 
 
 def hash_of(item: pytest.Item, settings: Settings) -> str:
-    """Hash of what an item is asked to measure: the experiment (or the source of the test that measures), the options
-    that bear on it, and the local files that it reads."""
+    """Hash of what an item measures: the experiment (or the source of the test that measures), the options
+    that it depends on, and the local files that it reads."""
     experiment: Experiment | None = parameters(item).get("llem_experiment")
     config = None if experiment is None else experiment.config
     return experiment_hash(
@@ -61,7 +61,7 @@ def _source(item: pytest.Item) -> str | None:
 def _files(config: ExperimentConfig, folder: Path) -> list[tuple[str, int, int]]:
     """Name, size and time of change of the prompts and of the models where they are local files.
 
-    Their content would tell more, and cost minutes for a large model. What cannot be looked at has neither: the item
+    Their content would say more, and cost minutes for a large model. What cannot be looked at has neither: the item
     fails with a message of its own, or somebody has just removed the file.
     """
     load = config.load_config(folder)

@@ -176,21 +176,20 @@ def test_modelled_and_measured_joules_are_never_compared(pytester: pytest.Pytest
     assert len([line for line in result.outlines if line.startswith("tiny:energy")]) == 1
 
 
-def test_the_command_prints_joules(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+def test_the_commands_print_joules(pytester: pytest.Pytester, run: Run, write: Write) -> None:
     write()
     run("--llem-meter=estimate", "--benchmark-save=base")
-    root_conftest = Path(__file__).parents[2] / "conftest.py"
-    (pytester.path / "conftest.py").write_text(root_conftest.read_text())
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest_benchmark", "compare", "--csv=out.csv"],
-        cwd=pytester.path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "Name (energy in" in done.stdout
-    assert done.stdout.count("Name (time in") == 1
-    assert "tiny:energy-estimated" in (pytester.path / "out.csv").read_text()
+    own = [sys.executable, "-c", "from pytest_llem.benchmark import compare; compare()"]
+    stock = [sys.executable, "-m", "pytest_benchmark", "compare"]
+    root_conftest = (Path(__file__).parents[2] / "conftest.py").read_text()
+    for command, conftest in ((own, ""), ([*own, "--storage", "file://.benchmarks"], ""), (stock, root_conftest)):
+        (pytester.path / "conftest.py").write_text(conftest)
+        done = subprocess.run(
+            [*command, "--csv=out.csv"], cwd=pytester.path, capture_output=True, text=True, check=True
+        )
+        assert "Name (energy in" in done.stdout
+        assert done.stdout.count("Name (time in") == 1
+        assert "tiny:energy-estimated" in (pytester.path / "out.csv").read_text()
 
 
 def test_histograms_name_the_unit(pytester: pytest.Pytester, write: Write) -> None:

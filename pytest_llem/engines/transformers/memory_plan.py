@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_llem.config import PyTorchConfig
+from pytest_llem.engines.base import MemoryPlan
 from pytest_llem.engines.transformers.assistant import assistant_load_config
 from pytest_llem.engines.transformers.checks import DTYPES
 from pytest_llem.engines.transformers.sources import load_architecture
@@ -34,30 +35,6 @@ _SCALES_A_SCALE = 256
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
-    """What an experiment takes at least.
-
-    Attributes:
-        weights_bytes: parameters and buffers of the model, and of its assistant; ``None`` where unknown.
-        kv_cache_bytes: keys and values of one call, on the model's device; ``None`` where unknown.
-        reason: why something is unknown; ``None`` where nothing is.
-        loading_bytes: what the weights take while they are loaded, where that is more.
-    """
-
-    weights_bytes: int | None
-    kv_cache_bytes: int | None
-    reason: str | None = None
-    loading_bytes: int = 0
-
-    @property
-    def total_bytes(self) -> int | None:
-        """The most that is held at once; ``None`` where a part is unknown."""
-        if self.weights_bytes is None or self.kv_cache_bytes is None:
-            return None
-        return max(self.weights_bytes + self.kv_cache_bytes, self.loading_bytes)
-
-
-@dataclass(frozen=True)
 class _Weights:
     total_bytes: int | None
     architecture: PretrainedConfig | None
@@ -71,8 +48,6 @@ def predict(config: ExperimentConfig, folder: Path) -> MemoryPlan:
     Args:
         folder: folder of the experiment file; relative paths start there.
     """
-    if config.backend != "pytorch":
-        return MemoryPlan(None, None, f"not predicted for backend {config.backend}")
     weights = predict_weights(config.load_config(folder))
     if weights.architecture is None:
         return MemoryPlan(None, None, weights.reason)
@@ -86,16 +61,6 @@ def predict(config: ExperimentConfig, folder: Path) -> MemoryPlan:
     if cache_bytes is None and reason is None:
         reason = "the size of this model's cache, or of this kind of cache, is not known beforehand"
     return MemoryPlan(weights.total_bytes, cache_bytes, reason, weights.loading_bytes)
-
-
-def check_memory(plan: MemoryPlan, device: torch.device) -> None:
-    """Compare the whole of ``plan`` with what is free on ``device`` now. What is unknown passes.
-
-    Raises:
-        UnavailableError: it does not fit.
-    """
-    if plan.total_bytes is not None:
-        check_fits(plan.total_bytes, device, "the experiment")
 
 
 def check_fits(needed_bytes: int, device: torch.device, what: str) -> None:

@@ -14,62 +14,42 @@ import logging
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.errors import MeasurementError, MeterUnavailableError
-from pytest_llem.meters.adapters.peers import import_peer, in_words, select_boards
-from pytest_llem.meters.base import Clock, Synchronize, UnwatchedMeter, Window, no_synchronize
+from pytest_llem.errors import MeasurementError, MeterUnavailableError, one_line
+from pytest_llem.meters.adapters.peers import PeerMeter
+from pytest_llem.meters.base import MeterRequest, Synchronize, Window, no_synchronize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from pytest_llem.meters.nvidia.library import Board
+    from collections.abc import Iterator
 
 JOULES_PER_KWH = 3.6e6
 
-_NO_UNCERTAINTY = "codecarbon states no uncertainty"
 _CPU_COMPONENTS = (
     "energy is that of CPU and RAM of the whole machine as codecarbon reports it: it models the RAM always, and the "
     "CPU where it cannot read RAPL"
 )
 
 
-class CodeCarbonMeter(UnwatchedMeter):
+class CodeCarbonMeter(PeerMeter):
     """Reads windows as tasks of an ``OfflineEmissionsTracker``.
 
     Attributes:
-        boards: the boards it sums; empty where it reads the processor.
         estimated: true where it reads the processor.
     """
 
     name = "codecarbon"
-    reports_energy = True
-    # It reads the boards' counters as Zeus does, at both edges without waiting.
-    auto_window_s = 4.0
 
-    def __init__(self, clock: Clock, *, device: str = "cpu", gpu_uuids: Sequence[str] | None = None) -> None:
+    def __init__(self, request: MeterRequest) -> None:
         """Start a tracker.
-
-        Args:
-            clock: where time is read.
-            device: ``cuda``: without ``gpu_uuids``, all boards that CUDA lets this process use. ``cpu``: the
-                processor and its memory.
-            gpu_uuids: exactly these boards.
 
         Raises:
             MeterUnavailableError: CodeCarbon is not installed, or it finds no sensor.
         """
-        self._clock = clock
-        self._warnings = [_NO_UNCERTAINTY]
-        self.boards: tuple[Board, ...] = ()
         with _quiet_log() as log:
-            library = import_peer("codecarbon", "codecarbon")
-            if device == "cuda" or gpu_uuids is not None:
-                selection = select_boards("codecarbon", gpu_uuids)
-                self.boards = selection.boards
-                self._warnings += selection.warnings
-            else:
-                self._warnings.append(_CPU_COMPONENTS)
+            super().__init__(request, "codecarbon")
             self.estimated = not self.boards
-            self._tracker: Any = library.OfflineEmissionsTracker(
+            if self.estimated:
+                self.warnings.append(_CPU_COMPONENTS)
+            self._tracker: Any = self.module.OfflineEmissionsTracker(
                 country_iso_code="USA",
                 # Its numbers are NVML's, whatever CUDA_VISIBLE_DEVICES says.
                 gpu_ids=[board.index for board in self.boards],
@@ -90,46 +70,57 @@ class CodeCarbonMeter(UnwatchedMeter):
 
     @contextmanager
     def window(self, synchronize: Synchronize = no_synchronize) -> Iterator[Window]:
-        """Measure the body of the ``with`` block; see :class:`pytest_llem.meters.base.Meter`.
-
-        Raises:
-            MeasurementError: CodeCarbon could not read a sensor.
-        """
-        window = Window(warnings=list(self._warnings))
-        synchronize()
-        self._start_task()
+        """Measure the body of the ``with`` block; see :class:`pytest_llem.meters.base.Meter`."""
         try:
-            start_s = self._clock.now_s()
-            yield window
-            synchronize()
-            window.seconds = self._clock.now_s() - start_s
+            with super().window(synchronize) as window:
+                yield window
         except BaseException:
             # What the work raised is what counts.
             with suppress(MeasurementError):
                 self._stop_task()
             raise
-        self._fill(window, self._stop_task())
+
+    def start(self) -> None:
+        """Start a task."""
+        with _quiet_log() as log:
+            try:
+                self._tracker.start_task()
+            except Exception as error:
+                raise _failure(log, error) from error
+
+    def fill(self, window: Window, started: None) -> None:  # noqa: ARG002
+        """Stop the task and take its joules."""
+        data = self._stop_task()
+        joules = {"gpu": data.gpu_energy} if self.boards else {"cpu": data.cpu_energy, "ram": data.ram_energy}
+        # Without its part of the processor, the constant for the memory would look like a measurement.
+        unknown = [part for part, part_kwh in joules.items() if part_kwh <= 0]
+        if unknown:
+            window.reason = (
+                f"codecarbon reports 0 J for {' and '.join(unknown)} in {window.seconds:.3g} s: below the sensor's "
+                "resolution, or it was not read; measure a longer window"
+            )
+            return
+        joules = {part: part_kwh * JOULES_PER_KWH for part, part_kwh in joules.items()}
+        window.joules = sum(joules.values())
+        if not self.boards:
+            window.boards_j = joules
+        elif len(self.boards) == 1:
+            window.boards_j = {self.boards[0].uuid: joules["gpu"]}
 
     def close(self) -> None:
         """Stop the tracker and its threads. Closing twice is harmless."""
         with _quiet_log():
             self._tracker.stop()
 
-    def __enter__(self) -> CodeCarbonMeter:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
     def _try_out(self, log: list[str]) -> None:
         """Run an empty task: CodeCarbon looks for its sensors and loads its tables in the first one."""
         try:
             hardware = self._tracker.get_detected_hardware()
-            self._start_task()
+            self.start()
             self._stop_task()
         except Exception as error:
             raise MeterUnavailableError(
-                f"CodeCarbon cannot start: {log[0] if log else in_words(error)}", meter="codecarbon"
+                f"CodeCarbon cannot start: {log[0] if log else one_line(error)}", meter="codecarbon"
             ) from error
         # Not its gpu_count: that is the number of those asked for.
         if self.boards and not hardware["gpu_model"]:
@@ -139,13 +130,6 @@ class CodeCarbonMeter(UnwatchedMeter):
                 "NVML when it is imported",
                 meter="codecarbon",
             )
-
-    def _start_task(self) -> None:
-        with _quiet_log() as log:
-            try:
-                self._tracker.start_task()
-            except Exception as error:
-                raise _failure(log, error) from error
 
     def _stop_task(self) -> Any:
         with _quiet_log() as log:
@@ -157,28 +141,9 @@ class CodeCarbonMeter(UnwatchedMeter):
                 raise _failure(log, None)
             return data
 
-    def _fill(self, window: Window, data: Any) -> None:
-        if self.boards:
-            joules = {"gpu": data.gpu_energy * JOULES_PER_KWH}
-        else:
-            joules = {"cpu": data.cpu_energy * JOULES_PER_KWH, "ram": data.ram_energy * JOULES_PER_KWH}
-        # Without its part of the processor, the constant for the memory would look like a measurement.
-        unknown = [part for part, part_j in joules.items() if part_j <= 0]
-        if unknown:
-            window.reason = (
-                f"codecarbon reports 0 J for {' and '.join(unknown)} in {window.seconds:.3g} s: below the sensor's "
-                "resolution, or it was not read; measure a longer window"
-            )
-            return
-        window.joules = sum(joules.values())
-        if not self.boards:
-            window.boards_j = joules
-        elif len(self.boards) == 1:
-            window.boards_j = {self.boards[0].uuid: joules["gpu"]}
-
 
 def _failure(log: list[str], error: Exception | None) -> MeasurementError:
-    reason = log[-1] if log else "it gives no reason" if error is None else in_words(error)
+    reason = log[-1] if log else "it gives no reason" if error is None else one_line(error)
     return MeasurementError(f"CodeCarbon cannot measure: {reason}", meter="codecarbon")
 
 
@@ -192,7 +157,7 @@ class _Errors(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
-            self._messages.append(in_words(error))
+            self._messages.append(one_line(error))
         elif record.levelno >= logging.ERROR:
             self._messages.append(" ".join(record.getMessage().split()))
         return False

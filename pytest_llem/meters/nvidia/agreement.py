@@ -18,9 +18,9 @@ from pytest_llem.meters.nvidia.window_energy import LAG_S, WindowEnergy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_llem.meters.nvidia.idle_power import Idle
     from pytest_llem.meters.nvidia.samples import PowerSample
     from pytest_llem.meters.nvidia.settling import Settling
-    from pytest_llem.meters.nvidia.window_energy import Idle
 
 # Samples every 20 ms date a step of power within 1.5 ms (standard deviation, through a lag of 12 ms) where none is late
 # or lost; on an H200 whose host was slowed, beside its counter, within 2.8 ms.

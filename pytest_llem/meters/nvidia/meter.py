@@ -17,15 +17,16 @@ import os
 import random
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.errors import MeterUnavailableError
 from pytest_llem.meters.base import (
     COOL_DOWN_LIMIT_S,
     IDLE_LIMIT_S,
-    Clock,
     Disturbance,
     IdlePower,
+    MeterRequest,
     Synchronize,
     Window,
     no_synchronize,
@@ -33,26 +34,23 @@ from pytest_llem.meters.base import (
 from pytest_llem.meters.idle import settled_power
 from pytest_llem.meters.nvidia import readiness
 from pytest_llem.meters.nvidia.counter.calibration_store import CalibrationStore
-from pytest_llem.meters.nvidia.counter.group import CounterGroup
+from pytest_llem.meters.nvidia.counter.group import readings
 from pytest_llem.meters.nvidia.counter.sensor import CounterSensor
 from pytest_llem.meters.nvidia.disturbances import BoardWatch
 from pytest_llem.meters.nvidia.idle_blocks import BoardBlocks
 from pytest_llem.meters.nvidia.library import Nvml, lost_board
-from pytest_llem.meters.nvidia.lock import LOCK_TIMEOUT_S, BoardLocks, say_on_stderr
+from pytest_llem.meters.nvidia.lock import BoardLocks, say_on_stderr
 from pytest_llem.meters.nvidia.power_sensor import open_power_sensor
 from pytest_llem.meters.nvidia.reading import fill_energy
 from pytest_llem.meters.nvidia.samples import open_samples
 from pytest_llem.meters.nvidia.visibility import MIG_REFUSAL, Selection, describe, select_by_uuid, select_visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Mapping
 
     from pytest_llem.meters.nvidia.counter.calibration import Calibration
     from pytest_llem.meters.nvidia.library import Board
     from pytest_llem.meters.nvidia.power_sensor import PowerSensor
-
-RELATIVE_UNCERTAINTY = 0.01
-"""Half-width of the 95% interval of one window, as a share of its energy, that windows are sized for."""
 
 _RIGHT_AFTER_S = 1.0  # a window that follows so soon begins in the state that the last one ended in
 _USELESS_WINDOW_S = 1.0  # for counters that stand still: no length would help
@@ -61,6 +59,8 @@ _USELESS_WINDOW_S = 1.0  # for counters that stand still: no length would help
 class NvmlMeter:
     """Sums the energy of a fixed set of boards.
 
+    Its methods raise a ``MeasurementError`` when a board stopped answering.
+
     Attributes:
         boards: these boards.
     """
@@ -68,26 +68,16 @@ class NvmlMeter:
     name = "nvml"
     estimated = False
     reports_energy = True
+    reads_boards = True
+    environment: Mapping[str, object] = MappingProxyType({})
 
-    def __init__(
-        self,
-        nvml: Nvml,
-        selection: Selection,
-        clock: Clock,
-        *,
-        aligned: bool = True,
-        relative_uncertainty: float = RELATIVE_UNCERTAINTY,
-        locks: BoardLocks | None = None,
-    ) -> None:
+    def __init__(self, nvml: Nvml, selection: Selection, request: MeterRequest, locks: BoardLocks | None) -> None:
         """Take over ``nvml`` and ``locks``: closing the meter closes and releases them.
 
         Args:
             nvml: an initialised library.
             selection: the boards to sum.
-            clock: where time is read.
-            aligned: whether windows may wait after the work until the boards have settled and their counters are
-                updated: some 200 ms at a period of 100 ms.
-            relative_uncertainty: what :attr:`auto_window_s` aims at.
+            request: how they are read.
             locks: of the boards, where they are locked.
 
         Raises:
@@ -96,10 +86,10 @@ class NvmlMeter:
         """
         self._nvml = nvml
         self._locks = locks
-        self._clock = clock
+        self._clock = clock = request.clock
         self._warnings = selection.warnings
         self._ended_s: float | None = None
-        self._relative_uncertainty = relative_uncertainty
+        self._relative_uncertainty = request.relative_uncertainty
         self.boards: tuple[Board, ...] = selection.boards
         if not self.boards:
             raise MeterUnavailableError(
@@ -108,7 +98,7 @@ class NvmlMeter:
         # Of its own: the user's seeds are not to be used up.
         self._random = random.Random()  # noqa: S311
         store = CalibrationStore()
-        counters: list[CounterSensor] = []
+        self._counters: list[CounterSensor] = []
         self._power_sensors: list[PowerSensor] = []
         self._handles: list[Any] = []
         for board in self.boards:
@@ -117,7 +107,7 @@ class NvmlMeter:
             if has_counter:
                 read = partial(self._read_counter_j, board, handle)
                 samples = open_samples(nvml, board, handle, clock)
-                counters.append(CounterSensor(board, read, clock, store, aligned, samples))
+                self._counters.append(CounterSensor(board, read, clock, store, request.aligned, samples))
                 continue
             power = open_power_sensor(nvml, board, handle, clock)
             if power is None:
@@ -128,7 +118,6 @@ class NvmlMeter:
                     meter="nvml",
                 )
             self._power_sensors.append(power)
-        self._counters = CounterGroup(counters)
         self._watches = [
             BoardWatch(nvml, board, handle) for board, handle in zip(self.boards, self._handles, strict=True)
         ]
@@ -141,10 +130,8 @@ class NvmlMeter:
         :mod:`pytest_llem.meters.nvidia.counter.sizing` for the formula.
         """
         self._prepare()
-        share = self._relative_uncertainty
-        seconds = [sensor.least_window_s(share) for sensor in self._counters.sensors]
-        seconds += [sensor.least_window_s(share) for sensor in self._power_sensors]
-        return max((one for one in seconds if one is not None), default=_USELESS_WINDOW_S)
+        found = [sensor.least_window_s(self._relative_uncertainty) for sensor in self._sensors]
+        return max((seconds for seconds in found if seconds is not None), default=_USELESS_WINDOW_S)
 
     @property
     def calibrations(self) -> dict[str, Calibration | None]:
@@ -153,15 +140,11 @@ class NvmlMeter:
         A board without a counter is left out. The first use may take a few seconds.
         """
         self._prepare()
-        return {sensor.board.uuid: sensor.calibration for sensor in self._counters.sensors}
+        return {sensor.board.uuid: sensor.calibration for sensor in self._counters}
 
     @contextmanager
     def window(self, synchronize: Synchronize = no_synchronize) -> Iterator[Window]:
-        """Measure the body of the ``with`` block; see :class:`pytest_llem.meters.base.Meter`.
-
-        Raises:
-            MeasurementError: a board stopped answering.
-        """
+        """Measure the body of the ``with`` block; see :class:`pytest_llem.meters.base.Meter`."""
         window = Window(warnings=list(self._warnings))
         synchronize()
         self._prepare()
@@ -171,37 +154,34 @@ class NvmlMeter:
         try:
             for power in self._power_sensors:
                 power.begin()
-            self._counters.begin()
+            for counter in self._counters:
+                counter.begin_window()
             start_s = self._clock.now_s()
             yield window
             synchronize()
             end_s = self._clock.now_s()
-            self._counters.end()
+            for counter in self._counters:
+                counter.end_window()
             for watch in self._watches:
                 watch.end()
             self._ended_s = end_s
-            self._note_sm_clocks(window)
-            self._note_power_limits(window)
+            self._note_state(window)
             window.seconds = end_s - start_s
-            readings = self._counters.readings(start_s, end_s)
-            readings += [power.reading(start_s, end_s) for power in self._power_sensors]
+            found = readings(self._counters, start_s, end_s)
+            found += [power.reading(start_s, end_s) for power in self._power_sensors]
         finally:
             for power in self._power_sensors:
                 power.stop()
-        fill_energy(window, readings)
+        fill_energy(window, found)
         # Plain reads err by the phase of their edges, which ``pause`` makes random.
-        window.errors_average_out = not self._power_sensors and not any(s.aligned for s in self._counters.sensors)
-        curves = {sensor.board.uuid: sensor.curve for sensor in self._counters.sensors}
-        curves |= {sensor.board.uuid: sensor.curve for sensor in self._power_sensors}
-        window.power_curves = {uuid: curve for uuid, curve in curves.items() if curve is not None}
+        window.errors_average_out = not self._power_sensors and not any(s.aligned for s in self._counters)
+        window.power_curves = {sensor.board.uuid: sensor.curve for sensor in self._sensors if sensor.curve is not None}
         for watch in self._watches:
             watch.fill(window)
 
     def pause(self) -> None:
         """Let a random part of the longest update period pass, so that windows in a row do not beat with it."""
-        periods_s = [sensor.counter.period_s for sensor in self._counters.sensors]
-        periods_s += [sensor.source.memory_s for sensor in self._power_sensors]
-        self._clock.sleep(self._random.uniform(0.0, max(periods_s)))
+        self._clock.sleep(self._random.uniform(0.0, max(sensor.period_s for sensor in self._sensors)))
 
     def check_quiet(self) -> list[Disturbance]:
         """What would disturb a measurement that started now: a foreign process, a busy board.
@@ -222,15 +202,12 @@ class NvmlMeter:
         """Power of the boards with everything loaded and nothing running, once it has settled.
 
         The windows that follow use it too.
-
-        Raises:
-            MeasurementError: a board stopped answering.
         """
         self._prepare()
         settled = settled_power(BoardBlocks(self._counters, self._power_sensors, self._clock), self._clock, limit_s)
         if settled is None:
             return IdlePower(reason="a board's sensor did not change while its idle power was measured")
-        for counter, power in zip(self._counters.sensors, settled.powers, strict=False):
+        for counter, power in zip(self._counters, settled.powers, strict=False):
             counter.set_idle_power(power.power_w, power.uncertainty_w)
         return settled.total(limit_s)
 
@@ -269,69 +246,52 @@ class NvmlMeter:
         except self._nvml.binding.NVMLError as error:
             raise lost_board(board, error) from error
 
+    @property
+    def _sensors(self) -> tuple[CounterSensor | PowerSensor, ...]:
+        return (*self._counters, *self._power_sensors)
+
     def _prepare(self) -> None:
-        for sensor in self._counters.sensors:
+        for sensor in self._counters:
             sensor.prepare()
 
-    def _note_sm_clocks(self, window: Window) -> None:
+    def _note_state(self, window: Window) -> None:
         for board, handle in zip(self.boards, self._handles, strict=True):
             clock_mhz = self._nvml.optional("nvmlDeviceGetClockInfo", handle, self._nvml.binding.NVML_CLOCK_SM)
             if clock_mhz is not None:
                 window.sm_clock_hz[board.uuid] = clock_mhz * 1e6
-
-    def _note_power_limits(self, window: Window) -> None:
-        for board, handle in zip(self.boards, self._handles, strict=True):
             limit_mw = self._nvml.optional("nvmlDeviceGetEnforcedPowerLimit", handle)
             if limit_mw is not None:
                 window.power_limit_w[board.uuid] = limit_mw / 1e3
 
 
-def open_nvml_meter(
-    device: str,
-    gpu_uuids: Sequence[str] | None,
-    clock: Clock,
-    *,
-    aligned: bool = True,
-    relative_uncertainty: float = RELATIVE_UNCERTAINTY,
-    lock_timeout_s: float | None = LOCK_TIMEOUT_S,
-    say: Callable[[str], None] = say_on_stderr,
-) -> NvmlMeter:
+def open_nvml_meter(request: MeterRequest) -> NvmlMeter:
     """Open the sensors of the boards that a model uses, once nobody else measures them.
 
-    Args:
-        device: ``cuda``: without ``gpu_uuids``, all boards that CUDA lets this process use. ``cpu``: the one
-            board that NVML shows after ``CUDA_VISIBLE_DEVICES``.
-        gpu_uuids: exactly these boards, whatever else is visible.
-        clock: where time is read.
-        aligned: see :class:`NvmlMeter`.
-        relative_uncertainty: see :class:`NvmlMeter`.
-        lock_timeout_s: how long to wait for each board that another process measures, in seconds; ``None`` to look
-            at the sensors without keeping anyone away.
-        say: told who is waited for.
+    Those are exactly the request's; without these, for work on the GPU, all boards that CUDA lets this process use, and
+    for work on the CPU the one that NVML shows after ``CUDA_VISIBLE_DEVICES``.
 
     Raises:
         MeterUnavailableError: NVML, the boards or their sensors are missing, or a board stayed in use; the text
-            says how to mend it.
+            says how to fix it.
     """
     nvml = Nvml()
     locks = None
     try:
         boards = nvml.boards()
-        if gpu_uuids is not None:
-            selection = select_by_uuid(boards, gpu_uuids)
+        if request.gpu_uuids is not None:
+            selection = select_by_uuid(boards, request.gpu_uuids)
         else:
             selection = select_visible(boards, os.environ)
-            if device != "cuda" and len(selection.boards) > 1:
+            if request.device != "cuda" and len(selection.boards) > 1:
                 raise MeterUnavailableError(
                     "the model runs on the CPU, so which board to read is not known: NVML shows "
                     f"{describe(selection.boards)}; name one in CUDA_VISIBLE_DEVICES",
                     meter="nvml",
                 )
-        if lock_timeout_s is not None:
-            locks = BoardLocks((board.uuid for board in selection.boards), say=say, timeout_s=lock_timeout_s)
-        return NvmlMeter(
-            nvml, selection, clock, aligned=aligned, relative_uncertainty=relative_uncertainty, locks=locks
-        )
+        if request.lock_timeout_s is not None:
+            uuids = (board.uuid for board in selection.boards)
+            locks = BoardLocks(uuids, say=request.say or say_on_stderr, timeout_s=request.lock_timeout_s)
+        return NvmlMeter(nvml, selection, request, locks)
     except BaseException:
         nvml.close()
         if locks is not None:

@@ -22,12 +22,13 @@ from pytest_llem.errors import MeasurementError
 from pytest_llem.meters.nvidia.agreement import power_curve, sampled_energy
 from pytest_llem.meters.nvidia.counter.calibration import CounterTiming
 from pytest_llem.meters.nvidia.counter.sizing import unaligned_window_s
+from pytest_llem.meters.nvidia.idle_power import Idle, idle_from_samples, unknown_idle
 from pytest_llem.meters.nvidia.library import lost_board
 from pytest_llem.meters.nvidia.reading import Reading
 from pytest_llem.meters.nvidia.samples import PowerSample, SampleBuffer, open_samples
-from pytest_llem.meters.nvidia.settling import FADED_S, Settling
+from pytest_llem.meters.nvidia.settling import FADED_S, Settling, settle
 from pytest_llem.meters.nvidia.visibility import describe
-from pytest_llem.meters.nvidia.window_energy import Idle, WindowEnergy, idle_from_samples, settle_after, unknown_idle
+from pytest_llem.meters.nvidia.window_energy import WindowEnergy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,10 +71,13 @@ class PowerSource:
 class PowerSensor:
     """One board's power, integrated over windows.
 
+    Its methods raise a ``MeasurementError`` when the board stopped answering.
+
     Attributes:
         board: whose it is.
         source: where samples come from.
         curve: the samples of the last window.
+        period_s: how long an earlier power is still seen in a sample, in seconds.
     """
 
     def __init__(self, board: Board, source: PowerSource, clock: Clock, error: type[Exception]) -> None:
@@ -87,6 +91,7 @@ class PowerSensor:
         """
         self.board = board
         self.source = source
+        self.period_s = source.memory_s
         self._clock = clock
         self._error = error
         self.curve: PowerCurve | None = None
@@ -104,11 +109,7 @@ class PowerSensor:
         return max(seconds, 5.0) if looks_away(self.board.name) else seconds
 
     def begin(self) -> None:
-        """Start to collect samples.
-
-        Raises:
-            MeasurementError: the board stopped answering.
-        """
+        """Start to collect samples."""
         self._samples = []
         self.curve = None
         self._failure = None
@@ -125,11 +126,7 @@ class PowerSensor:
             self._thread = None
 
     def reading(self, start_s: float, end_s: float) -> Reading:
-        """Stop, and tell the energy between two instants.
-
-        Raises:
-            MeasurementError: the board stopped answering.
-        """
+        """Stop, and tell the energy between two instants."""
         self.stop()
         if isinstance(self._failure, MeasurementError):
             raise self._failure
@@ -166,7 +163,7 @@ class PowerSensor:
             waited_s = self._clock.now_s() - end_s
             if at_s > end_s:
                 step_w = max(max(sample.power_w for sample in samples) - idle.power_w, 0.0)
-                settling = settle_after(samples, [], end_s, at_s, idle, step_w)
+                settling = settle(samples, [], end_s, at_s, idle, step_w)
                 found = sampled_energy(samples, start_s, end_s, idle, settling, at_s)
                 if found is None or found.from_s > start_s:
                     return None

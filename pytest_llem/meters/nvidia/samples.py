@@ -55,7 +55,7 @@ class PowerSample:
 
 
 class SampleBuffer:
-    """What NVML keeps of a board's power, fetched now and then.
+    """What NVML keeps of a board's power, fetched now and then; a ``MeasurementError`` when it stopped answering.
 
     Attributes:
         period_s: time between two samples, in seconds.
@@ -83,11 +83,7 @@ class SampleBuffer:
         return self._samples[-1].time_s if self._samples else -math.inf
 
     def fetch(self) -> None:
-        """Take over the samples that have come since the last time.
-
-        Raises:
-            MeasurementError: the board stopped answering.
-        """
+        """Take over the samples that have come since the last time."""
         binding = self._nvml.binding
         try:
             _, found = binding.nvmlDeviceGetSamples(self._handle, binding.NVML_TOTAL_POWER_SAMPLES, self._newest_us)

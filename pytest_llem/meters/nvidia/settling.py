@@ -21,12 +21,12 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_llem.meters.nvidia.idle_power import Idle
+    from pytest_llem.meters.nvidia.samples import PowerSample
+
 FADED_S = 0.07
 """After so long 6 to 60 mJ are left of a step of 527 W on real boards (two H200), in seconds: earlier edges are not
 looked for, and what is left is told from the samples."""
-
-IDLE_RISE_W = 1.5
-"""By how much idle power is higher after work than before it: 1 to 4 W on two H200, if not another clock altogether."""
 
 # Earlier than this, dates of samples that are off by milliseconds are errors of tens of watts.
 _FROM_S = 0.06
@@ -59,6 +59,7 @@ def _falls() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 _FALLS, _LOG_PRIOR, _SLOWEST_S = _falls()
+_LOG_IDLE_PRIOR = np.log([1.0 - _ANOTHER_CLOCK, _ANOTHER_CLOCK])
 
 
 class Stretch(NamedTuple):
@@ -109,41 +110,33 @@ class Settling:
 
 
 def settle(
-    stretches: Sequence[Stretch],
-    at_s: float,
-    *,
-    idle_before_w: float,
-    step_w: float,
-    noise_w: float,
-    idle_error_w: float = 0.0,
-    idle_rise_w: float = IDLE_RISE_W,
+    samples: Sequence[PowerSample], gains: Sequence[Stretch], end_s: float, at_s: float, idle: Idle, step_w: float
 ) -> Settling:
-    """How far the board has settled at an instant after the work.
+    """How far the board had settled at ``at_s``, from what its sensors have shown since ``end_s``.
 
     Args:
-        stretches: what its sensors have shown since, in any order.
-        at_s: seconds since the end of the work at which the counter is taken.
-        idle_before_w: idle power before the work, in watts.
+        samples: of its power, oldest first; those of the work and before do not count.
+        gains: mean powers between edges of its counter after the work, in seconds since its end.
+        end_s: when the work had ended, in seconds.
+        at_s: when the counter was taken, in seconds.
+        idle: power before the work.
         step_w: power of the work above idle, in watts.
-        noise_w: standard deviation of power samples while nothing changes, in watts.
-        idle_error_w: standard uncertainty of ``idle_before_w``, in watts.
-        idle_rise_w: by how much it is expected to be higher after the work.
     """
-    seen = sorted(one for one in stretches if one.from_s >= _FROM_S)
+    stretches = [Stretch(s.time_s - end_s, s.time_s - end_s, s.power_w) for s in samples if s.time_s > end_s]
+    seen = sorted(stretch for stretch in (*stretches, *gains) if stretch.from_s >= _FROM_S)
     from_s, to_s, power_w, own_w = np.array(seen, dtype=float).reshape(-1, 4).T
-    covariance = _noise(from_s, to_s, power_w, own_w, noise_w)
-    usual_w = math.hypot(idle_error_w, max(_IDLE_RISE_SD * idle_rise_w, _IDLE_STEADY_W))
+    covariance = _noise(from_s, to_s, power_w, own_w, idle.noise_w)
+    usual_w = math.hypot(idle.error_w, max(_IDLE_RISE_SD * idle.rise_w, _IDLE_STEADY_W))
     prior = _Prior(
-        idle_before_w + idle_rise_w,
-        [(1.0 - _ANOTHER_CLOCK, usual_w), (_ANOTHER_CLOCK, max(_ANOTHER_CLOCK_SHARE * idle_before_w, usual_w))],
+        idle.power_w + idle.rise_w,
+        (usual_w, max(_ANOTHER_CLOCK_SHARE * idle.power_w, usual_w)),
         _EXCESS_STEPS * max(step_w, 1.0),
     )
-    result = _mixture(from_s, to_s, power_w, covariance, at_s, prior)
+    settling, chi2 = _mixture(from_s, to_s, power_w, covariance, at_s - end_s, prior)
     # A shape that is none of these leaves a misfit: the factor of Birge, as in the CODATA adjustments.
-    misfit = result.chi2 / max(len(seen), 1)
+    misfit = chi2 / max(len(seen), 1)
     if misfit > 1.0:
-        result = _mixture(from_s, to_s, power_w, covariance * misfit, at_s, prior)
-    settling = result.settling
+        settling, _ = _mixture(from_s, to_s, power_w, covariance * misfit, at_s - end_s, prior)
     rise_w = abs(settling.idle_w - prior.idle_w)
     if rise_w <= _UNUSUAL * usual_w:
         return settling
@@ -154,32 +147,24 @@ def settle(
 
 class _Prior(NamedTuple):
     idle_w: float
-    idle: list[tuple[float, float]]  # weight and standard deviation in watts
+    idle_sds_w: tuple[float, float]  # standard deviation: as usual, and where it is another one altogether
     excess_sd_w: float
-
-
-class _Result(NamedTuple):
-    settling: Settling
-    chi2: float
 
 
 def _noise(from_s: np.ndarray, to_s: np.ndarray, power_w: np.ndarray, own_w: np.ndarray, noise_w: float) -> np.ndarray:
     """Covariance of what was seen: correlated noise, dates that are off, and what each brings itself."""
     middle_s = (from_s + to_s) / 2.0
     lags_s = np.abs(middle_s[:, None] - middle_s[None, :])
-    slopes = np.zeros(len(power_w))
-    if len(power_w) > 1:
-        steps = np.abs(np.diff(power_w)) / np.maximum(np.diff(middle_s), 0.005)
-        slopes[:-1] = steps
-        slopes[1:] = np.maximum(slopes[1:], steps)
+    steps = np.abs(np.diff(power_w)) / np.maximum(np.diff(middle_s), 0.005)
+    slopes = np.maximum(np.append(steps, 0.0), np.insert(steps, 0, 0.0))[: len(power_w)]
     shared: np.ndarray = noise_w**2 * np.exp(-lags_s / _CORRELATION_S)
     return shared + np.diag(own_w**2 + (slopes * _DATE_S) ** 2 + 1e-6)
 
 
 def _mixture(
     from_s: np.ndarray, to_s: np.ndarray, power_w: np.ndarray, covariance: np.ndarray, at_s: float, prior: _Prior
-) -> _Result:
-    """The posterior of idle power and excess for each fall, averaged by evidence.
+) -> tuple[Settling, float]:
+    """The posterior of idle power and excess for each fall, averaged by evidence; chi2 of the likeliest.
 
     With y = H b + noise of covariance R and b of prior mean m and precision P, the posterior has the precision
     L = H' R^-1 H + P, the mean L^-1 (H' R^-1 y + P m), and the evidence is proportional to
@@ -187,52 +172,41 @@ def _mixture(
     """
     # Whitened: R^-1 = W' W.
     whiten = np.linalg.inv(np.linalg.cholesky(covariance)) if len(power_w) else covariance
-    y = whiten @ power_w
-    length_s = to_s - from_s
-    ratio = length_s / _TAUS_S[:, None]
+    y, ones = whiten @ power_w, whiten @ np.ones(len(power_w))
+    ratio = (to_s - from_s) / _TAUS_S[:, None]
     mean_share = np.where(ratio > 1e-9, -np.expm1(-ratio) / np.maximum(ratio, 1e-9), 1.0)
     faded = _FALLS @ (np.exp(-from_s / _TAUS_S[:, None]) * mean_share) @ whiten.T  # a row for each
-    ones = whiten @ np.ones(len(power_w))
     each_left = np.exp(-at_s / _TAUS_S)
     left, left_s = _FALLS @ each_left, _FALLS @ (_TAUS_S * each_left)  # of the excess, and of its integral
-    logs, surpluses, variances, idles, idle_variances, excesses, misfits = [], [], [], [], [], [], []
+    # A row for each prior of idle power, a column for each fall.
+    idle_precision = 1.0 / np.array(prior.idle_sds_w)[:, None] ** 2
     excess_precision = 1.0 / prior.excess_sd_w**2
-    for weight, idle_sd_w in prior.idle:
-        idle_precision = 1.0 / idle_sd_w**2
-        a = ones @ ones + idle_precision
-        b = faded @ ones
-        c = np.sum(faded * faded, axis=1) + excess_precision
-        u = ones @ y + idle_precision * prior.idle_w
-        v = faded @ y
-        determinant = a * c - b * b
-        idle_w, excess_w = (c * u - b * v) / determinant, (a * v - b * u) / determinant
-        chi2 = y @ y + idle_precision * prior.idle_w**2 - idle_w * u - excess_w * v
-        logs.append(
-            math.log(weight) + _LOG_PRIOR + 0.5 * (np.log(idle_precision * excess_precision / determinant) - chi2)
-        )
-        # surplus = at * idle - left_s * excess
-        by_idle, by_excess = at_s, -left_s
-        surpluses.append(by_idle * idle_w + by_excess * excess_w)
-        variances.append((by_idle**2 * c - 2.0 * by_idle * by_excess * b + by_excess**2 * a) / determinant)
-        idles.append(idle_w)
-        idle_variances.append(c / determinant)
-        excesses.append(excess_w * left)
-        misfits.append(chi2)
-    log = np.concatenate(logs)
+    a = ones @ ones + idle_precision
+    b = faded @ ones
+    c = np.sum(faded * faded, axis=1) + excess_precision
+    u = ones @ y + idle_precision * prior.idle_w
+    v = faded @ y
+    determinant = a * c - b * b
+    idle_w, excess_w = (c * u - b * v) / determinant, (a * v - b * u) / determinant
+    chi2 = y @ y + idle_precision * prior.idle_w**2 - idle_w * u - excess_w * v
+    evidence = np.log(idle_precision * excess_precision / determinant) - chi2
+    log = _LOG_IDLE_PRIOR[:, None] + _LOG_PRIOR + 0.5 * evidence
     shares = np.exp(log - log.max())
     shares /= shares.sum()
-    surplus = np.concatenate(surpluses)
-    surplus_j = float(shares @ surplus)
-    variance = float(shares @ (np.concatenate(variances) + (surplus - surplus_j) ** 2))
-    idle = np.concatenate(idles)
-    mean_idle_w = float(shares @ idle)
+    surplus_j = at_s * idle_w - left_s * excess_w
+    surplus_variance = (at_s**2 * c + 2.0 * at_s * left_s * b + left_s**2 * a) / determinant
+
+    def mean(values: np.ndarray) -> float:
+        return float(shares.ravel() @ np.broadcast_to(values, shares.shape).ravel())
+
+    mean_idle_w, mean_surplus_j = mean(idle_w), mean(surplus_j)
     settling = Settling(
         idle_w=mean_idle_w,
-        idle_error_w=math.sqrt(float(shares @ (np.concatenate(idle_variances) + (idle - mean_idle_w) ** 2))),
-        excess_w=float(shares @ np.concatenate(excesses)),
-        tau_s=float(shares @ np.tile(_SLOWEST_S, len(prior.idle))),
-        surplus_j=surplus_j,
-        error_j=math.sqrt(variance),
+        idle_error_w=math.sqrt(mean(c / determinant + (idle_w - mean_idle_w) ** 2)),
+        excess_w=mean(excess_w * left),
+        tau_s=mean(_SLOWEST_S),
+        surplus_j=mean_surplus_j,
+        error_j=math.sqrt(mean(surplus_variance + (surplus_j - mean_surplus_j) ** 2)),
         seen=len(power_w) > 0,
     )
-    return _Result(settling, float(np.concatenate(misfits)[np.argmax(shares)]))
+    return settling, float(chi2.ravel()[np.argmax(shares)])

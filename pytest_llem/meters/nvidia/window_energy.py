@@ -14,23 +14,22 @@ a wrong phase of the counter's lattice, but for the difference of both idle powe
 from __future__ import annotations
 
 import math
-import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_llem.meters.nvidia.samples import PowerSample, integrate, power_at
-from pytest_llem.meters.nvidia.settling import IDLE_RISE_W, Settling, Stretch, settle
+from pytest_llem.meters.nvidia.idle_power import is_flat
+from pytest_llem.meters.nvidia.samples import integrate, power_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llem.meters.nvidia.counter.edges import Edge
+    from pytest_llem.meters.nvidia.counter.counter import Edge
+    from pytest_llem.meters.nvidia.idle_power import Idle
+    from pytest_llem.meters.nvidia.samples import PowerSample
+    from pytest_llem.meters.nvidia.settling import Settling
 
 _COVERAGE_FACTOR = 2.0
 _PLAIN_FACTOR = 2.2  # of plain reads, whose errors are few and bounded and may all have one sign
-
-FLAT_W, FLAT_SHARE = 4.0, 0.03
-"""Samples of a board at rest lie that close to each other: watts, or a share of them."""
 
 HELD_S = 0.03
 """A step of power so long before an edge is still seen at it, in seconds: three lags of the sensor."""
@@ -38,10 +37,6 @@ HELD_S = 0.03
 LAG_S = 0.012
 """Lag of the sensor, in seconds: 10 to 14 ms on two H200."""
 
-_FLAT_STRETCH_S = 0.3
-_FEWEST_FLAT = 3
-_NOISE_LEAST_W, _NOISE_MOST_W = 0.5, 4.0
-_CORRELATION = 0.85  # of the noise of a power sample with that of the next (two H200)
 # Power above idle at the end of the work, in units of its mean during the work: standard deviation about one.
 _END_TO_MEAN_SD = 0.46
 _SENSOR_DATE_S, _START_DATE_S = 0.006, 0.003  # how far samples may be shifted against the counter, and its lag be off
@@ -60,25 +55,6 @@ class WindowEnergy(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Idle:
-    """Power of a board at rest before the work.
-
-    Attributes:
-        power_w: in watts.
-        error_w: standard uncertainty of its mean over a short stretch, in watts.
-        noise_w: standard deviation of single samples, in watts.
-        rise_w: by how much it is expected to be higher after work.
-        whole: whether the board was seen at rest for as long as one looks back.
-    """
-
-    power_w: float
-    error_w: float
-    noise_w: float
-    rise_w: float = IDLE_RISE_W
-    whole: bool = False
-
-
-@dataclass(frozen=True)
 class Head:
     """What the counter gained from an edge to the start of the work.
 
@@ -91,46 +67,6 @@ class Head:
     joules: float
     error_j: float
     disturbed: bool
-
-
-def idle_from_samples(samples: Sequence[PowerSample], start_s: float) -> Idle | None:
-    """Idle power before an instant: the mean of the flat stretch of samples that ends there.
-
-    ``None`` where there are fewer than three samples of it: the power was still changing.
-    """
-    flat: list[float] = []
-    whole = False
-    for sample in reversed(samples):
-        if sample.time_s > start_s:
-            continue
-        whole = sample.time_s < start_s - _FLAT_STRETCH_S
-        if whole or (flat and not is_flat(sample.power_w, flat[0])):
-            break
-        flat.append(sample.power_w)
-    if len(flat) < _FEWEST_FLAT:
-        return None
-    # Noise of neighbouring samples is so alike that a stretch shows too little of it, and that its mean is hardly
-    # better than one of them.
-    alike = _mean_correlation(len(flat))
-    noise_w = min(max(statistics.stdev(flat) / math.sqrt(1.0 - alike), _NOISE_LEAST_W), _NOISE_MOST_W)
-    return Idle(statistics.fmean(flat), math.sqrt(alike) * noise_w, noise_w, whole=whole)
-
-
-def _mean_correlation(count: int) -> float:
-    """Mean correlation of the pairs among so many neighbouring samples."""
-    pairs = [(count - lag) * _CORRELATION**lag for lag in range(1, count)]
-    return 2.0 * math.fsum(pairs) / (count * (count - 1))
-
-
-def unknown_idle(samples: Sequence[PowerSample]) -> Idle:
-    """Of a board that was never seen at rest: not above the lowest that it was seen at."""
-    lowest_w = min((sample.power_w for sample in samples), default=0.0)
-    return Idle(0.8 * lowest_w, 0.2 * lowest_w, _NOISE_MOST_W)
-
-
-def is_flat(power_w: float, reference_w: float) -> bool:
-    """Whether a board at rest may show both powers."""
-    return abs(power_w - reference_w) <= max(FLAT_W, FLAT_SHARE * reference_w)
 
 
 def head(edge_s: float, start_s: float, idle: Idle, samples: Sequence[PowerSample], tau_s: float = LAG_S) -> Head:
@@ -197,42 +133,12 @@ def window_energy(
     return WindowEnergy(joules, _COVERAGE_FACTOR * error_j)
 
 
-def settle_after(
-    samples: Sequence[PowerSample],
-    gains: Sequence[Stretch],
-    end_s: float,
-    at_s: float,
-    idle: Idle,
-    step_w: float,
-) -> Settling:
-    """How far the board had settled at ``at_s``, from its samples since ``end_s`` and the counter's gains.
-
-    Args:
-        samples: of its power, oldest first.
-        gains: mean powers between edges after the work, in seconds since its end.
-        end_s: when the work had ended, in seconds.
-        at_s: when the counter was taken, in seconds.
-        idle: power before the work.
-        step_w: power of the work above idle, in watts.
-    """
-    stretches = [Stretch(s.time_s - end_s, s.time_s - end_s, s.power_w) for s in samples if s.time_s > end_s]
-    return settle(
-        [*stretches, *gains],
-        at_s - end_s,
-        idle_before_w=idle.power_w,
-        idle_error_w=idle.error_w,
-        step_w=step_w,
-        noise_w=idle.noise_w,
-        idle_rise_w=idle.rise_w,
-    )
-
-
 def interpolated_energy(
     before: Edge, start_s: float, end_s: float, after: Edge, idle_power_w: float, idle_uncertainty_w: float
 ) -> WindowEnergy | None:
     """Energy of a window from two plain reads, for where waiting is not wanted.
 
-    Both reads show an update that lies before them (:meth:`~pytest_llem.meters.nvidia.counter.edges.Counter.glance`):
+    Both reads show an update that lies before them (:meth:`~pytest_llem.meters.nvidia.counter.counter.Counter.glance`):
     what the board used before the start is taken at idle power, what it used after the last update at the
     window's mean power. An update of unknown phase has the standard uncertainty T / sqrt(12); at the end that
     costs the power times as much.

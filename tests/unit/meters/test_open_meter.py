@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llem.errors import MeterUnavailableError
-from pytest_llem.meters import METER_NAMES, open_meter
+from pytest_llem.meters import METER_NAMES, check_name, meter_names, open_meter
 from tests.simulators import SimulatedBoard, SimulatedClock, install
 
 if TYPE_CHECKING:
@@ -17,9 +17,77 @@ if TYPE_CHECKING:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(MeterUnavailableError, match="no meter 'joulemeter'") as caught:
+    with pytest.raises(MeterUnavailableError, match=r"^unknown meter 'joulemeter'; use one of auto, nvml, ") as caught:
         open_meter("joulemeter")
     assert all(name in str(caught.value) for name in METER_NAMES)
+    with pytest.raises(MeterUnavailableError, match=r"did you mean estimate\?$"):
+        open_meter("estimated")
+
+
+class TestRegisteredByOthers:
+    """Meters of other packages: a folder with a module and the metadata that an installer would leave."""
+
+    @pytest.fixture(autouse=True)
+    def _installed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        metadata = tmp_path / "others-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text(
+            "[pytest_llem.meters]\nwall = llem_others:Wall\nnone = llem_others:Wall\n"
+            "missing = llem_others_gone:Meter\nunplugged = llem_others:unplugged\nsilent = llem_others:silent\n"
+        )
+        (tmp_path / "llem_others.py").write_text(
+            "from pytest_llem.errors import MeterUnavailableError\n"
+            "from pytest_llem.meters import SimpleMeter\n"
+            "class Wall(SimpleMeter):\n"
+            "    name = 'wall'\n"
+            "    def fill(self, window, started):\n"
+            "        window.joules = 42.0 * window.seconds\n"
+            "def unplugged(request):\n"
+            "    raise OSError('no such\\nport')\n"
+            "def silent(request):\n"
+            "    raise MeterUnavailableError('silent meter: switch it on')\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+
+    def test_is_opened_by_its_name(self) -> None:
+        clock = SimulatedClock()
+        with open_meter("wall", clock=clock) as meter, meter.window() as window:
+            clock.work(2.0)
+        assert window.joules == pytest.approx(84.0)
+
+    def test_takes_no_name_of_a_built_in_one(self) -> None:
+        assert not open_meter("none").reports_energy
+        assert meter_names() == (*METER_NAMES, "missing", "silent", "unplugged", "wall")
+
+    def test_is_listed_and_proposed_where_a_name_is_unknown(self) -> None:
+        with pytest.raises(MeterUnavailableError, match=r"missing, silent, unplugged, wall; did you mean wall\?$"):
+            open_meter("walls")
+
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [
+            (
+                "missing",
+                "missing meter: llem_others_gone:Meter cannot be opened: ModuleNotFoundError: No module ",
+            ),
+            ("unplugged", "unplugged meter: llem_others:unplugged cannot be opened: OSError: no such port$"),
+            ("silent", "^silent meter: switch it on$"),
+        ],
+    )
+    def test_that_cannot_be_opened_is_unavailable_with_the_reason(self, name: str, reason: str) -> None:
+        with pytest.raises(MeterUnavailableError, match=reason):
+            open_meter(name)
+
+
+def test_built_in_meters_are_opened_without_a_look_at_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(**selection: str) -> None:
+        raise AssertionError(f"looked for {selection}")
+
+    monkeypatch.setattr("importlib.metadata.entry_points", look)
+    check_name("auto")
+    open_meter("auto")
+    open_meter("none")
 
 
 def test_importing_meters_imports_no_sensor_library() -> None:
@@ -69,7 +137,7 @@ class TestNone:
             clock.work(1.0)
         assert window.seconds == pytest.approx(1.0)
         assert window.joules is None
-        assert window.reason == "no meter was asked for"
+        assert window.reason == "no energy meter is in use"
         assert not meter.reports_energy
 
 

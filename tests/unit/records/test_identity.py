@@ -10,12 +10,14 @@ import pytest
 
 from pytest_llem.config import ExperimentConfig
 from pytest_llem.config.base import fields_of
+from pytest_llem.engines.prompts import Prompts
 from pytest_llem.meters import open_meter
 from pytest_llem.records import identity, machine
 from tests.simulators import SimulatedBoard, install
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 BASE: dict[str, Any] = {"model": "gpt2", "decoder": {"min_new_tokens": 4}, "max_output_tokens": 8}
 
@@ -30,12 +32,12 @@ BESIDE_WORK: dict[str, Any] = {
 }
 
 
-def workload_hash(fields: Mapping[str, Any], commit: str | None = "c1", prompts: str = "t1") -> str:
+def workload_hash(fields: Mapping[str, Any], commit: str | None = "c1", prompt: int = 1) -> str:
     config = ExperimentConfig.model_validate({**BASE, **fields})
     return identity.workload_hash(
         config,
         SimpleNamespace(commit=commit),
-        SimpleNamespace(token_ids_hash=prompts),
+        SimpleNamespace(prompts=Prompts(((prompt,),), truncated=0)),
     )
 
 
@@ -60,7 +62,7 @@ def test_another_option_is_another_workload(fields: dict[str, Any]) -> None:
 
 def test_another_model_or_prompt_is_another_workload() -> None:
     assert workload_hash({}, commit="c2") != workload_hash({})
-    assert workload_hash({}, prompts="t2") != workload_hash({})
+    assert workload_hash({}, prompt=2) != workload_hash({})
     assert workload_hash({"model": "gpt3"}, commit=None) != workload_hash({}, commit=None)
 
 
@@ -162,3 +164,34 @@ def test_meter_watts_threads_processor_and_libraries_are_the_environment(monkeyp
         with monkeypatch.context() as patch:
             patch.setattr(machine, name, value)
             assert now() != before, name
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu_uuids", "expected"),
+    [
+        ("none", (), "24efa12e5a01f139"),
+        ("none", ("GPU-a",), "42c11f43cfaf7e5e"),
+        ("estimate", (), "af59a4b270aa2dfb"),
+        ("rapl", (), "407d883de6e0f359"),
+        ("nvml", (), "34c62499e44e33dd"),
+        ("nvml", ("GPU-a",), "1f0132ef052cb9d1"),
+    ],
+)
+def test_the_environment_of_a_saved_run_stays_what_it_is(
+    name: str, gpu_uuids: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Literal hashes, because another one would part every user's results from their history."""
+    monkeypatch.setattr(machine, "torch_threads", lambda: 4)
+    monkeypatch.setattr(machine, "cpu_name", lambda: "A processor")
+    monkeypatch.setattr(machine, "cuda_version", lambda: "12.8")
+    monkeypatch.setattr(machine, "library_versions", lambda: {"torch": "2.9.0", "transformers": "5.0.0"})
+    zone = tmp_path / "intel-rapl:0"
+    zone.mkdir()
+    for file, text in {"name": "package-0", "energy_uj": "5", "max_energy_range_uj": "1000000000000"}.items():
+        (zone / file).write_text(text)
+    with (
+        install([board()], driver_version="580.0"),
+        open_meter(name, watts_per_core=5.0, powercap_root=tmp_path, lock_timeout_s=None) as meter,
+    ):
+        environment = identity.environment(gpu_uuids, meter)
+    assert identity.environment_hash(environment) == expected

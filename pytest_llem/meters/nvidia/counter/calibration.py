@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pytest_llem.meters.nvidia.counter.edges import ASSUMED_PERIOD_S, Pursuit, wait_for_edges
+from pytest_llem.meters.nvidia.counter.counter import ASSUMED_PERIOD_S, mean_power
+from pytest_llem.meters.nvidia.counter.pursuit import next_edge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llem.meters.nvidia.counter.edges import Counter, Edge, Read
+    from pytest_llem.meters.nvidia.counter.counter import Counter, Edge, Read
 
 _UPDATES = 16
 _FEWEST_UPDATES = 4
@@ -27,7 +28,6 @@ _QUIET_STRETCH_S, _QUIET_STRETCHES = 0.5, 3
 _OFTEN_S = 0.001  # pause between reads in a stretch that is read often
 _STRETCH_PERIODS = 8
 _STRETCH_LEAST_S = 0.5
-_AWAITED_PERIODS = 10.0  # without an update after which a stretch is given up
 _NVML_UNIT_J = 0.001
 
 # Less than this share of the energy is not worth giving up edges for: they are read at a few per cent of the times that
@@ -73,9 +73,6 @@ def calibrate(counter: Counter) -> Calibration | None:
 
     Returns:
         ``None`` for a counter that stands still or changes too rarely to be of use.
-
-    Raises:
-        CounterResetError: the counter went backwards.
     """
     first = counter.read()
     changes = counter.watch(_UPDATES, _PROBE_LIMIT_S)
@@ -130,16 +127,15 @@ def _share_lost_by_reading(counter: Counter) -> float:
     Returns:
         The share of the energy that reading often costs; 0 where that cannot be told from nothing.
     """
-    edge = _edge_after(counter, counter.clock.now_s())
+    edge = next_edge(counter, counter.clock.now_s())
     powers_w, variances = [], []
     for often in (False, True, False):
         before, edge = edge, _last_edge_of_stretch(counter, often)
         if before is None or edge is None:
             return 1.0 if often and before is not None else 0.0
-        seconds = edge.time_s - before.time_s
-        power_w = (edge.energy_j - before.energy_j) / seconds
+        power_w, error_w = mean_power(before, edge)
         powers_w.append(power_w)
-        variances.append((power_w * math.hypot(before.uncertainty_s, edge.uncertainty_s) / seconds) ** 2)
+        variances.append(error_w**2)
     quiet_w = (powers_w[0] + powers_w[2]) / 2.0
     drift_w = abs(powers_w[0] - powers_w[2]) / 2.0
     uncertainty_w = math.sqrt((variances[0] + variances[2]) / 4.0 + variances[1] + drift_w**2)
@@ -153,10 +149,4 @@ def _last_edge_of_stretch(counter: Counter, often: bool) -> Edge | None:
     while often and clock.now_s() < end_s:
         clock.sleep(_OFTEN_S)
         counter.read()
-    return _edge_after(counter, end_s)
-
-
-def _edge_after(counter: Counter, from_s: float) -> Edge | None:
-    pursuit = Pursuit(counter, from_s)
-    wait_for_edges([pursuit], _AWAITED_PERIODS * counter.period_s)
-    return pursuit.edge
+    return next_edge(counter, end_s)

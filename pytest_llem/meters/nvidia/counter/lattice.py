@@ -101,6 +101,10 @@ class Lattice:
         """The first update that is not earlier than an instant."""
         return self.origin_s + math.ceil((instant_s - self.origin_s) / self.period_s) * self.period_s
 
+    def nearest(self, instant_s: float) -> float:
+        """The update that lies nearest to an instant."""
+        return self.first_from(instant_s - self.period_s / 2.0)
+
     def reaches(self, instant_s: float) -> bool:
         """Whether the updates about an instant can still be told from their neighbours, and dated well.
 

@@ -12,14 +12,15 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_llem.meters.nvidia.counter.edges import Edge
+from pytest_llem.meters.nvidia.counter.counter import Edge
+from pytest_llem.meters.nvidia.idle_power import Idle, idle_from_samples, is_flat, unknown_idle
 from pytest_llem.meters.nvidia.settling import FADED_S
-from pytest_llem.meters.nvidia.window_energy import LAG_S, Idle, idle_from_samples, is_flat, unknown_idle
+from pytest_llem.meters.nvidia.window_energy import LAG_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llem.meters.nvidia.counter.edges import Counter
+    from pytest_llem.meters.nvidia.counter.counter import Counter
     from pytest_llem.meters.nvidia.samples import PowerSample
     from pytest_llem.meters.nvidia.settling import Settling
 

@@ -1,56 +1,33 @@
-"""One board's energy counter: what is known of it, and one window after the other."""
+"""One board's energy counter in one window after the other."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pytest_llem.meters.nvidia.agreement import DISAGREEMENTS, disagreement, power_curve, sampled_energy
-from pytest_llem.meters.nvidia.counter.calibration import Calibration, CounterTiming, calibrate
-from pytest_llem.meters.nvidia.counter.edges import (
-    ASSUMED_PERIOD_S,
-    POLL_STEP_S,
-    Counter,
-    Edge,
-    Pursuit,
-    wait_for_edges,
-)
+from pytest_llem.meters.nvidia.counter.counter import CounterResetError, mean_power
+from pytest_llem.meters.nvidia.counter.known import KnownCounter
+from pytest_llem.meters.nvidia.counter.pursuit import Pursuit, next_edge
 from pytest_llem.meters.nvidia.counter.rest import BoardAtRest
 from pytest_llem.meters.nvidia.counter.sizing import aligned_window_s, unaligned_window_s
+from pytest_llem.meters.nvidia.idle_power import FLAT_SHARE, FLAT_W, Idle
 from pytest_llem.meters.nvidia.reading import Reading
-from pytest_llem.meters.nvidia.settling import Settling, Stretch
+from pytest_llem.meters.nvidia.settling import Settling, Stretch, settle
 from pytest_llem.meters.nvidia.visibility import describe
-from pytest_llem.meters.nvidia.window_energy import (
-    FLAT_SHARE,
-    FLAT_W,
-    HELD_S,
-    Idle,
-    head,
-    interpolated_energy,
-    settle_after,
-    window_energy,
-)
+from pytest_llem.meters.nvidia.window_energy import HELD_S, head, interpolated_energy, window_energy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llem.meters.base import Clock, PowerCurve
     from pytest_llem.meters.nvidia.counter.calibration_store import CalibrationStore
-    from pytest_llem.meters.nvidia.counter.edges import ReadJoules
+    from pytest_llem.meters.nvidia.counter.counter import Edge, ReadJoules
     from pytest_llem.meters.nvidia.library import Board
     from pytest_llem.meters.nvidia.samples import PowerSample, SampleBuffer
 
-AWAITED_PERIODS = 10.0
-"""After so many periods a counter that does not change stands still."""
-
-_MOST_PROBES = 2  # of a counter that contradicts what is known of it
-_MOST_LOSSES = 3  # of its phase: updates that move about so much keep no lattice
-_UNKNOWN_TIMING = CounterTiming(ASSUMED_PERIOD_S, 0.0, 0.001, 0.0)
-_SQRT12 = math.sqrt(12.0)
-_PHASE_UPDATES = 5  # that tell the phase of a counter whose period is known
-_SAME_PERIOD = 0.02  # of a period: one that differs by more is another
+_TRIES = 2  # of an edge before the work: a reset takes one
 _NEXT_SAMPLE_S = 0.02
 _SETTLED_EDGES, _SETTLED_SHARE = 2.0, 0.002  # settling known so well, in errors of edges or of the energy, is enough
 _UNSEEN_EDGES = 2  # further edges that show how a board settles of which there are no samples
@@ -60,13 +37,10 @@ _STEP_W = 10.0  # above idle power: less than that costs less than the wait for 
 _REST_ERROR = 0.01
 
 
-class CounterSensor:
-    """One board's counter.
+class CounterSensor(KnownCounter):
+    """One board's counter, from window to window. A reset in a window is the reason of its :meth:`reading`.
 
     Attributes:
-        board: whose counter it is.
-        calibration: ``None`` before :meth:`prepare`, and for a counter that stands still.
-        counter: its edges.
         before: the edge before the work of the present window.
         curve: the samples of the last window.
     """
@@ -83,69 +57,24 @@ class CounterSensor:
         """Take a counter that answers.
 
         Args:
-            board: whose it is.
-            read: reads it, in joules.
-            clock: the clock that windows are timed by.
-            store: where its calibration is kept from session to session.
-            aligned: whether windows may wait for its edges.
+            board, read, clock, store, aligned: see :class:`KnownCounter`.
             samples: of the board's power, where its driver keeps any.
         """
-        self.board = board
-        self.calibration: Calibration | None = None
-        self.counter = Counter(read, clock)
-        self._read = read
-        self._clock = clock
-        self._store = store
-        self._wants_alignment = aligned
+        super().__init__(board, read, clock, store, aligned)
         self._samples = samples
         self._rest = BoardAtRest()
-        self._prepared = False
-        self._probes = 0
-        self._losses = 0
         self._disagreements = 0
+        self._seen_before_s = math.inf
         self.before: Edge | None = None
         self.curve: PowerCurve | None = None
         self._after: list[Edge] = []
-        self._seen_before_s = math.inf
         self._was_reset = False
         self._looked_again = False
 
-    @property
-    def aligned(self) -> bool:
-        """Whether windows wait for its edges."""
-        return self._wants_alignment and self.calibration is not None and not self.calibration.under_reports
-
-    @property
-    def timing(self) -> CounterTiming:
-        """How the counter behaves, as far as that is known."""
-        return _UNKNOWN_TIMING if self.calibration is None else self.calibration.timing
-
-    @property
-    def edge_error_s(self) -> float:
-        """What an edge is dated by, standard uncertainty in seconds."""
-        if self.counter.lattice is not None:
-            return self.counter.content_s
-        return (POLL_STEP_S + self.timing.read_cost_s) / _SQRT12
-
     def prepare(self) -> None:
-        """Find out how the counter behaves, where that is not known or was contradicted. Takes seconds, once.
-
-        Raises:
-            MeasurementError: the board stopped answering, or its counter was reset meanwhile.
-        """
-        if not self._prepared:
-            self.calibration = self._store.load(self.board.uuid, self.board.driver_version)
-            if self.calibration is not None:
-                self.counter = self._known_counter()
-            if self.calibration is None or (self.aligned and not self._find_phase()):
-                self._calibrate()
-            self._prepared = True
-            self._rest.idle_before(self._fetched(-math.inf), self._clock.now_s())
-        elif self.aligned and self.counter.contradicts_period and self._probes < _MOST_PROBES:
-            self._probes += 1
-            self._calibrate()
-            if self._probes == _MOST_PROBES:
-                self._give_up_lattice()
+        """Find out how the counter behaves, where that is not known or was contradicted. Takes seconds, once."""
+        if self.learn():
+            self._rest.idle_before(self._fetched(-math.inf), self.clock.now_s())
 
     def least_window_s(self, relative_uncertainty: float) -> float | None:
         """Seconds that a window needs for its energy to be known so well; ``None``: no length would help."""
@@ -157,64 +86,54 @@ class CounterSensor:
         return aligned_window_s(self.timing, self.edge_error_s, relative_uncertainty, idle_w)
 
     def set_idle_power(self, power_w: float, error_w: float) -> None:
-        """Take over a measured idle power and its standard uncertainty, in watts."""
+        """Use a measured idle power and its standard uncertainty, in watts."""
         known = self._rest.idle
         self._rest.idle = Idle(power_w, error_w, known.noise_w if known else 1.0)
 
     def begin_window(self) -> None:
-        """Forget the last window's edges."""
-        self.before = None
-        self.curve = None
+        """Find an edge of the board at rest: the newest one, or the next where the counter keeps no lattice."""
+        self.before = self.curve = None
         self._after = []
-        self._was_reset = False
-        self._looked_again = False
+        self._was_reset = self._looked_again = False
+        for _ in range(_TRIES):
+            try:
+                self.before = self._find_before()
+                return
+            except CounterResetError:
+                self.note_reset(in_window=False)
 
-    def find_before(self) -> None:
-        """Find an edge of the board at rest: the newest one, or the next where the counter keeps no lattice.
-
-        Raises:
-            CounterResetError: it went backwards.
-        """
+    def end_window(self) -> None:
+        """Read a counter that is not waited for, as soon as the work has ended."""
         if not self.aligned:
-            self.before = self.counter.glance()
-            return
-        samples = self._fetched(self._clock.now_s() - _LOOK_BACK_S)
-        if self.timing.regular:
-            self._keep_phase()
-        edge = self._next_edge() if self.counter.lattice is None else self.counter.edge_now()
-        self.before = self._at_rest_by_counter(edge) if self._samples is None else self._at_rest(edge, samples)
-        if self._samples is not None:
-            # Half a period more: its date may yet be put elsewhere.
-            self._seen_before_s = self._samples.newest_s + self._samples.period_s / 2.0
-
-    def _keep_phase(self) -> None:
-        """Find the phase of the lattice where it is not known any more; give the lattice up in the end."""
-        lattice = self.counter.lattice
-        if lattice is not None and (self.counter.phase_is_lost or not lattice.reaches(self._clock.now_s())):
-            self._losses += self.counter.phase_is_lost
-            self._find_phase()
-        if self._losses >= _MOST_LOSSES or self.counter.wanders:
-            self._give_up_lattice()
+            try:
+                self._after = [self.counter.glance()]
+            except CounterResetError:
+                self.note_reset(in_window=True)
 
     def mark(self) -> Edge | None:
-        """An edge now, outside any window.
+        """An edge now, outside any window; ``None`` where the counter was reset or stands still."""
+        known = self.calibration is not None and not self.calibration.under_reports
+        try:
+            if not self.aligned and self.counter.lattice is not None and known:
+                return self.counter.edge_now()
+            return self._find_before()
+        except CounterResetError:
+            self.note_reset(in_window=False)
+            return None
 
-        Raises:
-            CounterResetError: it went backwards.
-        """
-        if (
-            not self.aligned
-            and self.counter.lattice is not None
-            and not (self.calibration is None or self.calibration.under_reports)
-        ):
-            return self.counter.edge_now()
-        self.find_before()
-        return self.before
-
-    def glance_after(self) -> None:
-        """Read a counter that nobody waits for, as soon as the work has ended."""
+    def _find_before(self) -> Edge | None:
         if not self.aligned:
-            self._after = [self.counter.glance()]
+            return self.counter.glance()
+        samples = self._fetched(self.clock.now_s() - _LOOK_BACK_S)
+        if self.timing.regular:
+            self.keep_phase()
+        edge = self._next_edge() if self.counter.lattice is None else self.counter.edge_now()
+        if self._samples is None:
+            return self._at_rest_by_counter(edge)
+        edge = self._at_rest(edge, samples)
+        # Half a period more: its date may yet be put elsewhere.
+        self._seen_before_s = self._samples.newest_s + self._samples.period_s / 2.0
+        return edge
 
     def next_after(self, end_s: float) -> Pursuit | None:
         """The edge that the window needs next after its work; ``None``: it needs no more."""
@@ -227,7 +146,7 @@ class CounterSensor:
         if not enough and self._samples is not None and not self._looked_again:
             # The next sample is sooner there than the next edge.
             self._looked_again = True
-            self._clock.sleep(_NEXT_SAMPLE_S)
+            self.clock.sleep(_NEXT_SAMPLE_S)
             settling, enough = self._has_settled(before, end_s)
         last_s = self._after[-1].time_s
         unseen = not settling.seen and len(self._after) <= _UNSEEN_EDGES
@@ -239,7 +158,7 @@ class CounterSensor:
         return Pursuit(self.counter, last_s + self.counter.period_s / 2.0)
 
     def note_after(self, edge: Edge | None) -> None:
-        """Take over the edge that was waited for; ``None``: the counter stands still."""
+        """Keep the edge that was waited for; ``None``: the counter stands still."""
         if edge is None:
             self.before = None
         else:
@@ -248,6 +167,10 @@ class CounterSensor:
     def note_reset(self, in_window: bool) -> None:
         """The counter went backwards: its edges begin anew."""
         self._was_reset |= in_window
+        self.edges_begin_anew()
+
+    def edges_begin_anew(self) -> None:
+        """Forget the edge since which nothing has run."""
         self._rest.edge = None
 
     def reading(self, start_s: float, end_s: float) -> Reading:
@@ -325,8 +248,8 @@ class CounterSensor:
         _, idle = self._before_work(samples, start_s)
         last = self._after[-1]
         above_j = last.energy_j - before.energy_j - idle.power_w * (last.time_s - before.time_s)
-        gains = [_mean_power(earlier, later, end_s) for earlier, later in pairwise(self._after)]
-        return settle_after(samples, gains, end_s, last.time_s, idle, max(above_j / max(end_s - start_s, 1e-3), 0.0))
+        gains = [_stretch(earlier, later, end_s) for earlier, later in pairwise(self._after)]
+        return settle(samples, gains, end_s, last.time_s, idle, max(above_j / max(end_s - start_s, 1e-3), 0.0))
 
     def _before_work(self, samples: Sequence[PowerSample], start_s: float) -> tuple[list[PowerSample], Idle]:
         """The samples that were there before the work, and idle power by them.
@@ -373,38 +296,19 @@ class CounterSensor:
                 return None
             known, last = self._rest.idle, self._rest.edge
             if last is not None and edge.time_s > last.time_s + 0.5 * self.counter.period_s:
-                mean = _mean_power(last, edge, 0.0)
+                power_w, error_w = mean_power(last, edge)
+                off_w = 0.0 if known is None else abs(power_w - known.power_w)
+                rests = off_w <= max(FLAT_W, FLAT_SHARE * power_w) + 2.0 * error_w
                 # Long stretches average over a drift: what counts is the power now.
-                error_w = math.hypot(mean.error_w, _REST_ERROR * mean.power_w)
-                off_w = 0.0 if known is None else abs(mean.power_w - known.power_w)
-                noise_w = 1.0 if known is None else known.noise_w
-                rests = off_w <= max(FLAT_W, FLAT_SHARE * mean.power_w) + 2.0 * mean.error_w
-                self._rest.idle = Idle(mean.power_w, error_w if rests else off_w, noise_w)
+                error_w = math.hypot(error_w, _REST_ERROR * power_w) if rests else off_w
+                self.set_idle_power(power_w, error_w)
                 if rests:
                     return edge
             self._rest.edge, edge = edge, self._next_edge()
         return edge
 
     def _next_edge(self) -> Edge | None:
-        pursuit = Pursuit(self.counter, self._clock.now_s())
-        wait_for_edges([pursuit], AWAITED_PERIODS * self.counter.period_s)
-        return pursuit.edge
-
-    def _find_phase(self) -> bool:
-        """Watch some updates of a counter whose period is known.
-
-        Returns:
-            Whether they agree with it.
-        """
-        known_s = self.timing.period_s
-        changes = self.counter.watch(_PHASE_UPDATES, AWAITED_PERIODS * known_s)
-        if len(changes) < _PHASE_UPDATES:
-            return False
-        period = self.counter.period_seen()
-        if period is not None and abs(period.seconds - known_s) > _SAME_PERIOD * known_s + 3.0 * period.error_s:
-            return False
-        gap_s = (changes[-1].end_s - changes[0].end_s) / (len(changes) - 1)
-        return abs(gap_s - known_s) <= 0.1 * known_s + 2.0 * self.timing.jitter_s + self.timing.read_cost_s
+        return next_edge(self.counter, self.clock.now_s())
 
     def _warnings(self) -> tuple[str, ...]:
         name = describe([self.board])
@@ -420,32 +324,7 @@ class CounterSensor:
             )
         return ()
 
-    def _give_up_lattice(self) -> None:
-        """The verdict that this counter's updates cannot be predicted: from now on each edge is waited for."""
-        if self.calibration is not None:
-            self.calibration = replace(self.calibration, timing=replace(self.timing, regular=False))
-            self._store.save(self.board.uuid, self.board.driver_version, self.calibration)
-            self.counter = self._known_counter()
-            self._rest.edge = None
 
-    def _known_counter(self) -> Counter:
-        timing = self.timing
-        return Counter(self._read, self._clock, timing.period_s, jitter_s=timing.jitter_s, regular=timing.regular)
-
-    def _calibrate(self) -> None:
-        self._rest.edge = None
-        self.counter = Counter(self._read, self._clock)
-        self.calibration = calibrate(self.counter)
-        if self.counter.wanders:
-            self._give_up_lattice()
-        elif self.calibration is not None and self.counter.sees_clearly:
-            # What a slowed host saw is good for this session, and not for the next.
-            self._store.save(self.board.uuid, self.board.driver_version, self.calibration)
-
-
-def _mean_power(earlier: Edge, later: Edge, end_s: float) -> Stretch:
+def _stretch(earlier: Edge, later: Edge, end_s: float) -> Stretch:
     """Mean power between two edges; instants since ``end_s``."""
-    seconds = later.time_s - earlier.time_s
-    power_w = (later.energy_j - earlier.energy_j) / seconds
-    error_w = power_w * math.hypot(earlier.uncertainty_s, later.uncertainty_s) / seconds
-    return Stretch(earlier.time_s - end_s, later.time_s - end_s, power_w, error_w)
+    return Stretch(earlier.time_s - end_s, later.time_s - end_s, *mean_power(earlier, later))

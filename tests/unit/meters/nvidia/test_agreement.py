@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llem.meters.base import MeterRequest
 from pytest_llem.meters.nvidia.agreement import DISAGREEMENTS, SampledEnergy, disagreement, power_curve, sampled_energy
+from pytest_llem.meters.nvidia.idle_power import Idle
 from pytest_llem.meters.nvidia.meter import open_nvml_meter
 from pytest_llem.meters.nvidia.samples import PowerSample
 from pytest_llem.meters.nvidia.settling import Settling
-from pytest_llem.meters.nvidia.window_energy import LAG_S, Idle, WindowEnergy
+from pytest_llem.meters.nvidia.window_energy import LAG_S, WindowEnergy
 from tests.simulators import SimulatedBoard, SimulatedClock, install
 
 if TYPE_CHECKING:
@@ -193,7 +195,7 @@ class CountingTooMuch(SimulatedBoard):
 def windows_of(board: SimulatedBoard, lengths_s: list[float]) -> list[Window]:
     clock = SimulatedClock()
     found = []
-    with install([board], clock), open_nvml_meter("cuda", None, clock) as meter:
+    with install([board], clock), open_nvml_meter(MeterRequest("cuda", None, clock)) as meter:
         assert meter.calibrations
         for seconds in lengths_s:
             clock.sleep(0.3)
@@ -229,7 +231,7 @@ class TestMeter:
         board = CountingTooMuch(read_cost_s=0.0005)
         clock = SimulatedClock()
         valid = []
-        with install([board], clock), open_nvml_meter("cuda", None, clock) as meter:
+        with install([board], clock), open_nvml_meter(MeterRequest("cuda", None, clock)) as meter:
             assert meter.calibrations
             for number in range(6):
                 # Too short for a difference of a tenth to be told from what samples miss.

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from pytest_llem.meters.base import MeterRequest
 from pytest_llem.meters.nvidia.meter import open_nvml_meter
 from tests.simulators import KINDS, SimulatedClock, install
 
@@ -37,7 +38,7 @@ def windows_of(board: SimulatedBoard, random: Random, count: int) -> list[Measur
     shortest_s = max(0.05, 1.02 * board.period_s)
     longest_s = max(1.0, shortest_s)
     measured = []
-    with install([board], clock), open_nvml_meter("cuda", None, clock) as meter:
+    with install([board], clock), open_nvml_meter(MeterRequest("cuda", None, clock)) as meter:
         for _ in range(count):
             clock.sleep(random.uniform(0.0, 0.2))
             with meter.window() as window:

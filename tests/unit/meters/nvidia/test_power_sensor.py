@@ -13,6 +13,7 @@ import pytest
 
 from pytest_llem.errors import MeasurementError
 from pytest_llem.meters import Window, open_meter
+from pytest_llem.meters.base import MeterRequest
 from pytest_llem.meters.nvidia.meter import open_nvml_meter
 from pytest_llem.meters.nvidia.power_sensor import integrate_smeared, looks_away
 from pytest_llem.meters.nvidia.samples import PowerSample
@@ -71,7 +72,7 @@ class TestBuffer:
         clock = SimulatedClock()
         with (
             install([SimulatedBoard(name="Tesla P100", power=150.0, errors=NO_COUNTER)], clock),
-            open_nvml_meter("cuda", None, clock) as meter,
+            open_nvml_meter(MeterRequest("cuda", None, clock)) as meter,
             meter.window() as window,
         ):
             for _ in range(60):

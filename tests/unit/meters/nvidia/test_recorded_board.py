@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from pytest_llem.meters.base import MeterRequest
 from pytest_llem.meters.nvidia.agreement import disagreement, sampled_energy
-from pytest_llem.meters.nvidia.counter.edges import CONTENT_S, Edge
+from pytest_llem.meters.nvidia.counter.counter import CONTENT_S, Edge
 from pytest_llem.meters.nvidia.counter.lattice import Sighting, fit_lattice
+from pytest_llem.meters.nvidia.idle_power import idle_from_samples
 from pytest_llem.meters.nvidia.meter import open_nvml_meter
 from pytest_llem.meters.nvidia.samples import PowerSample, on_lattice
-from pytest_llem.meters.nvidia.settling import FADED_S
-from pytest_llem.meters.nvidia.window_energy import WindowEnergy, head, idle_from_samples, settle_after, window_energy
+from pytest_llem.meters.nvidia.settling import FADED_S, settle
+from pytest_llem.meters.nvidia.window_energy import WindowEnergy, head, window_energy
 from tests.simulators import Recording, ReplayedBoard, SimulatedClock, install, load_recording
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ def around(piece: Piece, edges: Sequence[Edge], samples: Sequence[PowerSample], 
     idle = idle_from_samples(known, piece.start_s)
     assert idle is not None
     step_w = (after.energy_j - before.energy_j) / (piece.end_s - piece.start_s) - idle.power_w
-    settled = settle_after(known, [], piece.end_s, after.time_s, idle, step_w)
+    settled = settle(known, [], piece.end_s, after.time_s, idle, step_w)
     energy = window_energy(before, after, head(before.time_s, piece.start_s, idle, known), settled, idle)
     sampled = sampled_energy(known, piece.start_s, piece.end_s, idle, settled, after.time_s)
     if sampled is None:
@@ -156,7 +158,7 @@ def test_the_meter_on_the_playback(recording: Recording, pieces: list[Piece], wi
     joules = []
     with (
         install([ReplayedBoard(recording, with_counter=with_counter)], clock),
-        open_nvml_meter("cuda", None, clock) as meter,
+        open_nvml_meter(MeterRequest("cuda", None, clock)) as meter,
     ):
         assert meter.auto_window_s > 0
         for piece, following in pairwise(pieces):

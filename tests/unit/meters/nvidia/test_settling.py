@@ -10,6 +10,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
+from pytest_llem.meters.nvidia.idle_power import Idle
 from pytest_llem.meters.nvidia.settling import Settling, Stretch, settle
 
 IDLE_W = 125.0
@@ -48,7 +49,7 @@ class Falling:
 
 
 def settled(stretches: list[Stretch], at_s: float, idle_before_w: float = IDLE_W, noise_w: float = 1.0) -> Settling:
-    return settle(stretches, at_s, idle_before_w=idle_before_w, step_w=300.0, noise_w=noise_w, idle_rise_w=RISE_W)
+    return settle([], stretches, 0.0, at_s, Idle(idle_before_w, 0.0, noise_w, RISE_W), 300.0)
 
 
 @pytest.mark.parametrize("tau_s", [0.01, 0.02, 0.04, 0.08, 0.15])

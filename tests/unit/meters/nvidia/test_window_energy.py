@@ -7,21 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_llem.meters.nvidia.counter.edges import Edge
+from pytest_llem.meters.nvidia.counter.counter import Edge
+from pytest_llem.meters.nvidia.idle_power import Idle, idle_from_samples, is_flat, unknown_idle
 from pytest_llem.meters.nvidia.samples import PowerSample
 from pytest_llem.meters.nvidia.settling import Settling, Stretch, settle
-from pytest_llem.meters.nvidia.window_energy import (
-    LAG_S,
-    Head,
-    Idle,
-    head,
-    idle_from_samples,
-    interpolated_energy,
-    is_flat,
-    settle_after,
-    unknown_idle,
-    window_energy,
-)
+from pytest_llem.meters.nvidia.window_energy import LAG_S, Head, head, interpolated_energy, window_energy
 
 IDLE = Idle(power_w=100.0, error_w=0.5, noise_w=1.0)
 
@@ -185,7 +175,7 @@ class TestWindow:
 
         before, after = (Edge(at_s + phase_s, counted_j(at_s), 0.0007) for at_s in (9.96, 11.16))
         samples = [*flat(100.0, 9.6, 10.0), *flat(400.0, 10.02, 11.0), *flat(100.0, 11.02, 11.2)]
-        settled = settle_after(samples, [], 11.0, after.time_s, IDLE, 300.0)
+        settled = settle(samples, [], 11.0, after.time_s, IDLE, 300.0)
         start = head(before.time_s, 10.0, IDLE, samples)
         found = window_energy(before, after, start, settled, IDLE)
         assert found.joules == pytest.approx(400.0, abs=0.2)
@@ -196,17 +186,10 @@ def test_samples_after_the_work_and_the_gains_tell_how_the_board_settled() -> No
     """Since the end of the work, whatever came before it."""
     after = {11.04: 250.0, 11.08: 160.0, 11.12: 120.0, 11.16: 108.0, 11.2: 104.0}
     gains = [Stretch(0.1, 0.2, 109.0, 1.0)]
-    expected = settle(
-        [*(Stretch(time_s - 11.0, time_s - 11.0, power_w) for time_s, power_w in after.items()), *gains],
-        0.2,
-        idle_before_w=100.0,
-        idle_error_w=0.5,
-        step_w=300.0,
-        noise_w=1.0,
-        idle_rise_w=0.0,
-    )
+    shown = [Stretch(time_s - 11.0, time_s - 11.0, power_w) for time_s, power_w in after.items()]
+    expected = settle([], [*shown, *gains], 0.0, 0.2, Idle(100.0, 0.5, 1.0, rise_w=0.0), 300.0)
     samples = [*flat(100.0, 9.6, 10.0), *flat(400.0, 10.02, 10.98), *samples_of(after)]
-    found = settle_after(samples, gains, 11.0, 11.2, replace(IDLE, rise_w=0.0), 300.0)
+    found = settle(samples, gains, 11.0, 11.2, replace(IDLE, rise_w=0.0), 300.0)
     assert found.surplus_j == pytest.approx(expected.surplus_j)
     assert found.error_j == pytest.approx(expected.error_j)
     assert found.tau_s == pytest.approx(expected.tau_s)

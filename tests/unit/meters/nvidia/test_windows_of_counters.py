@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llem.meters.base import MeterRequest
 from pytest_llem.meters.nvidia.counter.calibration_store import default_path
 from pytest_llem.meters.nvidia.meter import open_nvml_meter
 from tests.simulators import LoadedPower, SimulatedBoard, SimulatedClock, SimulatedNvml, ideal_board, install
@@ -83,7 +84,7 @@ class Rig:
             board.phase_s = self.random.uniform(0.0, board.period_s)
 
     def open(self) -> NvmlMeter:
-        return open_nvml_meter("cuda", None, self.clock, aligned=self.aligned)
+        return open_nvml_meter(MeterRequest("cuda", None, self.clock, aligned=self.aligned))
 
     def work(self, seconds: float, power_w: float | None = None) -> float:
         """Work on all boards; the energy that they used, in joules."""
@@ -385,7 +386,9 @@ class TestAutoWindow:
         with install(one.board, one.clock):
             seconds = []
             for aligned, share in ((True, 0.01), (True, 0.001), (False, 0.1), (False, 0.01)):
-                with open_nvml_meter("cuda", None, one.clock, aligned=aligned, relative_uncertainty=share) as meter:
+                with open_nvml_meter(
+                    MeterRequest("cuda", None, one.clock, aligned=aligned, relative_uncertainty=share)
+                ) as meter:
                     seconds.append(meter.auto_window_s)
         assert seconds[0] == pytest.approx(0.5, rel=0.05)
         assert seconds[0] < seconds[1]
@@ -413,7 +416,7 @@ class TestIdlePower:
     def test_a_board_that_does_not_settle_says_so_after_the_limit(self) -> None:
         clock = SimulatedClock()
         board = SimulatedBoard(power=lambda at_s: 100.0 if at_s % 2.0 < 1.0 else 200.0, read_cost_s=0.0005)
-        with install([board], clock), open_nvml_meter("cuda", None, clock) as meter:
+        with install([board], clock), open_nvml_meter(MeterRequest("cuda", None, clock)) as meter:
             assert meter.calibrations
             before_s = clock.now_s()
             idle = meter.idle_power(limit_s=5.0)
@@ -423,7 +426,7 @@ class TestIdlePower:
 
     def test_a_counter_that_stands_still_has_none(self) -> None:
         clock = SimulatedClock()
-        with install([SimulatedBoard(power=0.0)], clock), open_nvml_meter("cuda", None, clock) as meter:
+        with install([SimulatedBoard(power=0.0)], clock), open_nvml_meter(MeterRequest("cuda", None, clock)) as meter:
             idle = meter.idle_power()
         assert idle.power_w is None
         assert "did not change" in str(idle.reason)
@@ -433,7 +436,7 @@ class TestIdlePower:
         one = Rig(lambda: SimulatedBoard(power=LoadedPower(80.0)), boards=2, aligned=False)
         with install(one.board, one.clock), one.open() as meter:
             meter.idle_power()
-            known = [sensor._rest.idle for sensor in meter._counters.sensors]
+            known = [sensor._rest.idle for sensor in meter._counters]
         assert [idle and idle.power_w for idle in known] == [pytest.approx(80.0, rel=0.02)] * 2
 
 

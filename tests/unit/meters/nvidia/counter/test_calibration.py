@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llem.meters.nvidia.counter.calibration import Calibration, calibrate
-from pytest_llem.meters.nvidia.counter.edges import Counter
+from pytest_llem.meters.nvidia.counter.counter import Counter
 from tests.simulators import FunctionPower, LoadedPower, SimulatedBoard, SimulatedClock
 
 if TYPE_CHECKING:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_llem.meters.nvidia.counter.edges import CONTENT_S, Counter, Edge
+from pytest_llem.meters.nvidia.counter.counter import CONTENT_S, Counter, Edge
 from pytest_llem.meters.nvidia.counter.rest import BoardAtRest
+from pytest_llem.meters.nvidia.idle_power import Idle
 from pytest_llem.meters.nvidia.samples import PowerSample
 from pytest_llem.meters.nvidia.settling import FADED_S, Settling
-from pytest_llem.meters.nvidia.window_energy import LAG_S, Idle
+from pytest_llem.meters.nvidia.window_energy import LAG_S
 from tests.simulators import SimulatedClock
 
 IDLE = Idle(power_w=100.0, error_w=0.5, noise_w=1.0)

@@ -1,13 +1,13 @@
-"""When an energy counter changed: edges.
+"""An energy counter, and when it changed: edges.
 
 The energy counter of a GPU stands still for tens of milliseconds and then jumps to the energy used so far
 (``nvmlDeviceGetTotalEnergyConsumption``). Between two jumps its value is stale, at a jump it is exact. So energy is
 measured between jumps, *edges*. Where they lie on a ``lattice``, any read that is clearly between two of them tells the
 earlier one's energy, and nothing needs to be waited for. Where they do not, an edge is what two reads show between
-which the value has changed.
+which the value has changed (``pursuit``).
 
 Everything here works on a ``read`` function that returns joules and on a :class:`~pytest_llem.meters.base.Clock`, and
-reads only while it is asked to: nothing runs during the work.
+reads only when it is called: nothing runs during the work.
 """
 
 from __future__ import annotations
@@ -20,18 +20,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_llem.errors import MeasurementError
-from pytest_llem.meters.nvidia.counter.lattice import (
-    REACH_S,
-    Lattice,
-    Period,
-    Sighting,
-    fit_lattice,
-)
+from pytest_llem.meters.nvidia.counter.lattice import REACH_S, Period, Sighting, fit_lattice
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_llem.meters.base import Clock
+    from pytest_llem.meters.nvidia.counter.lattice import Lattice
 
 ReadJoules = Callable[[], float]
 
@@ -41,15 +34,15 @@ ASSUMED_PERIOD_S = 0.1
 POLL_STEP_S = 0.0005
 """Pause between two reads while an edge is due, in seconds: some boards count wrongly when read without a pause."""
 
-_SQRT12 = math.sqrt(12.0)  # a uniform distribution of width w has the standard deviation w / sqrt(12)
+SQRT12 = math.sqrt(12.0)
+"""A uniform distribution of width w has the standard deviation w / sqrt(12)."""
 
 # Of two H200 (periods of 100 ms), in seconds; for short periods the share of the period holds.
 _GUARD_BEFORE_S = 0.002  # no stale read starts later than 1.87 ms before an edge
-_GUARD_AFTER_S, _GUARD_AFTER_SHARE = 0.015, 0.4  # one update in a hundred is up to 13.5 ms late
-_WIDE_S, _WIDE_SHARE = 0.015, 0.4  # a sighting wider than this does not tell a late update from a punctual one
+# One update in a hundred is up to 13.5 ms late: a sighting wider than this does not tell it from a punctual one.
+_WIDE_S, _WIDE_SHARE = 0.015, 0.4
+_WIDE_ERROR_S = 0.004  # standard uncertainty of the date of an edge that was seen so
 _LATE_S, _LATE_SHARE = 0.010, 0.25
-_UNCLEAR_SHARE = 0.75  # of the period: of which update the value is, a wider sighting does not tell
-_WIDE_ERROR_S = 0.004  # what the date of such an edge is worth
 
 CONTENT_S = 0.0007
 """Standard deviation of the instant that an update's energy was taken at, in seconds: 0.55 to 0.87 ms on two H200."""
@@ -60,7 +53,6 @@ _REMEMBERED, _FEW = 30, 8  # sightings: at most, and even if they are old
 _LOST_S = 0.015  # no update is so late, in seconds
 _CLEAR_SHARE = 0.25  # of the period: sightings wider than that are a slowed host's
 _TRIES = 4
-_MOST_DOUBTS = 2
 _MISSES, _FEWEST_MISSES, _MISSED_S = 8, 5, 0.003
 
 
@@ -91,6 +83,13 @@ class Edge:
     uncertainty_s: float
 
 
+def mean_power(earlier: Edge, later: Edge) -> tuple[float, float]:
+    """Mean power between two edges, and its standard uncertainty, in watts."""
+    seconds = later.time_s - earlier.time_s
+    power_w = (later.energy_j - earlier.energy_j) / seconds
+    return power_w, power_w * math.hypot(earlier.uncertainty_s, later.uncertainty_s) / seconds
+
+
 class Read(NamedTuple):
     """One read of the counter: an unknown instant between ``start_s`` and ``end_s`` had this value."""
 
@@ -101,6 +100,8 @@ class Read(NamedTuple):
 
 class Counter:
     """An energy counter, its lattice, and how well its edges are dated.
+
+    Whatever reads it raises :class:`CounterResetError` when it went backwards: when a value is below the newest one.
 
     Attributes:
         clock: the clock that edges are dated by.
@@ -151,11 +152,10 @@ class Counter:
     def content_s(self) -> float:
         """Standard deviation of when the energy of an update was taken, about its instant, in seconds.
 
-        The root mean square of what :meth:`note_idle_gain` was told, with six observations of 0.7 ms (or of the
+        The root mean square of what :meth:`note_idle_gain` was given, with six observations of 0.7 ms (or of the
         lattice's own jitter): measured, and never from the energy of a window, so that it cannot run away.
         """
-        # How far updates were from where they had been expected, but for the farthest: it may have been a late one.
-        usual = sorted(self._misses_s)[:-1] or [0.0]
+        usual = self._usual_misses_s or [0.0]
         missed_s = math.sqrt(math.fsum(miss_s**2 for miss_s in usual) / len(usual))
         prior_s = max(CONTENT_S, self.lattice.jitter_s if self.lattice else 0.0, missed_s)
         squares = [prior_s**2] * _CONTENT_PRIOR + [*self._content_variances]
@@ -170,9 +170,15 @@ class Counter:
     @property
     def wanders(self) -> bool:
         """Whether updates come farther from where they were expected than they lie from their lattice: it moves."""
-        usual = sorted(self._misses_s)[:-1]
-        jitter_s = 0.0 if self._known_jitter_s is None else self._known_jitter_s
-        return len(usual) >= _FEWEST_MISSES and math.fsum(usual) / len(usual) > _MISSED_S + 2.0 * jitter_s
+        usual = self._usual_misses_s
+        return len(usual) >= _FEWEST_MISSES and statistics.fmean(usual) > _MISSED_S + 2.0 * (
+            self._known_jitter_s or 0.0
+        )
+
+    @property
+    def _usual_misses_s(self) -> list[float]:
+        """How far updates were from where they had been expected, but for the farthest: it may have been a late one."""
+        return sorted(self._misses_s)[:-1]
 
     @property
     def sees_clearly(self) -> bool:
@@ -186,7 +192,7 @@ class Counter:
         return None if lattice is None else Period(lattice.period_s, lattice.period_error_s)
 
     def note_idle_gain(self, error_s: float, known_s: float) -> None:
-        """Take over by how much the gain of an idle stretch was off, from an edge to one that was not seen to happen.
+        """Learn by how much the gain of an idle stretch was off, from an edge to one that was not seen to happen.
 
         Args:
             error_s: in seconds of its power.
@@ -195,11 +201,7 @@ class Counter:
         self._content_variances.append(max(error_s**2 - known_s**2, 0.0))
 
     def read(self) -> Read:
-        """Read once.
-
-        Raises:
-            CounterResetError: the value is below the newest one.
-        """
+        """Read once."""
         start_s = self.clock.now_s()
         energy_j = self._read()
         end_s = self.clock.now_s()
@@ -215,12 +217,9 @@ class Counter:
 
         Returns:
             The first read of each new value.
-
-        Raises:
-            CounterResetError: the counter went backwards.
         """
         changes: list[Read] = []
-        sightings: list[Sighting] = []
+        self._sightings.clear()
         deadline_s = self.clock.now_s() + timeout_s
         last = self.read()
         while len(changes) < updates and self.clock.now_s() < deadline_s:
@@ -228,10 +227,8 @@ class Counter:
             read = self.read()
             if read.energy_j > last.energy_j:
                 changes.append(read)
-                sightings.append(Sighting(last.start_s, read.end_s))
+                self._sightings.append(Sighting(last.start_s, read.end_s))
             last = read
-        self._sightings.clear()
-        self._sightings.extend(sightings)
         self._misses_s.clear()
         self._contradictions = 0
         self.phase_is_lost = False
@@ -241,11 +238,11 @@ class Counter:
         return changes
 
     def see(self, sighting: Sighting) -> None:
-        """Take over an update that was seen, and refine the lattice by it."""
+        """Refine the lattice by an update that was seen."""
         lattice = self.lattice
         if lattice is None:
             return
-        nearest_s = lattice.first_from(sighting.middle_s - lattice.period_s / 2.0)
+        nearest_s = lattice.nearest(sighting.middle_s)
         off_s = max(sighting.after_s - nearest_s, nearest_s - sighting.before_s, 0.0)
         # Late updates are rare: three in a row are none.
         late = off_s > max(2.0 * lattice.reach_s, self._late_s) + self._guard_before_s
@@ -264,15 +261,17 @@ class Counter:
 
         At most some milliseconds are waited: out of the stretch around an edge in which a read is ambiguous.
         Where a read is never clear (reads as long as the period) the edge is anywhere in it.
-
-        Raises:
-            CounterResetError: the counter went backwards.
         """
-        lattice = self._known_lattice()
+        if self.lattice is None:
+            raise ValueError("this counter keeps no lattice")
         for _ in range(_TRIES):
-            clear_s = self._clear_from(lattice, self.clock.now_s())
-            if clear_s > self.clock.now_s():
-                self.clock.sleep(clear_s - self.clock.now_s())
+            now_s = self.clock.now_s()
+            edge_s = self.lattice.last_before(now_s)
+            next_s = edge_s + self.lattice.period_s
+            if now_s < self.surely_new_s(edge_s):
+                self.clock.sleep(self.surely_new_s(edge_s) - now_s)
+            elif now_s >= self.surely_old_s(next_s):
+                self.clock.sleep(self.surely_new_s(next_s) - now_s)
             read = self.read()
             edge = self.edge_shown(read)
             if edge is not None:
@@ -284,9 +283,6 @@ class Counter:
 
         It is dated by the lattice where the read was clearly between two of its edges. Otherwise it is anywhere in
         the last period: u^2 = T^2 / 12 + jitter^2.
-
-        Raises:
-            CounterResetError: the counter went backwards.
         """
         read = self.read()
         lattice = self.lattice
@@ -320,13 +316,7 @@ class Counter:
 
     @property
     def _guard_before_s(self) -> float:
-        reach_s = self.lattice.reach_s if self.lattice else 0.0
-        return _GUARD_BEFORE_S + 1.2 * reach_s
-
-    @property
-    def _guard_after_s(self) -> float:
-        reach_s = self.lattice.reach_s if self.lattice else 0.0
-        return max(min(_GUARD_AFTER_S, _GUARD_AFTER_SHARE * self.period_s), _GUARD_BEFORE_S + 1.2 * reach_s)
+        return _GUARD_BEFORE_S + (1.2 * self.lattice.reach_s if self.lattice else 0.0)
 
     @property
     def _wide_s(self) -> float:
@@ -338,138 +328,22 @@ class Counter:
 
     def surely_new_s(self, edge_s: float) -> float:
         """From when on a read surely shows the edge at ``edge_s``."""
-        return edge_s + self._guard_after_s
+        return edge_s + max(self._wide_s, self._guard_before_s)
 
     def surely_old_s(self, edge_s: float) -> float:
         """Until when a read surely does not show it yet."""
         return edge_s - self._guard_before_s
 
-    def _clear_from(self, lattice: Lattice, now_s: float) -> float:
-        """The first instant from ``now_s`` on at which a read may begin."""
-        edge_s = lattice.last_before(now_s)
-        if now_s < self.surely_new_s(edge_s):
-            return self.surely_new_s(edge_s)
-        next_s = edge_s + lattice.period_s
-        return now_s if now_s < self.surely_old_s(next_s) else self.surely_new_s(next_s)
-
     def _unphased(self, read: Read) -> Edge:
         jitter_s = self.lattice.jitter_s if self.lattice else 0.0
-        return Edge(
-            (read.start_s + read.end_s) / 2.0 - self.period_s / 2.0,
-            read.energy_j,
-            math.hypot(self.period_s / _SQRT12, jitter_s),
-        )
-
-    def _known_lattice(self) -> Lattice:
-        if self.lattice is None:
-            raise ValueError("this counter keeps no lattice")
-        return self.lattice
+        middle_s = (read.start_s + read.end_s) / 2.0
+        return Edge(middle_s - self.period_s / 2.0, read.energy_j, math.hypot(self.period_s / SQRT12, jitter_s))
 
     def _fit(self) -> None:
         self.lattice = fit_lattice(self._sightings, self._known) if self._regular else None
         if self.lattice is not None:
             self.period_s = self.lattice.period_s
             self._known = Period(self.lattice.period_s, self.lattice.period_error_s)
-
-
-class Pursuit:
-    """Waits for the first edge of a counter from an instant on.
-
-    Attributes:
-        counter: whose edge it is.
-        due_s: when to :meth:`poll` next; before that reading is in vain.
-        edge: the edge, once it was found.
-    """
-
-    def __init__(self, counter: Counter, from_s: float) -> None:
-        self.counter = counter
-        self.edge: Edge | None = None
-        self._stale: Read | None = None
-        self._doubts = 0
-        self._aim(from_s)
-
-    def poll(self) -> Edge | None:
-        """Read once; the edge when it was found, else ``None``.
-
-        Raises:
-            CounterResetError: the counter went backwards.
-        """
-        read = self.counter.read()
-        stale, self._stale = self._stale, read
-        if stale is None and self._edge_s is not None:
-            self._began_old = read.end_s <= self.counter.surely_old_s(self._edge_s)
-        self.due_s = read.end_s + POLL_STEP_S
-        if stale is not None and read.energy_j > stale.energy_j:
-            return self._found(Sighting(stale.start_s, read.end_s), read)
-        if self._edge_s is None or self.counter.lattice is None:
-            return None
-        if self._began_old:
-            # For a whole period and more it did not change: it does so by less than its step.
-            if read.start_s >= self.counter.surely_new_s(self._edge_s) + 1.5 * self.counter.period_s:
-                self.edge = Edge(self._edge_s, read.energy_j, self.counter.content_s)
-        elif read.start_s >= self.counter.surely_new_s(self._edge_s):
-            self._take_over(read)  # it changed in the first read, or before
-        return self.edge
-
-    def _take_over(self, read: Read) -> None:
-        """Take the edge that a read shows without having been seen to happen; the next one where that is not clear."""
-        self.edge = self.counter.edge_shown(read)
-        if self.edge is None:
-            self._aim(read.end_s)
-
-    def _aim(self, from_s: float) -> None:
-        lattice = self.counter.lattice
-        self._edge_s = None if lattice is None else lattice.first_from(from_s)
-        self._stale = None
-        self._began_old = False
-        # A read that surely shows the old value first: with the next one it bounds the edge from below.
-        early_s = POLL_STEP_S + 1.2 * self.counter.read_cost_s
-        self.due_s = from_s if self._edge_s is None else self.counter.surely_old_s(self._edge_s) - early_s
-
-    def _found(self, sighting: Sighting, read: Read) -> Edge | None:
-        counter = self.counter
-        counter.see(sighting)
-        lattice = counter.lattice  # this very sighting may have refuted it
-        if self._edge_s is None or lattice is None:
-            # Several updates may lie in the sighting of a stalled process: the value is the newest one's.
-            after_s = max(sighting.after_s, sighting.before_s - counter.period_s)
-            error_s = math.hypot((sighting.before_s - after_s) / _SQRT12, CONTENT_S)
-            self.edge = Edge((after_s + sighting.before_s) / 2.0, read.energy_j, error_s)
-            return self.edge
-        if sighting.width_s > _UNCLEAR_SHARE * counter.period_s:
-            self._take_over(read)  # of which update the value is, is not known
-            return self.edge
-        edge_s = lattice.first_from(sighting.middle_s - counter.period_s / 2.0)
-        if edge_s < self._edge_s - counter.period_s / 2.0:
-            return None  # the edge before it, which was late
-        if counter.is_doubtful(sighting, edge_s) and self._doubts < _MOST_DOUBTS:
-            self._doubts += 1
-            self._aim(edge_s + counter.period_s / 2.0)
-            return None
-        edge_s, error_s = counter.date(sighting, edge_s)
-        self.edge = Edge(edge_s, read.energy_j, error_s)
-        return self.edge
-
-
-def wait_for_edges(pursuits: Sequence[Pursuit], timeout_s: float) -> None:
-    """Poll in turn until each has its edge or ``timeout_s`` seconds have passed since the last was due.
-
-    Raises:
-        CounterResetError: a counter went backwards.
-    """
-    if not pursuits:
-        return
-    clock = pursuits[0].counter.clock
-    deadline_s = max(pursuit.due_s for pursuit in pursuits) + timeout_s
-    waiting = [pursuit for pursuit in pursuits if pursuit.edge is None]
-    while waiting and clock.now_s() <= deadline_s:
-        pause_s = min(pursuit.due_s for pursuit in waiting) - clock.now_s()
-        if pause_s > 0:
-            clock.sleep(pause_s)
-        for pursuit in waiting:
-            if pursuit.due_s <= clock.now_s():
-                pursuit.poll()
-        waiting = [pursuit for pursuit in waiting if pursuit.edge is None]
 
 
 def _truncated_normal(mean: float, deviation: float, low: float, high: float) -> tuple[float, float]:
@@ -480,7 +354,7 @@ def _truncated_normal(mean: float, deviation: float, low: float, high: float) ->
     a, b = (low - mean) / deviation, (high - mean) / deviation
     inside = (math.erf(b / math.sqrt(2.0)) - math.erf(a / math.sqrt(2.0))) / 2.0
     if inside < 1e-3:
-        return (low + high) / 2.0, max((high - low) / _SQRT12, deviation)
+        return (low + high) / 2.0, max((high - low) / SQRT12, deviation)
     density = [math.exp(-min(z * z, 1400.0) / 2.0) / math.sqrt(2.0 * math.pi) for z in (a, b)]
     shift = (density[0] - density[1]) / inside
     variance = 1.0 + (a * density[0] - b * density[1]) / inside - shift**2
