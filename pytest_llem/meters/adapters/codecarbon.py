@@ -120,14 +120,15 @@ class CodeCarbonMeter(PeerMeter):
             self._stop_task()
         except Exception as error:
             raise MeterUnavailableError(
-                f"codecarbon meter: CodeCarbon cannot start: {log[0] if log else one_line(error)}"
+                f"CodeCarbon cannot start: {log[0] if log else one_line(error)}", meter="codecarbon"
             ) from error
         # Not its gpu_count: that is the number of those asked for.
         if self.boards and not hardware["gpu_model"]:
             self.close()
             raise MeterUnavailableError(
-                "codecarbon meter: CodeCarbon finds no GPU; it looks for the command nvidia-smi on the PATH and for "
-                "NVML when it is imported"
+                "CodeCarbon finds no GPU; it looks for the command nvidia-smi on the PATH and for "
+                "NVML when it is imported",
+                meter="codecarbon",
             )
 
     def _stop_task(self) -> Any:
@@ -143,7 +144,7 @@ class CodeCarbonMeter(PeerMeter):
 
 def _failure(log: list[str], error: Exception | None) -> MeasurementError:
     reason = log[-1] if log else "it gives no reason" if error is None else one_line(error)
-    return MeasurementError(f"codecarbon meter: CodeCarbon cannot measure: {reason}")
+    return MeasurementError(f"CodeCarbon cannot measure: {reason}", meter="codecarbon")
 
 
 class _Errors(logging.Filter):
