@@ -29,7 +29,7 @@ def verdicts(result: pytest.RunResult) -> list[str]:
         (GATED + "device: cuda\n", ["--llem-cpu"], "device: cuda, and this session runs on the CPU"),
         ("", ["--llem-fail=energy:5%"], "not run: pass --llem-gpu"),
         (GATED, ["--llem-cpu", "--benchmark-disable"], "it measured nothing"),
-        (GATED, ["--llem-cpu", "--llem-meter=none"], "energy was not measured"),
+        (GATED, ["--llem-cpu", "--llem-meter=none"], "no energy meter is in use"),
     ],
 )
 def test_each_gate_has_a_verdict_line_which_fails_when_strict(
@@ -57,9 +57,10 @@ def test_without_strict_what_is_skipped_is_inconclusive_and_green(
     assert (validated.ret, verdicts(validated)) == (pytest.ExitCode.OK, [])
 
 
-def test_a_failed_experiment_has_its_line_beside_the_others(run: Run, write: Write) -> None:
+def test_a_failed_experiment_has_its_line_beside_the_others(pytester: pytest.Pytester, run: Run, write: Write) -> None:
     write("a.llem.yaml", GATED)
-    write("b.llem.yaml", GATED + "passthrough: {generate: {stop_strings: [x]}}\n")
+    write("b.llem.yaml", GATED)
+    pytester.makeconftest("def pytest_runtest_call(item): assert item.name != 'b'")
     lines = verdicts(run("--llem-meter=estimate"))
     assert [line.split()[:2] for line in lines] == [["NO-BASELINE", "a"], ["INCONCLUSIVE", "b"]]
     assert lines[1].endswith("(it failed)")
@@ -109,19 +110,24 @@ def test_validation_may_be_distributed_and_n_0_measures(
 
 
 @pytest.mark.parametrize("option", ["--llem-report", "--llem-csv", "--llem-journal", "--benchmark-json"])
-def test_what_cannot_be_written_is_a_usage_error_before_anything_runs(run: Run, write: Write, option: str) -> None:
+def test_what_cannot_be_written_is_a_usage_error_before_anything_runs(
+    pytester: pytest.Pytester, write: Write, option: str
+) -> None:
     write()
     Path("folder").mkdir()
-    result = run("--llem-meter=none", f"{option}=folder")
+    result = pytester.runpytest_subprocess("--llem-cpu", "--llem-meter=none", f"{option}=folder")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert f"{option}: " in result.stderr.str()
     result.stdout.no_fnmatch_line("*passed*")
 
 
-def test_a_store_that_cannot_be_written_is_a_usage_error_before_anything_runs(run: Run, write: Write) -> None:
+def test_a_store_that_cannot_be_written_is_a_usage_error_before_anything_runs(
+    pytester: pytest.Pytester, write: Write
+) -> None:
     write()
     Path("file").touch()
-    result = run("--llem-meter=none", "--benchmark-autosave", "--benchmark-storage=file://file/store")
+    storage = ("--benchmark-autosave", "--benchmark-storage=file://file/store")
+    result = pytester.runpytest_subprocess("--llem-cpu", "--llem-meter=none", *storage)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "--benchmark-storage: " in result.stderr.str()
 
