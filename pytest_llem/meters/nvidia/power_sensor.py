@@ -18,7 +18,10 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pytest_llem.errors import MeasurementError
+from pytest_llem.meters.base import COVERAGE_FACTOR_95
 from pytest_llem.meters.nvidia.agreement import power_curve, sampled_energy
 from pytest_llem.meters.nvidia.counter.calibration import CounterTiming
 from pytest_llem.meters.nvidia.counter.sizing import unaligned_window_s
@@ -26,7 +29,7 @@ from pytest_llem.meters.nvidia.idle_power import Idle, idle_from_samples, unknow
 from pytest_llem.meters.nvidia.library import lost_board
 from pytest_llem.meters.nvidia.reading import Reading
 from pytest_llem.meters.nvidia.samples import PowerSample, SampleBuffer, open_samples
-from pytest_llem.meters.nvidia.settling import FADED_S, Settling, settle
+from pytest_llem.meters.nvidia.settling import FADED_S, settle
 from pytest_llem.meters.nvidia.visibility import describe
 from pytest_llem.meters.nvidia.window_energy import WindowEnergy
 
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
     from pytest_llem.meters.base import Clock, PowerCurve
     from pytest_llem.meters.nvidia.library import Board, Nvml
 
-_COVERAGE_FACTOR = 1.96
 _POLL_S = 0.05
 _FEWEST_SAMPLES = 3
 _INSTANT_MEMORY_S = 0.1  # longest update period that users of NVML report
@@ -97,7 +99,7 @@ class PowerSensor:
         self.curve: PowerCurve | None = None
         self._samples: list[PowerSample] = []
         self._idle: Idle | None = None
-        self._failure: Exception | None = None
+        self._failure: MeasurementError | None = None
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -111,8 +113,7 @@ class PowerSensor:
     def begin(self) -> None:
         """Start to collect samples."""
         self._samples = []
-        self.curve = None
-        self._failure = None
+        self.curve = self._failure = None
         self._stopped.clear()
         self._collect()
         self._thread = threading.Thread(target=self._collect_until_stopped, name="llem power samples", daemon=True)
@@ -128,10 +129,8 @@ class PowerSensor:
     def reading(self, start_s: float, end_s: float) -> Reading:
         """Stop, and tell the energy between two instants."""
         self.stop()
-        if isinstance(self._failure, MeasurementError):
-            raise self._failure
         if self._failure is not None:
-            raise lost_board(self.board, self._failure) from self._failure
+            raise self._failure
         buffer = self.source.buffer
         energy = self._smeared(start_s, end_s) if buffer is None else self._settled(buffer, start_s, end_s)
         name = describe([self.board])
@@ -141,7 +140,13 @@ class PowerSensor:
                 reason=f"below the resolution of the power sensor: {name} gave too few samples "
                 f"in {end_s - start_s:.3g} s; measure a longer window",
             )
-        return Reading(self.board.uuid, energy, warnings=self.warnings)
+        warnings = [f"{name} has no energy counter: its joules are integrated from {self.source.text}"]
+        if looks_away(self.board.name):
+            warnings.append(
+                f"the power sensor of {name} looks at 25 ms of every 100 ms (arXiv 2312.02741): work that "
+                "changes in step with it is misjudged; measure several windows of 5 s or more"
+            )
+        return Reading(self.board.uuid, energy, warnings=tuple(warnings))
 
     def _smeared(self, start_s: float, end_s: float) -> WindowEnergy | None:
         # The last stretch of the work is in the first sample after it.
@@ -169,29 +174,12 @@ class PowerSensor:
                     return None
                 known = settling.seen and settling.error_j <= _SETTLED_SHARE * found.energy.joules
                 if known or waited_s > (settling.patience_s if settling.seen else _MOST_WAIT_S):
-                    return self._keep(found.energy, settling, samples, start_s, at_s)
+                    self.curve = power_curve(samples, start_s, at_s)
+                    self._idle = Idle(settling.idle_w, settling.idle_error_w, 1.0)
+                    return found.energy
             elif waited_s > _MOST_WAIT_S:
                 return None
             self._clock.sleep(buffer.period_s)
-
-    def _keep(
-        self, energy: WindowEnergy, settling: Settling, samples: Sequence[PowerSample], start_s: float, at_s: float
-    ) -> WindowEnergy:
-        self.curve = power_curve(samples, start_s, at_s)
-        self._idle = Idle(settling.idle_w, settling.idle_error_w, 1.0)
-        return energy
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What a reader of these joules must know."""
-        name = describe([self.board])
-        texts = [f"{name} has no energy counter: its joules are integrated from {self.source.text}"]
-        if looks_away(self.board.name):
-            texts.append(
-                f"the power sensor of {name} looks at 25 ms of every 100 ms (arXiv 2312.02741): work that "
-                "changes in step with it is misjudged; measure several windows of 5 s or more"
-            )
-        return tuple(texts)
 
     def _collect(self) -> None:
         try:
@@ -202,8 +190,8 @@ class PowerSensor:
     def _collect_until_stopped(self) -> None:
         while not self._stopped.wait(self.source.pause_s):
             try:
-                self._samples += self.source.fetch()
-            except (self._error, MeasurementError) as error:
+                self._collect()
+            except MeasurementError as error:
                 self._failure = error
                 return
 
@@ -231,18 +219,13 @@ def integrate_smeared(
     inside = [sample.power_w for sample in samples if start_s <= sample.time_s <= end_s]
     if len(inside) < _FEWEST_SAMPLES:
         return None
-    joules = 0.0
-    stretches_s = []
-    for index, sample in enumerate(samples):
-        from_s = samples[index - 1].time_s if index else -math.inf
-        to_s = sample.time_s if index < len(samples) - 1 else math.inf
-        stretch_s = min(to_s, end_s) - max(from_s, start_s)
-        if stretch_s > 0:
-            joules += sample.power_w * stretch_s
-            stretches_s.append(stretch_s)
+    # Each sample's stretch begins at the one before it; the first and the last reach to the ends.
+    bounds_s = np.array([-math.inf, *(sample.time_s for sample in samples[:-1]), math.inf])
+    stretches_s = np.diff(np.clip(bounds_s, start_s, end_s))
+    joules = float(stretches_s @ [sample.power_w for sample in samples])
     ends_j = joules / (end_s - start_s) * memory_s / math.sqrt(6.0)
-    between_j = statistics.stdev(inside) * math.hypot(*stretches_s)
-    return WindowEnergy(joules, _COVERAGE_FACTOR * math.hypot(ends_j, between_j))
+    between_j = statistics.stdev(inside) * float(np.linalg.norm(stretches_s))
+    return WindowEnergy(joules, COVERAGE_FACTOR_95 * math.hypot(ends_j, between_j))
 
 
 def looks_away(name: str | None) -> bool:

@@ -17,10 +17,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from pytest_llem.meters.base import COVERAGE_FACTOR_95
+
 if TYPE_CHECKING:
     from pytest_llem.meters.nvidia.counter.calibration import CounterTiming
 
-_COVERAGE_FACTOR = 1.96
 _SETTLING_J = 0.15
 _LEAST_PERIODS = 5.0
 _LEAST_S, _MOST_S = 0.2, 10.0
@@ -49,5 +50,5 @@ def unaligned_window_s(timing: CounterTiming, relative_uncertainty: float, idle_
 
 def _window_s(date_s: float, timing: CounterTiming, relative_uncertainty: float, idle_power_w: float | None) -> float:
     step_s = timing.resolution_j / (math.sqrt(6.0) * (idle_power_w or _ASSUMED_IDLE_W))
-    seconds = _COVERAGE_FACTOR / relative_uncertainty * math.hypot(date_s, step_s)
+    seconds = COVERAGE_FACTOR_95 / relative_uncertainty * math.hypot(date_s, step_s)
     return min(max(seconds, _LEAST_PERIODS * timing.period_s, _LEAST_S), _MOST_S)
