@@ -82,11 +82,8 @@ class CodeCarbonMeter(PeerMeter):
 
     def start(self) -> None:
         """Start a task."""
-        with _quiet_log() as log:
-            try:
-                self._tracker.start_task()
-            except Exception as error:
-                raise _failure(log, error) from error
+        with _reported():
+            self._tracker.start_task()
 
     def fill(self, window: Window, started: None) -> None:  # noqa: ARG002
         """Stop the task and take its joules."""
@@ -131,19 +128,25 @@ class CodeCarbonMeter(PeerMeter):
             )
 
     def _stop_task(self) -> Any:
-        with _quiet_log() as log:
-            try:
-                data = self._tracker.stop_task()
-            except Exception as error:
-                raise _failure(log, error) from error
-            if data is None:
-                raise _failure(log, None)
-            return data
+        with _reported() as log:
+            data = self._tracker.stop_task()
+        if data is None:
+            raise _failure(log, "it gives no reason")
+        return data
 
 
-def _failure(log: list[str], error: Exception | None) -> MeasurementError:
-    reason = log[-1] if log else "it gives no reason" if error is None else one_line(error)
-    return MeasurementError(f"codecarbon meter: CodeCarbon cannot measure: {reason}")
+@contextmanager
+def _reported() -> Iterator[list[str]]:
+    """Raise what CodeCarbon raises as an error of this package; its log, without a line on the terminal."""
+    with _quiet_log() as log:
+        try:
+            yield log
+        except Exception as error:
+            raise _failure(log, one_line(error)) from error
+
+
+def _failure(log: list[str], otherwise: str) -> MeasurementError:
+    return MeasurementError(f"codecarbon meter: CodeCarbon cannot measure: {log[-1] if log else otherwise}")
 
 
 class _Errors(logging.Filter):

@@ -115,22 +115,17 @@ def disagreement(
     joules = sampled.energy.joules
     alarm_j = _ALARM_S * sampled.step_w + _ALARM_J + _GAIN * counted.joules
     allowed_j = math.hypot(counted.uncertainty_j, sampled.energy.uncertainty_j, alarm_j)
-    rest_s = sampled.from_s - start_s
+    said = f"its energy counter says {counted.joules:.4g} J and its power samples say {joules:.4g} J"
+    rest_s, rest_j = sampled.from_s - start_s, counted.joules - joules
     if rest_s <= 0.0:
-        if abs(counted.joules - joules) <= allowed_j:
-            return None
-        return (
-            f"its energy counter says {counted.joules:.4g} J and its power samples say {joules:.4g} J; "
-            f"they may differ by {allowed_j:.2g} J"
-        )
-    rest_j = counted.joules - joules
+        return None if abs(rest_j) <= allowed_j else f"{said}; they may differ by {allowed_j:.2g} J"
     least_j = (1.0 - _IDLE_TOLERANCE) * idle.power_w * rest_s - allowed_j
     most_j = math.inf if limit_w is None else (1.0 + _IDLE_TOLERANCE) * limit_w * rest_s + allowed_j
     if least_j <= rest_j <= most_j:
         return None
     return (
-        f"its energy counter says {counted.joules:.4g} J and its power samples say {joules:.4g} J for the last "
-        f"{end_s - sampled.from_s:.3g} s, which leaves {rest_j / rest_s:.4g} W for the {rest_s:.3g} s before"
+        f"{said} for the last {end_s - sampled.from_s:.3g} s, which leaves {rest_j / rest_s:.4g} W for the "
+        f"{rest_s:.3g} s before"
     )
 
 

@@ -8,7 +8,7 @@ the way the board runs: labels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_llem.meters.base import Disturbance
 from pytest_llem.meters.nvidia.lock import family_root
@@ -63,10 +63,10 @@ class _State:
 class BoardWatch:
     """Looks at one board's state before and after a window."""
 
-    def __init__(self, nvml: Nvml, board: Board, handle: Any) -> None:
+    def __init__(self, nvml: Nvml, board: Board) -> None:
         self.board = board
         self._nvml = nvml
-        self._handle = handle
+        self._handle = nvml.handle(board.uuid)
         self._start = _State(None, {}, None)
         self._end = self._start
         self._unanswered: set[int] = set()
@@ -104,10 +104,11 @@ class BoardWatch:
 
     def reasons(self) -> int | None:
         """Why the clocks are lower than they could be now; ``None`` where NVML does not tell."""
-        reasons = self._nvml.optional("nvmlDeviceGetCurrentClocksEventReasons", self._handle)
-        if reasons is None:
-            reasons = self._nvml.optional("nvmlDeviceGetCurrentClocksThrottleReasons", self._handle)
-        return reasons
+        for name in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
+            reasons: int | None = self._nvml.optional(name, self._handle)
+            if reasons is not None:
+                return reasons
+        return None
 
     def foreign_processes(self) -> list[Disturbance]:
         """The processes on the board now that are not ours."""

@@ -100,16 +100,13 @@ class NvmlMeter:
         store = CalibrationStore()
         self._counters: list[CounterSensor] = []
         self._power_sensors: list[PowerSensor] = []
-        self._handles: list[Any] = []
         for board in self.boards:
-            handle, has_counter = self._open(board)
-            self._handles.append(handle)
-            if has_counter:
-                read = partial(self._read_counter_j, board, handle)
-                samples = open_samples(nvml, board, handle, clock)
+            if self._has_counter(board):
+                read = partial(self._read_counter_j, board, nvml.handle(board.uuid))
+                samples = open_samples(nvml, board, clock)
                 self._counters.append(CounterSensor(board, read, clock, store, request.aligned, samples))
                 continue
-            power = open_power_sensor(nvml, board, handle, clock)
+            power = open_power_sensor(nvml, board, clock)
             if power is None:
                 raise MeterUnavailableError(
                     f"nvml meter: {describe([board])} has no energy counter; it needs a Volta or newer board, "
@@ -117,9 +114,7 @@ class NvmlMeter:
                     "CUDA_VISIBLE_DEVICES, or measure time alone with the meter none"
                 )
             self._power_sensors.append(power)
-        self._watches = [
-            BoardWatch(nvml, board, handle) for board, handle in zip(self.boards, self._handles, strict=True)
-        ]
+        self._watches = [BoardWatch(nvml, board) for board in self.boards]
 
     @property
     def auto_window_s(self) -> float:
@@ -222,22 +217,19 @@ class NvmlMeter:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _open(self, board: Board) -> tuple[Any, bool]:
-        """The board's handle, and whether it has an energy counter."""
+    def _has_counter(self, board: Board) -> bool:
         if board.mig_enabled:
             raise MeterUnavailableError(f"nvml meter: {describe([board])} is divided by MIG: {MIG_REFUSAL}")
         binding = self._nvml.binding
         try:
-            handle = self._nvml.handle(board.uuid)
-            try:
-                binding.nvmlDeviceGetTotalEnergyConsumption(handle)
-            except (binding.NVMLError_NotSupported, binding.NVMLError_FunctionNotFound):
-                return handle, False
+            binding.nvmlDeviceGetTotalEnergyConsumption(self._nvml.handle(board.uuid))
+        except (binding.NVMLError_NotSupported, binding.NVMLError_FunctionNotFound):
+            return False
         except binding.NVMLError as error:
             raise MeterUnavailableError(
                 f"nvml meter: {describe([board])}: reading the energy counter failed: {error}; try nvidia-smi"
             ) from error
-        return handle, True
+        return True
 
     def _read_counter_j(self, board: Board, handle: Any) -> float:
         try:
@@ -254,7 +246,8 @@ class NvmlMeter:
             sensor.prepare()
 
     def _note_state(self, window: Window) -> None:
-        for board, handle in zip(self.boards, self._handles, strict=True):
+        for board in self.boards:
+            handle = self._nvml.handle(board.uuid)
             clock_mhz = self._nvml.optional("nvmlDeviceGetClockInfo", handle, self._nvml.binding.NVML_CLOCK_SM)
             if clock_mhz is not None:
                 window.sm_clock_hz[board.uuid] = clock_mhz * 1e6

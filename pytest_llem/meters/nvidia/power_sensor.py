@@ -233,14 +233,14 @@ def looks_away(name: str | None) -> bool:
     return not _PARTLY_BLIND.isdisjoint((name or "").replace("-", " ").split())
 
 
-def open_power_sensor(nvml: Nvml, board: Board, handle: Any, clock: Clock) -> PowerSensor | None:
+def open_power_sensor(nvml: Nvml, board: Board, clock: Clock) -> PowerSensor | None:
     """The board's power sensor; ``None`` where NVML tells no power at all."""
-    source = _buffer(nvml, board, handle, clock) or _polled(nvml, handle, clock)
+    source = _buffer(nvml, board, clock) or _polled(nvml, nvml.handle(board.uuid), clock)
     return None if source is None else PowerSensor(board, source, clock, nvml.binding.NVMLError)
 
 
-def _buffer(nvml: Nvml, board: Board, handle: Any, clock: Clock) -> PowerSource | None:
-    buffer = open_samples(nvml, board, handle, clock, _KEPT)
+def _buffer(nvml: Nvml, board: Board, clock: Clock) -> PowerSource | None:
+    buffer = open_samples(nvml, board, clock, _KEPT)
     if buffer is None:
         return None
 

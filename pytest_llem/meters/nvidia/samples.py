@@ -12,7 +12,7 @@ import statistics
 from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -62,15 +62,13 @@ class SampleBuffer:
         span_s: how far back NVML keeps them, in seconds.
     """
 
-    def __init__(
-        self, nvml: Nvml, board: Board, handle: Any, clock: Clock, period_s: float, span_s: float, keep: int
-    ) -> None:
+    def __init__(self, nvml: Nvml, board: Board, clock: Clock, period_s: float, span_s: float, keep: int) -> None:
         """Take a buffer that answers; see :func:`open_samples`."""
         self.period_s = period_s
         self.span_s = span_s
         self._nvml = nvml
         self._board = board
-        self._handle = handle
+        self._handle = nvml.handle(board.uuid)
         self._clock = clock
         self._newest_us = 0
         self._offset_s: float | None = None
@@ -119,13 +117,14 @@ class SampleBuffer:
         return found[::-1]
 
 
-def open_samples(nvml: Nvml, board: Board, handle: Any, clock: Clock, keep: int = KEPT) -> SampleBuffer | None:
+def open_samples(nvml: Nvml, board: Board, clock: Clock, keep: int = KEPT) -> SampleBuffer | None:
     """A board's buffer; ``None`` where NVML keeps none whose dates can be told from the clock's.
 
     Args:
         keep: how many samples it is to keep.
     """
-    answer = nvml.optional("nvmlDeviceGetSamples", handle, nvml.binding.NVML_TOTAL_POWER_SAMPLES, 0)
+    kind = nvml.binding.NVML_TOTAL_POWER_SAMPLES
+    answer = nvml.optional("nvmlDeviceGetSamples", nvml.handle(board.uuid), kind, 0)
     kept = [] if answer is None else sorted(one.timeStamp / 1e6 for one in answer[1])
     if len(kept) < _FEWEST:
         return None
@@ -136,7 +135,7 @@ def open_samples(nvml: Nvml, board: Board, handle: Any, clock: Clock, keep: int 
     snapped_s = round(period_s / _SNAP_S) * _SNAP_S
     if snapped_s > 0 and abs(period_s - snapped_s) < 0.03 * period_s:
         period_s = snapped_s
-    return SampleBuffer(nvml, board, handle, clock, period_s, span_s, keep)
+    return SampleBuffer(nvml, board, clock, period_s, span_s, keep)
 
 
 def unbroken(samples: Sequence[PowerSample]) -> Sequence[PowerSample]:

@@ -175,19 +175,20 @@ class CounterSensor(KnownCounter):
 
     def reading(self, start_s: float, end_s: float) -> Reading:
         """The window's energy, from the edges that were noted."""
-        uuid, name = self.board.uuid, describe([self.board])
+        name, before, after = describe([self.board]), self.before, self._after
         if self._was_reset:
-            return Reading(uuid, reason=f"the energy counter of {name} was reset in the window", reset=True)
-        before, after = self.before, self._after
-        known = before is not None and after and end_s > start_s
+            reason = f"the energy counter of {name} was reset in the window"
+            return Reading(self.board.uuid, reason=reason, reset=True)
+        reason = f"below the counter's resolution: the energy counter of {name} "
         if self.calibration is None:
-            text = "stands still or is updated too rarely to be of use"
-            return Reading(uuid, reason=f"below the counter's resolution: the energy counter of {name} {text}")
-        if not known or before is None or not after[-1].energy_j > before.energy_j:
-            return self._below_resolution(start_s, end_s)
-        if self.aligned:
-            return self._settled_reading(before, start_s, end_s)
-        return self._plain_reading(before, after[0], start_s, end_s)
+            return Reading(self.board.uuid, reason=f"{reason}stands still or is updated too rarely to be of use")
+        if before is not None and after and end_s > start_s and after[-1].energy_j > before.energy_j:
+            tell = self._settled_reading if self.aligned else self._plain_reading
+            reading = tell(before, start_s, end_s)
+            if reading is not None:
+                return reading
+        reason += f"did not change in {end_s - start_s:.3g} s; measure a longer window"
+        return Reading(self.board.uuid, reason=reason)
 
     def _settled_reading(self, before: Edge, start_s: float, end_s: float) -> Reading:
         after = self._after[-1]
@@ -216,7 +217,8 @@ class CounterSensor(KnownCounter):
                 warnings = (*warnings, f"the sensors of {describe([self.board])} disagree: {text}")
         return Reading(self.board.uuid, energy, warnings=warnings, doubtful=self._disagreements >= DISAGREEMENTS)
 
-    def _plain_reading(self, before: Edge, after: Edge, start_s: float, end_s: float) -> Reading:
+    def _plain_reading(self, before: Edge, start_s: float, end_s: float) -> Reading | None:
+        after = self._after[0]
         # The power before the start is anything between idle and that of the work, which may go on at once; most often
         # one of these two.
         seconds = after.time_s - before.time_s
@@ -224,16 +226,7 @@ class CounterSensor(KnownCounter):
         idle_w = min(self._rest.idle.power_w if self._rest.idle else 0.0, mean_w)
         deviation_w = max((mean_w - idle_w) / 2.5, 0.1 * mean_w)
         energy = interpolated_energy(before, start_s, end_s, after, (idle_w + mean_w) / 2.0, deviation_w)
-        if energy is None:
-            return self._below_resolution(start_s, end_s)
-        return Reading(self.board.uuid, energy, warnings=self._warnings())
-
-    def _below_resolution(self, start_s: float, end_s: float) -> Reading:
-        return Reading(
-            self.board.uuid,
-            reason=f"below the counter's resolution: the energy counter of {describe([self.board])} did not change "
-            f"in {end_s - start_s:.3g} s; measure a longer window",
-        )
+        return None if energy is None else Reading(self.board.uuid, energy, warnings=self._warnings())
 
     def _has_settled(self, before: Edge, end_s: float) -> tuple[Settling, bool]:
         """How far the board has settled by now, and whether that is known well enough."""
