@@ -10,10 +10,10 @@ Where things live:
 
 ``base``        what every meter offers: the protocol ``Meter``, its ``Window``, the ``Clock`` it is given
 ``nvidia``      boards of NVIDIA. ``meter`` sums them; ``reading`` is what one of them says of a window
-                ``counter/``: energy counters, one window after the other (``sensor``, and ``group`` for several
-                boards), read at their edges (``counter``, ``pursuit``), which lie on a ``lattice``; ``rest`` is all
-                that is carried from window to window; ``calibration`` learns how a counter behaves, ``known`` when to
-                believe that, ``calibration_store`` keeps it; ``sizing`` says how long a window must be
+                ``counter/``: energy counters, one window after the other (``sensor``), read at their edges
+                (``counter``, ``pursuit``), which lie on a ``lattice``; ``rest`` is all that is carried from window to
+                window; ``calibration`` learns how a counter behaves, ``known`` when to believe that,
+                ``calibration_store`` keeps it; ``sizing`` says how long a window must be
                 ``window_energy`` makes the energy of a window of edges, with ``settling``: how far a board has settled
                 after the work; ``samples`` are the driver's own of its power, ``agreement`` holds them against the
                 counter, and ``power_sensor`` measures by them alone where there is no counter

@@ -70,18 +70,14 @@ class EstimateMeter(SimpleMeter):
 
 
 def _watts_per_core(argument: float | None, environ: Mapping[str, str]) -> float:
-    text = environ.get(WATTS_PER_CORE_VARIABLE)
     if argument is not None:
-        origin, value = "watts_per_core", argument
-    elif text is None:
-        return DEFAULT_WATTS_PER_CORE
+        origin, given = "watts_per_core", str(argument)
     else:
-        origin = WATTS_PER_CORE_VARIABLE
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        shown = text if argument is None else argument
-        raise MeterUnavailableError(f"estimate meter: {origin}={shown}: must be a positive number of watts")
-    return value
+        origin, given = WATTS_PER_CORE_VARIABLE, environ.get(WATTS_PER_CORE_VARIABLE, str(DEFAULT_WATTS_PER_CORE))
+    try:
+        watts = float(given)
+    except ValueError:
+        watts = math.nan
+    if not (math.isfinite(watts) and watts > 0):
+        raise MeterUnavailableError(f"estimate meter: {origin}={given}: must be a positive number of watts")
+    return watts

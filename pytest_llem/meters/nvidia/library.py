@@ -68,7 +68,7 @@ class Nvml:
         try:
             self.binding.nvmlInit()
         except self.binding.NVMLError as error:
-            raise MeterUnavailableError(f"nvml meter: {self._mend(error)}") from error
+            raise MeterUnavailableError(f"nvml meter: {self._remedy(error)}") from error
         self._open = True
         self._handles: dict[str, Any] = {}
 
@@ -177,20 +177,20 @@ class Nvml:
                 uuids.append(uuid)
         return tuple(uuids)
 
-    def _mend(self, error: Exception) -> str:
+    def _remedy(self, error: Exception) -> str:
         nvml = self.binding
-        if isinstance(error, nvml.NVMLError_LibraryNotFound):
-            return (
-                "libnvidia-ml.so.1 was not found; install the NVIDIA driver, or start the container with its "
-                "GPUs (docker run --gpus all)"
-            )
-        if isinstance(error, nvml.NVMLError_DriverNotLoaded):
-            return "the NVIDIA kernel driver is not loaded; load it (modprobe nvidia) and try nvidia-smi"
-        if isinstance(error, nvml.NVMLError_LibRmVersionMismatch):
-            return "the NVIDIA driver was updated under the running kernel module; reboot or reload it"
-        if isinstance(error, nvml.NVMLError_NoPermission):
-            return "no permission to open the NVIDIA device files; grant this user access to /dev/nvidia*"
-        return f"NVML could not be initialised ({error}); see what nvidia-smi says"
+        remedies = {
+            nvml.NVMLError_LibraryNotFound: "libnvidia-ml.so.1 was not found; install the NVIDIA driver, or start the "
+            "container with its GPUs (docker run --gpus all)",
+            nvml.NVMLError_DriverNotLoaded: "the NVIDIA kernel driver is not loaded; load it (modprobe nvidia) and try "
+            "nvidia-smi",
+            nvml.NVMLError_LibRmVersionMismatch: "the NVIDIA driver was updated under the running kernel module; "
+            "reboot or reload it",
+            nvml.NVMLError_NoPermission: "no permission to open the NVIDIA device files; grant this user access to "
+            "/dev/nvidia*",
+        }
+        otherwise = f"NVML could not be initialised ({error}); see what nvidia-smi says"
+        return remedies.get(type(error), otherwise)
 
 
 def visible_boards(environ: Mapping[str, str] | None = None) -> list[Board]:

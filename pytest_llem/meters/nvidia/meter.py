@@ -34,7 +34,8 @@ from pytest_llem.meters.base import (
 from pytest_llem.meters.idle import settled_power
 from pytest_llem.meters.nvidia import readiness
 from pytest_llem.meters.nvidia.counter.calibration_store import CalibrationStore
-from pytest_llem.meters.nvidia.counter.group import readings
+from pytest_llem.meters.nvidia.counter.counter import CounterResetError
+from pytest_llem.meters.nvidia.counter.pursuit import wait_for_edges
 from pytest_llem.meters.nvidia.counter.sensor import CounterSensor
 from pytest_llem.meters.nvidia.disturbances import BoardWatch
 from pytest_llem.meters.nvidia.idle_blocks import BoardBlocks
@@ -161,12 +162,12 @@ class NvmlMeter:
             self._ended_s = end_s
             self._note_state(window)
             window.seconds = end_s - start_s
-            found = readings(self._counters, start_s, end_s)
-            found += [power.reading(start_s, end_s) for power in self._power_sensors]
+            self._wait_until_settled(end_s)
+            readings = [sensor.reading(start_s, end_s) for sensor in self._sensors]
         finally:
             for power in self._power_sensors:
                 power.stop()
-        fill_energy(window, found)
+        fill_energy(window, readings)
         # Plain reads err by the phase of their edges, which ``pause`` makes random.
         window.errors_average_out = not self._power_sensors and not any(s.aligned for s in self._counters)
         window.power_curves = {sensor.board.uuid: sensor.curve for sensor in self._sensors if sensor.curve is not None}
@@ -178,18 +179,14 @@ class NvmlMeter:
         self._clock.sleep(self._random.uniform(0.0, max(sensor.period_s for sensor in self._sensors)))
 
     def check_quiet(self) -> list[Disturbance]:
-        """What would disturb a measurement that started now: a foreign process, a busy board.
+        """See :func:`pytest_llem.meters.nvidia.readiness.check_quiet`.
 
-        Ask while nothing of ours runs. Takes half a second, up to three on a board that does not come to rest.
+        Half a second, or up to three on a board that does not come to rest.
         """
         return readiness.check_quiet(self._watches, self._clock)
 
     def cool_down(self, limit_s: float = COOL_DOWN_LIMIT_S) -> bool:
-        """Wait until no board is throttled and each is well below its slowdown temperature or cools no further.
-
-        Returns:
-            Whether that came to be within ``limit_s`` seconds.
-        """
+        """See :func:`pytest_llem.meters.nvidia.readiness.cool_down`."""
         return readiness.cool_down(self._watches, self._clock, limit_s)
 
     def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:
@@ -244,6 +241,24 @@ class NvmlMeter:
     def _prepare(self) -> None:
         for sensor in self._counters:
             sensor.prepare()
+
+    def _wait_until_settled(self, end_s: float) -> None:
+        """Wait for the edges that the counters need after the work, of all boards together."""
+        while True:
+            wanted = [(counter, counter.next_after(end_s)) for counter in self._counters]
+            pursuits = {counter: pursuit for counter, pursuit in wanted if pursuit is not None}
+            if not pursuits:
+                return
+            try:
+                wait_for_edges(list(pursuits.values()))
+            except CounterResetError as error:
+                for counter in pursuits:
+                    if counter.counter is error.counter:
+                        counter.note_reset(in_window=True)
+                # The others go on.
+                pursuits = {counter: pursuit for counter, pursuit in pursuits.items() if pursuit.edge is not None}
+            for counter, pursuit in pursuits.items():
+                counter.note_after(pursuit.edge)
 
     def _note_state(self, window: Window) -> None:
         for board in self.boards:

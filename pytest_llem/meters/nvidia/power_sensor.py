@@ -23,8 +23,7 @@ import numpy as np
 from pytest_llem.errors import MeasurementError
 from pytest_llem.meters.base import COVERAGE_FACTOR_95
 from pytest_llem.meters.nvidia.agreement import power_curve, sampled_energy
-from pytest_llem.meters.nvidia.counter.calibration import CounterTiming
-from pytest_llem.meters.nvidia.counter.sizing import unaligned_window_s
+from pytest_llem.meters.nvidia.counter.sizing import least_window_s
 from pytest_llem.meters.nvidia.idle_power import Idle, idle_from_samples, unknown_idle
 from pytest_llem.meters.nvidia.library import lost_board
 from pytest_llem.meters.nvidia.reading import Reading
@@ -105,8 +104,7 @@ class PowerSensor:
 
     def least_window_s(self, relative_uncertainty: float) -> float:
         """Seconds that a window needs for its energy to be known so well."""
-        timing = CounterTiming(self.source.memory_s, 0.0, 0.001, 0.0)
-        seconds = unaligned_window_s(timing, relative_uncertainty)
+        seconds = least_window_s(self.period_s, 0.001, relative_uncertainty)
         # "At least 5 s" for boards that look away: the good practice of arXiv 2312.02741.
         return max(seconds, 5.0) if looks_away(self.board.name) else seconds
 

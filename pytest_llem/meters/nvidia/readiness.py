@@ -62,10 +62,8 @@ def cool_down(watches: Sequence[BoardWatch], clock: Clock, limit_s: float) -> bo
             cool = temperature_c is None or (slowdown_c is not None and temperature_c <= slowdown_c - _MARGIN_C)
             steady = now_s - fell_s[index] >= _STEADY_S
             ready &= not throttle_names(watch.reasons() or 0) and (cool or steady)
-        if ready:
-            return True
-        if now_s >= deadline_s:
-            return False
+        if ready or now_s >= deadline_s:
+            return ready
         clock.sleep(min(_TEMPERATURE_PAUSE_S, deadline_s - now_s))
 
 

@@ -11,7 +11,7 @@ from pytest_llem.meters.nvidia.counter.counter import CounterResetError, mean_po
 from pytest_llem.meters.nvidia.counter.known import KnownCounter
 from pytest_llem.meters.nvidia.counter.pursuit import Pursuit, next_edge
 from pytest_llem.meters.nvidia.counter.rest import BoardAtRest
-from pytest_llem.meters.nvidia.counter.sizing import aligned_window_s, unaligned_window_s
+from pytest_llem.meters.nvidia.counter.sizing import least_window_s
 from pytest_llem.meters.nvidia.idle_power import FLAT_SHARE, FLAT_W, Idle
 from pytest_llem.meters.nvidia.reading import Reading
 from pytest_llem.meters.nvidia.settling import Settling, Stretch, settle
@@ -38,7 +38,11 @@ _REST_ERROR = 0.01
 
 
 class CounterSensor(KnownCounter):
-    """One board's counter, from window to window. A reset in a window is the reason of its :meth:`reading`.
+    """One board's counter, from window to window.
+
+    A counter that may be read often is read at an edge before the work and at the first one after it at which the board
+    has settled (:mod:`pytest_llem.meters.nvidia.window_energy`). One that loses counts by being read, or that is not to
+    be waited for, is read once at either end. A reset in a window is the reason of its :meth:`reading`.
 
     Attributes:
         before: the edge before the work of the present window.
@@ -81,9 +85,9 @@ class CounterSensor(KnownCounter):
         if self.calibration is None:
             return None
         idle_w = None if self._rest.idle is None else self._rest.idle.power_w
-        if not self.aligned:
-            return unaligned_window_s(self.timing, relative_uncertainty, idle_w)
-        return aligned_window_s(self.timing, self.edge_error_s, relative_uncertainty, idle_w)
+        edge_error_s = self.edge_error_s if self.aligned else None
+        timing = self.timing
+        return least_window_s(timing.period_s, timing.resolution_j, relative_uncertainty, idle_w, edge_error_s)
 
     def set_idle_power(self, power_w: float, error_w: float) -> None:
         """Use a measured idle power and its standard uncertainty, in watts."""
