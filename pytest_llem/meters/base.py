@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -275,6 +276,7 @@ class SimpleMeter:
     reports_energy = True
     auto_window_s = 1.0
     reads_boards = False
+    environment: Mapping[str, object] = MappingProxyType({})
 
     def __init__(self, request: MeterRequest) -> None:
         """Open the sensor.
@@ -284,11 +286,6 @@ class SimpleMeter:
         """
         self.clock = request.clock
         self.warnings: list[str] = []
-
-    @property
-    def environment(self) -> Mapping[str, object]:
-        """Nothing but the machine decides the joules."""
-        return {}
 
     def start(self) -> Any:
         """Read the sensor before the work; :meth:`fill` gets what this returns."""

@@ -43,15 +43,11 @@ class EstimateMeter(SimpleMeter):
         """
         super().__init__(request)
         self.watts_per_core = _watts_per_core(request.watts_per_core, os.environ)
+        self.environment = {"watts_per_core": self.watts_per_core}
         self.warnings = [
             f"energy is estimated, not measured: CPU seconds times {self.watts_per_core:g} W per core "
             f"({WATTS_PER_CORE_VARIABLE}); its uncertainty is not known"
         ]
-
-    @property
-    def environment(self) -> Mapping[str, object]:
-        """The model's constant."""
-        return {"watts_per_core": self.watts_per_core}
 
     def start(self) -> float:
         """CPU seconds used so far."""

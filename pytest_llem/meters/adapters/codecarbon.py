@@ -149,22 +149,6 @@ def _failure(log: list[str], otherwise: str) -> MeasurementError:
     return MeasurementError(f"codecarbon meter: CodeCarbon cannot measure: {log[-1] if log else otherwise}")
 
 
-class _Errors(logging.Filter):
-    """Lets no record pass; keeps the errors, and the exceptions that CodeCarbon swallows with a warning."""
-
-    def __init__(self, messages: list[str]) -> None:
-        super().__init__()
-        self._messages = messages
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if error is not None:
-            self._messages.append(one_line(error))
-        elif record.levelno >= logging.ERROR:
-            self._messages.append(" ".join(record.getMessage().split()))
-        return False
-
-
 @contextmanager
 def _quiet_log() -> Iterator[list[str]]:
     """Keep CodeCarbon off the terminal, and collect what went wrong instead.
@@ -174,12 +158,21 @@ def _quiet_log() -> Iterator[list[str]]:
     logger = logging.getLogger("codecarbon")
     level = logger.level
     messages: list[str] = []
-    errors = _Errors(messages)
-    logger.addFilter(errors)
+
+    def keep(record: logging.LogRecord) -> bool:
+        """Let no record pass; keep the errors, and the exceptions that CodeCarbon swallows with a warning."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            messages.append(one_line(error))
+        elif record.levelno >= logging.ERROR:
+            messages.append(" ".join(record.getMessage().split()))
+        return False
+
+    logger.addFilter(keep)
     logger.setLevel(logging.WARNING)
     try:
         yield messages
     finally:
-        logger.removeFilter(errors)
+        logger.removeFilter(keep)
         # Before its import the logger has no level; its thread must not be heard afterwards either.
         logger.setLevel(level or logging.CRITICAL)

@@ -133,7 +133,7 @@ class BoardWatch:
         if not seen:
             window.warnings.append(f"NVML does not tell which processes use {name}: foreign ones would not be noticed")
             return
-        if all(processes_are_hidden(pids, own_pid=family_root()) for pids in seen):
+        if all(processes_are_hidden(pids, family_root()) for pids in seen):
             window.warnings.append(
                 f"NVML lists no process on {name}, not even our own: in this container foreign ones would not be "
                 "noticed"
@@ -146,7 +146,7 @@ class BoardWatch:
         name = describe([self.board])
         return [
             Disturbance("foreign_process", f"a foreign process is on {name}: PID {pid}{self._process_name(pid)}")
-            for pid in foreign_pids(pids, own_pid=family_root())
+            for pid in foreign_pids(pids, family_root())
         ]
 
     def _process_name(self, pid: int) -> str:

@@ -14,7 +14,7 @@ from pytest_llem.errors import MeasurementError, MeterUnavailableError
 from pytest_llem.meters.nvidia.visibility import describe, select_visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
 
 @dataclass(frozen=True)
@@ -193,17 +193,14 @@ class Nvml:
         return remedies.get(type(error), otherwise)
 
 
-def visible_boards(environ: Mapping[str, str] | None = None) -> list[Board]:
+def visible_boards() -> list[Board]:
     """The boards that CUDA lets this process use.
-
-    Args:
-        environ: the environment to read ``CUDA_VISIBLE_DEVICES`` from; default: this process's.
 
     Raises:
         MeterUnavailableError: NVML cannot work here, or ``CUDA_VISIBLE_DEVICES`` names a MIG slice.
     """
     with Nvml() as nvml:
-        return list(select_visible(nvml.boards(), os.environ if environ is None else environ).boards)
+        return list(select_visible(nvml.boards(), os.environ).boards)
 
 
 def lost_board(board: Board, error: Exception) -> MeasurementError:

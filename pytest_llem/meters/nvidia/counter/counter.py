@@ -170,10 +170,8 @@ class Counter:
     @property
     def wanders(self) -> bool:
         """Whether updates come farther from where they were expected than they lie from their lattice: it moves."""
-        usual = self._usual_misses_s
-        return len(usual) >= _FEWEST_MISSES and statistics.fmean(usual) > _MISSED_S + 2.0 * (
-            self._known_jitter_s or 0.0
-        )
+        usual, jitter_s = self._usual_misses_s, self._known_jitter_s or 0.0
+        return len(usual) >= _FEWEST_MISSES and statistics.fmean(usual) > _MISSED_S + 2.0 * jitter_s
 
     @property
     def _usual_misses_s(self) -> list[float]:

@@ -90,16 +90,13 @@ class BoardAtRest:
             ``before``, with a wider uncertainty where it or the edge before it must have come late.
         """
         rest, self.edge = self.edge, None
-        if rest is None:
-            return before
-        seconds = before.time_s - rest.time_s
-        if not 0.5 * counter.period_s < seconds < _GAP_PERIODS * counter.period_s:
+        if rest is None or not 0.5 < (before.time_s - rest.time_s) / counter.period_s < _GAP_PERIODS:
             return before
         error_s = self._gain_error_s(rest, before, idle.power_w, samples)
         if error_s is None:
             return before
         usual_s = counter.content_s
-        self._note_surplus(error_s, max(usual_s, math.hypot(rest.uncertainty_s, before.uncertainty_s)))
+        self._note_surplus(error_s, counter, rest, before)
         counter.note_idle_gain(min(abs(error_s), _USUAL * usual_s), rest.uncertainty_s)
         if abs(error_s) > _UNUSUAL * usual_s:
             return Edge(before.time_s, before.energy_j, max(before.uncertainty_s, abs(error_s)))
@@ -110,8 +107,7 @@ class BoardAtRest:
         error_s = self._gain_error_s(after[0], after[-1], idle_w, samples)
         if error_s is not None:
             self._checks += 1
-            dated_s = math.hypot(after[0].uncertainty_s, after[-1].uncertainty_s)
-            self._note_surplus(error_s, max(counter.content_s, dated_s))
+            self._note_surplus(error_s, counter, after[0], after[-1])
 
     def wants_check(self, after_s: float, period_s: float) -> bool:
         """Whether a further edge is to show that the counter had caught up at one so long after the work.
@@ -128,11 +124,12 @@ class BoardAtRest:
         mean_w = math.fsum(powers_w) / len(powers_w)
         return (later.energy_j - earlier.energy_j) / mean_w - (later.time_s - earlier.time_s)
 
-    def _note_surplus(self, error_s: float, usual_s: float) -> None:
+    def _note_surplus(self, error_s: float, counter: Counter, earlier: Edge, later: Edge) -> None:
         """A counter that gained more than the board drew had not caught up at the edge after the work: take later ones.
 
         One late update says nothing, unless it is more than updates are late by.
         """
+        usual_s = max(counter.content_s, math.hypot(earlier.uncertainty_s, later.uncertainty_s))
         self._surpluses.append(error_s > _USUAL * usual_s)
         if error_s > _LATEST_UPDATE_S or sum(self._surpluses) >= _FEWEST_SURPLUSES:
             self._checks = 0
