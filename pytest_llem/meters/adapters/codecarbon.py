@@ -75,7 +75,7 @@ class CodeCarbonMeter(PeerMeter):
             with super().window(synchronize) as window:
                 yield window
         except BaseException:
-            # What the work raised is what counts.
+            # What the work raised is to be seen, and not this.
             with suppress(MeasurementError):
                 self._stop_task()
             raise
@@ -119,7 +119,7 @@ class CodeCarbonMeter(PeerMeter):
             raise MeterUnavailableError(
                 f"codecarbon meter: CodeCarbon cannot start: {log[0] if log else one_line(error)}"
             ) from error
-        # Not its gpu_count: that is the number of those asked for.
+        # Not its gpu_count: that is the number of those requested.
         if self.boards and not hardware["gpu_model"]:
             self.close()
             raise MeterUnavailableError(

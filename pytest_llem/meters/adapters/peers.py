@@ -80,7 +80,7 @@ def _select_boards(meter: str, gpu_uuids: Sequence[str] | None) -> Selection:
             boards = nvml.boards()
         selection = select_visible(boards, os.environ) if gpu_uuids is None else select_by_uuid(boards, gpu_uuids)
     except MeterUnavailableError as error:
-        # NVML's own reasons name the meter that it mostly serves.
+        # NVML's reasons begin with the name of the meter nvml.
         raise MeterUnavailableError(f"{meter} meter: {str(error).removeprefix('nvml meter: ')}") from error
     if not selection.boards:
         raise MeterUnavailableError(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Board:
-    """One GPU board. What the board or its driver does not tell is ``None``.
+    """One GPU board. What the board or its driver does not report is ``None``.
 
     Attributes:
         uuid: as NVML spells it, ``GPU-...``.
@@ -55,7 +55,7 @@ class Nvml:
         """Load and initialise NVML.
 
         Raises:
-            MeterUnavailableError: there is no binding, no library or no driver; the text says how to mend it.
+            MeterUnavailableError: there is no binding, no library or no driver; the text says how to fix it.
         """
         try:
             import pynvml
@@ -73,14 +73,14 @@ class Nvml:
         self._handles: dict[str, Any] = {}
 
     def close(self) -> None:
-        """Give back this instance's count. Closing twice is harmless."""
+        """Return this instance's count. Closing twice is harmless."""
         if not self._open:
             return
         self._open = False
         try:
             self.binding.nvmlShutdown()
         except (self.binding.NVMLError_Uninitialized, self.binding.NVMLError_FunctionNotFound):
-            # Someone shut down more often than they initialised, or the library cannot: there is nothing to give back.
+            # Other code shut it down too often, or the library has no such function: no count is left to return.
             return
 
     def __enter__(self) -> Nvml:
@@ -204,7 +204,7 @@ def visible_boards() -> list[Board]:
 
 
 def lost_board(board: Board, error: Exception) -> MeasurementError:
-    """The one clear failure for a board that stopped answering."""
+    """The error for a board that stopped answering."""
     return MeasurementError(
         f"{describe([board])} stopped answering while it was measured: {error}; the kernel log names "
         "the cause (dmesg | grep -i xid)"

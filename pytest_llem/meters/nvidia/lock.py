@@ -1,6 +1,6 @@
-"""One user a board: whoever measures a GPU holds its lock, and the next one waits.
+"""One session per board: it holds the lock of each GPU that it measures, and the next session waits.
 
-The joules of a board are those of everything that runs on it, so two sessions on one board would measure each other.
+The joules of a board are those of everything that runs on it, so two sessions on one board would disturb each other.
 The locks are files that the operating system locks (``flock``): that of a process which died, however it died, is free
 at once. They lie in a folder of the machine that all its users may write, ``/tmp/pytest-llem-locks``; containers that
 share a board share that folder by mounting it, or another one that ``PYTEST_LLEM_LOCK_DIR`` names in each of them.
@@ -39,7 +39,7 @@ _EVERYONE = 0o666
 
 
 def say_on_stderr(message: str) -> None:
-    """The default way of telling that a board is waited for."""
+    """Write a message to the standard error: the default of ``say``."""
     sys.stderr.write(f"{message}\n")
     sys.stderr.flush()
 
@@ -58,7 +58,7 @@ class BoardLocks:
 
         Args:
             uuids: of the boards, as NVML spells them.
-            say: told who is waited for, at once and then every minute.
+            say: called with a message that names the process waited for, at once and then every minute.
             timeout_s: how long to wait for each board, in seconds.
 
         Raises:
@@ -78,7 +78,7 @@ class BoardLocks:
             self._held = stack.pop_all()
 
     def release(self) -> None:
-        """Let the next one in. Releasing twice is harmless."""
+        """Unlock the boards. Releasing twice is harmless."""
         self._held.close()
 
 

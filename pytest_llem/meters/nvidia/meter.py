@@ -1,8 +1,8 @@
 """Joules of NVIDIA boards.
 
 Volta and newer boards count millijoules since the driver was loaded (``nvmlDeviceGetTotalEnergyConsumption``). The
-counter stands still between updates, some tens of milliseconds apart, so a window is told from an update before the
-work and one after it, with the idle power of either side: what the board drew above idle because of the work, until it
+counter stands still between updates, some tens of milliseconds apart, so a window is measured from an update before the
+work to one after it, with the idle power of either side: what the board drew above idle because of the work, until it
 has settled, and idle power over the window's time. All waiting lies outside the window, and nothing is read inside it.
 Boards without a counter are read by samples of their power.
 
@@ -73,7 +73,7 @@ class NvmlMeter:
     environment: Mapping[str, object] = MappingProxyType({})
 
     def __init__(self, nvml: Nvml, selection: Selection, request: MeterRequest, locks: BoardLocks | None) -> None:
-        """Take over ``nvml`` and ``locks``: closing the meter closes and releases them.
+        """Own ``nvml`` and ``locks`` from now on: closing the meter closes and releases them.
 
         Args:
             nvml: an initialised library.
@@ -82,7 +82,7 @@ class NvmlMeter:
             locks: of the boards, where they are locked.
 
         Raises:
-            MeterUnavailableError: no board was selected, one is divided into MIG slices, or one tells neither
+            MeterUnavailableError: no board was selected, one is divided into MIG slices, or one reports neither
                 energy nor power.
         """
         self._nvml = nvml
@@ -111,7 +111,7 @@ class NvmlMeter:
             if power is None:
                 raise MeterUnavailableError(
                     f"nvml meter: {describe([board])} has no energy counter; it needs a Volta or newer board, "
-                    "not a virtual one, and a current driver; it tells no power either; leave the board out of "
+                    "not a virtual one, and a current driver; it reports no power either; leave the board out of "
                     "CUDA_VISIBLE_DEVICES, or measure time alone with the meter none"
                 )
             self._power_sensors.append(power)
@@ -119,7 +119,7 @@ class NvmlMeter:
 
     @property
     def auto_window_s(self) -> float:
-        """Least seconds of a window whose 95% interval is as narrow as was asked for.
+        """Least seconds of a window whose 95% interval is as narrow as the request wants it.
 
         The first use may take a few seconds, to learn how the counters behave; see
         :mod:`pytest_llem.meters.nvidia.counter.sizing` for the formula.
@@ -181,7 +181,7 @@ class NvmlMeter:
     def check_quiet(self) -> list[Disturbance]:
         """See :func:`pytest_llem.meters.nvidia.readiness.check_quiet`.
 
-        Half a second, or up to three on a board that does not come to rest.
+        Takes half a second, or up to three on a board that stays busy.
         """
         return readiness.check_quiet(self._watches, self._clock)
 

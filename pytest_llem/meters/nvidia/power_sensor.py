@@ -5,8 +5,8 @@ Three sources, the best that the board has:
 * NVML's own buffer of samples, each with its date (``samples``). It is emptied now and then, so
   in all but long windows the meter does nothing. A window is integrated from idle to idle, as a counter's is, so that
   a delay of the samples cancels;
-* the instantaneous power, asked for by a thread every 50 ms;
-* the power usage, asked for likewise: a mean of the last second on most boards, so that the ends of a window
+* the instantaneous power, read by a thread every 50 ms;
+* the power usage, read likewise: a mean of the last second on most boards, so that the ends of a window
   are smeared by as much.
 """
 
@@ -55,7 +55,7 @@ class PowerSource:
     """Where samples come from.
 
     Attributes:
-        text: in words, for warnings.
+        text: what they are, for warnings.
         memory_s: how long an earlier power is still seen in a sample, in seconds.
         pause_s: how often new ones must be fetched while a window runs, in seconds.
         fetch: all samples since it was called last; none where ``buffer`` keeps them.
@@ -75,17 +75,17 @@ class PowerSensor:
     Its methods raise a ``MeasurementError`` when the board stopped answering.
 
     Attributes:
-        board: whose it is.
+        board: the board that it measures.
         source: where samples come from.
         curve: the samples of the last window.
         period_s: how long an earlier power is still seen in a sample, in seconds.
     """
 
     def __init__(self, board: Board, source: PowerSource, clock: Clock, error: type[Exception]) -> None:
-        """Take a source that answers.
+        """Use a source that answers.
 
         Args:
-            board: whose power it is.
+            board: the board that it measures.
             source: where samples come from.
             clock: the clock that windows are timed by.
             error: what NVML raises when the board stops answering.
@@ -105,8 +105,8 @@ class PowerSensor:
     def least_window_s(self, relative_uncertainty: float) -> float:
         """Seconds that a window needs for its energy to be known so well."""
         seconds = least_window_s(self.period_s, 0.001, relative_uncertainty)
-        # "At least 5 s" for boards that look away: the good practice of arXiv 2312.02741.
-        return max(seconds, 5.0) if looks_away(self.board.name) else seconds
+        # "At least 5 s" for such boards: the good practice of arXiv 2312.02741.
+        return max(seconds, 5.0) if samples_partly(self.board.name) else seconds
 
     def begin(self) -> None:
         """Start to collect samples."""
@@ -118,14 +118,14 @@ class PowerSensor:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop to collect. Stopping twice is harmless."""
+        """Stop collecting. Stopping twice is harmless."""
         if self._thread is not None:
             self._stopped.set()
             self._thread.join()
             self._thread = None
 
     def reading(self, start_s: float, end_s: float) -> Reading:
-        """Stop, and tell the energy between two instants."""
+        """Stop, and return the energy between two instants."""
         self.stop()
         if self._failure is not None:
             raise self._failure
@@ -139,9 +139,9 @@ class PowerSensor:
                 f"in {end_s - start_s:.3g} s; measure a longer window",
             )
         warnings = [f"{name} has no energy counter: its joules are integrated from {self.source.text}"]
-        if looks_away(self.board.name):
+        if samples_partly(self.board.name):
             warnings.append(
-                f"the power sensor of {name} looks at 25 ms of every 100 ms (arXiv 2312.02741): work that "
+                f"the power sensor of {name} samples 25 ms of every 100 ms (arXiv 2312.02741): work that "
                 "changes in step with it is misjudged; measure several windows of 5 s or more"
             )
         return Reading(self.board.uuid, energy, warnings=tuple(warnings))
@@ -226,13 +226,13 @@ def integrate_smeared(
     return WindowEnergy(joules, COVERAGE_FACTOR_95 * math.hypot(ends_j, between_j))
 
 
-def looks_away(name: str | None) -> bool:
-    """Whether a board of this name has a power sensor that looks at a quarter of the time only."""
+def samples_partly(name: str | None) -> bool:
+    """Whether a board of this name has a power sensor that samples only a quarter of the time."""
     return not _PARTLY_BLIND.isdisjoint((name or "").replace("-", " ").split())
 
 
 def open_power_sensor(nvml: Nvml, board: Board, clock: Clock) -> PowerSensor | None:
-    """The board's power sensor; ``None`` where NVML tells no power at all."""
+    """The board's power sensor; ``None`` where NVML reports no power at all."""
     source = _buffer(nvml, board, clock) or _polled(nvml, nvml.handle(board.uuid), clock)
     return None if source is None else PowerSensor(board, source, clock, nvml.binding.NVMLError)
 

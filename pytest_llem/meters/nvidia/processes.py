@@ -2,7 +2,7 @@
 
 Ours are this process and those that descend from it. In a container that is a question: NVML lists PIDs of the
 host, which mean nothing inside. There, as many processes as there are of ours with CUDA open are taken for our
-own; when NVML lists more than those, nobody can tell which are whose, and all of them are foreign.
+own; when NVML lists more than those, which are ours is unknown, and all of them count as foreign.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def foreign_pids(listed: Collection[int], own_pid: int, proc: Path | None = None
     Args:
         listed: PIDs as NVML lists them.
         own_pid: this process, or the one whose descendants are ours.
-        proc: where the kernel tells of processes; default: ``/proc``.
+        proc: where the kernel lists processes; default: ``/proc``.
     """
     proc = PROC if proc is None else proc
     others = sorted(pid for pid in set(listed) if not descends(pid, own_pid, proc))
@@ -56,7 +56,7 @@ def descends(pid: int, ancestor: int, proc: Path | None = None) -> bool:
 
 
 def _parent(pid: int, proc: Path) -> int:
-    """The parent's PID; 0 where there is none or the kernel does not tell."""
+    """The parent's PID; 0 where there is none or the kernel does not say."""
     try:
         stat = (proc / str(pid) / "stat").read_text()
         # "pid (name) state parent ...", and a name may hold anything.

@@ -1,8 +1,8 @@
-"""Keeps what was found out about energy counters, so that only the first session with a board pays for it.
+"""Keeps what was measured of energy counters, so that only the first session with a board pays for it.
 
-A JSON file in the user's cache folder (``$XDG_CACHE_HOME``, else ``~/.cache``). A counter is a matter of the
-board and of its driver, so both are its key. Whatever cannot be read is found out again; where nothing can be
-written the process remembers it.
+A JSON file in the user's cache folder (``$XDG_CACHE_HOME``, else ``~/.cache``). How a counter behaves depends on
+the board and its driver, so both are its key. What cannot be read is measured again; where nothing can be
+written, the process remembers it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _key(uuid: str, driver_version: str | None) -> str:
 
 
 def _decode(entry: Any) -> Calibration | None:
-    """A calibration from its JSON; ``None`` where it is none or no counter behaves so."""
+    """A calibration from its JSON; ``None`` where it is malformed or impossible."""
     try:
         numbers = {name: float(entry[name]) for name in _NUMBERS}
         regular, under_reports = entry["regular"], entry["under_reports"]

@@ -81,7 +81,7 @@ class BoardAtRest:
         """Another window begins: what the counter gained in between dates its edges, where nothing ran.
 
         Args:
-            counter: whose edges they are; it learns how well they are dated.
+            counter: the edges are of this one, which learns how well they are dated.
             before: the edge before the window.
             idle: the power before the window.
             samples: of the stretch, and of others.
@@ -103,7 +103,7 @@ class BoardAtRest:
         return before
 
     def check(self, counter: Counter, after: Sequence[Edge], idle_w: float, samples: Sequence[PowerSample]) -> None:
-        """What the counter gained from the first to the last edge after the work tells whether it had caught up."""
+        """What the counter gained from the first to the last edge after the work shows whether it had caught up."""
         error_s = self._gain_error_s(after[0], after[-1], idle_w, samples)
         if error_s is not None:
             self._checks += 1

@@ -58,7 +58,7 @@ class CounterSensor(KnownCounter):
         aligned: bool,
         samples: SampleBuffer | None = None,
     ) -> None:
-        """Take a counter that answers.
+        """Use a counter that answers.
 
         Args:
             board, read, clock, store, aligned: see :class:`KnownCounter`.
@@ -76,7 +76,7 @@ class CounterSensor(KnownCounter):
         self._looked_again = False
 
     def prepare(self) -> None:
-        """Find out how the counter behaves, where that is not known or was contradicted. Takes seconds, once."""
+        """Measure how the counter behaves, where that is not known or was contradicted. Takes seconds, once."""
         if self.learn():
             self._rest.idle_before(self._fetched(-math.inf), self.clock.now_s())
 
@@ -169,11 +169,11 @@ class CounterSensor(KnownCounter):
             self._after.append(edge)
 
     def note_reset(self, in_window: bool) -> None:
-        """The counter went backwards: its edges begin anew."""
+        """The counter went backwards: earlier edges no longer count."""
         self._was_reset |= in_window
-        self.edges_begin_anew()
+        self.forget_edges()
 
-    def edges_begin_anew(self) -> None:
+    def forget_edges(self) -> None:
         """Forget the edge since which nothing has run."""
         self._rest.edge = None
 
@@ -187,8 +187,8 @@ class CounterSensor(KnownCounter):
         if self.calibration is None:
             return Reading(self.board.uuid, reason=f"{reason}stands still or is updated too rarely to be of use")
         if before is not None and after and end_s > start_s and after[-1].energy_j > before.energy_j:
-            tell = self._settled_reading if self.aligned else self._plain_reading
-            reading = tell(before, start_s, end_s)
+            method = self._settled_reading if self.aligned else self._plain_reading
+            reading = method(before, start_s, end_s)
             if reading is not None:
                 return reading
         reason += f"did not change in {end_s - start_s:.3g} s; measure a longer window"
@@ -287,7 +287,7 @@ class CounterSensor(KnownCounter):
         return edge
 
     def _at_rest_by_counter(self, edge: Edge | None) -> Edge | None:
-        """Without samples only the counter tells whether the board is at rest, and at which power."""
+        """Without samples only the counter shows whether the board is at rest, and at which power."""
         for _ in range(_REST_TRIES):
             if edge is None:
                 return None

@@ -1,7 +1,7 @@
-"""How long a window must be for its energy to be known as well as is asked for.
+"""How long a window must be for its energy to be known as well as it is to be.
 
 An edge that is dated wrongly by u_t costs P u_t of an energy P tau, and a counter in steps of q costs
-q / sqrt(6). So the half-width of the 95% interval is the asked share r of the energy for::
+q / sqrt(6). So the half-width of the 95% interval is the wanted share r of the energy for::
 
     tau = 1.96 / r * sqrt(u_t^2 + (q / (sqrt(6) P))^2)
 
