@@ -13,19 +13,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 from pytest_llem.measurement.result import ExperimentResult, Round
-from pytest_llem.records.record import Recorded
-from pytest_llem.records.rows import Recorder
+from pytest_llem.records.record import BenchmarkLabels, Record
 from pytest_llem.session.journal import Journal
 
 EXPERIMENTS = 200
 BOUND_S = 5e-3
 
 
-def made_up(nodeid: str, rounds: int) -> Recorded:
-    """A result as a board gives it, with its rows."""
+def made_up(nodeid: str, rounds: int) -> Record:
+    """A result as a board gives it."""
     board = {"GPU-0f1e2d3c-0000-0000-0000-000000000000": 1.98e9}
     windows = [
         Round(
@@ -50,17 +48,16 @@ def made_up(nodeid: str, rounds: int) -> Recorded:
         per_round=windows,
         warnings=["a warning of a usual length, which says what was not measured and why"] * 3,
     )
-    fixture = SimpleNamespace(
-        name=nodeid, fullname=nodeid, group=None, param=None, params=None, extra_info={}, stats=None
+    return Record(
+        nodeid,
+        nodeid,
+        "a.llem.yaml",
+        result,
+        workload_hash="0" * 16,
+        environment={"cpu": "made up"},
+        config={f"field_{n}": n for n in range(60)},
+        labels=BenchmarkLabels(nodeid, nodeid, params={"pytorch.batch_size": 4}),
     )
-    info = {
-        "nodeid": nodeid,
-        "workload_hash": "0" * 16,
-        "environment_hash": "0" * 16,
-        "environment": {"cpu": "made up"},
-    }
-    rows = Recorder(fixture).rows(result, {"pytorch.batch_size": 4}, info)
-    return Recorded(nodeid, nodeid, "a.llem.yaml", result, rows, config={f"field_{n}": n for n in range(60)})
 
 
 def main() -> None:

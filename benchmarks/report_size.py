@@ -20,7 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_llem.measurement.result import ExperimentResult, Round
-from pytest_llem.report.data import Report, ReportedExperiment, build_report
+from pytest_llem.records.record import Record
+from pytest_llem.report.data import Report, build_report
 from pytest_llem.report.html import write_html
 from pytest_llem.verdict.history import SavedRow
 from pytest_llem.verdict.judging import Candidate, ErrorRates, judge_candidates
@@ -113,7 +114,7 @@ def made_up_report(count: int, seed: int = 0) -> Report:
             "measure": {"rounds": ROUNDS, "warmup_rounds": 2, "min_window_s": 1.0, "phases": True},
         }
         experiments.append(
-            ReportedExperiment(
+            Record(
                 nodeid=nodeid,
                 name=name,
                 file="benchmarks/llama.llem.yaml",

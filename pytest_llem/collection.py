@@ -15,7 +15,7 @@ import pytest
 
 from pytest_llem.config.files import Experiment, load_experiments
 from pytest_llem.config.messages import place_of
-from pytest_llem.engines import BACKENDS
+from pytest_llem.engines import no_engine
 from pytest_llem.errors import ExperimentFileError
 from pytest_llem.settings import SETTINGS, Settings
 
@@ -36,10 +36,13 @@ class ExperimentFile(pytest.Module):
     _module: ModuleType | None = None
 
     def _getobj(self) -> ModuleType:
-        # pytest asks for the module where it would import a Python file. This is the one private name of pytest that
+        # pytest gets the module here where it would import a Python file. This is the one private name of pytest that
         # the package relies on; with it, items are plain Functions with fixtures of every scope.
         if not self.config.pluginmanager.has_plugin("benchmark"):
-            raise self.CollectError("experiments are reported through pytest-benchmark: remove -p no:benchmark")
+            raise self.CollectError(
+                "experiments are reported through pytest-benchmark: remove -p no:benchmark, or where plugins are not "
+                "loaded by themselves, add -p pytest_benchmark.plugin"
+            )
         if self._module is None:
             self._module = _synthetic_module(self.path, _load(self.path, self.config))
         return self._module
@@ -107,17 +110,17 @@ def parametrize(metafunc: pytest.Metafunc, experiments: Sequence[Experiment], *,
     back to back, across files, and the model is loaded once.
 
     Args:
-        named: put the experiment's name into the id; a function of an experiment file bears it already.
+        named: put the experiment's name into the id; a function of an experiment file has it already.
     """
     settings = metafunc.config.stash[SETTINGS]
     if "llem_experiment" not in metafunc.fixturenames:
-        # A marked test runs once per experiment even when it asks for none of the fixtures.
+        # A marked test runs once per experiment even when it requests none of the fixtures.
         metafunc.fixturenames.append("llem_experiment")
     # The model comes last: pytest groups by the last parameter of a scope first.
     names = [name for name in ("llem_experiment", "llem_model") if name in metafunc.fixturenames]
     parameters = []
-    for one in experiments:
-        experiment, marks = _marked(one, settings, metafunc.config)
+    for valid_or_not in experiments:
+        experiment, marks = _marked(valid_or_not, settings, metafunc.config)
         values = {"llem_experiment": experiment, "llem_model": _model_parameter(experiment)}
         identifier = "-".join(part for part in (experiment.name if named else None, experiment.id) if part)
         parameters.append(
@@ -147,7 +150,7 @@ def _marked(
     try:
         marks = [getattr(pytest.mark, name) for name in experiment.config.marks]
     except (pytest.fail.Exception, pytest.PytestUnknownMarkWarning) as refusal:  # --strict-markers, -W error
-        return replace(experiment, config=None, errors=(_placed(f"marks: {refusal}", experiment, config),)), []
+        return replace(experiment, config=None, errors=(_placed(f"marks: {refusal}", "marks", experiment, config),)), []
     reason = _skip_reason(experiment.config, settings)
     if reason is not None:
         marks.append(pytest.mark.skip(reason=reason))
@@ -155,9 +158,9 @@ def _marked(
 
 
 def _skip_reason(config: ExperimentConfig, settings: Settings) -> str | None:
-    """Why a valid experiment does not run in this session, as far as it can be told without loading anything."""
-    if config.backend not in BACKENDS:
-        return f"backend: {config.backend} has no engine yet; use {', '.join(BACKENDS)}"
+    """Why a valid experiment does not run in this session, as far as it is known without loading anything."""
+    if (missing := no_engine(config.backend)) is not None:
+        return f"backend: {missing}"
     if settings.device is None:
         return NOT_RUN
     if config.device not in ("any", settings.device):
@@ -166,17 +169,23 @@ def _skip_reason(config: ExperimentConfig, settings: Settings) -> str | None:
 
 
 class NotLoadedError(pytest.fail.Exception):  # type: ignore[misc, name-defined]
-    """A model could not be loaded, whichever experiment asked for it."""
+    """A model could not be loaded, whichever experiment needs it.
+
+    Attributes:
+        field: the field that is at fault; ``None`` where none is.
+    """
+
+    field: str | None = None
 
 
 def fail_at(experiment: Experiment, cause: NotLoadedError, config: pytest.Config) -> NoReturn:
-    """Fail one of the experiments that asked for a model, naming the place in its file."""
-    raise pytest.fail.Exception(_placed(str(cause), experiment, config), pytrace=False) from None
+    """Fail one of the experiments that need a model, naming the place in its file."""
+    raise pytest.fail.Exception(_placed(str(cause), cause.field, experiment, config), pytrace=False) from None
 
 
-def _placed(message: str, experiment: Experiment, config: pytest.Config) -> str:
-    """``message`` after the place of the field that it begins with, or else of the experiment."""
-    mark = None if experiment.node is None else place_of(message, experiment.node)
+def _placed(message: str, field: str | None, experiment: Experiment, config: pytest.Config) -> str:
+    """``message`` after the place of ``field``, or of the experiment where it has none."""
+    mark = None if field is None or experiment.node is None else place_of(field, experiment.node)
     if mark is None:
         return f"{display_path(experiment.path, config)}:{experiment.line}: {message}"
     return f"{mark.source.display}:{mark.line}: {message}"

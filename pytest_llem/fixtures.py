@@ -86,7 +86,7 @@ def _parameter(request: pytest.FixtureRequest, name: str) -> Any:
     if name == request.fixturename and hasattr(request, "param"):
         return request.param
     if callspec is None or name not in callspec.params:
-        # All by name: a test that asks for one of them is set up with another one first.
+        # All by name: a test that requests one of them is set up with another one first.
         pytest.fail(
             "llem_experiment, llem_model and llem_run need an experiment: use "
             '@pytest.mark.llem("file.llem.yaml") above the test',

@@ -1,147 +1,244 @@
-"""The command line: the option group ``llem`` and its ini keys."""
+"""The command line: one table of the option group ``llem`` and its ini keys."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pytest_llem.meters import METER_NAMES
+import pytest
+
+from pytest_llem.errors import MeterUnavailableError
+from pytest_llem.meters import METER_NAMES, check_name
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pytest_llem.verdict.limits import Limit
+
+
+def _meter(text: str) -> str:
+    try:
+        check_name(text)
+    except MeterUnavailableError as error:
+        raise ValueError(error) from None
+    return text
+
+
+def _number(least: float, kind: Callable[[str], float] = float) -> Callable[[str], Any]:
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (value >= least and math.isfinite(value)):
+            raise ValueError(
+                f"{text!r} is out of range; use {'an integer' if kind is int else 'a number'}, at least {least}"
+            )
+        return value
+
+    return read
+
+
+def _rate(text: str) -> float:
+    rate: float = _number(0)(text)
+    if not 0.001 <= rate < 0.5:
+        raise ValueError(f"{text} is no error rate; use 0.001 or more, below 0.5")
+    return rate
+
+
+def _gates(texts: Sequence[str]) -> Mapping[str, Limit]:
+    if not texts:
+        return {}
+    from pytest_llem.verdict.gates import parse_gates
+
+    return parse_gates(texts)
+
+
+def _baseline(text: str) -> str:
+    if text.startswith("last:") and not re.fullmatch(r"last:[1-9][0-9]*", text):
+        raise ValueError(f"{text!r} is no number of runs; write for example last:20")
+    return text
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    number, parts = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= parts:
+        raise ValueError(f"{text!r} is no part; write I/N from 1/N to N/N, such as 1/4")
+    return number, parts
+
+
+def _paths(texts: Sequence[str]) -> tuple[Path, ...]:
+    # A test may change the working directory.
+    return tuple(Path(text).absolute() for text in texts)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One of the options.
+
+    Attributes:
+        name: of the ini key, and of the option with dashes.
+        help: what it does, and its default.
+        metavar: what stands for its value; ``None`` for a flag.
+        read: makes its value of the text, or of all the texts where it is ``repeatable``; a ``ValueError`` says what
+            would be right.
+        default: its value where nothing was given; of a flag ``False``.
+        ini: whether there is an ini key of it.
+        nargs: as of argparse; it may then be repeated as well.
+    """
+
+    name: str
+    help: str
+    metavar: str | None = None
+    read: Callable[[Any], Any] = str
+    default: Any = None
+    ini: bool = True
+    repeatable: bool = False
+    nargs: str | None = None
+
+    @property
+    def flag(self) -> str:
+        """As the command line spells it."""
+        return f"--{self.name.replace('_', '-')}"
+
+    def add(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:
+        """Add it to pytest's."""
+        if self.metavar is None:
+            group.addoption(self.flag, action="store_true", help=self.help)
+        elif self.nargs is not None:
+            group.addoption(self.flag, metavar=self.metavar, help=self.help, action="extend", nargs=self.nargs)
+        else:
+            action = "append" if self.repeatable else "store"
+            group.addoption(self.flag, metavar=self.metavar, help=self.help, action=action)
+        if self.ini:
+            kind: Any = "bool" if self.metavar is None else "linelist" if self.repeatable else "string"
+            parser.addini(self.name, f"Default of {self.flag}.", type=kind, default=None)
+
+    def value(self, config: pytest.Config) -> Any:
+        """What the command line says, else the ini file, else the default.
+
+        Raises:
+            pytest.UsageError: it cannot be read.
+        """
+        given = config.getoption(self.name) or None
+        where = self.flag
+        if given is None and self.ini:
+            given = config.getini(self.name) or None
+            where = f"{self.name} in the ini file"
+        if given is None:
+            return self.default if self.metavar else False
+        if self.metavar is None:
+            return True
+        try:
+            return self.read(given)
+        except ValueError as error:
+            raise pytest.UsageError(f"{where}: {error}") from None
+
+
+OPTIONS = (
+    Option(
+        "llem_gpu",
+        "Run the experiments on the CUDA GPU(s) that CUDA_VISIBLE_DEVICES leaves to this process.",
+        ini=False,
+    ),
+    Option("llem_cpu", "Run the experiments on the CPU.", ini=False),
+    Option(
+        "llem_meter",
+        f"What reads the joules: {', '.join(METER_NAMES)}, or one that another package registers. Default: auto "
+        "(nvml on a GPU; on the CPU rapl where readable, else estimate).",
+        "NAME",
+        _meter,
+        "auto",
+    ),
+    Option("llem_rounds", "Rounds of every experiment, whatever the file says.", "N", _number(1, int)),
+    Option("llem_min_window", "Least seconds of a round's window, whatever the file says.", "SECONDS", _number(0)),
+    Option(
+        "llem_fail",
+        "Gate, repeatable: energy or latency may not get worse than this, such as energy:5%%, energy:2%%..5%% or "
+        "latency:3%%;rule=point. Replaces the files' compare: for the same metric.",
+        "METRIC:LIMIT",
+        _gates,
+        {},
+        repeatable=True,
+    ),
+    Option("llem_strict", "INCONCLUSIVE and NO-BASELINE fail the session too, so that a broken gate is not green."),
+    Option("llem_accept", "This run's change is wanted: saved, its result restarts the baseline's mean.", ini=False),
+    Option(
+        "llem_baseline",
+        "Saved runs to judge against: last:N, a pytest-benchmark run id or glob, or the path of a saved JSON. Default: "
+        "last:20.",
+        "WHICH",
+        _baseline,
+        "last:20",
+    ),
+    Option(
+        "llem_alpha",
+        "Probability at most of REGRESSED at a change that is just tolerated. Default: 0.05.",
+        "RATE",
+        _rate,
+        0.05,
+    ),
+    Option("llem_beta", "Probability at most of OK at a change of the limit. Default: 0.025.", "RATE", _rate, 0.025),
+    Option("llem_report", "Write one self-contained HTML report.", "PATH", Path),
+    Option("llem_csv", "Write the results as one flat table, one line per experiment.", "PATH", Path),
+    Option(
+        "llem_journal",
+        "Keep finished results here as they finish. Default: llem-journal.jsonl beside pytest-benchmark's saved runs, "
+        "with --llem-shard llem-journal-shardIofN.jsonl.",
+        "PATH",
+        Path,
+    ),
+    Option(
+        "llem_resume",
+        "Resume an interrupted session: what its journal holds unchanged is reported and not run again.",
+        ini=False,
+    ),
+    Option("llem_shard", "Run the I-th of N parts, from 1. No model is loaded in two parts.", "I/N", _shard, ini=False),
+    Option(
+        "llem_merge",
+        "Report the union of these journals as one session; run nothing.",
+        "PATH",
+        _paths,
+        (),
+        ini=False,
+        nargs="+",
+    ),
+    Option(
+        "llem_isolate",
+        "Run each model's experiments in a child process: a crash or a hang costs one experiment, and timeout_s is "
+        "enforced.",
+    ),
+    Option(
+        "llem_lock_timeout",
+        "How long to wait for a GPU that another session measures. Default: 3600.",
+        "SECONDS",
+        _number(0),
+        3600.0,
+    ),
+    Option(
+        "llem_doctor",
+        "Print what this machine can measure and why not the rest, and how to fix it; run nothing.",
+        ini=False,
+    ),
+    Option("llem_schema", "Print the JSON Schema of an experiment file; run nothing.", ini=False),
+    Option(
+        "llem_plan",
+        "Print the items, loads, predicted memory and least time of what would run; run nothing.",
+        ini=False,
+    ),
+    # Set by the session that starts this one as a child: the descriptor of the socket between them.
+    Option("llem_child", argparse.SUPPRESS, "DESCRIPTOR", int, ini=False),
+)
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Add the options; :class:`pytest_llem.settings.Settings` reads and checks them."""
+    """Add the table to pytest's command line and ini file."""
     group = parser.getgroup("llem", "energy of LLM inference")
-    group.addoption(
-        "--llem-gpu",
-        action="store_true",
-        help="Run the experiments on the CUDA GPU(s) that CUDA_VISIBLE_DEVICES leaves to this process.",
-    )
-    group.addoption("--llem-cpu", action="store_true", help="Run the experiments on the CPU.")
-    group.addoption(
-        "--llem-meter",
-        metavar="NAME",
-        help=f"What reads the joules: {', '.join(METER_NAMES)}, or one that another package registers. Default: auto "
-        "(nvml on a GPU; on the CPU rapl where readable, else estimate).",
-    )
-    group.addoption("--llem-rounds", metavar="N", type=int, help="Rounds of every experiment, whatever the file says.")
-    group.addoption(
-        "--llem-min-window",
-        metavar="SECONDS",
-        type=float,
-        help="Least seconds of a round's window, whatever the file says.",
-    )
-    group.addoption(
-        "--llem-fail",
-        metavar="METRIC:LIMIT",
-        action="append",
-        help="Gate, repeatable: energy or latency may not get worse than this, such as energy:5%%, energy:2%%..5%% or "
-        "latency:3%%;rule=point. Replaces the files' compare: for the same metric.",
-    )
-    group.addoption(
-        "--llem-strict",
-        action="store_true",
-        help="INCONCLUSIVE and NO-BASELINE fail the session too, so that a broken gate is not green.",
-    )
-    group.addoption(
-        "--llem-accept",
-        action="store_true",
-        help="This run's change is wanted: saved, its result restarts the baseline's mean.",
-    )
-    group.addoption(
-        "--llem-baseline",
-        metavar="WHICH",
-        help="Saved runs to judge against: last:N, a pytest-benchmark run id or glob, or the path of a saved JSON. "
-        "Default: last:20.",
-    )
-    group.addoption(
-        "--llem-alpha",
-        metavar="RATE",
-        type=float,
-        help="Probability at most of REGRESSED at a change that is just tolerated. Default: 0.05.",
-    )
-    group.addoption(
-        "--llem-beta",
-        metavar="RATE",
-        type=float,
-        help="Probability at most of OK at a change of the limit. Default: 0.025.",
-    )
-    group.addoption("--llem-report", metavar="PATH", help="Write one self-contained HTML report.")
-    group.addoption("--llem-csv", metavar="PATH", help="Write the results as one flat table, a line an experiment.")
-    group.addoption(
-        "--llem-journal",
-        metavar="PATH",
-        help="Keep finished results here as they finish. Default: llem-journal.jsonl beside pytest-benchmark's saved "
-        "runs, with --llem-shard llem-journal-shardIofN.jsonl.",
-    )
-    group.addoption(
-        "--llem-resume",
-        action="store_true",
-        help="Take up an interrupted session: what its journal holds unchanged is reported and not run again.",
-    )
-    group.addoption(
-        "--llem-shard",
-        metavar="I/N",
-        help="Run the I-th of N parts, from 1. No model is loaded in two parts.",
-    )
-    group.addoption(
-        "--llem-merge",
-        metavar="PATH",
-        nargs="+",
-        action="extend",
-        help="Report the union of these journals as one session; run nothing.",
-    )
-    group.addoption(
-        "--llem-isolate",
-        action="store_true",
-        help="Run each model's experiments in a child process: a crash or a hang costs one experiment, and timeout_s "
-        "is enforced.",
-    )
-    group.addoption(
-        "--llem-lock-timeout",
-        metavar="SECONDS",
-        type=float,
-        help="How long to wait for a GPU that another session measures. Default: 3600.",
-    )
-    # Set by the session that starts this one as a child: the descriptor of the socket between them.
-    group.addoption("--llem-child", type=int, help=argparse.SUPPRESS)
-    group.addoption(
-        "--llem-doctor",
-        action="store_true",
-        help="Print what this machine can measure and why not the rest, and how to mend it; run nothing.",
-    )
-    group.addoption(
-        "--llem-schema",
-        action="store_true",
-        help="Print the JSON Schema of an experiment file; run nothing.",
-    )
-    group.addoption(
-        "--llem-plan",
-        action="store_true",
-        help="Print the items, loads, predicted memory and least time of what would run; run nothing.",
-    )
-    parser.addini("llem_meter", f"Default of --llem-meter: {', '.join(METER_NAMES)}.", default="auto")
-    parser.addini("llem_rounds", "Default of --llem-rounds.", default="")
-    parser.addini("llem_min_window", "Default of --llem-min-window, in seconds.", default="")
-    parser.addini("llem_fail", "Default of --llem-fail, one gate a line.", type="linelist", default=[])
-    parser.addini("llem_strict", "Default of --llem-strict.", type="bool", default=False)
-    parser.addini("llem_baseline", "Default of --llem-baseline.", default="")
-    parser.addini("llem_alpha", "Default of --llem-alpha.", default="")
-    parser.addini("llem_beta", "Default of --llem-beta.", default="")
-    parser.addini("llem_report", "Default of --llem-report.", default="")
-    parser.addini("llem_csv", "Default of --llem-csv.", default="")
-    parser.addini(
-        "llem_journal",
-        "Default of --llem-journal; with --llem-shard, -shardIofN stands before its suffix.",
-        default="",
-    )
-    parser.addini("llem_isolate", "Default of --llem-isolate.", type="bool", default=False)
-    parser.addini("llem_lock_timeout", "Default of --llem-lock-timeout, in seconds.", default="")
-    parser.addini(
-        "llem_files",
-        "Patterns of experiment files.",
-        type="args",
-        default=["*.llem.yaml", "*.llem.yml"],
-    )
+    for option in OPTIONS:
+        option.add(parser, group)
+    parser.addini("llem_files", "Patterns of experiment files.", type="args", default=["*.llem.yaml", "*.llem.yml"])

@@ -1,4 +1,4 @@
-"""The pytest plugin: options, settings, and hooks that hand over to the rooms that do the work.
+"""The pytest plugin: options, settings, experiment files as tests, and what each mode registers beside.
 
 Every pytest run in an environment with this package imports this module, so at import time it needs pytest and the
 standard library only; what a hook needs it imports when the first experiment is there.
@@ -7,6 +7,7 @@ standard library only; what a hook needs it imports when the first experiment is
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,18 +24,28 @@ from pytest_llem.fixtures import (  # noqa: F401  (pytest finds fixtures in the 
 from pytest_llem.items import measures, parameters
 from pytest_llem.options import add_options
 from pytest_llem.session.state import SESSION, llem_session
-from pytest_llem.session.termination import TERMINATION, Termination
 from pytest_llem.settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
-
-
-EXPECTED = pytest.StashKey[list[tuple[str, str]]]()
-"""Node id and metric of everything that has a gate."""
-
+    from collections.abc import Generator, Iterator
 
 _MANY_ITEMS = 1000
+
+# What pytest-benchmark does with callables alone; experiments say it under ``measure:``.
+_OPTIONS_OF_CALLABLES = tuple(
+    f"--benchmark-{name}"
+    for name in (
+        "calibration-precision",
+        "cprofile",
+        "disable-gc",
+        "max-time",
+        "min-rounds",
+        "min-time",
+        "timer",
+        "warmup",
+        "warmup-iterations",
+    )
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,7 +59,7 @@ def pytest_cmdline_main(config: pytest.Config) -> pytest.ExitCode | None:
     if config.getoption("llem_child") is not None:
         from pytest_llem.session.isolation import child
 
-        child.prepare(config)
+        child.leave_out_the_parents(config)
     if config.getoption("llem_schema"):
         import json
 
@@ -66,46 +77,73 @@ def pytest_cmdline_main(config: pytest.Config) -> pytest.ExitCode | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start-up, after the command line was read: check the options once and keep them."""
+    """Start-up, after the command line was read: check the options once, and register what this mode needs."""
     config.addinivalue_line(
         "markers",
         "llem(file): run the test once per experiment of this file (path from the test file's folder).",
     )
-    config.stash[SETTINGS] = Settings.from_config(config)
+    settings = config.stash[SETTINGS] = Settings.from_config(config)
+    for feature in _features(settings):
+        config.pluginmanager.register(feature)
 
 
-def pytest_report_header(config: pytest.Config) -> str | None:
+def _features(settings: Settings) -> Iterator[object]:
+    """Plugins that must hear of the session from its start. Of one hook, the last one registered is called first."""
+    if settings.mode == "child":
+        from pytest_llem.session.isolation.child import IsolatedChild
+
+        yield IsolatedChild(settings)
+    elif settings.mode == "merge":
+        from pytest_llem.session.ending import Judging, Reporting
+        from pytest_llem.session.merge import Merge
+
+        yield Merge(settings)
+        yield Reporting(settings)
+        yield Judging(settings)
+    elif settings.mode == "plan":
+        from pytest_llem.commands.plan import Planner
+
+        yield Planner(settings)
+    if settings.shard is not None and settings.mode != "child":
+        from pytest_llem.session.shards import Part
+
+        yield Part(settings, settings.shard)
+
+
+def _features_of_measuring(settings: Settings) -> Iterator[object]:
+    """Plugins of a session that is going to measure, or that had to."""
+    from pytest_llem.session.ending import Judging, Reporting
+    from pytest_llem.session.isolation.parent import Isolation
+    from pytest_llem.session.resume import Resume
+    from pytest_llem.session.termination import Termination
+
+    judges = settings.mode == "measure" or settings.strict
+    if judges:
+        yield Reporting(settings)
+    yield Termination()
+    if judges:
+        yield Judging(settings)
+    yield Isolation(settings)
+    yield Resume(settings)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
     """Start of the session: say what runs where, if anything does."""
     settings = config.stash[SETTINGS]
     if settings.device is None:
-        return None
-    return f"llem: experiments run on the {settings.device_name}, meter: {settings.meter}"
+        return []
+    lines = [f"llem: experiments run on the {settings.device_name}, meter: {settings.meter}"]
+    added = [*config.getini("addopts"), *os.environ.get("PYTEST_ADDOPTS", "").split()]
+    given = {argument.partition("=")[0] for argument in (*added, *config.invocation_params.args)}
+    if ignored := [option for option in _OPTIONS_OF_CALLABLES if option in given]:
+        lines.append(f"llem: {', '.join(ignored)}: no effect on experiments, whose files say how they are measured")
+    return lines
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Start of the session: a device or meter that was asked for and cannot work ends it with a usage error."""
-    config, settings = session.config, session.config.stash[SETTINGS]
-    if config.option.collectonly or config.option.llem_plan or settings.merge:
-        return
-    is_new_part = settings.shard is not None and not settings.resume and settings.child is None
-    if is_new_part and config.pluginmanager.has_plugin("benchmark"):
-        from pytest_llem.session import resume
-
-        resume.set_aside(config, settings)
-    if settings.asks_for_hardware:
-        llem_session(config).require_hardware()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> bool | None:
-    """In place of collection: report journals if that was asked for."""
-    settings = session.config.stash[SETTINGS]
-    if not settings.merge:
-        return None
-    from pytest_llem.session import merge
-
-    merge.report(session, settings)
-    return True
+    """Start of the session: a device or meter that is named and cannot work ends it with a usage error."""
+    if session.config.stash[SETTINGS].asks_for_hardware:
+        llem_session(session.config).require_hardware()
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -134,75 +172,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """After collection and all other selection: leave the items of other parts out."""
-    shard = config.stash[SETTINGS].shard
-    if shard is not None:
-        from pytest_llem.session import shards
-
-        shards.keep_part(config, items, shard)
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """After collection: say what the gates can catch, before anything is measured."""
-    if len(session.items) >= _MANY_ITEMS and any(map(measures, session.items)):
+    """After collection and all other selection: register what measuring needs, if anything does."""
+    settings = config.stash[SETTINGS]
+    measured = any(map(measures, items))
+    if len(items) >= _MANY_ITEMS and measured:
         # They stay: the collections before every window, and those with which Python ends, need not look through them.
         gc.freeze()
-    settings = session.config.stash[SETTINGS]
-    option = session.config.option
-    if option.collectonly or option.llem_plan or settings.child is not None:
+    if settings.mode not in ("validate", "measure") or not config.pluginmanager.has_plugin("benchmark"):
         return
-    if settings.device is None and not settings.strict:
-        return
-    from pytest_llem.session import ending
-
-    session.config.stash[EXPECTED] = ending.expected(session, settings)
-    if settings.device is not None:
-        ending.announce(session, settings)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """After collection, before the tests: begin or take up the journal; in place of them, print the plan."""
-    if not session.config.getoption("llem_plan"):
-        _begin(session)
-        return None
-    from pytest_llem.commands import plan
-
-    made = plan.make_plan(session.items)
-    session.config.get_terminal_writer().write(plan.render(made, session.config.stash[SETTINGS]))
-    session.testsfailed += len(made.invalid)
-    return True
-
-
-def _begin(session: pytest.Session) -> None:
-    """What a session needs that is going to measure something."""
-    config, settings = session.config, session.config.stash[SETTINGS]
-    refused = session.testsfailed and not config.option.continue_on_collection_errors
-    if config.option.collectonly or refused or settings.child is not None or settings.merge:
-        return
-    items = [item for item in session.items if measures(item) and item.get_closest_marker("skip") is None]
-    if not config.pluginmanager.has_plugin("benchmark") or not (items or settings.shard):
-        return
-    from pytest_llem.session import resume
-
-    config.stash[TERMINATION] = Termination()
-    config.stash[TERMINATION].install()
-    resume.begin(session, items, settings)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    """In place of an item's phases: run it in a child process, if it is to run there."""
-    settings = item.config.stash[SETTINGS]
-    state = item.config.stash.get(SESSION, None)
-    if not (settings.isolate or (state is not None and state.device_lost)):
-        return None
-    from pytest_llem.session.isolation import parent
-
-    if not parent.is_isolated(item, state, settings):
-        return None
-    parent.of(item.config).run(item)
-    return True
+    if measured or settings.mode == "measure" or settings.shard or settings.strict:
+        for feature in _features_of_measuring(settings):
+            config.pluginmanager.register(feature)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -239,7 +219,7 @@ def pytest_runtest_makereport(
     report = yield
     session = item.config.stash.get(SESSION, None)
     if session is not None:
-        session.note_report(item, report)
+        session.note_report(report)
         if call.excinfo is not None:
             session.note_failure(call.excinfo.value)
         if report.skipped and isinstance(report.longrepr, tuple) and _is_ours(report.longrepr[0]):
@@ -255,41 +235,27 @@ def _is_ours(path: str) -> bool:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
-    """End of the session, before pytest-benchmark saves: judge what is gated, write the reports.
-
-    The terminal's summary, which tells of both, comes after the inner hooks.
-    """
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """End of the session, once all is judged and just before pytest-benchmark saves: make its rows."""
     state = session.config.stash.get(SESSION, None)
-    settings = session.config.stash[SETTINGS]
-    if state is not None and state.isolation is not None:
-        state.isolation.close()
-    expected = session.config.stash.get(EXPECTED, [])
-    if state is None and settings.strict and expected:
-        state = llem_session(session.config)
-    idle = settings.device is None and not settings.merge and not settings.strict
-    if state is None or settings.child is not None or idle:
-        return (yield)
-    from pytest_llem.session import ending
+    if state is not None and state.records and state.settings.mode != "child":
+        from pytest_llem.records.rows import publish
 
-    ending.judge(session, state, expected)
-    if TERMINATION in session.config.stash:
-        session.config.stash[TERMINATION].deafen()
-    ending.write_reports(session.config, state)
+        publish(session.config, state.records.values(), lambda problem: state.fail(session, problem))
     return (yield)
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_benchmark_group_stats(
-    benchmarks: Sequence[Any],
+    benchmarks: list[dict[str, Any]], group_by: str
 ) -> Generator[None, list[tuple[str | None, list[Any]]], list[tuple[str | None, list[Any]]]]:
     """End of the session: joules and seconds never share a table."""
-    groups = yield
     if not any("metric" in (bench.get("extra_info") or {}) for bench in benchmarks):
-        return groups
+        return (yield)
     from pytest_llem.records import rows as benchmark
 
-    return benchmark.split_by_unit(groups)
+    benchmark.fill_parameters(benchmarks, group_by)
+    return benchmark.split_by_unit((yield))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -304,13 +270,10 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """When results are saved: say if they are a part of a session only, and which of them an earlier one measured."""
-    shard = config.stash[SETTINGS].shard
-    if shard is not None:
-        output_json["llem_shard"] = f"{shard[0]}/{shard[1]}"
-    session = config.stash.get(SESSION, None)
-    earlier = [] if session is None else [one.nodeid for one in session.recorded if one.from_journal]
-    if earlier:
+    """When results are saved: say which of them an earlier session measured."""
+    state = config.stash.get(SESSION, None)
+    records = {} if state is None else state.records
+    if earlier := [nodeid for nodeid, record in records.items() if record.from_journal]:
         output_json["llem_from_journal"] = earlier
 
 
@@ -329,14 +292,11 @@ def pytest_terminal_summary(
         if session is not None:
             from pytest_llem.report import terminal
 
-            terminal.write_summary(terminalreporter, session)
+            terminal.write_summary(terminalreporter, list(session.records.values()), session.judged, session.notes)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End of the process: release meters."""
-    termination = config.stash.get(TERMINATION, None)
-    if termination is not None:
-        termination.restore()
     session = config.stash.get(SESSION, None)
     if session is not None:
         session.close()

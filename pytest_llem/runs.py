@@ -19,14 +19,13 @@ from pytest_llem.measurement.summary import summarise
 from pytest_llem.measurement.windows import Protocol, measure_windows
 from pytest_llem.meters.base import no_synchronize
 from pytest_llem.records import identity, machine
-from pytest_llem.records.record import Recorded
+from pytest_llem.records.record import Record
 from pytest_llem.records.rows import Recorder
 from pytest_llem.report import junit
 from pytest_llem.report.progress import ProgressLine
-from pytest_llem.verdict.gates import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from pytest_llem.config import Experiment, ExperimentConfig, LoadConfig
     from pytest_llem.engines.base import LoadedModel
@@ -51,16 +50,15 @@ def loaded(config: LoadConfig, session: LlemSession) -> Iterator[LoadedModel]:
     if device is None:
         pytest.skip("pass --llem-gpu to load the model on the GPU or --llem-cpu to load it on the CPU")
     with _reported(failure=NotLoadedError):
-        model = get_engine(config.backend).load(config, device)
+        engine = session.engines.setdefault(config.backend, get_engine(config.backend))
+        model = engine.load(config, device)
     try:
         yield model
     finally:
         # A test that failed is kept for debuggers, with the frames that hold its tensors.
-        from pytest_llem.engines.transformers.failures import release
-
         failure = getattr(sys, "last_value", None)
         if failure is not None:
-            release(failure)
+            engine.release(failure)
         model.close()
 
 
@@ -76,7 +74,10 @@ def _reported(
         message = f"{where}: {error}" if where else str(error)
         if isinstance(error, UnavailableError):
             raise pytest.skip.Exception(message) from None
-        raise failure(message, pytrace=False) from None
+        failed = failure(message, pytrace=False)
+        if isinstance(failed, NotLoadedError):
+            failed.field = error.field
+        raise failed from None
 
 
 class _ItemMeter:
@@ -166,34 +167,38 @@ class ExperimentRun:
                 progress.erase()
             result = replace(result, load_s=self._model.load_s)
             took_s = time.monotonic() - started_s
-            result = replace(result, warnings=[*result.warnings, *_batch_notes(config, workload.prompts)])
+            result = replace(result, warnings=[*result.warnings, *_batch_notes(config, len(workload.prompts))])
             if config.timeout_s is not None and took_s > config.timeout_s:
                 note = f"timeout_s: it took {took_s:.1f} s of {config.timeout_s:g} s, and was let run"
                 result = replace(result, warnings=[*result.warnings, note])
             if config.pytorch is not None and config.pytorch.trust_remote_code:
                 result = replace(result, warnings=[*result.warnings, REMOTE_CODE])
             workload_hash = identity.workload_hash(config, self._model, workload)
-        info = _identity(
-            self._item.nodeid, workload_hash, self._model.gpu_uuids, self._meter, device=self._session.settings.device
+        record = Record(
+            nodeid=self._item.nodeid,
+            name=self._item.name,
+            file=self._item.location[0],
+            result=result,
+            workload_hash=workload_hash,
+            environment=identity.environment(self._model.gpu_uuids, self._meter, device=self._session.settings.device),
+            config=config.model_dump(mode="json", exclude_none=True),
+            swept=experiment.swept,
+            labels=self._recorder.labels(dict(experiment.swept)),
+            gates=gates_of(self._item, self._session.settings),
         )
-        self._session.keep(
-            Recorded(
-                nodeid=self._item.nodeid,
-                name=self._item.name,
-                file=self._item.location[0],
-                result=result,
-                rows=self._recorder.rows(result, dict(experiment.swept), info),
-                gates=resolve(self._session.settings.gates, config.compare),
-                config=config.model_dump(mode="json", exclude_none=True),
-                swept=experiment.swept,
-            )
-        )
-        self._item.user_properties.extend(junit.properties(result))
+        _keep(record, self._item, self._session, self._recorder)
         return result
 
 
+def _keep(record: Record, item: pytest.Item, session: LlemSession, recorder: Recorder) -> None:
+    """Hand over what an item measured: to the session, to JUnit's report and to the test's own ``benchmark``."""
+    session.keep(record)
+    item.user_properties.extend(junit.properties(record.result))
+    recorder.show(record)
+
+
 def _batch_notes(config: ExperimentConfig, prompts: int) -> list[str]:
-    """Batches that are smaller than the file asks for, because the prompts do not fill them."""
+    """Batches that are smaller than the file sets, because the prompts do not fill them."""
     batch_size = (config.pytorch.batch_size if config.pytorch else None) or 1
     if batch_size > prompts:
         return [f"batch_size {batch_size} is above the number of prompts: each call has {prompts} of them"]
@@ -205,31 +210,12 @@ def _batch_notes(config: ExperimentConfig, prompts: int) -> list[str]:
 def protocol(config: ExperimentConfig, session: LlemSession, meter: Meter) -> Protocol:
     """The experiment's protocol; the command line wins over the file."""
     measure, settings = config.measure, session.settings
-    asked = measure.min_window_s if settings.min_window_s is None else settings.min_window_s
+    window_s = measure.min_window_s if settings.min_window_s is None else settings.min_window_s
     return Protocol(
         rounds=settings.rounds or measure.rounds,
         warmup_rounds=measure.warmup_rounds,
-        min_window_s=meter.auto_window_s if asked in (None, "auto") else float(asked),
+        min_window_s=meter.auto_window_s if window_s in (None, "auto") else float(window_s),
     )
-
-
-def _identity(
-    nodeid: str,
-    workload_hash: str,
-    gpu_uuids: Sequence[str],
-    meter: Meter,
-    *,
-    device: str | None,
-    runs_model: bool = True,
-) -> dict[str, Any]:
-    """What each row of an item says of what was measured where."""
-    environment = identity.environment(gpu_uuids, meter, device=device, runs_model=runs_model)
-    return {
-        "nodeid": nodeid,
-        "workload_hash": workload_hash,
-        "environment_hash": identity.environment_hash(environment),
-        "environment": environment,
-    }
 
 
 class BenchmarkRun:
@@ -287,7 +273,7 @@ class BenchmarkRun:
         if self._recorder.disabled:
             call()
             return last[0]
-        asked_s = settings.min_window_s if min_window_s is None else min_window_s
+        window_s = settings.min_window_s if min_window_s is None else min_window_s
         with _reported("llem_benchmark"):
             disturbances = self._meter.check_quiet()
             measured = measure_windows(
@@ -295,32 +281,24 @@ class BenchmarkRun:
                 Protocol(
                     rounds=rounds or settings.rounds or _DEFAULT_ROUNDS,
                     warmup_rounds=warmup_rounds,
-                    min_window_s=self._meter.auto_window_s if asked_s is None else asked_s,
+                    min_window_s=self._meter.auto_window_s if window_s is None else window_s,
                 ),
                 self._meter,
             )
-        notes = [*measured.warnings, *(one.text for one in disturbances)]
+        notes = [*measured.warnings, *(disturbance.text for disturbance in disturbances)]
         self.result = summarise(measured.windows, calls_per_round=measured.passes, meter=self._meter, warnings=notes)
         if disturbances:
             self.result = replace(self.result, valid=False)
         boards = [board["uuid"] for board in machine.boards()] if settings.device == "cuda" else []
-        info = _identity(
-            self._item.nodeid,
-            identity.callable_hash(self._item.nodeid),
-            boards,
-            self._meter,
-            device=settings.device,
-            runs_model=False,
+        record = Record(
+            nodeid=self._item.nodeid,
+            name=self._item.name,
+            file=self._item.location[0],
+            result=self.result,
+            workload_hash=identity.callable_hash(self._item.nodeid),
+            environment=identity.environment(boards, self._meter, device=settings.device, runs_model=False),
+            labels=self._recorder.labels(),
+            gates=gates_of(self._item, settings),
         )
-        self._session.keep(
-            Recorded(
-                nodeid=self._item.nodeid,
-                name=self._item.name,
-                file=self._item.location[0],
-                result=self.result,
-                rows=self._recorder.rows(self.result, None, info),
-                gates=gates_of(self._item, settings),
-            )
-        )
-        self._item.user_properties.extend(junit.properties(self.result))
+        _keep(record, self._item, self._session, self._recorder)
         return last[0]

@@ -1,24 +1,21 @@
-"""What the command line and the ini file ask for, read once."""
+"""What the command line and the ini file say, read once."""
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from pytest_llem.errors import MeterUnavailableError
-from pytest_llem.meters import check_name
+from pytest_llem.options import OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_llem.verdict.limits import Limit
 
-T = TypeVar("T")
+Mode = Literal["validate", "measure", "plan", "collect", "merge", "child"]
 
 
 @dataclass(frozen=True)
@@ -26,21 +23,22 @@ class Settings:
     """The options of one pytest session.
 
     Attributes:
+        mode: what the session is for, which decides the plugins that it needs. ``validate`` measures callables alone.
         device: ``cuda``, ``cpu``, or ``None`` when experiments are validated only.
         meter: one of :func:`pytest_llem.meters.meter_names`.
-        meter_named: true when a meter was asked for by name, so that it may not be replaced.
+        meter_named: true when a meter is named, so that it may not be replaced.
         rounds: overrides ``measure.rounds`` of every experiment.
         min_window_s: overrides ``measure.min_window_s`` of every experiment, in seconds.
         files: patterns of experiment files.
         gates: limits of the command line or the ini file by metric; they replace those of the files.
         strict: INCONCLUSIVE and NO-BASELINE fail the session too.
         accept: the session's changes are wanted.
-        baseline: the saved runs to judge against, as asked for.
+        baseline: the saved runs to judge against, as given.
         error_rates: probabilities of wrong verdicts, alpha and beta.
         report: where the HTML report goes.
         csv: where the table of results goes.
         journal: where finished results are kept as they finish; ``None`` for beside pytest-benchmark's storage.
-        resume: take up an interrupted session.
+        resume: go on with an interrupted session.
         shard: which part of how many runs, from 1; ``None`` for everything.
         merge: journals to report in place of running anything.
         isolate: run each model's experiments in a child process.
@@ -49,6 +47,7 @@ class Settings:
         root_note: that an option of ours has led pytest to another root folder, if one has.
     """
 
+    mode: Mode
     device: str | None
     meter: str
     meter_named: bool
@@ -79,7 +78,12 @@ class Settings:
     @property
     def asks_for_hardware(self) -> bool:
         """Whether the session must not start without the device or the meter it names."""
-        return self.device == "cuda" or self.meter_named
+        return self.mode in ("validate", "measure", "child") and (self.device == "cuda" or self.meter_named)
+
+    @property
+    def last(self) -> int | None:
+        """How many of the newest comparable runs an experiment is judged against; ``None`` for all that are named."""
+        return int(self.baseline.removeprefix("last:")) if self.baseline.startswith("last:") else None
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> Settings:
@@ -89,49 +93,57 @@ class Settings:
             pytest.UsageError: options that contradict each other or are out of range.
         """
         root_note = _root_note(config)
-        gpu, cpu = config.getoption("llem_gpu"), config.getoption("llem_cpu")
-        if gpu and cpu:
+        given = {option.name.removeprefix("llem_"): option.value(config) for option in OPTIONS}
+        if given["gpu"] and given["cpu"]:
             raise pytest.UsageError("--llem-gpu and --llem-cpu exclude each other: pass one of them")
-        meter = _read(config, "llem_meter", str) or "auto"
-        try:
-            check_name(meter)
-        except MeterUnavailableError as error:
-            raise pytest.UsageError(f"--llem-meter: {error}") from None
-        rounds = _read(config, "llem_rounds", int)
-        if rounds is not None and rounds < 1:
-            raise pytest.UsageError(f"--llem-rounds: {rounds} is too small; use at least 1")
-        min_window_s = _read(config, "llem_min_window", float)
-        if min_window_s is not None and not (min_window_s >= 0 and math.isfinite(min_window_s)):
-            raise pytest.UsageError(f"--llem-min-window: {min_window_s} is no window; use seconds, at least 0")
-        lock_timeout_s = _read(config, "llem_lock_timeout", float)
-        if lock_timeout_s is not None and not lock_timeout_s >= 0:
-            raise pytest.UsageError(f"--llem-lock-timeout: {lock_timeout_s} is no time; use seconds, at least 0")
-        child = config.getoption("llem_child")
+        if given["merge"] and (given["resume"] or given["shard"]):
+            raise pytest.UsageError("--llem-merge runs nothing: leave out --llem-resume and --llem-shard")
+        mode = _mode(given, config)
+        distributes = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
+        if distributes and (mode not in ("validate", "collect") or given["strict"]):
+            # pytest-xdist's processes would share the boards and the processor, and keep the results to themselves.
+            raise pytest.UsageError("experiments cannot be measured, judged or planned under pytest-xdist: add -n 0")
+        journal, shard = given["journal"], given["shard"]
+        if journal is not None and shard is not None and config.getoption("llem_journal") is None:
+            # The ini file has one path for all parts.
+            journal = journal.with_stem(f"{journal.stem}-shard{shard[0]}of{shard[1]}")
         return cls(
-            device="cuda" if gpu else "cpu" if cpu else None,
-            meter=meter,
-            meter_named=meter != "auto",
-            rounds=rounds,
-            min_window_s=min_window_s,
+            mode=mode,
+            device="cuda" if given["gpu"] else "cpu" if given["cpu"] else None,
+            meter=given["meter"],
+            meter_named=given["meter"] != "auto",
+            rounds=given["rounds"],
+            min_window_s=given["min_window"],
             files=tuple(config.getini("llem_files")),
-            gates=_gates(config),
-            strict=config.getoption("llem_strict") or config.getini("llem_strict"),
-            accept=config.getoption("llem_accept"),
-            baseline=_baseline(_read(config, "llem_baseline", str) or "last:20"),
-            error_rates=(_rate(config, "llem_alpha", 0.05), _rate(config, "llem_beta", 0.025)),
-            report=_read(config, "llem_report", Path),
-            csv=_read(config, "llem_csv", Path),
-            **_sessions(config),
-            isolate=child is None and (config.getoption("llem_isolate") or config.getini("llem_isolate")),
-            child=child,
-            lock_timeout_s=3600.0 if lock_timeout_s is None else lock_timeout_s,
+            gates=given["fail"],
+            strict=given["strict"],
+            accept=given["accept"],
+            baseline=given["baseline"],
+            error_rates=(given["alpha"], given["beta"]),
+            report=given["report"],
+            csv=given["csv"],
+            # A test may change the working directory.
+            journal=None if journal is None else journal.absolute(),
+            resume=given["resume"],
+            shard=shard,
+            merge=given["merge"],
+            isolate=given["child"] is None and given["isolate"],
+            child=given["child"],
+            lock_timeout_s=given["lock_timeout"],
             root_note=root_note,
         )
 
-    @property
-    def last(self) -> int | None:
-        """How many of the newest comparable runs an experiment is judged against; ``None`` for all that are named."""
-        return int(self.baseline.removeprefix("last:")) if self.baseline.startswith("last:") else None
+
+def _mode(given: Mapping[str, Any], config: pytest.Config) -> Mode:
+    if given["child"] is not None:
+        return "child"
+    if given["merge"]:
+        return "merge"
+    if given["plan"]:
+        return "plan"
+    if config.option.collectonly:
+        return "collect"
+    return "measure" if given["gpu"] or given["cpu"] else "validate"
 
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -195,68 +207,3 @@ def _exists(path: str) -> bool:
         return Path(path).exists()
     except OSError:  # a name longer than the file system allows
         return False
-
-
-def _read(config: pytest.Config, name: str, convert: Callable[[str], T]) -> T | None:
-    """An option that is also an ini key; ``None`` when neither was given."""
-    value = config.getoption(name)
-    if value is not None:
-        return convert(value)
-    text = config.getini(name).strip()
-    if not text:
-        return None
-    try:
-        return convert(text)
-    except ValueError:
-        raise pytest.UsageError(f"{name}: {text!r} in the ini file is no {convert.__name__}") from None
-
-
-def _gates(config: pytest.Config) -> Mapping[str, Limit]:
-    texts = config.getoption("llem_fail") or config.getini("llem_fail")
-    if not texts:
-        return {}
-    from pytest_llem.verdict.gates import parse_gates
-
-    try:
-        return parse_gates(texts)
-    except ValueError as error:
-        raise pytest.UsageError(f"--llem-fail: {error}") from None
-
-
-def _baseline(text: str) -> str:
-    if text.startswith("last:") and not re.fullmatch(r"last:[1-9][0-9]*", text):
-        raise pytest.UsageError(f"--llem-baseline: {text!r} is no number of runs; write for example last:20")
-    return text
-
-
-def _sessions(config: pytest.Config) -> dict[str, Any]:
-    """What makes one session of several: the journal, resuming, shards, merging."""
-    resume, shard, merge = (config.getoption(name) for name in ("llem_resume", "llem_shard", "llem_merge"))
-    if merge and (resume or shard):
-        raise pytest.UsageError("--llem-merge runs nothing: leave out --llem-resume and --llem-shard")
-    part = None
-    if shard is not None:
-        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", shard)
-        part = (int(match[1]), int(match[2])) if match else (0, 0)
-        if not 1 <= part[0] <= part[1]:
-            raise pytest.UsageError(f"--llem-shard: {shard!r} is no part; write I/N from 1/N to N/N, such as 1/4")
-    journal = _read(config, "llem_journal", Path)
-    if journal is not None and part is not None and config.getoption("llem_journal") is None:
-        # The ini file has one path for all parts.
-        journal = journal.parent / f"{journal.stem}-shard{part[0]}of{part[1]}{journal.suffix}"
-    return {
-        # A test may change the working directory.
-        "journal": None if journal is None else journal.absolute(),
-        "resume": resume,
-        "shard": part,
-        "merge": tuple(Path(path).absolute() for path in merge or ()),
-    }
-
-
-def _rate(config: pytest.Config, name: str, default: float) -> float:
-    rate = _read(config, name, float)
-    if rate is None:
-        return default
-    if not 0.001 <= rate < 0.5:
-        raise pytest.UsageError(f"--{name.replace('_', '-')}: {rate} is no error rate; use 0.001 or more, below 0.5")
-    return rate

@@ -7,21 +7,21 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from pytest_llem.config.base import fields_of
 from pytest_llem.config.files import Experiment
-from pytest_llem.engines.transformers.memory_plan import predict
-from pytest_llem.errors import printable
+from pytest_llem.engines import get_engine
+from pytest_llem.engines.base import MemoryPlan
+from pytest_llem.errors import UnavailableError, printable
+from pytest_llem.sizes import size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    import pytest
-
     from pytest_llem.config import ExperimentConfig, LoadConfig
     from pytest_llem.settings import Settings
-
-# What decides neither the weights nor the cache of an experiment.
-_NOT_MEMORY = {"name", "marks", "measure", "compare", "timeout_s", "device", "random_seed", "decoder"}
 
 # Windows whose length nobody asked for are this long with meters that need no longer ones, in seconds.
 _PLAIN_WINDOW_S = 1.0
@@ -61,6 +61,21 @@ class Plan:
     skipped: Sequence[tuple[str, str]]
     invalid: Sequence[tuple[str, str]]
     others: int
+
+
+class Planner:
+    """The plugin of a session that prints its plan."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """In place of the tests: print the plan."""
+        made = make_plan(session.items)
+        session.config.get_terminal_writer().write(render(made, self._settings))
+        session.testsfailed += len(made.invalid)
+        return True
 
 
 def make_plan(items: Sequence[pytest.Item]) -> Plan:
@@ -149,7 +164,7 @@ def _totals(plan: Plan, seconds: Sequence[float | None], memory: _Memory) -> Ite
     beside = f", and {_counted(unknown, 'item')} whose windows the sensor decides" if unknown else ""
     yield (f"time: at least {_duration(sum(known))}{beside}; loading, warming up and whole passes come on top")
     if memory.largest_bytes is not None:
-        yield f"memory: up to {_size(memory.largest_bytes)} of weights and KV cache; activations come on top"
+        yield f"memory: up to {size(memory.largest_bytes)} of weights and KV cache; activations come on top"
 
 
 class _Memory:
@@ -167,19 +182,23 @@ class _Memory:
         """What ``item`` needs, in words."""
         if item.load is None:
             return "no model"
-        key = (item.load, item.config.model_copy(update=dict.fromkeys(_NOT_MEMORY)))
+        beside_work = fields_of(type(item.config), "measurement", "session")
+        key = (item.load, item.config.model_copy(update=dict.fromkeys(beside_work)))
         if key not in self._texts:
             self._texts[key] = self._predicted(item)
         return self._texts[key]
 
     def _predicted(self, item: PlannedItem) -> str:
-        found = predict(item.config, item.folder)
+        try:
+            found = get_engine(item.config.backend).predict_memory(item.config, item.folder)
+        except UnavailableError as error:
+            found = MemoryPlan(None, None, str(error))
         if found.weights_bytes is None:
             return f"unknown: {found.reason}"
         if found.total_bytes is None or found.kv_cache_bytes is None:
-            return f"{_size(found.weights_bytes)} weights + unknown KV cache: {found.reason}"
+            return f"{size(found.weights_bytes)} weights + unknown KV cache: {found.reason}"
         self.largest_bytes = max(found.total_bytes, self.largest_bytes or 0)
-        return f"{_size(found.weights_bytes)} weights + {_size(found.kv_cache_bytes)} KV cache"
+        return f"{size(found.weights_bytes)} weights + {size(found.kv_cache_bytes)} KV cache"
 
 
 def _load_text(load: LoadConfig | None) -> str:
@@ -207,11 +226,6 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.3g} s"
     minutes = math.ceil(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _size(size_bytes: int) -> str:
-    unit = min(int(math.log(max(size_bytes, 1), 1024)), 4)
-    return f"{size_bytes / 1024**unit:.3g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[unit]}"
 
 
 def _counted(number: int, what: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from functools import cache
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -12,8 +13,13 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from pytest_llem.config.builtin_models import BUILTIN_NAMES
 from pytest_llem.config.data import builtin_dataset_names
 
-Stage = Literal["load", "generate", "batch"]
-"""What a field decides: the loaded model, the arguments of ``generate()``, or how prompts form batches."""
+Stage = Literal["load", "prompts", "batch", "call", "measurement", "session"]
+"""What a field decides.
+
+The work: the loaded model (``load``), the ``prompts``, how they form a ``batch``, the arguments of ``generate()``
+(``call``). Beside the work: how, where and under which name it is measured (``measurement``), or what the ``session``
+does with it: whether it runs, how long it may take, how it is judged.
+"""
 
 ErrorKind = Literal["contradiction", "expected", "refused"]
 """Types of the errors that are raised here, beside pydantic's own."""
@@ -64,12 +70,25 @@ class Section(BaseModel):
     """Base of every mapping in an experiment file: unknown keys refused, nothing coerced, not mutable.
 
     Instances are hashable by value even where they hold mappings.
+
+    Args:
+        stage: what those fields decide that say nothing of it themselves.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    _stage: ClassVar[Stage | None] = None
+
+    def __init_subclass__(cls, *, stage: Stage | None = None, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls._stage = stage or cls._stage
 
     def __hash__(self) -> int:
         return hash((type(self), frozen(self.__dict__)))
+
+    def given(self, *stages: Stage) -> dict[str, Any]:
+        """The fields that decide one of ``stages`` and are not ``None``, by name."""
+        wanted = fields_of(type(self), *stages)
+        return {name: value for name, value in self if name in wanted and value is not None}
 
 
 def frozen(value: Any) -> Any:
@@ -81,33 +100,49 @@ def frozen(value: Any) -> Any:
     return value
 
 
-def option(description: str, *, stage: Stage | None = None, unit: str | None = None, **bounds: Any) -> Any:
-    """A field that defaults to ``None``: the backend's own default applies.
+def option(
+    description: str,
+    *,
+    default: Any = None,
+    stage: Stage | None = None,
+    unit: str | None = None,
+    sampling: bool = False,
+    **bounds: Any,
+) -> Any:
+    """A field, with all that is known of it: whatever depends on a field reads it here.
 
     Args:
         description: help text, one place for the documentation, the schema and editors.
-        stage: what the field decides; kept in the field's ``json_schema_extra`` and read by :func:`stage_of`.
+        default: ``None`` where the backend's own default applies.
+        stage: what the field decides, see :func:`stage_of`.
         unit: unit of the value, where it has one.
+        sampling: whether the field has no effect without sampling.
         bounds: pydantic constraints (``ge``, ``le``, ``gt``, ``min_length`` ...).
     """
-    return Field(default=None, description=description, json_schema_extra=metadata(stage, unit), **bounds)
-
-
-def metadata(stage: Stage | None = None, unit: str | None = None) -> dict[str, Any]:
-    """The ``json_schema_extra`` of a field."""
-    return {key: value for key, value in {"stage": stage, "unit": unit}.items() if value is not None}
-
-
-def stage_of(section: type[BaseModel], field: str) -> Stage | None:
-    """What ``field`` of ``section`` decides, ``None`` for a field that decides none of the three."""
-    stage: Stage | None = metadata_of(section, field).get("stage")
-    return stage
+    about = {"stage": stage, "unit": unit, "sampling": sampling or None, **bounds.pop("json_schema_extra", {})}
+    extra = {key: value for key, value in about.items() if value is not None}
+    return Field(default=default, description=description, json_schema_extra=extra, **bounds)
 
 
 def metadata_of(section: type[BaseModel], field: str) -> Mapping[str, Any]:
-    """What :func:`metadata` gave ``field`` of ``section``."""
+    """What :func:`option` was told of ``field`` of ``section``, beside pydantic's own."""
     extra = section.model_fields[field].json_schema_extra
     return extra if isinstance(extra, dict) else {}
+
+
+def stage_of(section: type[Section], field: str) -> Stage | None:
+    """What ``field`` of ``section`` decides.
+
+    ``None`` for what is not of one stage. Such a field counts as work: results that differ in it are not comparable.
+    """
+    stage: Stage | None = metadata_of(section, field).get("stage", section._stage)
+    return stage
+
+
+@cache
+def fields_of(section: type[Section], *stages: Stage) -> frozenset[str]:
+    """The fields of ``section`` that decide one of ``stages``."""
+    return frozenset(field for field in section.model_fields if stage_of(section, field) in stages)
 
 
 def expects(what: str) -> WrapValidator:

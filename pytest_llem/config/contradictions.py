@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_llem.config.backends import BACKENDS
 from pytest_llem.config.base import Conflict, is_builtin
 from pytest_llem.config.dataset import SyntheticDataset
 from pytest_llem.config.decoder import SAMPLING_OPTIONS
@@ -25,7 +26,7 @@ _SAMPLING_ARGUMENTS = ("epsilon_cutoff", "eta_cutoff", "top_h", "typical_p")
 
 def contradictions(config: ExperimentConfig) -> Iterator[Conflict]:
     """All contradictions between the sections of ``config``; those within a section are found by the section."""
-    for backend in ("pytorch", "vllm", "tensorrt"):
+    for backend in BACKENDS:
         if getattr(config, backend) is not None and config.backend != backend:
             yield Conflict(backend, f"does not fit backend: {config.backend}; remove it or set backend: {backend}")
     yield from _prompts(config)

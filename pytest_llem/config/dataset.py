@@ -11,15 +11,15 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pytest_llem.config.base import EXPECTED, Conflict, Section, builtin_dataset, option, refuse
 
 
-class SyntheticPrompts(Section):
+class SyntheticPrompts(Section, stage="prompts"):
     """Random token ids of one exact length."""
 
-    n: int = Field(default=8, description="Number of prompts.", ge=1)
+    n: int = option("Number of prompts.", default=8, ge=1)
     input_len: int | None = option("Length of each prompt. Unset: max_input_tokens.", unit="tokens", ge=1)
     seed: int | None = option("Seed of the token ids. Unset: the experiment's random_seed.", ge=0, le=2**32 - 1)
 
 
-class SyntheticDataset(Section):
+class SyntheticDataset(Section, stage="prompts"):
     """``dataset: {synthetic: {n: 8, input_len: 128, seed: 0}}``."""
 
     synthetic: SyntheticPrompts = Field(
@@ -27,11 +27,11 @@ class SyntheticDataset(Section):
     )
 
 
-class TextDataset(Section):
+class TextDataset(Section, stage="prompts"):
     """Which prompts of a set of texts are used, and in which order."""
 
     n: int | None = option("Number of prompts: the first n, after shuffling. Unset: all.", ge=1)
-    shuffle: bool = Field(default=False, description="Put the prompts into a random order, which the seed decides.")
+    shuffle: bool = option("Put the prompts into a random order, which the seed decides.", default=False)
     seed: int | None = option(
         "Seed of the order. Needs shuffle: true. Unset: the experiment's random_seed.", ge=0, le=2**32 - 1
     )

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from pytest_llem.config.base import REFUSED, Section, builtin_model, expects, is_builtin, metadata, option, refuse
+from pytest_llem.config.backends import BACKENDS, backend_name
+from pytest_llem.config.base import REFUSED, Section, builtin_model, expects, is_builtin, option, refuse
 from pytest_llem.config.contradictions import contradictions
 from pytest_llem.config.dataset import DATASET_HELP, Dataset, SyntheticDataset, SyntheticPrompts, TextDataset
 from pytest_llem.config.decoder import DecoderConfig
@@ -29,7 +30,6 @@ _RESERVED_NAME = re.compile(
 # Larger seeds are not accepted by every generator that takes part (numpy's stops here).
 MAX_SEED = 2**32 - 1
 
-Backend = Literal["pytorch", "vllm", "tensorrt"]
 Metric = Literal["energy", "latency"]
 
 _MARKS_WITH_ARGUMENTS = ("filterwarnings", "parametrize", "skipif", "usefixtures")
@@ -67,11 +67,11 @@ def _limit(value: Any) -> Any:
     return value
 
 
-class MeasureConfig(Section):
+class MeasureConfig(Section, stage="measurement"):
     """The ``measure:`` section: how often and how long is measured."""
 
-    rounds: int = Field(default=10, description="Measured windows.", ge=1)
-    warmup_rounds: int = Field(default=2, description="Passes over the prompts before the first measured window.", ge=0)
+    rounds: int = option("Measured windows.", default=10, ge=1)
+    warmup_rounds: int = option("Passes over the prompts before the first measured window.", default=2, ge=0)
     min_window_s: Annotated[
         Annotated[float, Field(ge=0)] | Literal["auto"] | None,
         expects("a number of seconds, at least 0, or auto"),
@@ -80,79 +80,82 @@ class MeasureConfig(Section):
         "the sensor, as probed. Unset: auto on a GPU with the nvml meter, 1.0 elsewhere.",
         unit="s",
     )
-    phases: bool = Field(default=False, description="Measure prefill and decode apart as well.")
+    phases: bool = option("Measure prefill and decode apart as well.", default=False)
 
 
 class ExperimentConfig(Section):
     """One experiment: a model, what it is asked, how it is run and measured. Only ``model`` is required."""
 
-    name: Annotated[str, AfterValidator(_name)] | None = Field(
-        default=None,
-        description="Name of the item. Unset: the file's name without .llem.yaml.",
+    name: Annotated[str, AfterValidator(_name)] | None = option(
+        "Name of the item. Unset: the file's name without .llem.yaml.",
+        stage="measurement",
         json_schema_extra={"pattern": NAME_PATTERN.pattern},
     )
-    model: Annotated[str, AfterValidator(builtin_model)] = Field(
-        description="Hub id, local folder (a relative one starts at the file's folder), or builtin:NAME "
+    model: Annotated[str, AfterValidator(builtin_model)] = option(
+        "Hub id, local folder (a relative one starts at the file's folder), or builtin:NAME "
         "(random weights, no download).",
-        json_schema_extra=metadata("load"),
+        default=...,
+        stage="load",
         min_length=1,
         pattern=r"\S",
     )
-    weights: Literal["pretrained", "random"] = Field(
+    weights: Literal["pretrained", "random"] = option(
+        "pretrained, or random: the architecture from the configuration alone, initialised on the device.",
         default="pretrained",
-        description="pretrained, or random: the architecture from the configuration alone, initialised on the device.",
-        json_schema_extra=metadata("load"),
+        stage="load",
     )
-    backend: Backend = Field(
-        default="pytorch", description="What loads and runs the model.", json_schema_extra=metadata("load")
+    backend: Annotated[str, BeforeValidator(backend_name)] = option(
+        "What loads and runs the model; another package may add its own.",
+        default=BACKENDS[0],
+        stage="load",
+        json_schema_extra={"enum": [*BACKENDS]},
     )
-    precision: Literal["fp32", "fp16", "bf16"] = Field(
-        default="bf16",
-        description="Data type of weights and activations that are not quantised.",
-        json_schema_extra=metadata("load"),
+    precision: Literal["fp32", "fp16", "bf16"] = option(
+        "Data type of weights and activations that are not quantised.", default="bf16", stage="load"
     )
-    device: Literal["any", "cpu", "cuda"] = Field(
-        default="any", description="Where it may run; elsewhere it is skipped with the reason."
+    device: Literal["any", "cpu", "cuda"] = option(
+        "Where it may run; elsewhere it is skipped with the reason.", default="any", stage="measurement"
     )
-    dataset: Dataset = Field(default=SyntheticDataset(), description=DATASET_HELP)
+    dataset: Dataset = option(DATASET_HELP, default=SyntheticDataset(), stage="prompts")
     chat: bool | None = option(
         "Put each prompt into the tokenizer's chat template, as the user's message. Needs prompts that are text. "
-        "Unset: no."
+        "Unset: no.",
+        stage="prompts",
     )
-    max_input_tokens: int = Field(
+    max_input_tokens: int = option(
+        "Longer prompts are cut to this length; with chat, it is the user's text that loses its end.",
         default=128,
-        description="Longer prompts are cut to this length; with chat, it is the user's text that loses its end.",
-        json_schema_extra=metadata(unit="tokens"),
+        stage="prompts",
+        unit="tokens",
         ge=1,
     )
-    max_output_tokens: int = Field(
-        default=64, description="New tokens of a sequence.", json_schema_extra=metadata("generate", "tokens"), ge=1
-    )
-    random_seed: int = Field(
-        default=42,
-        description="Seed of random weights, of sampling, and of synthetic or shuffled prompts without their own seed. "
+    max_output_tokens: int = option("New tokens of a sequence.", default=64, stage="call", unit="tokens", ge=1)
+    random_seed: int = option(
+        "Seed of random weights, of sampling, and of synthetic or shuffled prompts without their own seed. "
         "A new one needs a new load only where weights are random.",
+        default=42,
         ge=0,
         le=MAX_SEED,
     )
-    decoder: DecoderConfig = Field(default=DecoderConfig(), description="How the next token is chosen.")
+    decoder: DecoderConfig = option("How the next token is chosen.", default=DecoderConfig(), stage="call")
     pytorch: PyTorchConfig | None = option("Options of the transformers backend (backend: pytorch).")
     vllm: dict[str, Any] | None = option("Options of the vLLM backend (backend: vllm).", stage="load")
     tensorrt: dict[str, Any] | None = option("Options of the TensorRT-LLM backend (backend: tensorrt).", stage="load")
-    measure: MeasureConfig = Field(default=MeasureConfig(), description="How often and how long is measured.")
+    measure: MeasureConfig = option("How often and how long is measured.", default=MeasureConfig(), stage="measurement")
     timeout_s: float | None = option(
-        "Longest time the experiment may take, enforced in a child process.", unit="s", gt=0
+        "Longest time the experiment may take, enforced in a child process.", stage="session", unit="s", gt=0
     )
-    compare: dict[Metric, Annotated[str, BeforeValidator(_limit)]] = Field(
-        default_factory=dict,
-        description="Gates: how much worse a metric may get than its baseline, such as {energy: 2%..5%}.",
+    compare: dict[Metric, Annotated[str, BeforeValidator(_limit)]] = option(
+        "Gates: how much worse a metric may get than its baseline, such as {energy: 2%..5%}.",
+        default={},
+        stage="session",
     )
-    passthrough: Passthrough = Field(
-        default_factory=Passthrough, description="Arguments of transformers that have no field of their own."
+    passthrough: Passthrough = option(
+        "Arguments of transformers that have no field of their own.", default=Passthrough()
     )
     # A leading underscore is refused by pytest itself.
-    marks: list[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$"), AfterValidator(_mark)]] = Field(
-        default_factory=list, description="Names of pytest marks that the item carries."
+    marks: list[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$"), AfterValidator(_mark)]] = option(
+        "Names of pytest marks that the item carries.", default=[], stage="session"
     )
 
     @property
@@ -207,7 +210,7 @@ class ExperimentConfig(Section):
             random_seed=self.random_seed if random else None,
             pytorch=options.model_copy(update=paths) if paths else options,
             from_pretrained=self.passthrough.from_pretrained,
-            backend_options=self.vllm or self.tensorrt or {},
+            backend_options=(None if self.backend == "pytorch" else getattr(self, self.backend, None)) or {},
         )
 
     @model_validator(mode="after")

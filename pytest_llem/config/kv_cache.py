@@ -45,7 +45,7 @@ QUANTIZED_CACHE_TAKES: Mapping[str, Mapping[str, Sequence[int]]] = {
 }
 
 
-class QuantizedCacheConfig(Section):
+class QuantizedCacheConfig(Section, stage="call"):
     """What ``cache_config:`` may hold: the arguments of transformers' quantised cache."""
 
     backend: Literal["quanto", "hqq", "fp8"] | None = option("Package that quantises. Unset: quanto.")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from pytest_llem.config.pytorch import PyTorchConfig
@@ -20,7 +22,7 @@ class LoadConfig:
     Attributes:
         model: hub id, absolute local folder, or ``builtin:NAME``.
         weights: ``pretrained`` or ``random``.
-        backend: ``pytorch``, ``vllm`` or ``tensorrt``.
+        backend: name of the engine that loads it.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         random_seed: seed of random weights; ``None`` where the weights are not random.
         pytorch: options of the transformers backend, only those that decide the load.
@@ -41,20 +43,8 @@ class LoadConfig:
 
     def __post_init__(self) -> None:
         # Text tells 1 from true and 1.0, which compare equal in Python but not for every argument.
-        key = json.dumps(
-            [
-                self.model,
-                self.weights,
-                self.backend,
-                self.precision,
-                self.random_seed,
-                _canonical(self.pytorch.model_dump(exclude_none=True)),
-                _canonical(self.from_pretrained),
-                _canonical(self.backend_options),
-            ],
-            default=repr,
-        )
-        object.__setattr__(self, "_key", key)
+        key = [_canonical(getattr(self, field.name)) for field in fields(self) if field.init]
+        object.__setattr__(self, "_key", json.dumps(key, default=repr))
 
     def __eq__(self, other: object) -> bool:
         return self._key == other._key if isinstance(other, LoadConfig) else NotImplemented
@@ -65,6 +55,8 @@ class LoadConfig:
 
 def _canonical(value: Any) -> Any:
     """Mappings as sorted lists of pairs: order means nothing in them, and keys may be of several types."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(exclude_none=True)
     if isinstance(value, Mapping):
         return sorted(([str(key), _canonical(item)] for key, item in value.items()), key=lambda pair: pair[0])
     if isinstance(value, list | tuple):

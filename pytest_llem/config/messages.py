@@ -121,20 +121,11 @@ def _descend(node: Node, location: Sequence[str | int]) -> tuple[Node, int]:
     return node, len(location)
 
 
-def place_of(message: str, node: Node) -> Mark | None:
-    """Where the field is that ``message`` begins with, by its full or its last name; ``None`` if it is not there."""
-    name = re.split(r"[^\w.]", message, maxsplit=1)[0]
-    for field in fields():
-        if f"{name}.".startswith(f"{field}."):
-            location = name.split(".")
-        elif field.endswith(f".{name}"):
-            location = field.split(".")
-        else:
-            continue
-        found, depth = _descend(node, location)
-        if depth == len(location):
-            return found.key or found.mark
-    return None
+def place_of(field: str, node: Node) -> Mark | None:
+    """Where the dotted ``field`` is in ``node``; ``None`` if it is not there."""
+    location = field.split(".")
+    found, depth = _descend(node, location)
+    return (found.key or found.mark) if depth == len(location) else None
 
 
 def _message(error: ErrorDetails, field: str) -> str:

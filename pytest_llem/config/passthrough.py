@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import ValidationInfo, model_validator
 
-from pytest_llem.config.base import REFUSED, Conflict, Section, metadata, refuse
+from pytest_llem.config.base import REFUSED, Conflict, Section, option, refuse
 from pytest_llem.config.decoder import DecoderConfig
 from pytest_llem.config.pytorch import PyTorchConfig
 
@@ -87,14 +87,8 @@ _INSTEAD_OF_GENERATE: Mapping[str, str] = {
 class Passthrough(Section):
     """Arguments handed on as they are. What has a field of its own is refused here."""
 
-    from_pretrained: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Further arguments of from_pretrained().",
-        json_schema_extra=metadata("load"),
-    )
-    generate: dict[str, Any] = Field(
-        default_factory=dict, description="Further arguments of generate().", json_schema_extra=metadata("generate")
-    )
+    from_pretrained: dict[str, Any] = option("Further arguments of from_pretrained().", default={}, stage="load")
+    generate: dict[str, Any] = option("Further arguments of generate().", default={}, stage="call")
 
     @model_validator(mode="after")
     def _refuse_collisions(self, info: ValidationInfo) -> Self:

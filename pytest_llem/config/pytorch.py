@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from pytest_llem.config.base import REFUSED, Conflict, Section, Stage, builtin_model, expects, option, refuse, stage_of
+from pytest_llem.config.base import REFUSED, Conflict, Section, Stage, builtin_model, expects, option, refuse
 from pytest_llem.config.kv_cache import (
     STATIC_CACHES,
     CacheImplementation,
@@ -58,7 +58,7 @@ def _known_attention(value: str) -> str:
     raise PydanticKnownError("literal_error", {"expected": f"{names} or a kernel of the hub such as 'org/repo'"})
 
 
-class LoraConfig(Section):
+class LoraConfig(Section, stage="load"):
     """``lora: {path: adapters/style, merge: true}``."""
 
     path: str = Field(
@@ -124,10 +124,10 @@ class PyTorchConfig(Section):
     bnb_4bit_use_double_quant: bool | None = option(
         "Quantise the scales of 4 bit weights as well. Needs load_in_4bit: true.", stage="load"
     )
-    use_cache: bool | None = option("Keep the keys and values of past tokens.", stage="generate")
+    use_cache: bool | None = option("Keep the keys and values of past tokens.", stage="call")
     cache_implementation: Annotated[CacheImplementation | None, BeforeValidator(known_cache)] = option(
         "Kind of key-value cache. Excludes use_cache: false; the offloaded kinds need a GPU.",
-        stage="generate",
+        stage="call",
     )
     cache_config: (
         Annotated[
@@ -139,27 +139,27 @@ class PyTorchConfig(Section):
     ) = option(
         "Options of the quantised cache: backend, nbits, axis_key, axis_value, q_group_size, residual_length. "
         "Needs cache_implementation: quantized.",
-        stage="generate",
+        stage="call",
     )
     num_return_sequences: int | None = option(
         "Sequences returned for each prompt. Above 1 it needs sampling, or at least as many beams.",
-        stage="generate",
+        stage="call",
         ge=1,
     )
-    num_beams: int | None = option("Beams of beam search; 1 is no beam search.", stage="generate", ge=1)
+    num_beams: int | None = option("Beams of beam search; 1 is no beam search.", stage="call", ge=1)
     early_stopping: Annotated[bool | Literal["never"], expects("true, false or never")] | None = option(
-        "When beam search stops. Needs num_beams above 1.", stage="generate"
+        "When beam search stops. Needs num_beams above 1.", stage="call"
     )
     length_penalty: float | None = option(
-        "Exponent of the length in the score of a beam. Needs num_beams above 1.", stage="generate"
+        "Exponent of the length in the score of a beam. Needs num_beams above 1.", stage="call"
     )
     no_repeat_ngram_size: int | None = option(
-        "No n-gram of this many tokens occurs twice; 0 is off.", stage="generate", unit="tokens", ge=0
+        "No n-gram of this many tokens occurs twice; 0 is off.", stage="call", unit="tokens", ge=0
     )
     prompt_lookup_num_tokens: int | None = option(
         "Draft tokens that are looked up in the prompt (speculative decoding). Needs batch size 1, one beam "
         "and a dynamic cache.",
-        stage="generate",
+        stage="call",
         unit="tokens",
         ge=1,
     )
@@ -169,13 +169,13 @@ class PyTorchConfig(Section):
         stage="load",
     )
     num_assistant_tokens: int | None = option(
-        "Tokens that the assistant drafts at a time. Needs assistant_model.", stage="generate", unit="tokens", ge=1
+        "Tokens that the assistant drafts at a time. Needs assistant_model.", stage="call", unit="tokens", ge=1
     )
     disable_compile: bool | None = option(
         "Keep generate() from compiling by itself, as it does with a static cache on a GPU; false insists on it.",
-        stage="generate",
+        stage="call",
     )
-    allow_tf32: bool | None = option("Let fp32 matrix products on a GPU round their factors to TF32.", stage="generate")
+    allow_tf32: bool | None = option("Let fp32 matrix products on a GPU round their factors to TF32.", stage="call")
     lora: LoraConfig | None = option("LoRA adapter over the model's weights. Needs the package peft.", stage="load")
     device_map: (
         Annotated[
@@ -260,19 +260,10 @@ class PyTorchConfig(Section):
 
     def only(self, stage: Stage) -> PyTorchConfig:
         """The options that decide ``stage``, the others unset; an option switched off counts as unset."""
-        kept = {
-            field: value
-            for field in _fields_of(stage)
-            if (value := getattr(self, field)) is not None and value is not False
-        }
+        kept = {field: value for field, value in self.given(stage).items() if value is not False}
         return _unset().model_copy(update=kept)
 
 
 @cache
 def _unset() -> PyTorchConfig:
     return PyTorchConfig()
-
-
-@cache
-def _fields_of(stage: Stage) -> tuple[str, ...]:
-    return tuple(field for field in PyTorchConfig.model_fields if stage_of(PyTorchConfig, field) == stage)

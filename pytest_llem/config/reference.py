@@ -9,7 +9,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.config.base import Section, metadata_of
+from pytest_llem.config.base import Section, metadata_of, stage_of
 from pytest_llem.config.dataset import BuiltinDataset, FileDataset, SyntheticDataset, SyntheticPrompts
 from pytest_llem.config.decoder import DecoderConfig
 from pytest_llem.config.experiment import ExperimentConfig, MeasureConfig
@@ -35,7 +35,9 @@ same as a JSON Schema, by which editors complete and check a file that starts wi
 
 A field that is not set has the default of its row; where that is empty, the backend's own applies. A field takes `null`
 for its default, too. *Decides*: experiments that differ in a field of the *load* need a model of their own; those that
-differ in fields of the *call* of `generate()` or of the *batch* share one.
+differ in the *prompts*, the *batch* or the *call* of `generate()` share one, and their results are not compared. Fields
+of the *measurement* say how and where the same work is measured: results stay comparable. Fields of the *session* say
+whether an experiment runs, how long it may take and how it is judged: a result stays as it is.
 """
 
 _SECTIONS: tuple[tuple[str, str, type[Section]], ...] = (
@@ -51,8 +53,6 @@ _SECTIONS: tuple[tuple[str, str, type[Section]], ...] = (
     ("measure", "measure.", MeasureConfig),
     ("passthrough", "passthrough.", Passthrough),
 )
-
-_DECIDES = {"load": "load", "generate": "call", "batch": "batch", None: ""}
 
 
 def reference() -> str:
@@ -88,7 +88,7 @@ def _tables() -> Iterator[str]:
                 _values(properties[name]),
                 _default(field),
                 about.get("unit", ""),
-                _DECIDES[about.get("stage")],
+                stage_of(section, name) or "",
                 str(field.description),
             )
             yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
@@ -126,7 +126,7 @@ def _bounds(schema: dict[str, Any]) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    value = field.get_default(call_default_factory=True, validated_data={})
+    value = field.get_default(call_default_factory=True)
     if isinstance(value, Section):
         value = value.model_dump(exclude_defaults=True)
     if value is None or value in ({}, []):

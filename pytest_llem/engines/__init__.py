@@ -1,35 +1,50 @@
-"""What loads and runs a model: one engine for each backend.
+"""What loads and runs a model: one engine for each backend, behind the protocols of :mod:`pytest_llem.engines.base`.
 
-* :mod:`~pytest_llem.engines.base`: the protocols that the rest of the package relies on.
-* :mod:`~pytest_llem.engines.transformers.engine`: backend ``pytorch``, on top of the transformers library.
-* :mod:`~pytest_llem.engines.transformers.builtin`: models that need no download.
-
-Importing this package imports neither torch nor transformers; :func:`get_engine` does.
+Other packages add engines by the entry point group ``pytest_llem.engines``. Importing this package imports no engine;
+:func:`get_engine` does.
 """
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING
 
+from pytest_llem.config.backends import ENGINES, registered
 from pytest_llem.errors import UnavailableError
 
 if TYPE_CHECKING:
     from pytest_llem.engines.base import Engine
 
-__all__ = ["BACKENDS", "get_engine"]
+__all__ = ["BUILT_IN", "get_engine", "no_engine"]
 
-BACKENDS = ("pytorch",)
-"""Backends that have an engine."""
+BUILT_IN = {"pytorch": "pytest_llem.engines.transformers.engine:TransformersEngine"}
+"""Engines of this package by backend, as ``module:class``; no other package replaces one."""
+
+
+def no_engine(backend: str) -> str | None:
+    """Why no engine runs experiments of ``backend``; ``None`` where there is one. Imports none."""
+    if backend in BUILT_IN or backend in registered():
+        return None
+    return f"{backend} has no engine yet; use {', '.join(sorted({*BUILT_IN, *registered()}))}"
 
 
 def get_engine(backend: str) -> Engine:
     """The engine that runs experiments of ``backend``.
 
     Raises:
-        UnavailableError: there is no engine for ``backend`` yet.
+        UnavailableError: there is none, or it cannot be imported, or several packages offer one.
     """
-    if backend == "pytorch":
-        from pytest_llem.engines.transformers.engine import TransformersEngine
-
-        return TransformersEngine()
-    raise UnavailableError(f"backend {backend} has no engine yet; use {', '.join(BACKENDS)}")
+    reason = no_engine(backend)
+    if reason is not None:
+        raise UnavailableError(f"backend {reason}")
+    built_in = BUILT_IN.get(backend)
+    entries = registered()[backend] if built_in is None else (EntryPoint(backend, built_in, ENGINES),)
+    if len(entries) > 1:
+        offers = ", ".join(entry.value for entry in entries)
+        raise UnavailableError(f"backend {backend} is offered by several packages ({offers}); uninstall all but one")
+    try:
+        engine: Engine = entries[0].load()()
+    except Exception as error:  # another package's code may raise anything
+        cause = f"{type(error).__name__}: {error}"
+        raise UnavailableError(f"backend {backend}: {entries[0].value} cannot be imported: {cause}") from error
+    return engine

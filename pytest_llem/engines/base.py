@@ -1,4 +1,4 @@
-"""What an engine offers: load a model, turn an experiment into calls, run them."""
+"""What an engine offers: load a model, turn an experiment into calls, run them, tell what became of the device."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llem.config import ExperimentConfig, LoadConfig
+    from pytest_llem.engines.prompts import Prompts
 
 
 @dataclass(frozen=True)
@@ -26,45 +27,53 @@ class CallTiming:
     time_per_output_token_s: float | None
 
 
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What an experiment takes at least.
+
+    Attributes:
+        weights_bytes: parameters and buffers of the model, and of its assistant; ``None`` where unknown.
+        kv_cache_bytes: keys and values of one call, on the model's device; ``None`` where unknown.
+        reason: why something is unknown; ``None`` where nothing is.
+        loading_bytes: what the weights take while they are loaded, where that is more.
+    """
+
+    weights_bytes: int | None
+    kv_cache_bytes: int | None
+    reason: str | None = None
+    loading_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int | None:
+        """The most that is held at once; ``None`` where a part is unknown."""
+        if self.weights_bytes is None or self.kv_cache_bytes is None:
+            return None
+        return max(self.weights_bytes + self.kv_cache_bytes, self.loading_bytes)
+
+
 class Workload(Protocol):
     """One pass over an experiment's prompts, ready to run: tokenised, padded, moved to the device.
 
     Attributes:
         calls: number of ``generate()`` calls in a pass.
-        prompts: prompts of one pass.
-        input_tokens: real prompt tokens of one pass, without padding.
-        token_ids_hash: hex SHA-256 of the prompts' token ids in order.
-        truncated_prompts: prompts that were longer than ``max_input_tokens`` and lost their end.
+        prompts: those of one pass.
         expected_output_tokens: real output tokens of one pass where the options fix them, else ``None``.
-        devices: UUIDs of the GPUs that the model lies on; empty on the CPU.
     """
 
     @property
     def calls(self) -> int: ...
 
     @property
-    def prompts(self) -> int: ...
-
-    @property
-    def input_tokens(self) -> int: ...
-
-    @property
-    def token_ids_hash(self) -> str: ...
-
-    @property
-    def truncated_prompts(self) -> int: ...
+    def prompts(self) -> Prompts: ...
 
     @property
     def expected_output_tokens(self) -> int | None: ...
 
     def run(self, index: int) -> Any:
-        """Run the ``index``-th call of the pass; returns its output for :meth:`count_output_tokens`."""
+        """Run the ``index``-th call of the pass; returns its output for :meth:`output_tokens`."""
 
     def output_tokens(self, index: int, output: Any) -> list[list[int]]:
-        """The real new tokens of each sequence in what call ``index`` returned."""
-
-    def count_output_tokens(self, index: int, output: Any) -> int:
-        """Real new tokens in what call ``index`` returned: no padding, nothing after end-of-sequence."""
+        """The real new tokens of each sequence in what call ``index`` returned: no padding, nothing after its end."""
 
     def time_tokens(self, index: int) -> CallTiming:
         """Run call ``index`` once more and say when its tokens appeared."""
@@ -114,7 +123,7 @@ class LoadedModel(Protocol):
 
 
 class Engine(Protocol):
-    """Loads models for one backend."""
+    """Loads models for one backend. A class that derives from it has the defaults of all but ``load``."""
 
     def load(self, config: LoadConfig, device: str) -> LoadedModel:
         """Load what ``config`` describes onto ``device`` (``cpu`` or ``cuda``).
@@ -123,3 +132,15 @@ class Engine(Protocol):
             pytest_llem.errors.UnavailableError: valid, but it cannot run on this machine.
             pytest_llem.errors.LoadError: it could not be loaded.
         """
+
+    def predict_memory(self, config: ExperimentConfig, folder: Path) -> MemoryPlan:  # noqa: ARG002
+        """What ``config`` takes at least, before anything is loaded. Relative paths start at ``folder``."""
+        return MemoryPlan(None, None, f"not predicted for backend {config.backend}")
+
+    def release(self, failure: BaseException) -> None:  # noqa: ARG002
+        """Free what the frames of ``failure``, which is kept for debuggers, keep alive of a model."""
+        return
+
+    def is_device_lost(self, failure: BaseException) -> bool:  # noqa: ARG002
+        """Whether ``failure``, or what it came from, leaves the device unusable for this process."""
+        return False

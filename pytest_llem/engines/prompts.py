@@ -58,6 +58,9 @@ class Prompts:
     token_ids: tuple[tuple[int, ...], ...]
     truncated: int
 
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
     @property
     def input_tokens(self) -> int:
         """Tokens of all prompts together."""
@@ -96,12 +99,12 @@ def load_prompts(
         ids = synthetic_token_ids(dataset.synthetic.n, length, config.dataset_seed, vocabulary_size, special_ids)
         return Prompts(ids, truncated=0)
 
-    texts, label = _texts(dataset, folder)
+    texts, place = _texts(dataset, folder)
     if not texts:
-        raise PromptError(f"{label}: holds no prompts")
+        raise PromptError("holds no prompts", **place)
     if not isinstance(dataset, str):
-        texts = _selected(texts, dataset.n, config.dataset_seed if dataset.shuffle else None, label=label)
-    return _tokenise(texts, tokenizer, limit, chat=bool(config.chat), label=label)
+        texts = _selected(texts, dataset.n, config.dataset_seed if dataset.shuffle else None, place)
+    return _tokenise(texts, tokenizer, limit, chat=bool(config.chat), place=place)
 
 
 def synthetic_token_ids(
@@ -129,19 +132,19 @@ def synthetic_token_ids(
     return tuple(tuple(token_id() for _ in range(length)) for _ in range(n))
 
 
-def _texts(dataset: str | BuiltinDataset | FileDataset, folder: Path) -> tuple[list[str], str]:
-    """All texts of ``dataset`` in its own order, and what to call it in messages."""
+def _texts(dataset: str | BuiltinDataset | FileDataset, folder: Path) -> tuple[list[str], dict[str, Any]]:
+    """All texts of ``dataset`` in its own order, and where a :class:`PromptError` about them is."""
     if isinstance(dataset, FileDataset):
         path = folder / Path(dataset.path).expanduser()
-        return _file_texts(path, dataset.field or _DEFAULT_FIELD), str(path)
+        return _file_texts(path, dataset.field or _DEFAULT_FIELD), {"file": str(path)}
     name = dataset if isinstance(dataset, str) else dataset.builtin
-    return _builtin_texts(name), f"dataset {name!r}"
+    return _builtin_texts(name), {"field": "dataset", "value": name}
 
 
-def _selected(texts: Sequence[str], n: int | None, seed: int | None, *, label: str) -> list[str]:
+def _selected(texts: Sequence[str], n: int | None, seed: int | None, place: dict[str, Any]) -> list[str]:
     """The first ``n`` of ``texts``, in the order that ``seed`` decides; ``None`` leaves them all, or in their order."""
     if n is not None and n > len(texts):
-        raise PromptError(f"{label}: holds {len(texts)} prompts, fewer than n ({n}); lower n")
+        raise PromptError(f"holds {len(texts)} prompts, fewer than n ({n}); lower n", **place)
     order = list(range(len(texts)))
     if seed is not None:
         random.Random(seed).shuffle(order)  # noqa: S311  (reproducible on purpose)
@@ -150,35 +153,36 @@ def _selected(texts: Sequence[str], n: int | None, seed: int | None, *, label: s
 
 def _builtin_texts(name: str) -> list[str]:
     file = resources.files(_DATA_PACKAGE) / f"{name}.jsonl"
-    return _json_lines(file.read_text(encoding="utf-8").splitlines(), _DEFAULT_FIELD, label=file.name)
+    return _json_lines(file.read_text(encoding="utf-8").splitlines(), _DEFAULT_FIELD, file.name)
 
 
 def _file_texts(path: Path, field: str) -> list[str]:
     read = _readers(field).get(path.suffix.lower())
     if read is None:
-        raise PromptError(f"{path}: prompts are read from .jsonl (one JSON object a line) or .txt (one prompt a line)")
+        message = "prompts are read from .jsonl (a JSON object per line) or .txt (a prompt per line)"
+        raise PromptError(message, file=str(path))
     try:
         # A device or a pipe might never end, or never begin.
         if path.exists() and not path.is_file():
-            raise PromptError(f"{path}: cannot be read: not a file")
+            raise PromptError("cannot be read: not a file", file=str(path))
         # Not str.splitlines: it also splits at characters that JSON strings may hold.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as exc:
-        raise PromptError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+        raise PromptError(f"cannot be read: {exc.strerror or exc}", file=str(path)) from exc
     except UnicodeDecodeError as exc:
-        raise PromptError(f"{path}: is not UTF-8: {exc.reason} at byte {exc.start}") from exc
+        raise PromptError(f"is not UTF-8: {exc.reason} at byte {exc.start}", file=str(path)) from exc
     return read(lines, str(path))
 
 
 def _readers(field: str) -> dict[str, Callable[[Sequence[str], str], list[str]]]:
     return {
-        ".jsonl": lambda lines, label: _json_lines(lines, field, label=label),
-        ".ndjson": lambda lines, label: _json_lines(lines, field, label=label),
-        ".txt": lambda lines, _label: [line.rstrip("\r") for line in lines if line.strip()],
+        ".jsonl": lambda lines, file: _json_lines(lines, field, file),
+        ".ndjson": lambda lines, file: _json_lines(lines, field, file),
+        ".txt": lambda lines, _: [line.rstrip("\r") for line in lines if line.strip()],
     }
 
 
-def _json_lines(lines: Iterable[str], field: str, *, label: str) -> list[str]:
+def _json_lines(lines: Iterable[str], field: str, file: str) -> list[str]:
     texts: list[str] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -186,38 +190,43 @@ def _json_lines(lines: Iterable[str], field: str, *, label: str) -> list[str]:
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError) as exc:
-            raise PromptError(f"{label}:{number}: not JSON: {exc}") from exc
+            raise PromptError(f"not JSON: {exc}", file=file, line=number) from exc
         if not isinstance(entry, dict):
-            raise PromptError(f"{label}:{number}: expected a JSON object, found {type(entry).__name__}")
+            raise PromptError(f"expected a JSON object, found {type(entry).__name__}", file=file, line=number)
         if field not in entry:
             near = difflib.get_close_matches(field, entry, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise PromptError(f"{label}:{number}: no field {field!r}: {hint}there is {', '.join(entry) or 'nothing'}")
+            raise PromptError(
+                f"no field {field!r}: {hint}there is {', '.join(entry) or 'nothing'}", file=file, line=number
+            )
         text = entry[field]
         if not isinstance(text, str) or not text:
-            raise PromptError(f"{label}:{number}: field {field!r} is not a text, or is empty")
+            raise PromptError(f"field {field!r} is not a text, or is empty", file=file, line=number)
         texts.append(text)
     return texts
 
 
-def _tokenise(texts: Sequence[str], tokenizer: Tokenizer | None, limit: int, *, chat: bool, label: str) -> Prompts:
+def _tokenise(
+    texts: Sequence[str], tokenizer: Tokenizer | None, limit: int, *, chat: bool, place: dict[str, Any]
+) -> Prompts:
     if tokenizer is None:
-        raise PromptError(f"{label}: the model comes without a tokenizer; use a synthetic dataset")
+        raise PromptError("the model comes without a tokenizer; use a synthetic dataset", **place)
     if chat and not tokenizer.chat_template:
-        raise PromptError("chat: the model's tokenizer has no chat template; use a model made for chat, or remove chat")
+        message = "the model's tokenizer has no chat template; use a model made for chat, or remove chat"
+        raise PromptError(message, field="chat")
     prompts: list[tuple[int, ...]] = []
     truncated = 0
     for number, text in enumerate(texts, start=1):
         ids = _chat_ids(text, tokenizer) if chat else tokenizer(text)["input_ids"]
         if not ids:
-            raise PromptError(f"{label}: prompt {number} has no tokens")
+            raise PromptError(f"prompt {number} has no tokens", **place)
         if len(ids) > limit:
             truncated += 1
             ids = _shortened_chat_ids(text, tokenizer, limit) if chat else ids[:limit]
         if not ids:
             raise PromptError(
-                f"{label}: the chat template leaves no room for prompt {number} in {limit} tokens; raise "
-                "max_input_tokens"
+                f"the chat template leaves no room for prompt {number} in {limit} tokens; raise max_input_tokens",
+                **place,
             )
         prompts.append(tuple(ids))
     return Prompts(tuple(prompts), truncated)

@@ -58,12 +58,13 @@ def measure_workload(
     timings = _time_tokens(workload, protocol.min_window_s)
     per_token_s = [t.time_per_output_token_s for t in timings if t.time_per_output_token_s is not None]
     warnings = [*measured.warnings, *(disturbance.text for disturbance in disturbances)]
+    missing: dict[str, str] = {}
     if not per_token_s:
-        warnings.append("time_per_output_token_s: no sequence has a token after those of its first step")
+        missing |= {"time_per_output_token_s": "no sequence has a token after those of its first step"}
     if no_memory:
-        warnings.append(f"peak_memory_bytes: {no_memory}")
-    if workload.truncated_prompts:
-        warnings.append(f"{workload.truncated_prompts} prompts were longer than max_input_tokens and lost their end")
+        missing["peak_memory_bytes"] = no_memory
+    if workload.prompts.truncated:
+        warnings.append(f"{workload.prompts.truncated} prompts were longer than max_input_tokens and lost their end")
     # The first and the last pass that was measured: every pass is to generate the same tokens.
     hashes = [_hash_tokens(workload, outputs) for outputs in (measured.outputs[0][0], measured.outputs[-1][-1])]
     if hashes[0] != hashes[1]:
@@ -80,12 +81,12 @@ def measure_workload(
             warnings=warnings,
             idle=idle,
         ),
-        input_tokens=workload.input_tokens / workload.calls,
+        input_tokens=workload.prompts.input_tokens / workload.calls,
         time_to_first_token_s=statistics.median(t.time_to_first_token_s for t in timings),
         time_per_output_token_s=statistics.median(per_token_s) if per_token_s else None,
         peak_memory_bytes=peak_memory_bytes,
         output_tokens_hash=hashes[0],
-    )
+    ).lacking(**missing)
     if disturbances:
         result = replace(result, valid=False)
     if not phases:
@@ -115,9 +116,8 @@ def _hash_tokens(workload: Workload, outputs: Sequence[Any]) -> str:
 
 
 def _count_tokens(workload: Workload, passes: Sequence[Sequence[Any]]) -> int:
-    return sum(
-        workload.count_output_tokens(index, output) for outputs in passes for index, output in enumerate(outputs)
-    )
+    outputs = ((index, output) for pass_outputs in passes for index, output in enumerate(pass_outputs))
+    return sum(len(sequence) for index, output in outputs for sequence in workload.output_tokens(index, output))
 
 
 def _with_phases(
@@ -145,7 +145,7 @@ def _with_phases(
 
 def run_once(workload: Workload, meter: Meter) -> ExperimentResult:
     """One plain call without statistics, for ``--benchmark-disable``."""
-    tokens = workload.count_output_tokens(0, workload.run(0))
+    tokens = _count_tokens(workload, [[workload.run(0)]])
     return ExperimentResult(
         output_tokens=float(tokens),
         meter=meter.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003  (journal_line reads the types at run time)
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from pytest_llem.meters.base import PowerCurve
@@ -48,7 +48,7 @@ class Round:
 class ExperimentResult:
     """One experiment's result. Energy, time and tokens are per call and describe the same calls.
 
-    A quantity that was not measured is ``None`` and ``warnings`` says why.
+    A quantity that was not measured is ``None``; ``missing`` says why, and so do ``warnings``.
 
     Attributes:
         input_tokens: prompt tokens of a call, without padding; fractional where the calls of a pass differ.
@@ -77,6 +77,7 @@ class ExperimentResult:
         rounds: number of windows.
         calls_per_round: calls in each window.
         valid: false when something disturbed the measurement; ``warnings`` says what.
+        missing: why a quantity is ``None``, or is not known as it should be, by its field.
         per_round: the windows themselves.
         prefill_rounds: the windows of the prefill phase.
         output_tokens_hash: hex SHA-256 of the tokens that one pass generated, sequence by sequence: a "faster" run that
@@ -115,6 +116,7 @@ class ExperimentResult:
     calls_per_round: int
     valid: bool = True
     warnings: list[str] = field(default_factory=list)
+    missing: Mapping[str, str] = field(default_factory=dict)
     per_round: list[Round] = field(default_factory=list)
     prefill_rounds: list[Round] = field(default_factory=list)
     output_tokens_hash: str | None = None
@@ -122,6 +124,11 @@ class ExperimentResult:
     boards: Mapping[str, float] = field(default_factory=dict)
     load_s: float | None = None
     schema_version: int = SCHEMA_VERSION
+
+    def lacking(self, **reasons: str) -> ExperimentResult:
+        """The result with reasons why it lacks quantities, by their fields."""
+        warnings = [*self.warnings, *(f"{name}: {reason}" for name, reason in reasons.items())]
+        return replace(self, warnings=warnings, missing={**self.missing, **reasons})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; the inverse of :meth:`from_dict`."""

@@ -46,11 +46,12 @@ def summarise(
     seconds = math.fsum(window.seconds for window in windows)
     tokens = None if output_tokens is None else sum(output_tokens)
     joules, half_width_j = _mean_energy(windows)
+    missing = {}
     if joules is None:
         reasons = dict.fromkeys(window.reason or "no reason given" for window in windows if window.joules is None)
-        notes.append(f"energy_j: not measured: {'; '.join(reasons)}")
-    elif joules is not None and half_width_j is None and not meter.estimated:
-        notes.append(f"energy_uncertainty_j: the {meter.name} meter states no uncertainty")
+        missing["energy_j"] = f"not measured: {'; '.join(reasons)}"
+    elif half_width_j is None and not meter.estimated:
+        missing["energy_uncertainty_j"] = f"the {meter.name} meter states no uncertainty"
     energy_j = None if joules is None else joules / calls_per_round
     boards = {
         board: math.fsum(window.boards_j[board] for window in windows) / calls
@@ -88,7 +89,7 @@ def summarise(
         ],
         labels=list(dict.fromkeys(label for window in windows for label in window.labels)),
         boards=boards,
-    )
+    ).lacking(**missing)
     return result if idle is None else _less_idle(result, idle)
 
 
@@ -97,9 +98,8 @@ def _less_idle(result: ExperimentResult, idle: IdlePower) -> ExperimentResult:
 
     The net energy is E - P_idle * t, with u^2 = u_E^2 + (u_idle * t)^2: the two are measured apart.
     """
-    notes = [*result.warnings]
     if idle.reason is not None:
-        notes.append(f"idle_power_w: {idle.reason}")
+        result = result.lacking(idle_power_w=idle.reason)
     net_j = net_uncertainty_j = None
     if idle.power_w is not None and result.energy_j is not None and result.latency_s is not None:
         net_j = result.energy_j - idle.power_w * result.latency_s
@@ -107,7 +107,6 @@ def _less_idle(result: ExperimentResult, idle: IdlePower) -> ExperimentResult:
             net_uncertainty_j = math.hypot(result.energy_uncertainty_j, idle.uncertainty_w * result.latency_s)
     return replace(
         result,
-        warnings=notes,
         idle_power_w=idle.power_w,
         idle_power_uncertainty_w=idle.uncertainty_w,
         energy_net_j=net_j,
@@ -126,11 +125,12 @@ def split_phases(result: ExperimentResult, prefill: ExperimentResult, *, first_t
         ``result`` with its phases. Decoding is the difference of the two, with u^2 the sum of both; where there is
         nothing to decode or no energy, its quantities stay ``None`` with the reason.
     """
-    notes = [*result.warnings, *(f"prefill: {text}" for text in prefill.warnings if text not in result.warnings)]
+    of_prefill = [f"prefill: {text}" for text in prefill.warnings if text not in result.warnings]
+    result = replace(result, warnings=[*result.warnings, *of_prefill])
     decode_j = decode_uncertainty_j = decode_per_token_j = decode_s = None
     decoded = (result.output_tokens or 0) - first_tokens
     if decoded <= 0:
-        notes.append("decode_energy_j: every sequence ends with its first token, which belongs to prefill")
+        result = result.lacking(decode_energy_j="every sequence ends with its first token, which belongs to prefill")
     else:
         if result.latency_s is not None and prefill.latency_s is not None:
             decode_s = result.latency_s - prefill.latency_s
@@ -145,7 +145,6 @@ def split_phases(result: ExperimentResult, prefill: ExperimentResult, *, first_t
     return replace(
         result,
         valid=result.valid and prefill.valid,
-        warnings=notes,
         prefill_energy_j=prefill.energy_j,
         prefill_energy_uncertainty_j=prefill.energy_uncertainty_j,
         prefill_latency_s=prefill.latency_s,

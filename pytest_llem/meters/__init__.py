@@ -177,7 +177,8 @@ def _open(name: str, request: MeterRequest) -> Meter:
     except LlemError:
         raise
     except Exception as error:
-        raise MeterUnavailableError(f"{name} meter: {entry_point.value} cannot be opened: {one_line(error)}") from error
+        message = f"{entry_point.value} cannot be opened: {one_line(error)}"
+        raise MeterUnavailableError(message, meter=name) from error
 
 
 def _registered() -> Mapping[str, EntryPoint]:

@@ -9,6 +9,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from pytest_llem.config.base import fields_of
 from pytest_llem.records import machine
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from pytest_llem.engines.base import LoadedModel, Workload
     from pytest_llem.meters.base import Meter
 
-# How an experiment is called, repeated, judged or bounded does not change the work of a call.
-_NOT_WORK = {"name", "marks", "measure", "compare", "timeout_s", "device"}
 # Kernels and numerics of these decide time and energy.
 _DECIDING_LIBRARIES = ("torch", "transformers", "bitsandbytes", "peft", "kernels", "flash-attn")
 # These are replaced by what they resolved to: two spellings of the same work have one hash.
@@ -29,14 +28,15 @@ _RESOLVED = {"model", "dataset", "decoder", "pytorch"}
 def workload_hash(config: ExperimentConfig, model: LoadedModel, workload: Workload) -> str:
     """Hash of everything that decides the work of a call: the options, the model's content (the hub's commit, a
     fingerprint of the folder, or of a built-in model's shape) and the token ids of the prompts."""
+    not_work = fields_of(type(config), "measurement", "session")
     pytorch = {} if config.pytorch is None else config.pytorch.model_dump(mode="json", exclude_none=True)
     return _hash(
         {
-            "config": config.model_dump(mode="json", exclude=_NOT_WORK | _RESOLVED),
+            "config": config.model_dump(mode="json", exclude={*not_work, *_RESOLVED}),
             "pytorch": {"batch_size": 1, **pytorch},
             "decoder": config.decoder.resolved().model_dump(mode="json", exclude={"preset"}),
             "model": config.model if model.commit is None else model.commit,
-            "token_ids": workload.token_ids_hash,
+            "token_ids": workload.prompts.sha256(),
         }
     )
 
@@ -47,7 +47,7 @@ def callable_hash(nodeid: str) -> str:
 
 
 def experiment_hash(values: Mapping[str, Any]) -> str:
-    """Hash of what a session asks for: known before anything is loaded, so that finished work can be recognised."""
+    """Hash of what a session measures: known before anything is loaded, so that finished work can be recognised."""
     return _hash(values)
 
 
@@ -57,7 +57,7 @@ def environment(
     """What the numbers depend on beside the work: device, boards, driver, power limits, processor, libraries, meter.
 
     Args:
-        device: where it runs; default: what ``gpu_uuids`` tell.
+        device: where it runs; default: what ``gpu_uuids`` say.
         runs_model: whether torch ran a model. A callable that happens to follow one is not measured elsewhere for that.
     """
     on_boards = [
@@ -69,7 +69,7 @@ def environment(
     on_boards += [{"uuid": uuid} for uuid in gpu_uuids if uuid not in seen]  # NVML does not show them
     libraries = machine.library_versions()
     return {
-        # Not told by the boards: the nvml meter reads the only one there is beside a model on the CPU, too.
+        # Not known from the boards: the nvml meter reads the only one there is beside a model on the CPU, too.
         "device": device or ("cuda" if gpu_uuids else "cpu"),
         "boards": on_boards,
         "cpu": machine.cpu_name(),

@@ -1,31 +1,57 @@
-"""What was measured of one item: the one memory of a result that counts."""
+"""What was measured of one item, as plain data: the only memory of a result.
+
+Rows of pytest-benchmark, lines of the journal, verdicts, reports and exports are made from it; nothing is read back
+from them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003  (a line of the journal is checked against these types)
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pytest_llem.measurement.result import ExperimentResult
-    from pytest_llem.verdict.limits import Limit
+from pytest_llem.measurement.result import ExperimentResult  # noqa: TC001
+from pytest_llem.verdict.history import values_per_call
+from pytest_llem.verdict.limits import Limit  # noqa: TC001
 
 
-@dataclass
-class Recorded:
-    """A result that counts once all phases of its item have passed.
+@dataclass(frozen=True)
+class BenchmarkLabels:
+    """What pytest-benchmark's fixture, and its user, said of an item: the labels of its rows.
+
+    Attributes:
+        name, fullname, group, param, params: as of a row of pytest-benchmark.
+        extra_info: what the user added.
+    """
+
+    name: str = ""
+    fullname: str = ""
+    group: Any = None
+    param: Any = None
+    params: Any = None
+    extra_info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A result that counts, and what it is of.
 
     Attributes:
         nodeid: pytest's name of the item.
         name: its last part, for people.
         file: the file that it is in, from the root of the session.
         result: what was measured.
-        rows: pytest-benchmark's rows of it.
-        gates: limits by metric.
+        workload_hash, environment: what makes results comparable, see ``identity``.
         config: the resolved configuration as plain values; ``None`` for a callable.
-        swept: the values of this point of a sweep.
-        trouble: why further runs of it, which a verdict asked for, are missing.
+        swept: the values of this point of a sweep by field.
+        more_runs: further runs of it, each in a process of its own, that a verdict needed.
+        accepted: its change was wanted, so that the baseline's mean starts again with it.
+        fingerprint: hash of what the session measured it for, see ``session.fingerprint``.
+        split: the division into parts that it was measured in, see ``session.shards``; ``None`` for a whole session.
+        labels: those of its rows.
+        gates: limits by metric.
+        verdicts: their outcomes by metric, once it is judged.
+        trouble: why further runs of it are missing.
         from_journal: an earlier session measured it, and may have saved it.
     """
 
@@ -33,10 +59,32 @@ class Recorded:
     name: str
     file: str
     result: ExperimentResult
-    rows: Sequence[Any]
-    gates: Mapping[str, Limit] = field(default_factory=dict)
+    workload_hash: str
+    environment: Mapping[str, Any]
     config: Mapping[str, Any] | None = None
     swept: Mapping[str, Any] = field(default_factory=dict)
-    trouble: list[str] = field(default_factory=list)
-    failed: bool = False
-    from_journal: bool = False
+    more_runs: tuple[ExperimentResult, ...] = ()
+    accepted: bool = False
+    fingerprint: str = ""
+    split: str | None = None
+    labels: BenchmarkLabels = field(default_factory=BenchmarkLabels)
+    # This session's own: neither compared nor written to the journal.
+    gates: Mapping[str, Limit] = field(default_factory=dict, compare=False)
+    verdicts: Mapping[str, str] = field(default_factory=dict, compare=False)
+    trouble: tuple[str, ...] = field(default=(), compare=False)
+    from_journal: bool = field(default=False, compare=False)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Metrics that were measured: each has a row, and can be judged."""
+        return ("latency",) if self.result.energy_j is None else ("latency", "energy")
+
+    def runs(self, metric: str) -> tuple[tuple[float, ...], ...]:
+        """The values per call of each round of each run, in seconds or joules."""
+        return tuple(
+            values_per_call(
+                {"calls_per_round": run.calls_per_round, "per_round": [vars(window) for window in run.per_round]},
+                metric,
+            )
+            for run in (self.result, *self.more_runs)
+        )

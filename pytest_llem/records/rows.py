@@ -13,23 +13,27 @@ imports the root ``conftest.py``.
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pytest_benchmark import plugin as stock
+from pytest_benchmark.plugin import pytest_benchmark_group_stats as stock_group_stats
 from pytest_benchmark.stats import Metadata
 from pytest_benchmark.table import TableResults
 from pytest_benchmark.utils import TIME_UNITS, safe_dumps
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from pytest_llem.records.identity import environment_hash
+from pytest_llem.records.record import BenchmarkLabels
 
-    from pytest_llem.measurement.result import ExperimentResult
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from pytest_llem.records.record import Record
 
 Group = tuple[str | None, list[Any]]
 
@@ -42,30 +46,18 @@ _JOULE_SCALES = (
     ("nJ", 1e-9, "Nanojoules (nJ)"),
 )
 _KEPT_BY_TABLE = ("name", "fullname")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One row of an item.
-
-    Attributes:
-        name: ``latency`` or ``energy``.
-        unit: the SI symbol of its values.
-        values: one total a round.
-        label: its group, which is the heading of its table.
-        suffix: what its rows' names end with. pytest-benchmark compares rows of one name, so modelled and measured
-            joules have different ones.
-    """
-
-    name: str
-    unit: str
-    values: Sequence[float]
-    label: str
-    suffix: str
+# Unit, heading of the table and end of the name of a metric's rows, by whether its joules are modelled.
+_ROW_OF = {
+    ("latency", False): ("s", "latency", ""),
+    ("latency", True): ("s", "latency", ""),
+    ("energy", False): ("J", "energy", ":energy"),
+    ("energy", True): ("J", "energy (estimated)", ":energy-estimated"),
+}
+_OPTIONS = {"disable_gc": True, "timer": "perf_counter", "max_time": None, "min_time": None, "warmup": True}
 
 
 class Recorder:
-    """Turns an item's ``benchmark`` fixture into rows of several metrics."""
+    """An item's ``benchmark`` fixture."""
 
     def __init__(self, fixture: Any) -> None:
         self._fixture = fixture
@@ -87,57 +79,63 @@ class Recorder:
             raise FixtureAlreadyUsed(f"{mode} measures an item once; it was measured with {self._fixture._mode}")
         self._fixture._mode = mode
 
-    def rows(
-        self, result: ExperimentResult, params: Mapping[str, Any] | None, extra_info: Mapping[str, Any]
-    ) -> list[Any]:
-        """One row per metric of ``result``. They count only once they are handed to :func:`publish`.
+    def labels(self, params: Mapping[str, Any] | None = None) -> BenchmarkLabels:
+        """What the fixture says of the item; further information that a test adds later is in it, too.
 
         Args:
-            params: plain values for the row's ``params``; ``None`` leaves what pytest knows.
-            extra_info: what every row of the item carries besides ``metric``, ``unit`` and ``result``.
+            params: plain values for ``params``; default: what pytest knows.
         """
         fixture = self._fixture
-        shared = {**fixture.extra_info, **extra_info, "result": result.as_dict()}
-        rows = []
-        for metric in _metrics(result):
-            row = Metadata(
-                SimpleNamespace(
-                    name=f"{fixture.name}{metric.suffix}",
-                    fullname=f"{fixture.fullname}{metric.suffix}",
-                    group=fixture.group or metric.label,
-                    param=fixture.param,
-                    params=params if params is not None else _plain(fixture.params),
-                    extra_info={**shared, "metric": metric.name, "unit": metric.unit},
-                    cprofile_stats=None,
-                    has_error=False,
-                ),
-                iterations=result.calls_per_round,
-                options={
-                    "disable_gc": True,
-                    "timer": "perf_counter",
-                    "min_rounds": result.rounds,
-                    "max_time": None,
-                    "min_time": None,
-                    "warmup": True,
-                },
-            )
-            for total in metric.values:
-                row.update(total)
-            rows.append(row)
-        fixture.stats = rows[0]
-        return rows
+        return BenchmarkLabels(
+            name=fixture.name,
+            fullname=fixture.fullname,
+            group=fixture.group,
+            param=fixture.param,
+            params=_plain(fixture.params) if params is None else params,
+            extra_info=fixture.extra_info,
+        )
+
+    def show(self, record: Record) -> None:
+        """Give the item's test its ``benchmark.stats``."""
+        self._fixture.stats = rows_of(record)[0]
 
 
-def _metrics(result: ExperimentResult) -> list[Metric]:
-    windows = result.per_round
-    metrics = [Metric("latency", "s", [window.seconds for window in windows], "latency", "")]
-    if result.energy_j is not None:
-        joules = [window.joules for window in windows if window.joules is not None]
-        if result.estimated:
-            metrics.append(Metric("energy", "J", joules, "energy (estimated)", ":energy-estimated"))
-        else:
-            metrics.append(Metric("energy", "J", joules, "energy", ":energy"))
-    return metrics
+def rows_of(record: Record) -> list[Any]:
+    """One row per metric of a record. pytest-benchmark compares rows of one name, so modelled and measured joules have
+    different ones."""
+    labels, result = record.labels, record.result
+    shared = {
+        **labels.extra_info,
+        "nodeid": record.nodeid,
+        "workload_hash": record.workload_hash,
+        "environment_hash": environment_hash(record.environment),
+        "environment": record.environment,
+        "result": result.as_dict(),
+    }
+    if record.more_runs:
+        shared["more_runs"] = [run.as_dict() for run in record.more_runs]
+    if record.accepted:
+        shared["accepted"] = True
+    rows = []
+    for metric in record.metrics:
+        unit, heading, suffix = _ROW_OF[metric, result.estimated]
+        info = {**shared, "metric": metric, "unit": unit}
+        if metric in record.verdicts:
+            info["verdict"] = record.verdicts[metric]
+        fixture = SimpleNamespace(
+            name=f"{labels.name}{suffix}",
+            fullname=f"{labels.fullname}{suffix}",
+            group=labels.group or heading,
+            param=labels.param,
+            params=labels.params,
+            extra_info=info,
+            cprofile_stats=None,
+            has_error=False,
+        )
+        row = Metadata(fixture, iterations=result.calls_per_round, options={**_OPTIONS, "min_rounds": result.rounds})
+        row.stats.data.extend(record.runs(metric)[0])
+        rows.append(row)
+    return rows
 
 
 def _plain(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -148,33 +146,34 @@ def _plain(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return kept or None
 
 
-def publish(config: Any, rows: Sequence[Any]) -> None:
-    """Add rows to what pytest-benchmark reports, compares and saves."""
-    config._benchmarksession.benchmarks.extend(rows)
+def publish(config: Any, records: Iterable[Record], fail: Callable[[str], None]) -> None:
+    """Hand the rows of a session's records to pytest-benchmark, which reports, compares and saves them.
 
-
-def row_as_dict(row: Any) -> dict[str, Any]:
-    """Plain values that hold all of a row but ``result``, which the rows of an item share."""
-    info = {key: value for key, value in row.extra_info.items() if key != "result"}
-    values: dict[str, Any] = {**row.as_dict(stats=False), "extra_info": info}
-    return {**values, "iterations": row.iterations, "data": list(row.stats.data)}
-
-
-def row_from_dict(values: Mapping[str, Any], result: Mapping[str, Any]) -> Any:
-    """The inverse of :func:`row_as_dict`.
-
-    Raises:
-        KeyError: a part of the row is missing.
+    Args:
+        fail: is called with what went wrong where they cannot be saved. Tables and verdicts are then printed all the
+            same.
     """
-    fixture = SimpleNamespace(
-        **{key: values[key] for key in ("name", "fullname", "group", "param", "params")},
-        extra_info={**values["extra_info"], "result": result},
-        cprofile_stats=None,
-        has_error=False,
-    )
-    row = Metadata(fixture, iterations=values["iterations"], options=dict(values["options"]))
-    row.stats.data.extend(values["data"])  # already per call
-    return row
+    session = config._benchmarksession
+    session.benchmarks.extend(row for record in records for row in rows_of(record))
+    save = session.handle_saving
+
+    def handle_saving() -> None:
+        try:
+            save()
+        except Exception as error:  # noqa: BLE001  (of any storage)
+            fail(f"pytest-benchmark could not save the results: {type(error).__name__}: {error}")
+
+    session.handle_saving = handle_saving
+
+
+def saved_to(config: Any) -> dict[str, Path]:
+    """Where pytest-benchmark is going to write, by its option; of a folder a file in it."""
+    session = config._benchmarksession
+    paths = {} if session.json is None else {"--benchmark-json": Path(session.json)}
+    folder = storage_folder(config)
+    if (session.save or session.autosave) and folder is not None:
+        paths["--benchmark-storage"] = folder / "trial"
+    return {} if is_disabled(config) else paths
 
 
 def dumps(value: Any) -> str:
@@ -230,13 +229,42 @@ def machine_and_commit(config: Any) -> tuple[Mapping[str, Any], Mapping[str, Any
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_benchmark_group_stats(config: Any, benchmarks: Sequence[Mapping[str, Any]], group_by: str) -> list[Group]:
+def pytest_benchmark_group_stats(config: Any, benchmarks: Iterable[dict[str, Any]], group_by: str) -> list[Group]:
     """pytest-benchmark's own grouping, split by unit.
 
     In the root ``conftest.py`` it is a hook, of a plugin that may be switched off, and a plain function: the
     ``pytest-benchmark`` command calls it so.
     """
-    return split_by_unit(stock.pytest_benchmark_group_stats(config, benchmarks, group_by))
+    benchmarks = list(benchmarks)
+    fill_parameters(benchmarks, group_by)
+    return split_by_unit(stock_group_stats(config, benchmarks, group_by))
+
+
+def fill_parameters(benchmarks: Sequence[dict[str, Any]], group_by: str) -> None:
+    """Give rows that lack a parameter by which they are grouped an empty one, which pytest-benchmark does not."""
+    for part in group_by.split(","):
+        if part.startswith("param:"):
+            for bench in benchmarks:
+                bench["params"] = {part.removeprefix("param:"): None, **(bench["params"] or {})}
+
+
+def compare() -> None:
+    """The command ``llem-compare``: ``pytest-benchmark compare`` that knows joules without a ``conftest.py``.
+
+    It takes the same arguments.
+    """
+    from pytest_benchmark import cli, plugin
+
+    arguments = sys.argv[1:]
+    # Options of all commands stand before the command.
+    shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    plugin.add_global_options(shared.add_argument, prefix="")
+    _, own = shared.parse_known_args(arguments)
+    for argument in own:
+        arguments.remove(argument)
+    sys.argv[1:] = [*arguments, "compare", *own]
+    plugin.pytest_benchmark_group_stats = pytest_benchmark_group_stats
+    cli.main()
 
 
 def split_by_unit(groups: Sequence[Group]) -> list[Group]:

@@ -13,35 +13,33 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
-    from pytest_llem.report.data import ReportedExperiment
+    from pytest_llem.records.record import Record
     from pytest_llem.verdict.judging import Judged
 
 # What is no single value.
-_NESTED = {"warnings", "per_round", "prefill_rounds", "labels", "boards"}
+_NESTED = {"warnings", "missing", "per_round", "prefill_rounds", "labels", "boards"}
 _COLUMNS = [field.name for field in fields(ExperimentResult) if field.name not in _NESTED]
 
 # A spreadsheet takes a cell that begins so for a formula (OWASP, CSV Injection), whether it is quoted or not.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
-def write_csv(
-    experiments: Sequence[ReportedExperiment], path: str | os.PathLike[str], judged: Sequence[Judged] = ()
-) -> None:
+def write_csv(records: Sequence[Record], path: str | os.PathLike[str], judged: Sequence[Judged] = ()) -> None:
     """Write one line an experiment, with a heading; what was not measured is an empty cell.
 
     Columns are the item, the result's own fields, its labels and warnings, and for each metric that was judged the
     verdict and the change as a fraction. Text that a spreadsheet would run as a formula gets an apostrophe in front.
     """
-    verdicts = {(one.candidate.nodeid, one.candidate.metric): one.verdict for one in judged}
+    verdicts = {(found.candidate.nodeid, found.candidate.metric): found.verdict for found in judged}
     metrics = sorted({metric for _, metric in verdicts})
     rows = []
-    for one in experiments:
-        row: dict[str, Any] = {"nodeid": one.nodeid, "name": one.name, "file": one.file}
-        row |= {"workload_hash": one.workload_hash}
-        row |= {name: getattr(one.result, name) for name in _COLUMNS}
-        row |= {"labels": "; ".join(one.result.labels), "warnings": "; ".join(one.result.warnings)}
+    for record in records:
+        row: dict[str, Any] = {"nodeid": record.nodeid, "name": record.name, "file": record.file}
+        row |= {"workload_hash": record.workload_hash}
+        row |= {name: getattr(record.result, name) for name in _COLUMNS}
+        row |= {"labels": "; ".join(record.result.labels), "warnings": "; ".join(record.result.warnings)}
         for metric in metrics:
-            verdict = verdicts.get((one.nodeid, metric))
+            verdict = verdicts.get((record.nodeid, metric))
             row[f"{metric}_verdict"] = verdict and verdict.status.value
             row[f"{metric}_change"] = verdict and verdict.change
         rows.append(row)

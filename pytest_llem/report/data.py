@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.report import estimates
 from pytest_llem.report.histories import History, history_of
 from pytest_llem.report.sweeps import Sweep, sweeps_of
 from pytest_llem.verdict.decision import Status
-from pytest_llem.verdict.history import METRICS, SavedRow, difference, values_per_call
+from pytest_llem.verdict.history import METRICS, SavedRow, difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llem.measurement.result import ExperimentResult, Round
+    from pytest_llem.records.record import Record
     from pytest_llem.report.estimates import Estimate
     from pytest_llem.verdict.judging import Judged
 
@@ -27,30 +28,6 @@ WORST_FIRST = (Status.REGRESSED, Status.INCONCLUSIVE, Status.NO_BASELINE, Status
 # A report stays below 10 MB: with many experiments, fewer saved runs and windows of each are shown.
 _FEW_EXPERIMENTS = 50
 _SHOWN_OF_FEW, _SHOWN_OF_MANY = 60, 12
-
-
-@dataclass(frozen=True)
-class ReportedExperiment:
-    """A result that counts, and what it is of.
-
-    Attributes:
-        nodeid: pytest's name of the item.
-        name: its last part, for people.
-        file: the file that it is in.
-        result: what was measured.
-        config: the resolved configuration as plain JSON values, without the texts of prompts; ``None`` for a callable.
-        swept: the values of this point of a sweep by field; empty where nothing is swept.
-        workload_hash, environment: what makes results comparable.
-    """
-
-    nodeid: str
-    name: str
-    file: str
-    result: ExperimentResult
-    config: Mapping[str, Any] | None = None
-    swept: Mapping[str, Any] = field(default_factory=dict)
-    workload_hash: str = ""
-    environment: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,7 +63,7 @@ class ExperimentPage:
     """
 
     number: int
-    source: ReportedExperiment
+    source: Record
     energy: Estimate | None
     latency: Estimate | None
     judged: tuple[Judged, ...]
@@ -131,12 +108,12 @@ class Report:
 
     @property
     def downsampled(self) -> bool:
-        """Whether there are so many experiments that each is told more briefly."""
+        """Whether there are so many experiments that each is shown more briefly."""
         return len(self.experiments) > _FEW_EXPERIMENTS
 
 
 def build_report(
-    experiments: Sequence[ReportedExperiment],
+    records: Sequence[Record],
     judged: Sequence[Judged],
     history: Mapping[tuple[str, str], Sequence[SavedRow]],
     machine: Mapping[str, Any],
@@ -146,21 +123,24 @@ def build_report(
     """Put a report together.
 
     Args:
-        experiments: the session's results.
+        records: the session's results.
         judged: the verdicts on them.
         history: saved rows by node id and metric, oldest first, without this session's.
         machine, commit: pytest-benchmark's ``machine_info`` and ``commit_info``.
         created: when the session ran, for people.
     """
     by_item: dict[str, list[Judged]] = {}
-    for one in judged:
-        by_item.setdefault(one.candidate.nodeid, []).append(one)
-    shown = _SHOWN_OF_FEW if len(experiments) <= _FEW_EXPERIMENTS else _SHOWN_OF_MANY
+    for found in judged:
+        by_item.setdefault(found.candidate.nodeid, []).append(found)
+    shown = _SHOWN_OF_FEW if len(records) <= _FEW_EXPERIMENTS else _SHOWN_OF_MANY
     pages = [
-        _page(number, one, by_item.get(one.nodeid, []), history, shown) for number, one in enumerate(experiments, 1)
+        _page(number, record, by_item.get(record.nodeid, []), history, shown)
+        for number, record in enumerate(records, 1)
     ]
-    ordered = sorted(judged, key=lambda one: (WORST_FIRST.index(one.verdict.status), -(one.verdict.change or 0.0)))
-    counted = Counter(one.verdict.status for one in judged)
+    ordered = sorted(
+        judged, key=lambda found: (WORST_FIRST.index(found.verdict.status), -(found.verdict.change or 0.0))
+    )
+    counted = Counter(found.verdict.status for found in judged)
     return Report(
         created=created,
         commit=flat(commit),
@@ -174,48 +154,45 @@ def build_report(
 
 def _page(
     number: int,
-    one: ReportedExperiment,
+    record: Record,
     judged: Sequence[Judged],
     history: Mapping[tuple[str, str], Sequence[SavedRow]],
     shown: int,
 ) -> ExperimentPage:
-    power = _power(one.result)
-    settings = flat(one.config or {})
+    power = _power(record.result)
+    settings = flat(record.config or {})
     return ExperimentPage(
         number=number,
-        source=one,
-        energy=estimates.energy(one.result),
-        latency=estimates.latency(one.result),
+        source=record,
+        energy=estimates.energy(record.result),
+        latency=estimates.latency(record.result),
         judged=tuple(judged),
         histories=tuple(
-            _history(one, metric, saved, judged, shown)
+            _history(record, metric, saved, judged, shown)
             for metric in METRICS
-            if (saved := history.get((one.nodeid, metric), ()))
+            if (saved := history.get((record.nodeid, metric), ()))
         ),
         power=tuple(power[:shown]),
         power_omitted=max(0, len(power) - shown),
         settings=settings,
-        environment=flat(one.environment),
+        environment=flat(record.environment),
         remote_code=any(key.split(".")[-1] == "trust_remote_code" and value == "true" for key, value in settings),
     )
 
 
-def _history(
-    one: ReportedExperiment, metric: str, saved: Sequence[SavedRow], judged: Sequence[Judged], shown: int
-) -> History:
+def _history(record: Record, metric: str, saved: Sequence[SavedRow], judged: Sequence[Judged], shown: int) -> History:
     """The metric's runs: this session's, and the saved ones with whether they are of the same work on the same machine.
-    A verdict knows both, and may have asked for more runs than one."""
+    A verdict knows both, and may have needed more runs than one."""
     rows = (verdict.candidate.row for verdict in judged if verdict.candidate.metric == metric)
     row = next((row for row in rows if row is not None), None)
     if row is not None:
         alike = [difference(row, other) is None for other in saved]
         return history_of(metric, row.runs, saved, alike, judged, shown)
-    per_round = [{"seconds": window.seconds, "joules": window.joules} for window in one.result.per_round]
-    values = values_per_call({"calls_per_round": one.result.calls_per_round, "per_round": per_round}, metric)
+    values = record.runs(metric)[0]
     alike = [
-        other.workload_hash == one.workload_hash
-        and flat(other.environment) == flat(one.environment)
-        and set(other.labels) == set(one.result.labels)
+        other.workload_hash == record.workload_hash
+        and flat(other.environment) == flat(record.environment)
+        and set(other.labels) == set(record.result.labels)
         for other in saved
     ]
     return history_of(metric, (values,) if values else (), saved, alike, judged, shown)
@@ -226,9 +203,9 @@ def _power(result: ExperimentResult) -> list[PowerWindow]:
 
     def windows(rounds: Sequence[Round], *, prefill: bool) -> list[PowerWindow]:
         return [
-            PowerWindow(one.start_s, one.seconds, one.joules / one.seconds, prefill, one.valid)
-            for one in rounds
-            if one.start_s is not None and one.joules is not None and one.seconds > 0
+            PowerWindow(window.start_s, window.seconds, window.joules / window.seconds, prefill, window.valid)
+            for window in rounds
+            if window.start_s is not None and window.joules is not None and window.seconds > 0
         ]
 
     both = windows(result.per_round, prefill=False) + windows(result.prefill_rounds, prefill=True)
@@ -238,14 +215,14 @@ def _power(result: ExperimentResult) -> list[PowerWindow]:
 def flat(value: Any, prefix: str = "") -> tuple[tuple[str, str], ...]:
     """Nested plain values as dotted keys and texts; what is not set is left out."""
     if isinstance(value, Mapping):
-        inner = [(str(key), one) for key, one in value.items()]
+        inner = [(str(key), item) for key, item in value.items()]
     elif isinstance(value, list | tuple):
-        inner = [(str(number), one) for number, one in enumerate(value)]
-        if all(not isinstance(one, Mapping | list | tuple) for one in value):
-            return ((prefix, ", ".join(_text(one) for one in value)),) if value else ()
+        inner = [(str(number), item) for number, item in enumerate(value)]
+        if all(not isinstance(item, Mapping | list | tuple) for item in value):
+            return ((prefix, ", ".join(map(_text, value))),) if value else ()
     else:
         return () if value is None else ((prefix, _text(value)),)
-    return tuple(pair for key, one in inner for pair in flat(one, f"{prefix}.{key}" if prefix else key))
+    return tuple(pair for key, item in inner for pair in flat(item, f"{prefix}.{key}" if prefix else key))
 
 
 def _text(value: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+from pytest_llem.sizes import size
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -20,7 +22,7 @@ _GPU_OPTIONS = {
 def render(findings: Findings) -> str:
     """The findings as text for a terminal."""
     lines = ["What pytest-llem can measure on this machine", "", "Software"]
-    lines += _table([(one.name, _package_words(one)) for one in findings.packages])
+    lines += _table([(package.name, _package_text(package)) for package in findings.packages])
     lines += ["", "GPUs"]
     if findings.cuda_visible_devices is not None:
         lines += _table([("CUDA_VISIBLE_DEVICES", findings.cuda_visible_devices or "(empty)")])
@@ -37,9 +39,9 @@ def render(findings: Findings) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _package_words(finding: PackageFinding) -> str:
-    words = finding.version or "not installed"
-    return f"{words} ({finding.note})" if finding.note else words
+def _package_text(finding: PackageFinding) -> str:
+    version = finding.version or "not installed"
+    return f"{version} ({finding.note})" if finding.note else version
 
 
 def _board_lines(finding: BoardFinding) -> list[str]:
@@ -48,14 +50,14 @@ def _board_lines(finding: BoardFinding) -> list[str]:
     persistence = {
         True: "on",
         False: "off: while nothing runs the driver may unload, which starts the counter again",
-        None: "not told",
+        None: "unknown",
     }
     mig = {True: "on: its slices have no energy counter; sudo nvidia-smi -i {} -mig 0", False: "off", None: "none"}
     rows = [
         ("UUID", board.uuid),
-        ("driver", f"{board.driver_version or 'not told'} (CUDA up to {board.cuda_driver_version or 'not told'})"),
-        ("memory", "not told" if memory is None else f"{memory / 2**30:.3g} GiB"),
-        ("power limit", "not told" if board.power_limit_w is None else f"{board.power_limit_w:g} W"),
+        ("driver", f"{board.driver_version or 'unknown'} (CUDA up to {board.cuda_driver_version or 'unknown'})"),
+        ("memory", "unknown" if memory is None else size(memory)),
+        ("power limit", "unknown" if board.power_limit_w is None else f"{board.power_limit_w:g} W"),
         ("MIG", mig[board.mig_enabled].format(board.index)),
         ("visible", "yes" if finding.visible else "no: CUDA_VISIBLE_DEVICES leaves it out"),
         ("persistence mode", persistence[finding.persistence_mode]),
@@ -68,7 +70,7 @@ def _board_lines(finding: BoardFinding) -> list[str]:
 
 def _container_lines(findings: Findings) -> list[str]:
     kind = findings.container or ""
-    lines = _wrap("  ", f"This is a {kind} container: the processes that the driver names bear the host's PIDs.")
+    lines = _wrap("  ", f"This is a {kind} container: the processes that the driver names have the host's PIDs.")
     if not findings.boards:
         lines += ["  To show it the GPUs:", f"              $ {_GPU_OPTIONS[kind]}"]
     if any(meter.name == "rapl" and not meter.works for meter in findings.meters):

@@ -23,7 +23,7 @@ class Estimate:
 
     Attributes:
         value: in an SI unit.
-        half_width: of its 95% interval; ``None`` when nobody stated one.
+        half_width: of its 95% interval; ``None`` where none is stated.
         degrees_of_freedom: of the half-width; ``inf`` for one that a meter states for a single window.
     """
 
@@ -62,7 +62,7 @@ def latency(result: ExperimentResult) -> Estimate | None:
     """Seconds of a call. The half-width is that of the mean of the rounds: t(0.975, B - 1) s / sqrt(B)."""
     if result.latency_s is None:
         return None
-    per_call_s = [one.seconds / result.calls_per_round for one in result.per_round]
+    per_call_s = [window.seconds / result.calls_per_round for window in result.per_round]
     return Estimate(result.latency_s, mean_half_width(per_call_s), max(len(per_call_s) - 1, 1))
 
 
@@ -89,9 +89,9 @@ def ratio(numerator: Estimate | None, denominator: Estimate | None) -> Ratio | N
     if numerator.half_width is None or denominator.half_width is None:
         return Ratio(value, None)
     parts = [
-        (one.half_width / _quantile(one.degrees_of_freedom) / one.value, one.degrees_of_freedom)
-        for one in (numerator, denominator)
-        if one.half_width is not None
+        (estimate.half_width / _quantile(estimate.degrees_of_freedom) / estimate.value, estimate.degrees_of_freedom)
+        for estimate in (numerator, denominator)
+        if estimate.half_width is not None
     ]
     uncertainty = math.hypot(*(u for u, _ in parts))
     if uncertainty == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llem.report import words
+from pytest_llem.report import phrases
 from pytest_llem.report.plots import Layer, Plot
 from pytest_llem.report.quantities import with_uncertainty
 from pytest_llem.report.scales import Axis
@@ -31,7 +31,7 @@ def overview_plots(report: Report) -> Iterator[Plot]:
         ("Energy of a call", "J", [page.energy for page in pages]),
         ("Latency of a call", "s", [page.latency for page in pages]),
     ):
-        known = [(page, one) for page, one in zip(pages, estimates, strict=True) if one is not None]
+        known = [(page, estimate) for page, estimate in zip(pages, estimates, strict=True) if estimate is not None]
         wide = _wide([one for _, one in known])
         yield Plot(
             title,
@@ -45,7 +45,11 @@ def overview_plots(report: Report) -> Iterator[Plot]:
 
 def sweep_plot(sweep: Sweep) -> Plot | None:
     """Energy against latency, with the intervals of both."""
-    known = [(one.latency, one.energy, one.page, one.label) for one in sweep.variants if one.latency and one.energy]
+    known = [
+        (variant.latency, variant.energy, variant.page, variant.label)
+        for variant in sweep.variants
+        if variant.latency and variant.energy
+    ]
     if len(known) < 2:
         return None
     across = [(bound, joules.value) for time, joules, _, _ in known for bound in time.bounds or ()]
@@ -63,18 +67,18 @@ def sweep_plot(sweep: Sweep) -> Plot | None:
 
 
 def _wide(estimates: Sequence[Estimate]) -> bool:
-    values = [value for one in estimates for value in (one.value, *(one.bounds or ()))]
+    values = [value for estimate in estimates for value in (estimate.value, *(estimate.bounds or ()))]
     return bool(values) and min(values) > 0 and max(values) > _ORDER_OF_MAGNITUDE * min(values)
 
 
 def _estimate_layers(points: Sequence[tuple[float, Estimate, ExperimentPage, str]], unit: str) -> list[Layer]:
     """Marks with vertical intervals, a layer for each kind of result."""
-    segments = [(x, bound) for x, one, _, _ in points for bound in one.bounds or ()]
+    segments = [(x, bound) for x, estimate, _, _ in points for bound in estimate.bounds or ()]
     layers = [Layer("segments", "interval", segments, "interval of 95%")]
     for style, name in dict.fromkeys(_point_style(page, unit) for _, _, page, _ in points):
-        alike = [one for one in points if _point_style(one[2], unit) == (style, name)]
-        labels = [f"{label}: {words.estimate(estimate, unit)}" for _, estimate, _, label in alike]
-        layers.append(Layer("points", style, [(x, one.value) for x, one, _, _ in alike], name, labels))
+        alike = [point for point in points if _point_style(point[2], unit) == (style, name)]
+        labels = [f"{label}: {phrases.estimate(estimate, unit)}" for _, estimate, _, label in alike]
+        layers.append(Layer("points", style, [(x, estimate.value) for x, estimate, _, _ in alike], name, labels))
     return layers
 
 
@@ -112,14 +116,14 @@ def history_plot(history: History) -> Plot:
     }.items():
         alike = [(float(x), point) for x, point in enumerate(points) if _run_style(point) == style]
         labels = [
-            f"{words.run_name(point)}: {with_uncertainty(point.mean, point.half_width, history.unit)}"
+            f"{phrases.run_name(point)}: {with_uncertainty(point.mean, point.half_width, history.unit)}"
             for _, point in alike
         ]
         layers.append(Layer("points", style, [(x, point.mean) for x, point in alike], name, labels))
     newest = [f"The newest {len(points)} of {len(points) + history.omitted} runs."] * bool(history.omitted)
     shifts = [
-        f"Level changed by {words.shift(one)} at commit {words.short_commit(points[one.at].commit)}."
-        for one in history.shifts
+        f"Level changed by {phrases.shift(shift)} at commit {phrases.short_commit(points[shift.at].commit)}."
+        for shift in history.shifts
     ]
     return Plot(
         f"{history.metric.capitalize()} of a call over saved runs",
@@ -144,7 +148,7 @@ def _commit_ticks(points: Sequence[HistoryPoint]) -> list[tuple[float, str]]:
     last = len(points) - 1
     step = max(1, -(-last // 3))
     shown = [at for at in range(0, last, step) if last - at >= step] + [last] * bool(points)
-    return [(float(at), "now" if points[at].current else words.short_commit(points[at].commit)) for at in shown]
+    return [(float(at), "now" if points[at].current else phrases.short_commit(points[at].commit)) for at in shown]
 
 
 def power_plot(page: ExperimentPage) -> Plot | None:

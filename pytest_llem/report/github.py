@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llem.report import words
+from pytest_llem.report import phrases
 from pytest_llem.report.quantities import number
 from pytest_llem.report.verdicts import HEADINGS, verdict_cells
 from pytest_llem.verdict.decision import Status
@@ -52,18 +52,18 @@ def summary(report: Report) -> str:
     if report.judged:
         counts = [f"{count} {status.value}" for status, count in report.counts.items() if count]
         rows = [
-            (f"{words.SIGNS[one.verdict.status]} {one.verdict.status.value}", *verdict_cells(one))
-            for one in report.judged
+            (f"{phrases.SIGNS[found.verdict.status]} {found.verdict.status.value}", *verdict_cells(found))
+            for found in report.judged
         ]
         lines += [", ".join(counts), "", *_table(HEADINGS, rows), ""]
     results = [
         (
             page.source.name,
-            words.estimate(page.energy, "J"),
+            phrases.estimate(page.energy, "J"),
             number(page.result.energy_per_output_token_j, "J"),
-            words.estimate(page.latency, "s"),
+            phrases.estimate(page.latency, "s"),
             number(page.result.output_tokens_per_s, ""),
-            words.meter(page.result) + ("" if page.result.valid else ", INVALID"),
+            phrases.meter(page.result) + ("" if page.result.valid else ", INVALID"),
         )
         for page in report.experiments
     ]
@@ -98,19 +98,19 @@ def annotation_lines(judged: Sequence[Judged], environ: Mapping[str, str]) -> li
         return []
     lines = []
     for status, level in _LEVELS.items():
-        alike = [one for one in judged if one.verdict.status is status]
+        alike = [found for found in judged if found.verdict.status is status]
         shown = alike if len(alike) <= _SHOWN else alike[: _SHOWN - 1]
-        lines += [_annotation(level, one) for one in shown]
+        lines += [_annotation(level, found) for found in shown]
         if rest := len(alike) - len(shown):
             lines.append(f"::{level} title={_property(status.value)}::{rest} more experiments")
     return lines
 
 
-def _annotation(level: str, one: Judged) -> str:
-    candidate, verdict = one.candidate, one.verdict
+def _annotation(level: str, found: Judged) -> str:
+    candidate, verdict = found.candidate, found.verdict
     file = candidate.nodeid.partition("::")[0]
     title = f"{verdict.status.value} {candidate.metric} of {candidate.name}"
-    message = f"{words.change(verdict)}, limit {verdict.limit}, {words.runs(verdict)}: {verdict.reason}"
+    message = f"{phrases.change(verdict)}, limit {verdict.limit}, {phrases.runs(verdict)}: {found.why}"
     return f"::{level} file={_property(file)},title={_property(title)}::{_data(message)}"
 
 

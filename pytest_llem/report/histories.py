@@ -113,7 +113,7 @@ def history_of(
         if _plottable(run)
     ]
     points += [_point(run, None, comparable=True) for run in current if _plottable(run)]
-    verdict = next((one for one in judged if one.candidate.metric == metric), None)
+    verdict = next((found for found in judged if found.candidate.metric == metric), None)
     kept = points[-shown:]
     return History(
         metric=metric,
@@ -156,4 +156,4 @@ def _shifts(points: Sequence[HistoryPoint], omitted: int) -> list[Shift]:
     alike = [at for at, point in enumerate(points) if point.comparable and point.valid and not point.current]
     alike = alike[-_SEARCHED:]
     found = change_points([points[number].mean for number in alike])
-    return [Shift(alike[one.index] - omitted, one) for one in found if alike[one.index] >= omitted]
+    return [Shift(alike[change.index] - omitted, change) for change in found if alike[change.index] >= omitted]

@@ -20,7 +20,7 @@ SHAPES = {
     "apart": "M-3-3H3V3H-3Z",
     "now": "M0-6L5.5 4.5H-5.5Z",
 }
-"""Marks differ in shape, so that they can be told apart without colours. Each is drawn about (0, 0)."""
+"""Marks differ in shape, so that they differ without colours. Each is drawn about (0, 0)."""
 
 WIDTH, HEIGHT = 480, 280
 _TOP, _RIGHT, _BOTTOM = 16, 464, 232

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llem.report import words
+from pytest_llem.report import phrases
 from pytest_llem.report.quantities import number, with_uncertainty
+from pytest_llem.sizes import size
 
 if TYPE_CHECKING:
     from pytest_llem.report.data import ExperimentPage
@@ -38,7 +39,7 @@ def quantities(page: ExperimentPage) -> list[tuple[str, str]]:
     for name, key, uncertainty, unit in _QUANTITIES:
         value = getattr(result, key)
         if key == "time_to_first_token_s":
-            rows.append(("latency of a call", words.estimate(page.latency, "s")))
+            rows.append(("latency of a call", phrases.estimate(page.latency, "s")))
         if value is not None and uncertainty:
             rows.append((name, with_uncertainty(value, getattr(result, uncertainty), unit)))
         elif value is not None or key == "energy_j":
@@ -46,10 +47,10 @@ def quantities(page: ExperimentPage) -> list[tuple[str, str]]:
     for name, tokens in (("input", result.input_tokens), ("output", result.output_tokens)):
         if tokens is not None:
             rows.append((f"{name} tokens of a call", f"{tokens:.6g}"))
-    rows.append(("meter", words.meter(result)))
+    rows.append(("meter", phrases.meter(result)))
     rows.append(("windows", f"{result.rounds}, each of {calls} call{'' if calls == 1 else 's'}"))
     if result.peak_memory_bytes is not None:
-        rows.append(("peak memory", f"{result.peak_memory_bytes / 2**30:.2f} GiB"))
+        rows.append(("peak memory", size(result.peak_memory_bytes)))
     if result.labels:
         rows.append(("conditions", ", ".join(result.labels)))
     if page.source.workload_hash:
@@ -59,7 +60,7 @@ def quantities(page: ExperimentPage) -> list[tuple[str, str]]:
 
 def runs(history: History) -> list[tuple[str, str, str, str]]:
     """The runs of a history: commit, when, mean, and what sets one apart."""
-    shifts = {one.at: words.shift(one) for one in history.shifts}
+    shifts = {shift.at: phrases.shift(shift) for shift in history.shifts}
     rows = []
     for at, point in enumerate(history.points):
         notes = [
@@ -69,8 +70,8 @@ def runs(history: History) -> list[tuple[str, str, str, str]]:
             (f"level changed {shifts.get(at)}", at in shifts),
         ]
         mean = with_uncertainty(point.mean, point.half_width, history.unit)
-        told = ", ".join(text for text, applies in notes if applies)
-        rows.append((words.run_name(point), (point.when or "")[:19], mean, told))
+        remarks = ", ".join(text for text, applies in notes if applies)
+        rows.append((phrases.run_name(point), (point.when or "")[:19], mean, remarks))
     return rows
 
 

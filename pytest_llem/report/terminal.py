@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_llem.measurement.result import ExperimentResult
-    from pytest_llem.records.record import Recorded
-    from pytest_llem.session.state import LlemSession
+    from pytest_llem.records.record import Record
+    from pytest_llem.verdict.judging import Judged
 
 _COLOURS: dict[Status, dict[str, bool]] = {
     Status.REGRESSED: {"red": True, "bold": True},
@@ -35,21 +35,23 @@ def say_line(reporter: pytest.TerminalReporter, line: str) -> None:
     reporter.write_line(line)
 
 
-def write_summary(reporter: pytest.TerminalReporter, session: LlemSession) -> None:
+def write_summary(
+    reporter: pytest.TerminalReporter, records: Sequence[Record], judged: Sequence[Judged], notes: Sequence[str]
+) -> None:
     """The results, the verdicts (at every verbosity), and what else there is to say."""
-    if session.recorded:
-        write_results(reporter, session.recorded)
-    for one, line in zip(session.judged, verdict_lines(session.judged), strict=True):
-        reporter.write_line(line, **_COLOURS.get(one.verdict.status, {}))
-    for note in session.notes:
+    if records:
+        write_results(reporter, records)
+    for found, line in zip(judged, verdict_lines(judged), strict=True):
+        reporter.write_line(line, **_COLOURS.get(found.verdict.status, {}))
+    for note in notes:
         reporter.write_line(note)
 
 
-def write_results(reporter: pytest.TerminalReporter, recorded: Sequence[Recorded]) -> None:
+def write_results(reporter: pytest.TerminalReporter, records: Sequence[Record]) -> None:
     """One aligned line per result, then the warnings. Quiet sessions keep what concerns validity."""
     if reporter.config.get_verbosity() >= 0:
         reporter.section("energy of LLM inference (intervals of 95%)", sep="-")
-        rows = [_HEADINGS, *((one.name, *_cells(one.result)) for one in recorded)]
+        rows = [_HEADINGS, *((record.name, *_cells(record.result)) for record in records)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
         for row in rows:
             reporter.write_line(
@@ -60,22 +62,25 @@ def write_results(reporter: pytest.TerminalReporter, recorded: Sequence[Recorded
                     ]
                 ).rstrip()
             )
-    for one in recorded:
-        if not one.result.valid:
-            reporter.write_line(f"INVALID {one.name}: never used as a baseline", red=True)
-    for warning, names in _warnings(recorded, reporter.config.get_verbosity()).items():
+    for record in records:
+        if not record.result.valid:
+            reporter.write_line(f"INVALID {record.name}: never used as a baseline", red=True)
+    for warning, names in _warnings(records, reporter.config.get_verbosity()).items():
         who = names[0] if len(names) == 1 else f"{len(names)} experiments"
         reporter.write_line(f"{who}: {warning}", yellow=True)
 
 
-def _warnings(recorded: Sequence[Recorded], verbosity: int) -> dict[str, list[str]]:
+def _warnings(records: Sequence[Record], verbosity: int) -> dict[str, list[str]]:
     """Each warning once, with the experiments that it concerns. Quiet sessions show why a result is invalid or has no
     energy, and no more."""
     warnings: dict[str, list[str]] = {}
-    for one in recorded:
-        for warning in one.result.warnings:
-            if verbosity >= 0 or not one.result.valid or warning.startswith("energy_j:"):
-                warnings.setdefault(warning, []).append(one.name)
+    for record in records:
+        result = record.result
+        shown = result.warnings
+        if verbosity < 0 and result.valid:
+            shown = [f"energy_j: {result.missing['energy_j']}"] if "energy_j" in result.missing else []
+        for warning in shown:
+            warnings.setdefault(warning, []).append(record.name)
     return warnings
 
 

@@ -1,4 +1,4 @@
-"""What an item is asked to measure, as a hash: finished work is recognised by it, before anything is loaded."""
+"""What an item measures, as a hash: finished work is recognised by it, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llem import __version__
+from pytest_llem.config.base import fields_of
 from pytest_llem.items import parameters
 from pytest_llem.records.identity import experiment_hash
 
@@ -21,23 +22,20 @@ if TYPE_CHECKING:
     from pytest_llem.config.files import Experiment
     from pytest_llem.settings import Settings
 
-# How an experiment is judged, chosen or bounded does not change its result.
-_NOT_ASKED = {"compare", "marks", "timeout_s"}
-
 # A model's folder holds some dozens of files, near its top. One that a file names by mistake may be the whole disk.
 _MOST_FILES = 10_000
 _MOST_LEVELS = 4
 
 
 def hash_of(item: pytest.Item, settings: Settings) -> str:
-    """Hash of what an item is asked to measure: the experiment (or the source of the test that measures), the options
-    that bear on it, and the local files that it reads."""
+    """Hash of what an item measures: the experiment (or the source of the test that measures), the options
+    that it depends on, and the local files that it reads."""
     experiment: Experiment | None = parameters(item).get("llem_experiment")
     config = None if experiment is None else experiment.config
     return experiment_hash(
         {
             "nodeid": item.nodeid,
-            "config": None if config is None else config.model_dump(mode="json", exclude=_NOT_ASKED),
+            "config": config and config.model_dump(mode="json", exclude=set(fields_of(type(config), "session"))),
             "source": _source(item),
             "files": [] if config is None or experiment is None else _files(config, experiment.path.parent),
             "device": settings.device,
@@ -63,7 +61,7 @@ def _source(item: pytest.Item) -> str | None:
 def _files(config: ExperimentConfig, folder: Path) -> list[tuple[str, int, int]]:
     """Name, size and time of change of the prompts and of the models where they are local files.
 
-    Their content would tell more, and cost minutes for a large model. What cannot be looked at has neither: the item
+    Their content would say more, and cost minutes for a large model. What cannot be looked at has neither: the item
     fails with a message of its own, or somebody has just removed the file.
     """
     load = config.load_config(folder)

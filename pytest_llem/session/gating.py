@@ -10,15 +10,16 @@ from pytest_llem.records import identity
 from pytest_llem.records import rows as benchmark
 from pytest_llem.session.isolation.reruns import measure_again
 from pytest_llem.verdict.decision import MAX_RUNS, Status
-from pytest_llem.verdict.history import SavedRow, difference, is_same, read_files, read_row
-from pytest_llem.verdict.judging import Candidate, ErrorRates, Judged, detectable, judge_candidates
+from pytest_llem.verdict.history import SavedRow, difference, is_same, read_files
+from pytest_llem.verdict.judging import Candidate, ErrorRates, Judged, detectable, judge_candidates, with_moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import pytest
 
-    from pytest_llem.records.record import Recorded
+    from pytest_llem.records.record import Record
+    from pytest_llem.session.state import LlemSession
     from pytest_llem.settings import Settings
 
 FAILING = (Status.REGRESSED,)
@@ -38,91 +39,112 @@ def load_history(config: pytest.Config, settings: Settings) -> History:
 
 def judge_session(
     config: pytest.Config,
-    settings: Settings,
-    recorded: Sequence[Recorded],
-    history: History,
+    state: LlemSession,
+    unmeasured: Sequence[Candidate],
     say: Callable[[str], None],
     *,
     measure_open: bool = True,
-) -> list[Judged]:
+) -> None:
     """Judge every gated metric. What stays open is measured again in fresh processes, twice at most.
 
-    What the fresh processes measured is added to the results' rows, so that it is saved with them.
+    What the fresh processes measured is added to the records, so that it is saved with them.
 
     Args:
+        unmeasured: what has a gate and no result.
         say: prints a line for the user.
         measure_open: false leaves open what is open.
     """
-    rates = ErrorRates(*settings.error_rates)
-    from_journal = {one.nodeid for one in recorded if one.from_journal}
-
-    def judge() -> list[Judged]:
-        candidates = [candidate for one in recorded for candidate in _candidates(one)]
-        for candidate in candidates:
-            if candidate.row is not None and candidate.nodeid in from_journal:
-                # The session that measured it may have saved it already; nothing is judged against itself.
-                key = (candidate.nodeid, candidate.metric)
-                history[key] = [row for row in history.get(key, ()) if not is_same(row, candidate.row)]
-        return judge_candidates(candidates, history, rates=rates, last=settings.last)
-
-    judged = judge()
+    _judge(state, unmeasured)
     for number in range(2, MAX_RUNS + 1) if measure_open else ():
-        failed = {one.nodeid for one in recorded if one.trouble}
-        undecided = list(dict.fromkeys(one.candidate.nodeid for one in judged if one.verdict.needs_more_runs))
-        undecided = [nodeid for nodeid in undecided if nodeid not in failed]
+        needed = dict.fromkeys(found.candidate.nodeid for found in state.judged if found.verdict.needs_more_runs)
+        undecided = [nodeid for nodeid in needed if not state.records[nodeid].trouble]
         if not undecided:
             break
         say(f"llem: inconclusive: measuring {len(undecided)} again in a fresh process (run {number} of {MAX_RUNS})")
         again, problem = measure_again(config, undecided)
-        for one in recorded:
-            if one.nodeid in undecided:
-                _add_run(one, again.get(one.nodeid), problem)
-        judged = judge()
+        for nodeid in undecided:
+            state.count(_with_run(state.records[nodeid], again.get(nodeid), problem))
+        _judge(state, unmeasured)
         if problem is not None:
             say(f"llem: {problem}")
-    rows = {(one.nodeid, row.extra_info["metric"]): row for one in recorded for row in one.rows}
-    for found in judged:
+    for found in state.judged:
+        if (record := state.records.get(found.candidate.nodeid)) is None:
+            continue
         # Saved with the row: what regressed is no baseline until it is accepted.
-        if (row := rows.get((found.candidate.nodeid, found.candidate.metric))) is not None:
-            row.extra_info["verdict"] = found.verdict.status.value
-    return with_trouble(judged, recorded)
+        verdicts = {**record.verdicts, found.candidate.metric: found.verdict.status.value}
+        state.count(replace(record, verdicts=verdicts))
 
 
 def exit_status(judged: Iterable[Judged], *, strict: bool) -> bool:
     """Whether the verdicts fail the session."""
-    return any(one.verdict.status in (STRICTLY_FAILING if strict else FAILING) for one in judged)
+    return any(found.verdict.status in (STRICTLY_FAILING if strict else FAILING) for found in judged)
 
 
-def _candidates(one: Recorded) -> list[Candidate]:
-    rows = {row.extra_info["metric"]: row for row in one.rows}
-    disturbed = None if one.result.valid else "; ".join(one.result.warnings) or "the result is invalid"
+def _judge(state: LlemSession, unmeasured: Sequence[Candidate]) -> None:
+    candidates = [candidate for record in state.records.values() for candidate in _candidates(record)]
+    candidates = with_moved(candidates, state.history)
+    for candidate in candidates:
+        if candidate.row is not None and state.records[candidate.nodeid].from_journal:
+            # The session that measured it may have saved it already; nothing is judged against itself.
+            key = (candidate.nodeid, candidate.metric)
+            state.history[key] = [row for row in state.history.get(key, ()) if not is_same(row, candidate.row)]
+    settings = state.settings
+    candidates += unmeasured
+    judged = judge_candidates(candidates, state.history, rates=ErrorRates(*settings.error_rates), last=settings.last)
+    trouble = {nodeid: record.trouble for nodeid, record in state.records.items()}
+    state.judged = [_with_trouble(found, trouble.get(found.candidate.nodeid, ())) for found in judged]
+
+
+def _candidates(record: Record) -> list[Candidate]:
+    warnings = record.result.warnings
+    disturbed = None if record.result.valid else "; ".join(warnings) or "the result is invalid"
     candidates = []
-    for metric, limit in one.gates.items():
-        row = rows.get(metric)
-        saved = None if row is None else read_row({"extra_info": row.extra_info})
+    for metric, limit in record.gates.items():
+        measured = row_of(record, metric) if metric in record.metrics else None
         missing = None
-        if saved is None:
-            reasons = [text for text in one.result.warnings if text.startswith(f"{metric}_")]
-            missing = "; ".join(reasons) or f"{metric} was not measured"
-        candidates.append(Candidate(one.nodeid, one.name, metric, limit, saved, missing, disturbed))
+        if measured is None:
+            missing = record.result.missing.get(f"{metric}_j") or f"{metric} was not measured"
+        candidates.append(Candidate(record.nodeid, record.name, metric, limit, measured, missing, disturbed))
     return candidates
 
 
-def _add_run(one: Recorded, again: Recorded | None, problem: str | None) -> None:
-    """Note another run's result beside the first; one that cannot be compared ends the matter."""
+def row_of(record: Record, metric: str) -> SavedRow:
+    """A metric that this session measured, as it is held against saved rows."""
+    result = record.result
+    return SavedRow(
+        fullname=record.nodeid,
+        metric=metric,
+        runs=record.runs(metric),
+        workload_hash=record.workload_hash,
+        environment_hash=identity.environment_hash(record.environment),
+        environment=record.environment,
+        output_tokens=result.output_tokens,
+        output_tokens_hash=result.output_tokens_hash,
+        labels=tuple(result.labels),
+        valid=result.valid,
+        accepted=record.accepted,
+    )
+
+
+def _with_run(record: Record, again: Record | None, problem: str | None) -> Record:
+    """The record with another run of it; one that cannot be compared ends the matter."""
+    trouble = None
     if again is None:
-        one.trouble.append(problem or "it failed in the fresh process")
-        return
-    first_row, second_row = (read_row({"extra_info": run.rows[0].extra_info}) for run in (one, again))
-    different = difference(first_row, second_row) if first_row and second_row else "its row cannot be read"
-    if different is not None:
-        one.trouble.append(f"the fresh process ran something else: {different}")
-        return
-    if not again.result.valid:
-        one.trouble.append("the run in the fresh process was disturbed: " + "; ".join(again.result.warnings))
-        return
-    for row in one.rows:
-        row.extra_info.setdefault("more_runs", []).append(again.result.as_dict())
+        trouble = problem or "it failed in the fresh process"
+    elif (different := difference(row_of(record, "latency"), row_of(again, "latency"))) is not None:
+        trouble = f"the fresh process ran something else: {different}"
+    elif not again.result.valid:
+        trouble = "the run in the fresh process was disturbed: " + "; ".join(again.result.warnings)
+    else:
+        return replace(record, more_runs=(*record.more_runs, again.result))
+    return replace(record, trouble=(*record.trouble, trouble))
+
+
+def _with_trouble(found: Judged, trouble: Sequence[str]) -> Judged:
+    """A verdict that stayed open because a further run failed says so."""
+    if found.verdict.status is not Status.INCONCLUSIVE or not trouble:
+        return found
+    return replace(found, verdict=replace(found.verdict, reason="; ".join((found.verdict.reason, *trouble))))
 
 
 def announce(
@@ -143,7 +165,7 @@ def announce(
         key: [row for row in rows if identity.may_recur(row.environment, environment)] for key, rows in history.items()
     }
     known = detectable(expected, usable, rates=ErrorRates(*settings.error_rates), last=settings.last)
-    told = [(nodeid, metric, one) for nodeid, metric, one in known if one.detectable_change is not None]
+    shown = [(nodeid, metric, verdict) for nodeid, metric, verdict in known if verdict.detectable_change is not None]
     elsewhere = [
         nodeid for nodeid, metric, _ in expected if history.get((nodeid, metric)) and not usable[nodeid, metric]
     ]
@@ -153,27 +175,16 @@ def announce(
             f"llem: {len(elsewhere)} of {len(expected)} gates have saved runs from another environment alone: another "
             "board, driver, power limit, processor, library or meter"
         )
-    if told:
-        changes = [one.detectable_change for _, _, one in told if one.detectable_change is not None]
+    if shown:
+        changes = [verdict.detectable_change or 0.0 for _, _, verdict in shown]
         lines.append(
-            f"llem: {len(told)} of {len(expected)} gates have a baseline with a known spread, if the workload is still "
-            f"the same; smallest change that can be caught: {min(changes):.1%} to {max(changes):.1%}"
+            f"llem: {len(shown)} of {len(expected)} gates have a baseline with a known spread, if the workload is "
+            f"still the same; smallest change that can be caught: {min(changes):.1%} to {max(changes):.1%}"
         )
-    for nodeid, metric, one in told:
-        change = one.detectable_change or 0.0
-        weak = change > one.limit.limit
+    for nodeid, metric, verdict in shown:
+        change = verdict.detectable_change or 0.0
+        weak = change > verdict.limit.limit
         if weak or verbose:
             note = ", more than its limit: save more runs, or measure longer" if weak else ""
-            lines.append(f"llem: {nodeid} {metric}: {change:.1%} can be caught, limit {one.limit}{note}")
+            lines.append(f"llem: {nodeid} {metric}: {change:.1%} can be caught, limit {verdict.limit}{note}")
     return lines
-
-
-def with_trouble(judged: Sequence[Judged], recorded: Sequence[Recorded]) -> list[Judged]:
-    """Verdicts that stayed open because a further run failed say so."""
-    trouble = {one.nodeid: "; ".join(one.trouble) for one in recorded if one.trouble}
-    return [
-        replace(one, verdict=replace(one.verdict, reason=f"{one.verdict.reason}; {trouble[one.candidate.nodeid]}"))
-        if one.verdict.status is Status.INCONCLUSIVE and one.candidate.nodeid in trouble
-        else one
-        for one in judged
-    ]

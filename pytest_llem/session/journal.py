@@ -1,24 +1,20 @@
 """The journal: every finished result is on the disk before the next experiment starts.
 
-A file of JSON Lines, one line an experiment, each complete in itself: what is needed to report the result again in
-another process. Of several lines for one experiment the last one holds. It holds no prompts and no environment
+A file of JSON Lines, each a :class:`~pytest_llem.records.record.Record`: all that is needed to report the result again
+in another process. Of several lines for one experiment the last one holds. It holds no prompts and no environment
 variables, and no more of the configuration than pytest-benchmark's saved runs do.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from pytest_llem import __version__
-from pytest_llem.measurement.result import ExperimentResult
-from pytest_llem.records import rows as benchmark
-from pytest_llem.records.record import Recorded
-from pytest_llem.session.journal_line import check
+from pytest_llem.records import rows
+from pytest_llem.session.journal_line import OtherVersionError, as_line, from_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,90 +22,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_llem.verdict.limits import Limit
-
-VERSION = 1
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A finished result as a line of the journal holds it.
-
-    Attributes:
-        nodeid, name, file, config, swept: as of :class:`pytest_llem.records.record.Recorded`.
-        asked: hash of what was asked for, see ``fingerprint.hash_of``.
-        result: the result's plain values.
-        rows: pytest-benchmark's rows, without the result.
-        split: the division into parts that it was measured in, as ``shards.SPLIT``; ``None`` for a whole session.
-    """
-
-    nodeid: str
-    name: str
-    file: str
-    asked: str
-    result: Mapping[str, Any]
-    rows: Sequence[Mapping[str, Any]]
-    config: Mapping[str, Any] | None = None
-    swept: Mapping[str, Any] = field(default_factory=dict)
-    split: str | None = None
-
-    @classmethod
-    def of(cls, recorded: Recorded, asked: str, split: str | None = None) -> Entry:
-        """The line of a result that counts."""
-        return cls(
-            nodeid=recorded.nodeid,
-            name=recorded.name,
-            file=recorded.file,
-            asked=asked,
-            result=recorded.result.as_dict(),
-            rows=[benchmark.row_as_dict(row) for row in recorded.rows],
-            config=recorded.config,
-            swept=recorded.swept,
-            split=split,
-        )
-
-    @classmethod
-    def from_line(cls, line: str) -> Entry:
-        """Read a line.
-
-        Raises:
-            ValueError: it is torn, no line of a journal, or of a version that this one cannot read.
-        """
-        try:
-            values = json.loads(line)
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
-        if not isinstance(values, dict) or "journal" not in values:
-            raise ValueError("no line of a journal")
-        version = values.pop("journal")
-        if version != VERSION:
-            raise ValueError(f"written as version {version} of the journal, and this is version {VERSION}")
-        values.pop("version", None)
-        check(values)
-        try:
-            entry = cls(**values)
-            entry.recorded({})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"not complete: {error}") from None
-        return entry
-
-    def as_line(self) -> str:
-        """The inverse of :meth:`from_line`, with the end of the line."""
-        return benchmark.dumps({"journal": VERSION, "version": __version__, **vars(self)}) + "\n"
-
-    def recorded(self, gates: Mapping[str, Limit]) -> Recorded:
-        """The result as if this session had measured it, under ``gates``."""
-        return Recorded(
-            nodeid=self.nodeid,
-            name=self.name,
-            file=self.file,
-            result=ExperimentResult.from_dict(self.result),
-            rows=[benchmark.row_from_dict(row, self.result) for row in self.rows],
-            gates=gates,
-            config=self.config,
-            swept=self.swept,
-            from_journal=True,
-        )
+    from pytest_llem.records.record import Record
 
 
 @dataclass(frozen=True)
@@ -117,11 +30,11 @@ class Contents:
     """What a journal holds.
 
     Attributes:
-        entries: the last one of each experiment, by node id.
+        records: the last one of each experiment, by node id.
         problems: what was dropped, one line each.
     """
 
-    entries: Mapping[str, Entry]
+    records: Mapping[str, Record]
     problems: Sequence[str] = ()
 
 
@@ -130,22 +43,25 @@ def read_journal(path: Path) -> Contents:
 
     Raises:
         OSError: the file cannot be read.
+        OtherVersionError: another version of this package wrote it.
     """
-    entries: dict[str, Entry] = {}
-    problems = []
+    records: dict[str, Record] = {}
+    problems: list[str] = []
     lines = path.read_bytes().split(b"\n")
     torn = lines.pop()
     for number, line in enumerate(lines, 1):
         try:
-            entry = Entry.from_line(line.decode())
+            record = from_line(line.decode())
+        except OtherVersionError as error:
+            raise OtherVersionError(f"{path}: {error}: report it with the version that wrote it") from None
         except ValueError as error:
             problems.append(f"{path}:{number}: dropped a line: {error}")
         else:
-            entries.pop(entry.nodeid, None)
-            entries[entry.nodeid] = entry
+            records.pop(record.nodeid, None)
+            records[record.nodeid] = replace(record, from_journal=True)
     if torn:
         problems.append(f"{path}:{len(lines) + 1}: dropped a torn last line: its experiment was not finished")
-    return Contents(entries, problems)
+    return Contents(records, problems)
 
 
 class Journal:
@@ -154,16 +70,16 @@ class Journal:
     While it is open it is locked, so that two sessions never mix their lines.
 
     Args:
-        asked: the hash of each item that may have a result, by node id, see ``fingerprint.hash_of``.
+        fingerprints: of each item that may have a result, by node id.
         say: takes what the user should know at the end, line by line.
         say_now: takes what the user should know before more is measured.
-        split: as of :class:`Entry`.
+        split: as of a record.
     """
 
     def __init__(
         self,
         path: Path,
-        asked: Mapping[str, str],
+        fingerprints: Mapping[str, str],
         *,
         say: Callable[[str], None],
         say_now: Callable[[str], None],
@@ -172,34 +88,17 @@ class Journal:
         self.path = path
         self._say = say
         self._say_now = say_now
-        self._asked = asked
+        self._fingerprints = fingerprints
         self._split = split
         self._file: int | None = None
+        self._held: dict[str, Record] = {}
         self._broken = False
-
-    def require_writable(self) -> None:
-        """Find out whether the file can be written, and leave it as it is.
-
-        Raises:
-            OSError: it cannot.
-        """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            os.close(os.open(self.path, os.O_WRONLY | os.O_APPEND))
-        else:
-            # Under another name: an empty journal would take the place of one that another session begins meanwhile.
-            trial = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-            try:
-                os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(self.path)) from None
-            trial.unlink()
 
     def open(self, keep: Contents | None = None) -> None:
         """Begin the file. One that is there is set aside, unless it holds exactly what is to be kept.
 
         Args:
-            keep: entries that the file is to begin with; any problems in it make it be written anew.
+            keep: records that the file is to begin with; any problems in it make it be written anew.
 
         Raises:
             OSError: it cannot be written.
@@ -212,30 +111,36 @@ class Journal:
             self._say(f"llem: the journal is in use by another session; this one's is {self.path}")
         if keep is None or keep.problems:
             self._set_aside(keep=keep is not None)
-        if keep is not None and keep.problems:
-            self._replace(keep.entries.values())
+        if keep is not None:
+            self._held = dict(keep.records)
+            if keep.problems:
+                self._replace(keep.records.values())
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         _lock(self._file)
         _sync_folder(self.path.parent)
 
-    def append(self, recorded: Recorded) -> None:
-        """Put a result on the disk. A journal that cannot be written is noted, and the session goes on."""
-        if self._broken:
+    def append(self, record: Record) -> None:
+        """Put a record on the disk, if it is not there. A journal that cannot be written is noted, and the session goes
+        on."""
+        if not record.fingerprint:  # not from a journal
+            record = replace(record, fingerprint=self._fingerprints.get(record.nodeid, ""), split=self._split)
+        if self._broken or record == self._held.get(record.nodeid):
             return
-        asked = self._asked.get(recorded.nodeid)
-        if asked is None:
-            self._say(f"llem: {recorded.nodeid} is not in the journal: it asked for its fixture only while it ran")
+        if not record.fingerprint:
+            self._say(f"llem: {record.nodeid} is not in the journal: it requested its fixture only while it ran")
             return
         try:
             if self._file is None:
                 self.open()
             assert self._file is not None  # noqa: S101
-            _write(self._file, Entry.of(recorded, asked, self._split).as_line())
+            _write(self._file, as_line(record))
         except OSError as error:
             self._broken = True
             text = f"llem: no journal: {error}; results are saved at the end of the session alone"
             self._say_now(text)
             self._say(text)
+        else:
+            self._held[record.nodeid] = record
 
     def close(self) -> None:
         """Close the file, which releases it to other sessions."""
@@ -261,20 +166,39 @@ class Journal:
                 self.path.replace(previous)
             self._say(f"llem: the journal that was there is kept as {previous}")
 
-    def _replace(self, entries: Iterable[Entry]) -> None:
-        """Write the file anew, in one step: whoever is killed meanwhile leaves the old one or the new one."""
+    def _replace(self, records: Iterable[Record]) -> None:
+        """Write the file anew, in one step: a process that is killed meanwhile leaves the old file or the new one."""
         new = self.path.with_name(self.path.name + ".new")
         file = os.open(new, os.O_WRONLY | os.O_TRUNC | os.O_CREAT, 0o666)
         try:
-            _write(file, "".join(entry.as_line() for entry in entries))
+            _write(file, "".join(map(as_line, records)))
         finally:
             os.close(file)
         new.replace(self.path)
 
 
+def require_writable(path: Path) -> None:
+    """Find out whether a file can be written, and leave it as it is.
+
+    Raises:
+        OSError: it cannot.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
+    else:
+        # Under another name: an empty journal would take the place of one that another session begins meanwhile.
+        trial = path.with_name(f"{path.name}.{os.getpid()}")
+        try:
+            os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        trial.unlink()
+
+
 def default_path(config: pytest.Config, shard: tuple[int, int] | None) -> Path | None:
     """Beside pytest-benchmark's saved runs; ``None`` where they are not in a folder."""
-    folder = benchmark.storage_folder(config)
+    folder = rows.storage_folder(config)
     part = "" if shard is None else f"-shard{shard[0]}of{shard[1]}"
     return None if folder is None else folder / f"llem-journal{part}.jsonl"
 

@@ -1,94 +1,67 @@
-"""What a line of the journal must hold to be reported: a file may have been damaged, or written by somebody else.
+"""A line of the journal: a record as JSON, and what a line must hold to be reported again.
 
-Only what this package writes of its own is looked at. A user's parameters, group and further information are any.
+A file may have been damaged, or written by somebody else. What the user said of an item (its labels) may be anything.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict, fields, replace
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from pytest_llem.measurement.result import ExperimentResult  # noqa: TC001  (read at run time)
-from pytest_llem.verdict.limits import parse_limit
+from pytest_llem import __version__
+from pytest_llem.records.record import BenchmarkLabels, Record
+from pytest_llem.records.rows import dumps
+from pytest_llem.verdict.gates import resolve
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+VERSION = 2
+"""Of the journal: what another one wrote is not read."""
 
-
-@dataclass
-class _Info:
-    metric: str
-    unit: str
-    workload_hash: str
-    environment_hash: str
-    environment: dict[str, Any]
-    more_runs: list[ExperimentResult] = field(default_factory=list)
-    accepted: bool = False
+_RECORD = TypeAdapter(Record)
+_KEPT = [field.name for field in fields(Record) if field.compare]
 
 
-@dataclass
-class _Row:
-    name: str
-    fullname: str
-    extra_info: _Info
-    options: dict[str, Any]
-    iterations: int
-    data: Annotated[list[float], Field(min_length=1)]
+class OtherVersionError(ValueError):
+    """The line is of another version of the journal."""
 
 
-def _limit(text: str) -> str:
-    parse_limit(text)
-    return text
+def as_line(record: Record) -> str:
+    """The inverse of :func:`from_line`, with the end of the line."""
+    values = asdict(record)
+    kept = {name: values[name] for name in _KEPT}
+    return dumps({"journal": VERSION, "version": __version__, **kept}) + "\n"
 
 
-@dataclass
-class _Config:
-    compare: dict[str, Annotated[str, AfterValidator(_limit)]] = field(default_factory=dict)
-
-
-@dataclass
-class _Line:
-    nodeid: str
-    name: str
-    file: str
-    asked: str
-    result: ExperimentResult
-    rows: Annotated[list[_Row], Field(min_length=1)]
-    config: _Config | None = None
-    swept: dict[str, Any] = field(default_factory=dict)
-    split: str | None = None
-
-
-_LINE = TypeAdapter(_Line)
-
-
-def check(values: Mapping[str, Any]) -> None:
-    """Compare a line's values with what :class:`pytest_llem.session.journal.Entry` writes.
+def from_line(line: str) -> Record:
+    """Read a line.
 
     Raises:
-        ValueError: one of them is missing, of another type or no number; the message says which.
+        OtherVersionError: another version of the journal wrote it.
+        ValueError: it is torn, no line of a journal, or one of its values is missing, of another type or no number;
+            the message says which.
     """
-    rows = values.get("rows")
-    if isinstance(rows, list):
-        values = {**values, "rows": [_ours(row) for row in rows]}
+    try:
+        values = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(values, dict) or "journal" not in values:
+        raise ValueError("no line of a journal")
+    version, by = values.pop("journal"), values.pop("version", "unknown")
+    if version != VERSION:
+        raise OtherVersionError(
+            f"pytest-llem {by} wrote it as version {version} of the journal, and {__version__} reads version {VERSION}"
+        )
+    labels = values.pop("labels", None)
     try:
         # As JSON, where a list may stand for a tuple and a string for nothing else.
-        _LINE.validate_json(json.dumps(values, allow_nan=False), strict=True)
+        record = _RECORD.validate_json(json.dumps(values, allow_nan=False), strict=True)
+        known = BenchmarkLabels(**labels)
+        resolve({}, (record.config or {}).get("compare") or {})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
-
-
-def _ours(row: Any) -> Any:
-    if not isinstance(row, dict) or not isinstance(row.get("extra_info"), dict):
-        return row
-    info = _only(row["extra_info"], _Info)
-    return {**_only(row, _Row), "extra_info": info}
-
-
-def _only(values: Mapping[str, Any], of: type) -> dict[str, Any]:
-    return {one.name: values[one.name] for one in fields(of) if one.name in values}
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"not complete: {error}") from None
+    return replace(record, labels=known)

@@ -3,42 +3,45 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llem.items import gates_of
+from pytest_llem.items import gates_of, measures
 from pytest_llem.records import rows as benchmark
 from pytest_llem.report import junit
 from pytest_llem.session.fingerprint import hash_of
-from pytest_llem.session.journal import Contents, Journal, default_path, read_journal
+from pytest_llem.session.journal import Contents, Journal, default_path, read_journal, require_writable
+from pytest_llem.session.journal_line import OtherVersionError
 from pytest_llem.session.shards import OTHERS, SPLIT
 from pytest_llem.session.state import llem_session
-from pytest_llem.verdict.gates import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from pytest_llem.records.record import Recorded
+    from pytest_llem.records.record import Record
     from pytest_llem.settings import Settings
 
 
-def set_aside(config: pytest.Config, settings: Settings) -> None:
-    """As a new part starts, set aside the journal of the one before: it must not be merged as this one's, even if this
-    one never comes as far as to begin its own.
+class Resume:
+    """The plugin that gives a session its journal."""
 
-    Raises:
-        pytest.UsageError: it cannot be set aside.
-    """
-    path = settings.journal or default_path(config, settings.shard)
-    if path is None or benchmark.is_disabled(config):
-        return
-    state = llem_session(config)
-    try:
-        Journal(path, {}, say=state.notes.append, say_now=state.say).set_aside()
-    except OSError as error:
-        raise pytest.UsageError(f"--llem-journal: {error}") from None
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """After collection, before the tests: begin or resume the journal.
+
+        Raises:
+            pytest.UsageError: see :func:`begin`.
+        """
+        items = [item for item in session.items if measures(item) and item.get_closest_marker("skip") is None]
+        refused = session.testsfailed and not session.config.option.continue_on_collection_errors
+        if not refused and (items or self._settings.shard):
+            begin(session, items, self._settings)
 
 
 def begin(session: pytest.Session, items: Sequence[pytest.Item], settings: Settings) -> None:
@@ -49,12 +52,12 @@ def begin(session: pytest.Session, items: Sequence[pytest.Item], settings: Setti
         items: those of the session's items that are going to measure something.
 
     Raises:
-        pytest.UsageError: the journal to take up cannot be read or is in use, or the one that is named cannot be
+        pytest.UsageError: the journal to resume from cannot be read or is in use, or the one that is named cannot be
             written.
     """
     config = session.config
     if not session.items:
-        # What pytest counts to tell success from "no tests ran": a part that is empty has done all it was to do.
+        # What pytest counts to know success from "no tests ran": a part that is empty has done all it was to do.
         session.testscollected = config.stash.get(OTHERS, 0)
     if benchmark.is_disabled(config):
         return
@@ -64,65 +67,66 @@ def begin(session: pytest.Session, items: Sequence[pytest.Item], settings: Setti
             raise pytest.UsageError("--llem-resume: there is no storage folder: name the journal with --llem-journal")
         return
     state = llem_session(config)
-    asked = {item.nodeid: hash_of(item, settings) for item in items}
-    state.journal = Journal(path, asked, say=state.notes.append, say_now=state.say, split=config.stash.get(SPLIT, None))
+    fingerprints = {item.nodeid: hash_of(item, settings) for item in items}
+    split = config.stash.get(SPLIT, None)
+    state.journal = Journal(path, fingerprints, say=state.notes.append, say_now=state.say, split=split)
     try:
         if settings.resume:
-            _take_up(session, items, settings, path, state.journal, asked)
+            _resume(session, items, settings, path, state.journal, fingerprints)
         elif settings.shard is not None:
             state.journal.open()  # a part leaves a journal even if it is empty
         elif settings.journal is not None:
-            # Whoever names one counts on it. The usual place is a convenience, and may be read-only.
-            state.journal.require_writable()
+            # A path that is given is relied on. The usual place is a convenience, and may be read-only.
+            require_writable(path)
     except OSError as error:
         raise pytest.UsageError(f"--llem-journal: {error}") from None
 
 
-def _take_up(
+def _resume(
     session: pytest.Session,
     items: Sequence[pytest.Item],
     settings: Settings,
     path: Path,
     journal: Journal,
-    asked: Mapping[str, str],
+    fingerprints: Mapping[str, str],
 ) -> None:
     config = session.config
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    contents = read_journal(path) if path.exists() else Contents({}, [])
-    entries = dict(contents.entries)
+    try:
+        contents = read_journal(path) if path.exists() else Contents({}, [])
+    except OtherVersionError as error:
+        raise pytest.UsageError(f"--llem-resume: {error}, or leave --llem-resume out") from None
+    records = dict(contents.records)
     problems = list(contents.problems)
     if not path.exists():
-        problems.append(f"no journal to take up at {path}")
-    taken = {}
+        problems.append(f"no journal to resume from at {path}")
+    finished = {}
     for item in items:
-        entry = entries.get(item.nodeid)
-        if entry is None:
+        record = records.get(item.nodeid)
+        if record is None:
             continue
-        if entry.asked == asked[item.nodeid]:
-            taken[item] = entry
+        if record.fingerprint == fingerprints[item.nodeid]:
+            finished[item] = record
         else:
-            problems.append(f"{item.nodeid}: what is asked for has changed since: running it again")
-            del entries[item.nodeid]
-    journal.open(Contents(entries, problems if path.exists() else ()))
+            problems.append(f"{item.nodeid}: its fingerprint has changed since: running it again")
+            del records[item.nodeid]
+    journal.open(Contents(records, problems if path.exists() else ()))
     if reporter is not None:
-        for line in (*problems, f"{len(taken)} of {len(items)} experiments taken from the journal {path}"):
+        for line in (*problems, f"{len(finished)} of {len(items)} experiments taken from the journal {path}"):
             reporter.write_line(f"llem: {line}")
     state = llem_session(config)
-    for item, entry in taken.items():
-        gates = gates_of(item, settings) or (resolve(settings.gates, {}) if entry.config is None else {})
-        one = entry.recorded(gates)
-        benchmark.publish(config, one.rows)
-        state.recorded.append(one)
-        _report_passed(item, one)
-    session.items[:] = [item for item in session.items if item not in taken]
+    for item, record in finished.items():
+        state.count(replace(record, gates=gates_of(item, settings)))
+        _report_passed(item, record)
+    session.items[:] = [item for item in session.items if item not in finished]
 
 
-def _report_passed(item: pytest.Item, recorded: Recorded) -> None:
-    """Tell pytest of an item that passed in the session before."""
+def _report_passed(item: pytest.Item, record: Record) -> None:
+    """Report to pytest an item that passed in the session before."""
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     now_s = time.time()
-    item.user_properties.extend(junit.properties(recorded.result))
+    item.user_properties.extend(junit.properties(record.result))
     for when in ("setup", "call", "teardown"):
         report = pytest.TestReport(
             nodeid=item.nodeid,

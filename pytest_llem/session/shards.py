@@ -13,9 +13,13 @@ import pytest
 from pytest_llem.items import measures, parameters
 from pytest_llem.records import rows as benchmark
 from pytest_llem.records.identity import experiment_hash
+from pytest_llem.session.journal import Journal, default_path
+from pytest_llem.session.state import llem_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from pytest_llem.settings import Settings
 
 SPLIT = pytest.StashKey[str]()
 """The division that this session is a part of: the number of parts and a hash."""
@@ -24,26 +28,61 @@ OTHERS = pytest.StashKey[int]()
 """How many tests fall to other parts."""
 
 
-def keep_part(config: pytest.Config, items: list[pytest.Item], shard: tuple[int, int]) -> None:
-    """Deselect the items of other parts. Tests that measure nothing run in the first part.
+class Part:
+    """The plugin of a session that runs one part.
 
     Args:
         shard: which part, from 1, of how many.
     """
-    number, parts = shard
-    groups: dict[object, list[str]] = {}
-    for item in items:
-        if measures(item):
-            groups.setdefault(_load(item) or item.nodeid, []).append(item.nodeid)
-    part_of = assign(list(groups.values()), durations_s(_saved(config)), parts)
-    # How many parts there are can be read, so that merging knows when one is missing.
-    config.stash[SPLIT] = f"{parts}-{experiment_hash({'part_of': part_of})}"
-    kept = [item for item in items if part_of.get(item.nodeid, 1) == number]
-    others = [item for item in items if part_of.get(item.nodeid, 1) != number]
-    config.stash[OTHERS] = len(others)
-    if others:
-        config.hook.pytest_deselected(items=others)
-        items[:] = kept
+
+    def __init__(self, settings: Settings, shard: tuple[int, int]) -> None:
+        self._settings = settings
+        self._number, self._parts = shard
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Set aside the journal of the part before: it must not be merged as this one's, even if this one ends before
+        it begins its own.
+
+        Raises:
+            pytest.UsageError: it cannot be set aside.
+        """
+        config, settings = session.config, self._settings
+        runs = settings.mode in ("validate", "measure") and config.pluginmanager.has_plugin("benchmark")
+        if settings.resume or not runs or benchmark.is_disabled(config):
+            return
+        path = settings.journal or default_path(config, settings.shard)
+        if path is None:
+            return
+        state = llem_session(config)
+        try:
+            Journal(path, {}, say=state.notes.append, say_now=state.say).set_aside()
+        except OSError as error:
+            raise pytest.UsageError(f"--llem-journal: {error}") from None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """After collection and all other selection: deselect the items of other parts.
+
+        Tests that measure nothing run in the first part.
+        """
+        groups: dict[object, list[str]] = {}
+        for item in items:
+            if measures(item):
+                groups.setdefault(_load(item) or item.nodeid, []).append(item.nodeid)
+        part_of = assign(list(groups.values()), durations_s(_saved(config)), self._parts)
+        # How many parts there are can be read, so that merging knows when one is missing.
+        config.stash[SPLIT] = f"{self._parts}-{experiment_hash({'part_of': part_of})}"
+        kept = [item for item in items if part_of.get(item.nodeid, 1) == self._number]
+        others = [item for item in items if part_of.get(item.nodeid, 1) != self._number]
+        config.stash[OTHERS] = len(others)
+        if others:
+            config.hook.pytest_deselected(items=others)
+            items[:] = kept
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
+        """When results are saved: say that they are a part of a session only."""
+        output_json["llem_shard"] = f"{self._number}/{self._parts}"
 
 
 def assign(groups: Iterable[Sequence[str]], known_s: Mapping[str, tuple[float, float]], parts: int) -> dict[str, int]:

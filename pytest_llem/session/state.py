@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import weakref
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,10 +18,9 @@ from pytest_llem.settings import SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_llem.engines.base import LoadedModel
+    from pytest_llem.engines.base import Engine, LoadedModel
     from pytest_llem.meters.base import Meter
-    from pytest_llem.records.record import Recorded
-    from pytest_llem.session.isolation.parent import Isolation
+    from pytest_llem.records.record import Record
     from pytest_llem.session.journal import Journal
     from pytest_llem.settings import Settings
     from pytest_llem.verdict.history import SavedRow
@@ -35,27 +33,27 @@ class LlemSession:
 
     Attributes:
         say: prints a line at every verbosity.
-        recorded: results that count, in the order in which they were measured.
+        records: results that count by node id, in the order in which they were measured.
         judged: the verdicts on them, at the end.
         history: saved rows by node id and metric, as they were before this session's were saved.
         notes: lines for the end of the terminal's summary.
         journal: where results are kept as they finish; ``None`` where there is none.
-        isolation: runs items in child processes; ``None`` until the first one.
+        engines: those that models were loaded with, by backend.
         incomplete: parts of what is reported are known to be missing.
         device_lost: a GPU failed so that this process cannot use it any more.
     """
 
     settings: Settings
     say: Callable[[str], None] = say_on_stderr
-    recorded: list[Recorded] = field(default_factory=list)
+    records: dict[str, Record] = field(default_factory=dict)
     judged: list[Judged] = field(default_factory=list)
     history: dict[tuple[str, str], list[SavedRow]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     journal: Journal | None = None
-    isolation: Isolation | None = None
+    engines: dict[str, Engine] = field(default_factory=dict)
     incomplete: bool = False
     device_lost: bool = False
-    _pending: dict[str, Recorded] = field(default_factory=dict)
+    _pending: dict[str, Record] = field(default_factory=dict)
     _meters: dict[tuple[str, ...], Meter] = field(default_factory=dict)
     _idle: tuple[weakref.ref[LoadedModel], IdlePower] | None = None
     _locks: BoardLocks | None = None
@@ -108,46 +106,45 @@ class LlemSession:
             idle = meter.idle_power() if not disturbances else IdlePower()
             disturbances += meter.check_quiet() if not disturbances else []
             if disturbances:
-                return IdlePower(reason="; ".join(one.text for one in disturbances))
+                return IdlePower(reason="; ".join(disturbance.text for disturbance in disturbances))
             self._idle = (weakref.ref(model), idle)
         return self._idle[1]
 
-    def keep(self, recorded: Recorded) -> None:
+    def keep(self, record: Record) -> None:
         """Note what an item measured; it counts once the item has passed."""
-        self._pending[recorded.nodeid] = recorded
+        self._pending[record.nodeid] = record
 
-    def note_report(self, item: pytest.Item, report: pytest.TestReport) -> None:
-        """Publish an item's result after its last phase, or drop it if any phase did not pass."""
-        pending = self._pending.get(item.nodeid)
-        if pending is None:
-            return
-        pending.failed |= report.outcome != "passed"
-        if report.when != "teardown":
-            return
-        del self._pending[item.nodeid]
-        if not pending.failed:
-            self.count(item.config, pending)
+    def note_report(self, report: pytest.TestReport) -> None:
+        """Count an item's result after its last phase, or drop it if any phase did not pass."""
+        if report.outcome != "passed":
+            self._pending.pop(report.nodeid, None)
+        elif report.when == "teardown" and (record := self._pending.pop(report.nodeid, None)) is not None:
+            self.count(record)
 
     def note_failure(self, failure: BaseException) -> None:
         """Find out whether a failure has cost this process its GPU: then other processes run the rest."""
-        failures = sys.modules.get("pytest_llem.engines.transformers.failures")
-        if failures is None or self.device_lost:  # without torch there is no CUDA to fail
+        if self.device_lost:
             return
-        self.device_lost = any(map(failures.is_device_lost, failures.related(failure)))
+        self.device_lost = any(engine.is_device_lost(failure) for engine in self.engines.values())
         if self.device_lost and self.settings.child is None:
             self.notes.append(
                 "llem: the GPU failed in this process, which cannot use it any more: the experiments after that ran in "
                 "fresh processes"
             )
 
-    def count(self, config: pytest.Config, recorded: Recorded) -> None:
-        """Report and save a result with the session's others; it is in the journal when this returns."""
-        from pytest_llem.records.rows import publish
-
-        publish(config, recorded.rows)
-        self.recorded.append(recorded)
+    def count(self, record: Record) -> None:
+        """Every result that counts comes through here, however it came, and again when more is known of it. What there
+        is of it to keep is in the journal when this returns."""
+        self.records[record.nodeid] = record
         if self.journal is not None:
-            self.journal.append(recorded)
+            self.journal.append(record)
+
+    def fail(self, session: pytest.Session, problem: str | None = None) -> None:
+        """Make the session fail if it has not failed already, and say why in a line of its summary."""
+        if problem is not None:
+            self.notes.append(f"llem: {problem}")
+        if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def close(self) -> None:
         """Release the meters, the boards and the journal."""

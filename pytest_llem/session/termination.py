@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from types import FrameType
-
-TERMINATION = pytest.StashKey["Termination"]()
 
 
 class Termination:
-    """Turns SIGTERM into ``KeyboardInterrupt`` while experiments run.
+    """The plugin that turns SIGTERM into ``KeyboardInterrupt`` while experiments run.
 
     pytest then ends the session in order: the interrupted experiment has no result, those that are finished are saved.
     """
@@ -24,17 +23,20 @@ class Termination:
         self._deaf = False
         self._previous: Any = None
 
-    def install(self) -> None:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> None:
         """Begin to listen; where signals cannot be handled, or SIGTERM is ignored on purpose, nothing changes."""
         is_main = threading.current_thread() is threading.main_thread()
         if is_main and signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
             self._previous = signal.signal(signal.SIGTERM, self._handle)
 
-    def deafen(self) -> None:
-        """Let nothing interrupt the saving of results, which takes a moment."""
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None]:
+        """Once all is judged, let nothing interrupt the saving of results, which takes a moment."""
         self._deaf = True
+        return (yield)
 
-    def restore(self) -> None:
+    def pytest_unconfigure(self) -> None:
         """Put the handler back that was there before."""
         if self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)

@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from pytest_llem.verdict.spread import Spread
 
 
-OTHER_TOKENS = "it generated other tokens than the saved runs"
-"""Part of a verdict's reason: as many tokens, but not the same, so the work may be another."""
-
-
 @dataclass(frozen=True)
 class Candidate:
     """A gated metric of one result.
@@ -31,6 +27,7 @@ class Candidate:
         row: what was measured; ``None`` when the metric was not, then ``missing`` says why.
         missing: why there is no row.
         disturbed: why the row is not valid.
+        remarks: what a reader of the verdict must know.
     """
 
     nodeid: str
@@ -40,15 +37,26 @@ class Candidate:
     row: SavedRow | None
     missing: str | None = None
     disturbed: str | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict and what it is about."""
+    """A verdict and what it is about.
+
+    Attributes:
+        remarks: what a reader must know of it beside its reason.
+    """
 
     candidate: Candidate
     verdict: Verdict
     baseline: Baseline
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def why(self) -> str:
+        """The verdict's reason and the remarks."""
+        return "; ".join((*self.remarks, self.verdict.reason))
 
 
 @dataclass(frozen=True)
@@ -84,18 +92,50 @@ def judge_candidates(
     judged = []
     for candidate, base in zip(candidates, baselines, strict=True):
         verdict = _judge(candidate, base, rates, spreads[candidate.metric])
+        remarks = list(candidate.remarks)
         accepted = candidate.row is not None and candidate.row.accepted
         if accepted and verdict.status is not Status.OK and not candidate.disturbed:
-            verdict = replace(
-                verdict,
-                status=Status.OK,
-                needs_more_runs=False,
-                reason=f"accepted: the baseline's mean starts again with this run ({verdict.reason})",
-            )
+            verdict = replace(verdict, status=Status.OK, needs_more_runs=False)
+            remarks.append("accepted: the baseline's mean starts again with this run")
         if candidate.row is not None and _generated_something_else(candidate.row, base.rows):
-            verdict = replace(verdict, reason=f"{verdict.reason}; {OTHER_TOKENS}")
-        judged.append(Judged(candidate, verdict, base))
+            # As many, but not the same: the work may be another.
+            remarks.append("it generated other tokens than the saved runs")
+        judged.append(Judged(candidate, verdict, base, tuple(remarks)))
     return judged
+
+
+def with_moved(candidates: Iterable[Candidate], history: dict[tuple[str, str], list[SavedRow]]) -> list[Candidate]:
+    """Find the saved rows of what was saved under another node id, because its file was moved or pytest started in
+    another folder: they are of the same name and the same workload.
+
+    Args:
+        history: saved rows by experiment and metric; those that are found are added under the candidate's own node id.
+
+    Returns:
+        The candidates, with a remark where rows were found, or more than one experiment's could be meant.
+    """
+    elsewhere: dict[tuple[str, str, str], set[str]] = {}
+    for (nodeid, metric), rows in history.items():
+        elsewhere.setdefault((_name(nodeid), metric, rows[-1].workload_hash if rows else ""), set()).add(nodeid)
+    found = []
+    for candidate in candidates:
+        key = (candidate.nodeid, candidate.metric)
+        remarks: tuple[str, ...] = ()
+        if candidate.row is not None and key not in history:
+            names = elsewhere.get((_name(candidate.nodeid), candidate.metric, candidate.row.workload_hash), set())
+            if len(names) == 1:
+                history[key] = history[names.pop(), candidate.metric]
+            elif names:
+                places = " and as ".join(sorted(names))
+                remarks = (f"the same workload was saved as {places}: which of them is meant is unknown",)
+        if (saved := history.get(key)) and saved[-1].fullname != candidate.nodeid:
+            remarks = (f"saved as {saved[-1].fullname}",)
+        found.append(replace(candidate, remarks=remarks))
+    return found
+
+
+def _name(nodeid: str) -> str:
+    return nodeid.rpartition("::")[2]
 
 
 def _generated_something_else(row: SavedRow, saved: Sequence[SavedRow]) -> bool:

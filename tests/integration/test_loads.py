@@ -87,4 +87,4 @@ def test_a_model_that_cannot_be_loaded_fails_alone(run: Run, write: Write) -> No
     result.assert_outcomes(passed=2, errors=3)
     # The same failure of one load is told with the place of each.
     result.stdout.fnmatch_lines(["b.llem.yaml:2: model '*nowhere': no such folder"] * 2)
-    result.stdout.fnmatch_lines(["d.llem.yaml:5: lora.path '*nothing': no such folder"])
+    result.stdout.fnmatch_lines(["d.llem.yaml:5: pytorch.lora.path '*nothing': no such folder"])

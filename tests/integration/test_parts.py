@@ -84,8 +84,8 @@ def test_parts_that_were_interrupted_and_resumed_merge_into_one_session(
     merged.stdout.fnmatch_lines(["llem: merged 6 experiments of 2 journals; nothing was run"])
     assert sum(line.startswith("NO-BASELINE ") for line in merged.outlines) == 6
     assert what_was_measured(saved()) == whole
-    measured = {row["fullname"]: row["stats"]["data"] for row in saved()}
-    assert measured == {row["fullname"]: row["data"] for lines in parts for line in lines for row in line["rows"]}
+    measured = {row["extra_info"]["nodeid"]: row["extra_info"]["result"] for row in saved()}
+    assert measured == {line["nodeid"]: line["result"] for lines in parts for line in lines}
 
 
 def test_what_is_merged_is_gated_and_reported(

@@ -196,7 +196,7 @@ def test_a_changed_experiment_runs_again_and_a_changed_gate_does_not(
     result = run("--llem-resume", "--benchmark-json=out.json")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
-        ["llem: changed.llem.yaml::changed: what is asked for has changed since*", "llem: 1 of 2 experiments taken*"]
+        ["llem: changed.llem.yaml::changed: its fingerprint has changed since*", "llem: 1 of 2 experiments taken*"]
     )
     rows = {row["extra_info"]["nodeid"]: row["extra_info"]["result"] for row in saved()}
     assert rows["kept.llem.yaml::kept"] == before["kept.llem.yaml::kept"]
@@ -256,7 +256,7 @@ def test_the_journal_can_be_elsewhere(pytester: pytest.Pytester, run: Callable[.
     assert len(lines(Path("out/mine.jsonl"))) == 1
     assert [path.name for path in Path("out").iterdir()] == ["mine.jsonl"]
     pytester.makeini("[pytest]\nllem_journal = ini.jsonl\n")
-    run("--llem-resume").stdout.fnmatch_lines(["llem: no journal to take up at *ini.jsonl", "llem: 0 of 1 *"])
+    run("--llem-resume").stdout.fnmatch_lines(["llem: no journal to resume from at *ini.jsonl", "llem: 0 of 1 *"])
     assert len(lines(Path("ini.jsonl"))) == 1
 
 

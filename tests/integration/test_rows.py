@@ -126,6 +126,23 @@ def test_no_grouping_mixes_units(run: Run, write: Write, group_by: str) -> None:
     assert sum("energy in" in line for line in tables) == 1
 
 
+def test_rows_are_grouped_by_a_parameter_that_some_lack(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    write("swept.llem.yaml", "sweep: {pytorch.batch_size: [1, 2]}\n")
+    write("plain.llem.yaml")
+    pytester.makepyfile("def test_plain(benchmark): benchmark.pedantic(sum, ([1, 2],))")
+    result = run("--llem-meter=none", "--benchmark-group-by=param:pytorch.batch_size")
+    result.assert_outcomes(passed=4)
+    tables = [line.split("'")[1] for line in result.outlines if line.startswith("---") and "benchmark '" in line]
+    assert tables == ["pytorch.batch_size=None", "pytorch.batch_size=1", "pytorch.batch_size=2"]
+
+
+def test_options_without_an_effect_are_named(run: Run, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write()
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest --benchmark-min-rounds=7")
+    result = run("--llem-meter=none", "--benchmark-warmup=on", "--benchmark-sort=mean")
+    result.stdout.fnmatch_lines(["llem: --benchmark-min-rounds, --benchmark-warmup: no effect on experiments*"])
+
+
 def test_plain_benchmarks_beside_ours_keep_seconds(pytester: pytest.Pytester, run: Run, write: Write) -> None:
     write()
     pytester.makepyfile("def test_plain(benchmark): benchmark(sum, [1, 2])")
@@ -176,21 +193,20 @@ def test_modelled_and_measured_joules_are_never_compared(pytester: pytest.Pytest
     assert len([line for line in result.outlines if line.startswith("tiny:energy")]) == 1
 
 
-def test_the_command_prints_joules(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+def test_the_commands_print_joules(pytester: pytest.Pytester, run: Run, write: Write) -> None:
     write()
     run("--llem-meter=estimate", "--benchmark-save=base")
-    root_conftest = Path(__file__).parents[2] / "conftest.py"
-    (pytester.path / "conftest.py").write_text(root_conftest.read_text())
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest_benchmark", "compare", "--csv=out.csv"],
-        cwd=pytester.path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "Name (energy in" in done.stdout
-    assert done.stdout.count("Name (time in") == 1
-    assert "tiny:energy-estimated" in (pytester.path / "out.csv").read_text()
+    own = [sys.executable, "-c", "from pytest_llem.benchmark import compare; compare()"]
+    stock = [sys.executable, "-m", "pytest_benchmark", "compare"]
+    root_conftest = (Path(__file__).parents[2] / "conftest.py").read_text()
+    for command, conftest in ((own, ""), ([*own, "--storage", "file://.benchmarks"], ""), (stock, root_conftest)):
+        (pytester.path / "conftest.py").write_text(conftest)
+        done = subprocess.run(
+            [*command, "--csv=out.csv"], cwd=pytester.path, capture_output=True, text=True, check=True
+        )
+        assert "Name (energy in" in done.stdout
+        assert done.stdout.count("Name (time in") == 1
+        assert "tiny:energy-estimated" in (pytester.path / "out.csv").read_text()
 
 
 def test_histograms_name_the_unit(pytester: pytest.Pytester, write: Write) -> None:

@@ -7,15 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pytest_llem.engines.base import Engine
 from pytest_llem.engines.prompts import PromptError, load_prompts
 from pytest_llem.engines.transformers.adapters import apply_lora, find_adapter
 from pytest_llem.engines.transformers.assistant import assistant_load_config, load_assistant
 from pytest_llem.engines.transformers.checks import check_loaded, placement
 from pytest_llem.engines.transformers.compiling import compile_model, forget_graphs, refuse_giving_up
-from pytest_llem.engines.transformers.failures import free_unused, is_out_of_memory, one_line, release
+from pytest_llem.engines.transformers.failures import (
+    free_unused,
+    is_device_lost,
+    is_out_of_memory,
+    one_line,
+    release,
+)
 from pytest_llem.engines.transformers.generation import build_generation, check_resolved, special_tokens
 from pytest_llem.engines.transformers.loading import load_weights
-from pytest_llem.engines.transformers.memory_plan import check_fits, kv_cache_bytes, predict_weights
+from pytest_llem.engines.transformers.memory_plan import check_fits, kv_cache_bytes, predict, predict_weights
 from pytest_llem.engines.transformers.requirements import check_load_requirements
 from pytest_llem.engines.transformers.sources import find_source, folder_fingerprint, hub_access
 from pytest_llem.engines.transformers.workload import TransformersWorkload
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
     from pytest_llem.config import ExperimentConfig, LoadConfig
 
 
-class TransformersEngine:
+class TransformersEngine(Engine):
     """See :class:`pytest_llem.engines.base.Engine`."""
 
     def load(self, config: LoadConfig, device: str) -> TransformersModel:
@@ -45,14 +52,19 @@ class TransformersEngine:
             release(exc)
             raise
         except ImportError as exc:
-            raise UnavailableError(f"model {config.model!r} needs a package that is missing: {one_line(exc)}") from exc
+            message = f"needs a package that is missing: {one_line(exc)}"
+            raise UnavailableError(message, field="model", value=config.model) from exc
         except Exception as exc:
             release(exc)
             if is_out_of_memory(exc):
                 text = f"out of memory on {target} while loading: use a smaller model or precision, or quantise"
             else:
                 text = f"could not be loaded: {one_line(exc)}"
-            raise LoadError(f"model {config.model!r}: {text}") from exc
+            raise LoadError(text, field="model", value=config.model) from exc
+
+    predict_memory = staticmethod(predict)
+    release = staticmethod(release)
+    is_device_lost = staticmethod(is_device_lost)
 
 
 class TransformersModel:
@@ -217,10 +229,10 @@ def _check_window(config: ExperimentConfig, longest: int, window: int | None) ->
 def _check_stop_strings(rows: int, tokenizer: Any) -> None:
     if rows > 1:
         raise MeasurementError(
-            "stop_strings: in a batch, a sequence that a stop string ended cannot be told from its padding, so its "
-            "tokens cannot be counted: set pytorch.batch_size: 1"
+            "in a batch, a sequence that a stop string ended cannot be told from its padding, so its tokens cannot be "
+            "counted: set pytorch.batch_size: 1",
+            field="decoder.stop_strings",
         )
     if tokenizer is None:
-        raise MeasurementError(
-            "stop_strings: the model comes without a tokenizer, so no text can be found in its tokens"
-        )
+        message = "the model comes without a tokenizer, so no text can be found in its tokens"
+        raise MeasurementError(message, field="decoder.stop_strings")

@@ -46,13 +46,13 @@ def is_out_of_memory(exc: BaseException) -> bool:
     return isinstance(exc, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
 
 
-def is_device_lost(exc: BaseException) -> bool:
-    """Whether ``exc`` leaves the CUDA context of this process unusable."""
-    text = str(exc)
-    return isinstance(exc, RuntimeError) and (any(sign in text for sign in _DEVICE_LOST) or not _device_works())
+def is_device_lost(failure: BaseException) -> bool:
+    """Whether ``failure``, or what it came from, leaves the CUDA context of this process unusable."""
+    texts = [str(current) for current in _related(failure) if isinstance(current, RuntimeError)]
+    return any(sign in text for text in texts for sign in _DEVICE_LOST) or (bool(texts) and not _device_works())
 
 
-def related(exc: BaseException) -> Iterator[BaseException]:
+def _related(exc: BaseException) -> Iterator[BaseException]:
     """``exc``, what caused it, and where it is a group, its members with what caused them; each once."""
     seen: set[int] = set()
     pending: list[BaseException | None] = [exc]
@@ -67,13 +67,13 @@ def related(exc: BaseException) -> Iterator[BaseException]:
             pending += current.exceptions
 
 
-def release(exc: BaseException) -> None:
-    """Free the tensors that the frames of ``exc``, and of what caused it, keep alive.
+def release(failure: BaseException) -> None:
+    """Free the tensors that the frames of ``failure``, and of what caused it, keep alive.
 
     An exception that is kept (by ``sys.last_value``, by a test report) keeps every local variable on its way:
     the model, its activations, its cache. Frames that still run are left alone.
     """
-    for current in related(exc):
+    for current in _related(failure):
         traceback.clear_frames(current.__traceback__)
         for frame, _ in traceback.walk_tb(current.__traceback__):
             # Until Python 3.13 a frame keeps what was last shown of its variables; looking again brings it up to date.

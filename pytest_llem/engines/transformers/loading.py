@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from pytest_llem.config import LoadConfig, PyTorchConfig
     from pytest_llem.engines.transformers.sources import Source
 
+# How the names of those fields begin that are arguments of BitsAndBytesConfig.
+_OF_BITSANDBYTES = ("load_in_", "bnb_4bit_")
+
 
 def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, device: torch.device) -> PreTrainedModel:
     """Load or draw the weights of ``source`` and put them where ``options`` says, in evaluation mode.
@@ -59,8 +62,10 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
             )
     if getattr(model, "_hf_peft_config_loaded", False):
         raise LoadError(
-            f"model {load.model!r}: holds an adapter, which transformers put over weights that are perhaps another "
-            "model's; name the base as model and the adapter as pytorch.lora"
+            "holds an adapter, which transformers put over weights that are perhaps another model's; name the base as "
+            "model and the adapter as pytorch.lora",
+            field="model",
+            value=load.model,
         )
     check_complete(load.model, info)
     model.train(False)
@@ -94,11 +99,13 @@ def _draw_random(load: LoadConfig, options: PyTorchConfig, source: Source, devic
     from transformers import AutoModelForCausalLM
 
     if load.random_seed is None:
-        raise LoadError("random weights need a random_seed")
+        raise LoadError("is needed for random weights", field="random_seed")
     if getattr(source.config, "quantization_config", None) is not None:
         raise LoadError(
-            f"model {load.model!r}: its configuration is that of a quantised checkpoint, which random "
-            "weights would not be: name the unquantised model"
+            "its configuration is that of a quantised checkpoint, which random weights would not be: name the "
+            "unquantised model",
+            field="model",
+            value=load.model,
         )
     arguments: dict[str, Any] = {"dtype": DTYPES[load.precision]}
     # A kernel of the hub is none of the drawing's business.
@@ -157,13 +164,5 @@ def _from_pretrained_arguments(load: LoadConfig, options: PyTorchConfig, device:
 def _quantisation(options: PyTorchConfig) -> Any:
     from transformers import BitsAndBytesConfig
 
-    if options.load_in_8bit:
-        return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
-    chosen = {
-        "bnb_4bit_compute_dtype": options.bnb_4bit_compute_dtype,
-        "bnb_4bit_quant_type": options.bnb_4bit_quant_type,
-        "bnb_4bit_use_double_quant": options.bnb_4bit_use_double_quant,
-    }
-    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-        load_in_4bit=True, **{name: value for name, value in chosen.items() if value is not None}
-    )
+    chosen = {name: value for name, value in options.given("load").items() if name.startswith(_OF_BITSANDBYTES)}
+    return BitsAndBytesConfig(**chosen)  # type: ignore[no-untyped-call]

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_llem.config import PyTorchConfig
+from pytest_llem.engines.base import MemoryPlan
 from pytest_llem.engines.transformers.assistant import assistant_load_config
 from pytest_llem.engines.transformers.checks import DTYPES
 from pytest_llem.engines.transformers.sources import load_architecture
 from pytest_llem.errors import LlemError, UnavailableError
+from pytest_llem.sizes import size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,35 +29,9 @@ if TYPE_CHECKING:
 
     from pytest_llem.config import ExperimentConfig, LoadConfig
 
-_GIB = 2**30
-
 # bitsandbytes: a 4 bit scale covers this many weights; with double quantisation, scales have a scale for this many.
 _WEIGHTS_A_SCALE = 64
 _SCALES_A_SCALE = 256
-
-
-@dataclass(frozen=True)
-class MemoryPlan:
-    """What an experiment takes at least.
-
-    Attributes:
-        weights_bytes: parameters and buffers of the model, and of its assistant; ``None`` where unknown.
-        kv_cache_bytes: keys and values of one call, on the model's device; ``None`` where unknown.
-        reason: why something is unknown; ``None`` where nothing is.
-        loading_bytes: what the weights take while they are loaded, where that is more.
-    """
-
-    weights_bytes: int | None
-    kv_cache_bytes: int | None
-    reason: str | None = None
-    loading_bytes: int = 0
-
-    @property
-    def total_bytes(self) -> int | None:
-        """The most that is held at once; ``None`` where a part is unknown."""
-        if self.weights_bytes is None or self.kv_cache_bytes is None:
-            return None
-        return max(self.weights_bytes + self.kv_cache_bytes, self.loading_bytes)
 
 
 @dataclass(frozen=True)
@@ -72,8 +48,6 @@ def predict(config: ExperimentConfig, folder: Path) -> MemoryPlan:
     Args:
         folder: folder of the experiment file; relative paths start there.
     """
-    if config.backend != "pytorch":
-        return MemoryPlan(None, None, f"not predicted for backend {config.backend}")
     weights = predict_weights(config.load_config(folder))
     if weights.architecture is None:
         return MemoryPlan(None, None, weights.reason)
@@ -89,16 +63,6 @@ def predict(config: ExperimentConfig, folder: Path) -> MemoryPlan:
     return MemoryPlan(weights.total_bytes, cache_bytes, reason, weights.loading_bytes)
 
 
-def check_memory(plan: MemoryPlan, device: torch.device) -> None:
-    """Compare the whole of ``plan`` with what is free on ``device`` now. What is unknown passes.
-
-    Raises:
-        UnavailableError: it does not fit.
-    """
-    if plan.total_bytes is not None:
-        check_fits(plan.total_bytes, device, "the experiment")
-
-
 def check_fits(needed_bytes: int, device: torch.device, what: str) -> None:
     """Compare ``needed_bytes`` with what is free on ``device`` now.
 
@@ -110,9 +74,7 @@ def check_fits(needed_bytes: int, device: torch.device, what: str) -> None:
     """
     free_bytes = available_bytes(device)
     if free_bytes is not None and needed_bytes > free_bytes:
-        raise UnavailableError(
-            f"{what} would take {needed_bytes / _GIB:.1f} GiB, but {device} has {free_bytes / _GIB:.1f} GiB available"
-        )
+        raise UnavailableError(f"{what} would take {size(needed_bytes)}, but {device} has {size(free_bytes)} available")
 
 
 def available_bytes(device: torch.device) -> int | None:
@@ -146,7 +108,7 @@ def predict_weights(load: LoadConfig) -> _Weights:
         return _Weights(total_bytes, architecture, loading_bytes=loading_bytes)
     assistant = predict_weights(assistant_load)
     if assistant.total_bytes is None:
-        return _Weights(None, architecture, f"assistant_model: {assistant.reason}")
+        return _Weights(None, architecture, f"pytorch.assistant_model: {assistant.reason}")
     total_bytes += assistant.total_bytes
     return _Weights(total_bytes, architecture, loading_bytes=max(loading_bytes, total_bytes))
 

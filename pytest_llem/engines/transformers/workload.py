@@ -61,7 +61,7 @@ class TransformersWorkload:
     ) -> None:
         self._loaded = loaded
         self._generation = generation
-        self._prompts = prompts
+        self.prompts = prompts
         batches = [
             prompts.token_ids[start : start + batch_size] for start in range(0, len(prompts.token_ids), batch_size)
         ]
@@ -79,35 +79,10 @@ class TransformersWorkload:
         return len(self._inputs)
 
     @property
-    def prompts(self) -> int:
-        """Prompts of one pass."""
-        return len(self._prompts.token_ids)
-
-    @property
-    def input_tokens(self) -> int:
-        """Prompt tokens of one pass, without padding."""
-        return self._prompts.input_tokens
-
-    @property
-    def truncated_prompts(self) -> int:
-        """Prompts that were longer than ``max_input_tokens`` and lost their end."""
-        return self._prompts.truncated
-
-    @property
-    def token_ids_hash(self) -> str:
-        """Hex SHA-256 of the prompts' token ids in order."""
-        return self._prompts.sha256()
-
-    @property
     def expected_output_tokens(self) -> int | None:
         """Output tokens of one pass where the options fix them, else ``None``."""
         length = self._generation.fixed_new_tokens
         return None if length is None else length * sum(self._rows)
-
-    @property
-    def devices(self) -> Sequence[str]:
-        """UUIDs of the GPUs that the model lies on; empty on the CPU."""
-        return self._loaded.gpu_uuids
 
     def run(self, index: int) -> torch.Tensor:
         """Run call ``index`` of the pass; returns prompts and new tokens, a row for each sequence.
@@ -127,10 +102,6 @@ class TransformersWorkload:
         ends = frozenset(self._generation.eos_token_ids)
         sequences: list[list[int]] = output[:, self._prompt_length(index) :].tolist()
         return [_until_end(sequence, ends) for sequence in sequences]
-
-    def count_output_tokens(self, index: int, output: torch.Tensor) -> int:
-        """Real new tokens in what call ``index`` returned: no padding, nothing after end-of-sequence."""
-        return sum(map(len, self.output_tokens(index, output)))
 
     def time_tokens(self, index: int) -> CallTiming:
         """Run call ``index`` once more and say when its tokens appeared.
@@ -224,8 +195,8 @@ class TransformersWorkload:
                 )
             if self._generation.cuda_graphs and skipped_cuda_graphs() > 0:
                 raise MeasurementError(
-                    "torch_compile_mode asks for CUDA graphs, but torch skipped some of them; TORCH_LOGS=cudagraphs "
-                    "says why"
+                    "needs CUDA graphs, but torch skipped some of them; TORCH_LOGS=cudagraphs says why",
+                    field="pytorch.torch_compile_mode",
                 )
             sequences: torch.Tensor = output.sequences
         except LlemError as exc:
@@ -261,20 +232,20 @@ class TransformersWorkload:
         check_cache(self._generation.config, output.past_key_values)
         self._check_compiled()
         if config.disable_compile and _COMPILED_CALL in state:
-            raise MeasurementError("disable_compile was asked for, but generate() compiled the model")
+            raise MeasurementError("generate() compiled the model", field="pytorch.disable_compile", value=True)
         self._checked = True
         return output
 
     def _check_compiled(self) -> None:
-        asked = self._generation.compiled_by
-        if asked is not None and compiled_graphs() == 0:
+        field = self._generation.compiled_by
+        if field is not None and compiled_graphs() == 0:
             reason = ""
             if not self._generation.config.disable_compile:
                 reason = (
                     "; with a static cache it compiles the steps after the first token, without beams, and neither a "
                     "model of bitsandbytes nor one that is offloaded"
                 )
-            raise MeasurementError(f"{asked} was asked for, but generate() compiled no graph{reason}")
+            raise MeasurementError(f"generate() compiled no graph{reason}", field=field)
 
     def _seed(self, seed: int) -> None:
         # Not torch.manual_seed: it prepares every kind of device for its seed, which takes a hundred times

@@ -117,14 +117,15 @@ class CodeCarbonMeter(PeerMeter):
             self._stop_task()
         except Exception as error:
             raise MeterUnavailableError(
-                f"codecarbon meter: CodeCarbon cannot start: {log[0] if log else one_line(error)}"
+                f"CodeCarbon cannot start: {log[0] if log else one_line(error)}", meter="codecarbon"
             ) from error
         # Not its gpu_count: that is the number of those requested.
         if self.boards and not hardware["gpu_model"]:
             self.close()
             raise MeterUnavailableError(
-                "codecarbon meter: CodeCarbon finds no GPU; it looks for the command nvidia-smi on the PATH and for "
-                "NVML when it is imported"
+                "CodeCarbon finds no GPU; it looks for the command nvidia-smi on the PATH and for "
+                "NVML when it is imported",
+                meter="codecarbon",
             )
 
     def _stop_task(self) -> Any:
@@ -146,7 +147,7 @@ def _reported() -> Iterator[list[str]]:
 
 
 def _failure(log: list[str], otherwise: str) -> MeasurementError:
-    return MeasurementError(f"codecarbon meter: CodeCarbon cannot measure: {log[-1] if log else otherwise}")
+    return MeasurementError(f"CodeCarbon cannot measure: {log[-1] if log else otherwise}", meter="codecarbon")
 
 
 @contextmanager

@@ -94,7 +94,7 @@ class NvmlMeter:
         self.boards: tuple[Board, ...] = selection.boards
         if not self.boards:
             raise MeterUnavailableError(
-                "nvml meter: no GPU is visible to this process; see nvidia-smi -L and CUDA_VISIBLE_DEVICES"
+                "no GPU is visible to this process; see nvidia-smi -L and CUDA_VISIBLE_DEVICES", meter="nvml"
             )
         # Of its own: the user's seeds are not to be used up.
         self._random = random.Random()  # noqa: S311
@@ -110,9 +110,10 @@ class NvmlMeter:
             power = open_power_sensor(nvml, board, clock)
             if power is None:
                 raise MeterUnavailableError(
-                    f"nvml meter: {describe([board])} has no energy counter; it needs a Volta or newer board, "
+                    f"{describe([board])} has no energy counter; it needs a Volta or newer board, "
                     "not a virtual one, and a current driver; it reports no power either; leave the board out of "
-                    "CUDA_VISIBLE_DEVICES, or measure time alone with the meter none"
+                    "CUDA_VISIBLE_DEVICES, or measure time alone with the meter none",
+                    meter="nvml",
                 )
             self._power_sensors.append(power)
         self._watches = [BoardWatch(nvml, board) for board in self.boards]
@@ -216,7 +217,7 @@ class NvmlMeter:
 
     def _has_counter(self, board: Board) -> bool:
         if board.mig_enabled:
-            raise MeterUnavailableError(f"nvml meter: {describe([board])} is divided by MIG: {MIG_REFUSAL}")
+            raise MeterUnavailableError(f"{describe([board])} is divided by MIG: {MIG_REFUSAL}", meter="nvml")
         binding = self._nvml.binding
         try:
             binding.nvmlDeviceGetTotalEnergyConsumption(self._nvml.handle(board.uuid))
@@ -224,7 +225,7 @@ class NvmlMeter:
             return False
         except binding.NVMLError as error:
             raise MeterUnavailableError(
-                f"nvml meter: {describe([board])}: reading the energy counter failed: {error}; try nvidia-smi"
+                f"{describe([board])}: reading the energy counter failed: {error}; try nvidia-smi", meter="nvml"
             ) from error
         return True
 
@@ -291,8 +292,9 @@ def open_nvml_meter(request: MeterRequest) -> NvmlMeter:
             selection = select_visible(boards, os.environ)
             if request.device != "cuda" and len(selection.boards) > 1:
                 raise MeterUnavailableError(
-                    "nvml meter: the model runs on the CPU, so which board to read is not known: NVML shows "
-                    f"{describe(selection.boards)}; name one in CUDA_VISIBLE_DEVICES"
+                    "the model runs on the CPU, so which board to read is not known: NVML shows "
+                    f"{describe(selection.boards)}; name one in CUDA_VISIBLE_DEVICES",
+                    meter="nvml",
                 )
         if request.lock_timeout_s is not None:
             uuids = (board.uuid for board in selection.boards)

@@ -1,4 +1,4 @@
-"""The child's side of isolated experiments: run the items that the parent names, and tell of each."""
+"""The child's side of isolated experiments: run the items that the parent names, and report each."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llem.engines import get_engine
-from pytest_llem.errors import LlemError
+from pytest_llem.errors import UnavailableError
 from pytest_llem.items import parameters
 from pytest_llem.session.isolation.process import DUMP_SIGNAL
-from pytest_llem.session.journal import Entry
+from pytest_llem.session.journal_line import as_line
 from pytest_llem.session.state import SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from pytest_llem.settings import Settings
+
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl.h
 
-# What concerns the session as a whole is the parent's: saving, reporting, selecting, stopping, debugging.
-_NOT_THE_CHILDS = {
+# Saving, reporting, selecting, stopping, debugging, distributing.
+_NOT_THE_CHILDS: dict[str, object] = {
     "benchmark_json": None,
     "benchmark_save": None,
     "benchmark_autosave": None,
@@ -46,6 +48,11 @@ _NOT_THE_CHILDS = {
     "maxfail": 0,
     "usepdb": False,
     "trace": False,
+    "numprocesses": None,
+    "maxprocesses": None,
+    "dist": "no",
+    "distload": False,
+    "tx": [],
     "llem_isolate": False,
     "llem_shard": None,
     "llem_resume": False,
@@ -53,18 +60,19 @@ _NOT_THE_CHILDS = {
 }
 
 
-def prepare(config: pytest.Config) -> None:
-    """Before anything reads the options: leave out what is the parent's."""
+def leave_out_the_parents(config: pytest.Config) -> None:
+    """Before anything reads the options: what concerns the session as a whole is the parent's."""
     for name, value in _NOT_THE_CHILDS.items():
         if hasattr(config.option, name):
             setattr(config.option, name, value)
-    config.pluginmanager.register(IsolatedChild(config.getoption("llem_child")), "llem-child")
 
 
 class IsolatedChild:
     """The plugin of a child."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, settings: Settings) -> None:
+        descriptor = settings.child
+        assert descriptor is not None  # noqa: S101
         # Processes that a test starts do not keep the line to the parent open.
         os.set_inheritable(descriptor, False)
         self._socket = socket.socket(fileno=descriptor)
@@ -96,7 +104,7 @@ class IsolatedChild:
         experiment = parameters(session.items[0]).get("llem_experiment")
         if experiment is not None:
             # What cannot be imported is the item's to report.
-            with suppress(LlemError, ImportError):
+            with suppress(UnavailableError):
                 get_engine(experiment.valid_config.backend)
 
     @pytest.hookimpl(wrapper=True)
@@ -109,7 +117,7 @@ class IsolatedChild:
 
     def pytest_runtest_logstart(self) -> None:
         """An item begins."""
-        # Told by this side: when the parent hears of it, the item may have written already.
+        # Sent by this side: when the parent hears of it, the item may have written already.
         self._send(event="start", output_start=os.fstat(self._output).st_size)
 
     @pytest.hookimpl(trylast=True)
@@ -126,9 +134,8 @@ class IsolatedChild:
         assert self._session is not None  # noqa: S101  (it has started)
         state = self._session.config.stash.get(SESSION, None)
         if state is not None:
-            for recorded in state.recorded:
-                if recorded.nodeid == nodeid:
-                    self._send(event="result", line=Entry.of(recorded, asked="").as_line())
+            if (record := state.records.get(nodeid)) is not None:
+                self._send(event="result", line=as_line(record))
             if state.device_lost:
                 self._session.shouldstop = "the GPU failed"
         self._send(event="finish")

@@ -7,20 +7,19 @@ which is a pytest run with the same arguments. What the child reports is publish
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
 
-from pytest_llem.items import measures, parameters
+from pytest_llem.items import gates_of, measures, parameters
 from pytest_llem.session.isolation.process import ChildProcess
-from pytest_llem.session.journal import Entry
-from pytest_llem.session.state import llem_session
-from pytest_llem.verdict.gates import resolve
+from pytest_llem.session.journal_line import from_line
+from pytest_llem.session.state import SESSION, llem_session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
-    from pytest_llem.session.state import LlemSession
     from pytest_llem.settings import Settings
 
 Phase = Literal["setup", "call", "teardown"]
@@ -28,59 +27,62 @@ Phase = Literal["setup", "call", "teardown"]
 _AFTER: dict[Phase, Phase] = {"setup": "call", "call": "teardown", "teardown": "teardown"}
 
 
-def is_isolated(item: pytest.Item, session: LlemSession | None, settings: Settings) -> bool:
+def is_isolated(item: pytest.Item, settings: Settings) -> bool:
     """Whether an item runs in a child: with ``--llem-isolate`` each experiment, and all that measures once the GPU
     failed in this process."""
-    if settings.child is not None or item.get_closest_marker("skip") is not None:
+    if item.get_closest_marker("skip") is not None:
         return False
     experiment = parameters(item).get("llem_experiment")
     if experiment is not None and experiment.errors:
         return False
+    session = item.config.stash.get(SESSION, None)
     if session is not None and session.device_lost:
         return measures(item)
     return settings.isolate and experiment is not None
 
 
-def of(config: pytest.Config) -> Isolation:
-    """What runs this session's items in children, made when the first one needs it."""
-    session = llem_session(config)
-    if session.isolation is None:
-        session.isolation = Isolation(config, session)
-    return session.isolation
-
-
 class Isolation:
-    """Runs items in children, one child at a time."""
+    """The plugin that runs items in children, one child at a time."""
 
-    def __init__(self, config: pytest.Config, session: LlemSession) -> None:
-        self._config = config
-        self._session = session
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._child: ChildProcess | None = None
 
-    def run(self, item: pytest.Item) -> None:
-        """Run one item and report it, as ``pytest_runtest_protocol`` does."""
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """After the last item: end the child, which may hold a board's memory."""
+        try:
+            return (yield)
+        finally:
+            self.close()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        """In place of an item's phases: run it in a child process, if it is to run there."""
+        if not is_isolated(item, self._settings):
+            return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         _ItemRun(item, self).follow()
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
 
     def child_for(self, item: pytest.Item) -> ChildProcess:
         """The child that runs this item next; a fresh one where there is none."""
         if self._child is None or self._child.queue[:1] != [item.nodeid]:
             self.close()
+            invocation = item.config.invocation_params
             self._child = ChildProcess(
-                self._config.invocation_params.args,
-                list(_group(item, self._session)),
-                self._config.invocation_params.dir,
-                shown=self._config.getoption("capture") == "no",
+                invocation.args,
+                list(_group(item, self._settings)),
+                invocation.dir,
+                shown=item.config.getoption("capture") == "no",
             )
         return self._child
 
     def count(self, item: pytest.Item, line: str) -> None:
         """A result counts: its item has passed."""
-        experiment = parameters(item).get("llem_experiment")
-        compare = {} if experiment is None else experiment.valid_config.compare
-        recorded = Entry.from_line(line).recorded(resolve(self._session.settings.gates, compare))
-        self._session.count(self._config, recorded)
+        record = replace(from_line(line), gates=gates_of(item, self._settings))
+        llem_session(item.config).count(record)
 
     def close(self) -> None:
         """End the child."""
@@ -90,7 +92,7 @@ class Isolation:
 
 
 class _ItemRun:
-    """One item, as its child tells of it."""
+    """One item, as its child reports it."""
 
     def __init__(self, item: pytest.Item, isolation: Isolation) -> None:
         self._item = item
@@ -139,7 +141,7 @@ class _ItemRun:
                     if result is not None:
                         self._isolation.count(self._item, result)
                 except ValueError as error:
-                    self._fail(f"what its process told of its result cannot be read: {error}", "")
+                    self._fail(f"its process sent a result that cannot be read: {error}", "")
                 child.finish_item()
                 if not child.queue:
                     self._isolation.close()
@@ -150,7 +152,7 @@ class _ItemRun:
 
     def _pass_on(self, values: dict[str, Any]) -> None:
         config = self._item.config
-        # Lists in JSON; pytest tells by the type that this is where and why an item was skipped.
+        # Lists in JSON; pytest knows by the type that this is where and why an item was skipped.
         if isinstance(values["longrepr"], list):
             values["longrepr"] = tuple(values["longrepr"])
         report = config.hook.pytest_report_from_serializable(config=config, data=values)
@@ -178,12 +180,12 @@ class _ItemRun:
         item.ihook.pytest_runtest_logreport(report=report)
 
 
-def _group(item: pytest.Item, session: LlemSession) -> Iterator[str]:
+def _group(item: pytest.Item, settings: Settings) -> Iterator[str]:
     """This item and those after it that run in a child and load the same model."""
     items = item.session.items
     model = parameters(item).get("llem_model")
-    for one in items[items.index(item) :]:
-        if parameters(one).get("llem_model") != model:
+    for other in items[items.index(item) :]:
+        if parameters(other).get("llem_model") != model:
             return
-        if is_isolated(one, session, session.settings):
-            yield one.nodeid
+        if is_isolated(other, settings):
+            yield other.nodeid

@@ -1,7 +1,7 @@
-"""A pytest process that runs some of a session's items and tells of each as it goes.
+"""A pytest process that runs some of a session's items and reports each as it goes.
 
 Parent and child talk over one socket, a JSON document a line: first the parent says which items to run, then the child
-tells when an item begins, each report of it, its result, and when it has ended.
+reports when an item begins, each phase of it, its result, and when it has ended.
 """
 
 from __future__ import annotations

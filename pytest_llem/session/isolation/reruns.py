@@ -5,24 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llem.session.isolation.process import ChildProcess
-from pytest_llem.session.journal import Entry
+from pytest_llem.session.journal_line import from_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pytest
 
-    from pytest_llem.records.record import Recorded
+    from pytest_llem.records.record import Record
 
 
-def measure_again(config: pytest.Config, nodeids: Sequence[str]) -> tuple[dict[str, Recorded], str | None]:
+def measure_again(config: pytest.Config, nodeids: Sequence[str]) -> tuple[dict[str, Record], str | None]:
     """Run these items once more, all in one fresh pytest process, which gets the arguments of this session.
 
     Returns:
         What was measured, by node id; and why items are missing, where some are.
     """
     child = ChildProcess(config.invocation_params.args, nodeids, config.invocation_params.dir, shown=False)
-    found: dict[str, Recorded] = {}
+    found: dict[str, Record] = {}
     line: str | None = None
     problem: str | None = None
     try:
@@ -41,9 +41,9 @@ def measure_again(config: pytest.Config, nodeids: Sequence[str]) -> tuple[dict[s
                     if line is None:
                         problem = "it was not measured in the fresh process"
                     else:
-                        found[child.queue[0]] = Entry.from_line(line).recorded({})
+                        found[child.queue[0]] = from_line(line)
                 except ValueError as error:
-                    problem = f"what the fresh process told cannot be read: {error}"
+                    problem = f"what the fresh process sent cannot be read: {error}"
                 child.finish_item()
     finally:
         child.close()

@@ -204,7 +204,7 @@ class TestText:
             "  0: NVIDIA Simulated H100",
             f"     UUID              {UUIDS[0]}",
             "     driver            580.95.05 (CUDA up to 13.0)",
-            "     memory            80 GiB",
+            "     memory            80.0 GiB",
             "     power limit       700 W",
             "     MIG               off",
             "     visible           yes",
@@ -221,7 +221,7 @@ class TestText:
             errors={"nvmlDeviceGetPersistenceMode": pynvml.NVML_ERROR_NOT_SUPPORTED},
         )
         text = render(examine_here(tmp_path, board))
-        for line in ("memory            not told", "power limit       not told", "persistence mode  not told"):
+        for line in ("memory            unknown", "power limit       unknown", "persistence mode  unknown"):
             assert line in text
         assert "-pm 1" not in text
 

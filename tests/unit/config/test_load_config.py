@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llem.config import ExperimentConfig, LoadConfig, PyTorchConfig
+from pytest_llem.config.base import fields_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,26 +48,31 @@ def test_what_does_not_decide_the_load_shares_it(tmp_path: Path, values: dict[st
     assert hash(other) == hash(plain)
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"model": "gpt3"},
-        {"weights": "random"},
-        {"backend": "vllm"},
-        {"precision": "fp16"},
-        {"pytorch": {"attn_implementation": "eager"}},
-        {"pytorch": {"torch_compile": True}},
-        {"pytorch": {"load_in_8bit": True}},
-        {"pytorch": {"device_map": "auto", "max_memory": {0: "1GiB", "cpu": "1GiB"}}},
-        {"pytorch": {"device_map": {"": 0}}},
-        {"pytorch": {"revision": "main"}},
-        {"pytorch": {"trust_remote_code": True}},
-        {"pytorch": {"assistant_model": "gpt2"}},
-        {"pytorch": {"lora": {"path": "a/b"}}},
-        {"passthrough": {"from_pretrained": {"variant": "x"}}},
-    ],
-    ids=str,
-)
+ANOTHER_LOAD: list[dict[str, Any]] = [
+    {"model": "gpt3"},
+    {"weights": "random"},
+    {"backend": "vllm"},
+    {"backend": "vllm", "vllm": {"x": 1}},
+    {"backend": "tensorrt", "tensorrt": {"x": 1}},
+    {"precision": "fp16"},
+    {"pytorch": {"attn_implementation": "eager"}},
+    {"pytorch": {"torch_compile": True}},
+    {"pytorch": {"load_in_8bit": True}},
+    {"pytorch": {"device_map": "auto", "max_memory": {0: "1GiB", "cpu": "1GiB"}}},
+    {"pytorch": {"device_map": {"": 0}}},
+    {"pytorch": {"revision": "main"}},
+    {"pytorch": {"trust_remote_code": True}},
+    {"pytorch": {"assistant_model": "gpt2"}},
+    {"pytorch": {"lora": {"path": "a/b"}}},
+    {"passthrough": {"from_pretrained": {"variant": "x"}}},
+]
+
+
+def test_every_field_of_the_load_has_a_row() -> None:
+    assert fields_of(ExperimentConfig, "load") <= {name for values in ANOTHER_LOAD for name in values}
+
+
+@pytest.mark.parametrize("values", ANOTHER_LOAD, ids=str)
 def test_what_decides_the_load_does_not_share_it(tmp_path: Path, values: dict[str, Any]) -> None:
     assert load(tmp_path, **values) != load(tmp_path)
 

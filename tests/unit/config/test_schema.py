@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
 
-from pytest_llem.config import ExperimentConfig, PyTorchConfig, experiment_file_schema
+from pytest_llem.config import ExperimentConfig, PyTorchConfig, experiment_file_schema, load_experiments
 from pytest_llem.config.names import fields
+
+ROOT = Path(__file__).parents[3]
+FILES = sorted([*ROOT.glob("benchmarks/**/*.llem.yaml"), *ROOT.glob("tests/fuzz/corpus/*.yaml")])
 
 
 @pytest.fixture(scope="module")
@@ -17,9 +24,15 @@ def schema() -> dict[str, Any]:
     return json.loads(json.dumps(experiment_file_schema()))  # type: ignore[no-any-return]
 
 
+@pytest.fixture(scope="module")
+def validator(schema: dict[str, Any]) -> Draft202012Validator:
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
 def sweep_of(schema: dict[str, Any]) -> dict[str, Any]:
     assert schema["properties"]["sweep"] == {"$ref": "#/$defs/Sweep"}
-    return schema["$defs"]["Sweep"]["anyOf"][0]  # type: ignore[no-any-return]
+    return schema["$defs"]["Sweep"]  # type: ignore[no-any-return]
 
 
 def test_a_file_has_the_fields_of_an_experiment_and_keys_of_its_own(schema: dict[str, Any]) -> None:
@@ -39,19 +52,62 @@ def test_bounds_help_and_units_come_from_the_fields(schema: dict[str, Any]) -> N
     assert pytorch["additionalProperties"] is False
     assert set(pytorch["properties"]) == set(PyTorchConfig.model_fields)
     batch_size = pytorch["properties"]["batch_size"]
-    assert {"type": "integer", "minimum": 1} in batch_size["anyOf"]
+    assert (batch_size["type"], batch_size["minimum"]) == (["integer", "null"], 1)
     assert batch_size["stage"] == "batch"
 
 
-def test_null_is_allowed_everywhere_as_in_the_loader(schema: dict[str, Any]) -> None:
-    sections = [
-        schema,
-        *(schema["$defs"][name] for name in ("PyTorchConfig", "MeasureConfig", "BuiltinDataset", "FileDataset")),
-    ]
-    for section in sections:
-        for name, field in section["properties"].items():
-            definition = schema["$defs"][field["$ref"].rpartition("/")[2]] if "$ref" in field else field
-            assert {"type": "null"} in definition["anyOf"], name
+def test_null_is_allowed_everywhere_as_in_the_loader(validator: Draft202012Validator) -> None:
+    for name in fields():
+        nested: Any = None
+        for part in reversed(name.split(".")):
+            nested = {part: nested}
+        if name in ("dataset.n", "dataset.seed", "dataset.shuffle", "dataset.field"):
+            nested["dataset"]["path"] = "prompts.txt"
+        elif name in ("dataset.path", "dataset.builtin"):
+            continue  # they say which kind of dataset it is
+        assert validator.is_valid({"base": "shared.yaml", **nested}), name
+    for name in ("base", "experiments", "sweep", "exclude"):
+        assert validator.is_valid({"model": "gpt2", name: None}), name
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_what_the_loader_takes_is_valid(validator: Draft202012Validator, file: Path) -> None:
+    try:
+        valid = all(experiment.config is not None for experiment in load_experiments(file))
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except Exception:  # noqa: BLE001  (what is no YAML is no matter of the schema)
+        return
+    if valid:
+        assert best_match(validator.iter_errors(content)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("precison: fp32", "$"),
+        ("pytorch: {precison: fp32}", "$.pytorch"),
+        ("pytorch: {lora: {path: a, precison: true}}", "$.pytorch.lora"),
+        ("pytorch: {cache_config: {precison: 2}}", "$.pytorch.cache_config"),
+        ("decoder: {precison: 1}", "$.decoder"),
+        ("measure: {precison: 1}", "$.measure"),
+        ("passthrough: {precison: {}}", "$.passthrough"),
+        ("compare: {precison: 5%}", "$.compare"),
+        ("dataset: {precison: {n: 4}}", "$.dataset"),
+        ("dataset: {synthetic: {precison: 4}}", "$.dataset.synthetic"),
+        ("dataset: {path: a, precison: x}", "$.dataset"),
+        ("dataset: {builtin: natural, precison: x}", "$.dataset"),
+        ("experiments: [{precison: fp32}]", "$.experiments[0]"),
+        ("experiments: [{}, {pytorch: {precison: 3}}]", "$.experiments[1].pytorch"),
+        ("sweep: {precison: [1]}", "$.sweep"),
+        ("sweep: {pytorch: [{precison: 1}]}", "$.sweep.pytorch[0]"),
+        ("exclude: [{precison: fp32}]", "$.exclude[0]"),
+    ],
+)
+def test_a_misspelt_key_is_named(validator: Draft202012Validator, text: str, place: str) -> None:
+    error = best_match(validator.iter_errors({"model": "gpt2", **yaml.safe_load(text)}))
+    assert error is not None
+    assert error.json_path == place
+    assert re.search(r"\('precison' was|^'precison'", error.message), error.message
 
 
 def test_every_field_but_the_name_can_be_swept(schema: dict[str, Any]) -> None:
@@ -70,7 +126,7 @@ def test_every_field_but_the_name_can_be_swept(schema: dict[str, Any]) -> None:
 def test_values_of_a_sweep_and_of_an_exclusion_are_those_of_the_field(schema: dict[str, Any]) -> None:
     field = schema["$defs"]["PyTorchConfig"]["properties"]["batch_size"]
     assert sweep_of(schema)["properties"]["pytorch.batch_size"]["items"] == field
-    exclusion = schema["$defs"]["Exclusions"]["anyOf"][0]["items"]
+    exclusion = schema["$defs"]["Exclusions"]["items"]
     assert exclusion["properties"]["pytorch.batch_size"]["anyOf"][0] == field
     assert set(exclusion["properties"]) == set(fields())
 
@@ -89,6 +145,6 @@ def test_references_lead_somewhere(schema: dict[str, Any]) -> None:
 
 
 def test_the_options_of_the_quantised_cache_are_named(schema: dict[str, Any]) -> None:
-    cache = schema["$defs"]["PyTorchConfig"]["properties"]["cache_config"]["anyOf"][0]
+    cache = schema["$defs"]["PyTorchConfig"]["properties"]["cache_config"]
     assert "residual_length" in cache["properties"]
     assert cache["additionalProperties"] is False

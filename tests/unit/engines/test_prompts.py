@@ -110,7 +110,7 @@ class TestFile:
             ("p.jsonl", b"\n", "holds no prompts"),
             ("p.txt", b"", "holds no prompts"),
             ("p.txt", b"caf\xe9", "is not UTF-8"),
-            ("p.csv", b"a", "one JSON object a line"),
+            ("p.csv", b"a", "a JSON object per line"),
         ],
         ids=["blank", "empty", "latin-1", "csv"],
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llem.engines.base import CallTiming
+from pytest_llem.engines.prompts import Prompts
 from pytest_llem.errors import MeasurementError
 from pytest_llem.measurement.protocol import measure_workload, run_once
 from pytest_llem.measurement.windows import Protocol
@@ -31,6 +32,9 @@ def meter(clock: SimulatedClock) -> Meter:
     return open_meter("none", clock=clock)
 
 
+PROMPTS = Prompts(token_ids=((1, 2, 3), (4, 5, 6, 7)), truncated=0)
+
+
 @dataclass
 class FakeWorkload:
     """Two calls a pass that take a second each, with counted tokens."""
@@ -39,10 +43,7 @@ class FakeWorkload:
     tokens: Callable[[int], int] = lambda _: 5
     expected_output_tokens: int | None = None
     calls: int = 2
-    input_tokens: int = 7
-    token_ids_hash: str = "0"  # noqa: S105
-    truncated_prompts: int = 0
-    prompts: int = 2
+    prompts: Prompts = PROMPTS
     seconds: float = 1.0
     runs: int = 0
 
@@ -53,9 +54,6 @@ class FakeWorkload:
 
     def output_tokens(self, index: int, output: int) -> list[list[int]]:
         return [list(range(output))]
-
-    def count_output_tokens(self, index: int, output: int) -> int:
-        return output
 
     def time_tokens(self, index: int) -> CallTiming:
         return CallTiming(0.25 + 0.5 * index, 0.125)
@@ -134,7 +132,7 @@ def test_run_once_is_one_call(clock: SimulatedClock, meter: Meter) -> None:
 
 
 def test_prompts_that_were_cut_are_named(clock: SimulatedClock, meter: Meter) -> None:
-    result = measure_workload(FakeWorkload(clock, truncated_prompts=3), ONE_PASS, meter)
+    result = measure_workload(FakeWorkload(clock, prompts=Prompts(((1,),), truncated=3)), ONE_PASS, meter)
     assert any("3 prompts" in warning and "max_input_tokens" in warning for warning in result.warnings)
 
 

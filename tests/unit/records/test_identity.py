@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llem.config import ExperimentConfig
+from pytest_llem.config.base import fields_of
+from pytest_llem.engines.prompts import Prompts
 from pytest_llem.meters import open_meter
 from pytest_llem.records import identity, machine
 from tests.simulators import SimulatedBoard, install
@@ -20,12 +22,22 @@ if TYPE_CHECKING:
 BASE: dict[str, Any] = {"model": "gpt2", "decoder": {"min_new_tokens": 4}, "max_output_tokens": 8}
 
 
-def workload_hash(fields: Mapping[str, Any], commit: str | None = "c1", prompts: str = "t1") -> str:
+BESIDE_WORK: dict[str, Any] = {
+    "name": "renamed",
+    "marks": ["slow"],
+    "timeout_s": 9,
+    "device": "cpu",
+    "measure": {"rounds": 3},
+    "compare": {"energy": "5%"},
+}
+
+
+def workload_hash(fields: Mapping[str, Any], commit: str | None = "c1", prompt: int = 1) -> str:
     config = ExperimentConfig.model_validate({**BASE, **fields})
     return identity.workload_hash(
         config,
         SimpleNamespace(commit=commit),
-        SimpleNamespace(token_ids_hash=prompts),
+        SimpleNamespace(prompts=Prompts(((prompt,),), truncated=0)),
     )
 
 
@@ -50,16 +62,18 @@ def test_another_option_is_another_workload(fields: dict[str, Any]) -> None:
 
 def test_another_model_or_prompt_is_another_workload() -> None:
     assert workload_hash({}, commit="c2") != workload_hash({})
-    assert workload_hash({}, prompts="t2") != workload_hash({})
+    assert workload_hash({}, prompt=2) != workload_hash({})
     assert workload_hash({"model": "gpt3"}, commit=None) != workload_hash({}, commit=None)
+
+
+def test_what_is_not_work_is_said_by_the_fields() -> None:
+    assert fields_of(ExperimentConfig, "measurement", "session") == set(BESIDE_WORK)
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"name": "renamed", "marks": ["slow"], "timeout_s": 9, "device": "cpu"},
-        {"measure": {"rounds": 3}},
-        {"compare": {"energy": "5%"}},
+        BESIDE_WORK,
         {"model": "./spelt/otherwise"},
         {"pytorch": {}},
         {"pytorch": {"batch_size": 1}},

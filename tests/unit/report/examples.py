@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_llem.measurement.result import ExperimentResult, Round
-from pytest_llem.report.data import Report, ReportedExperiment, build_report
+from pytest_llem.records.record import Record
+from pytest_llem.report.data import Report, build_report
 from pytest_llem.verdict.history import SavedRow
 from pytest_llem.verdict.judging import Candidate, ErrorRates, Judged, judge_candidates
 from pytest_llem.verdict.limits import parse_limit
@@ -49,9 +50,9 @@ def result(energy_j: float | None = 100.0, latency_s: float = 2.0, **changes: An
     return ExperimentResult(**(values | changes))
 
 
-def experiment(name: str = "llama", **changes: Any) -> ReportedExperiment:
+def experiment(name: str = "llama", **changes: Any) -> Record:
     """An experiment as the session hands it over."""
-    one = ReportedExperiment(
+    one = Record(
         nodeid=f"{FILE}::{name}",
         name=name,
         file=FILE,
@@ -63,7 +64,7 @@ def experiment(name: str = "llama", **changes: Any) -> ReportedExperiment:
     return replace(one, **changes)
 
 
-def sweep() -> list[ReportedExperiment]:
+def sweep() -> list[Record]:
     """Three points of a sweep."""
     return [
         experiment(
@@ -75,7 +76,7 @@ def sweep() -> list[ReportedExperiment]:
     ]
 
 
-def row(one: ReportedExperiment, metric: str = "energy", level: float = 100.0, **changes: Any) -> SavedRow:
+def row(one: Record, metric: str = "energy", level: float = 100.0, **changes: Any) -> SavedRow:
     """A row of the experiment with one run at this level."""
     saved = SavedRow(
         fullname=one.nodeid,
@@ -88,7 +89,7 @@ def row(one: ReportedExperiment, metric: str = "energy", level: float = 100.0, *
     return replace(saved, **changes)
 
 
-def saved_runs(one: ReportedExperiment, levels: list[float], metric: str = "energy") -> History:
+def saved_runs(one: Record, levels: list[float], metric: str = "energy") -> History:
     """The saved runs of one metric, a commit each."""
     rows = [
         row(one, metric, level, commit=f"{number:040x}", when=f"2026-01-{number + 1:02}T00:00:00")
@@ -97,15 +98,13 @@ def saved_runs(one: ReportedExperiment, levels: list[float], metric: str = "ener
     return {(one.nodeid, metric): rows}
 
 
-def judged(one: ReportedExperiment, history: History, level: float, limit: str = "2%..5%") -> list[Judged]:
+def judged(one: Record, history: History, level: float, limit: str = "2%..5%") -> list[Judged]:
     """The verdict on a run at this level."""
     candidate = Candidate(one.nodeid, one.name, "energy", parse_limit(limit), row(one, level=level))
     return judge_candidates([candidate], history, rates=ErrorRates(), last=20)
 
 
-def report(
-    experiments: list[ReportedExperiment], verdicts: list[Judged] | None = None, history: History | None = None
-) -> Report:
+def report(experiments: list[Record], verdicts: list[Judged] | None = None, history: History | None = None) -> Report:
     """A session of these experiments."""
     commit = {"id": "5b8c3a1d9e4f7a60", "branch": "main", "dirty": True}
     return build_report(experiments, verdicts or [], history or {}, {"node": "runner"}, commit, "2026-02-03 04:05")

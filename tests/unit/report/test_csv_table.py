@@ -13,13 +13,11 @@ from tests.unit.report.examples import experiment, judged, result, saved_runs
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_llem.report.data import ReportedExperiment
+    from pytest_llem.records.record import Record
     from pytest_llem.verdict.judging import Judged
 
 
-def read(
-    path: Path, experiments: list[ReportedExperiment], verdicts: list[Judged] | None = None
-) -> list[dict[str, str]]:
+def read(path: Path, experiments: list[Record], verdicts: list[Judged] | None = None) -> list[dict[str, str]]:
     write_csv(experiments, path / "deep" / "results.csv", verdicts or [])
     with (path / "deep" / "results.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))

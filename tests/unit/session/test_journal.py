@@ -6,20 +6,20 @@ import fcntl
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pytest_llem.measurement.result import ExperimentResult, Round
-from pytest_llem.records import rows as benchmark
-from pytest_llem.records.record import Recorded
-from pytest_llem.records.rows import Recorder
+from pytest_llem.records.record import BenchmarkLabels, Record
+from pytest_llem.records.rows import dumps, rows_of
 from pytest_llem.session.journal import Contents, Journal, read_journal
+from pytest_llem.session.journal_line import OtherVersionError
 
 
-def recorded(nodeid: str = "a.llem.yaml::a", latency_s: float = 0.1) -> Recorded:
+def recorded(nodeid: str = "a.llem.yaml::a", latency_s: float = 0.1) -> Record:
     windows = [
         Round(seconds=latency_s * 3, joules=joules, uncertainty_j=None, output_tokens=6) for joules in (0.7, 1.1)
     ]
@@ -34,26 +34,25 @@ def recorded(nodeid: str = "a.llem.yaml::a", latency_s: float = 0.1) -> Recorded
         warnings=["ünsure"],
         boards={"GPU-a": 0.3},
     )
-    fixture = SimpleNamespace(
-        name="a", fullname=nodeid, group=None, param="x", params={"p": 1}, extra_info={"own": Path("x")}, stats=None
-    )
-    info = {"nodeid": nodeid, "workload_hash": "w", "environment_hash": "e", "environment": {}}
-    rows = Recorder(fixture).rows(result, {"pytorch.batch_size": 4}, info)
-    return Recorded(
+    return Record(
         nodeid=nodeid,
         name="a",
         file="a.llem.yaml",
         result=result,
-        rows=rows,
+        workload_hash="w",
+        environment={"boards": [], "cpu": None},
         config={"model": "gpt2"},
         swept={"pytorch.batch_size": 4},
+        more_runs=(result,),
+        accepted=True,
+        labels=BenchmarkLabels("a", nodeid, param="x", params={"p": 1}, extra_info={"own": Path("x")}),
     )
 
 
 def journal(path: Path, notes: list[str] | None = None, said: list[str] | None = None) -> Journal:
-    asked = {"a": "1", "b": "2", "a.llem.yaml::a": "3"}
+    fingerprints = {"a": "1", "b": "2", "a.llem.yaml::a": "3"}
     notes, said = (list[str]() if lines is None else lines for lines in (notes, said))
-    return Journal(path, asked, say=notes.append, say_now=said.append)
+    return Journal(path, fingerprints, say=notes.append, say_now=said.append)
 
 
 @pytest.fixture
@@ -61,34 +60,46 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "new" / "journal.jsonl"
 
 
-def as_saved(rows: Any) -> Any:
-    """What pytest-benchmark would save of them."""
-    return json.loads(benchmark.dumps([row.as_dict() for row in rows]))
+def as_saved(record: Record) -> Any:
+    """What pytest-benchmark would save of it."""
+    return json.loads(dumps([row.as_dict() for row in rows_of(record)]))
 
 
-def test_a_line_rebuilds_the_result_and_its_rows(path: Path) -> None:
+def test_a_line_is_the_record_and_its_rows_are_the_same(path: Path) -> None:
     first = recorded()
     journal(path).append(first)
-    (entry,) = read_journal(path).entries.values()
-    assert entry.asked == "3"
-    again = entry.recorded({})
-    assert again.result == first.result
-    assert again.result.per_round == first.result.per_round
-    assert (again.nodeid, again.name, again.file) == (first.nodeid, first.name, first.file)
-    assert (again.config, again.swept) == (first.config, first.swept)
-    assert as_saved(again.rows) == as_saved(first.rows)
-    assert [row.extra_info["metric"] for row in again.rows] == ["latency", "energy"]
+    (again,) = read_journal(path).records.values()
+    labels = replace(first.labels, extra_info={"own": "UNSERIALIZABLE[PosixPath('x')]"})
+    assert again == replace(first, fingerprint="3", labels=labels)
+    assert again.from_journal
+    assert as_saved(again) == as_saved(first)
+    assert [row["extra_info"]["metric"] for row in as_saved(again)] == ["latency", "energy"]
+
+
+def test_a_record_is_written_again_when_there_is_more_to_keep_and_not_else(path: Path) -> None:
+    writer, first = journal(path), recorded("a")
+    writer.append(first)
+    writer.append(replace(first, verdicts={"energy": "OK"}, trouble=("x",)))
+    assert len(path.read_text().splitlines()) == 1
+    writer.append(replace(first, more_runs=()))
+    writer.close()
+    assert len(path.read_text().splitlines()) == 2
+    contents = read_journal(path)
+    resumed = journal(path)
+    resumed.open(contents)
+    resumed.append(contents.records["a"])
+    assert len(path.read_text().splitlines()) == 2
 
 
 def test_each_line_is_on_the_disk_when_append_returns_and_the_last_one_holds(path: Path) -> None:
     writer = journal(path)
     assert not path.exists()
-    for count, one in enumerate([recorded("a"), recorded("b"), recorded("a", latency_s=0.2)], 1):
-        writer.append(one)
+    for count, record in enumerate([recorded("a"), recorded("b"), recorded("a", latency_s=0.2)], 1):
+        writer.append(record)
         assert len(path.read_text().splitlines()) == count
-    entries = read_journal(path).entries
-    assert list(entries) == ["b", "a"]
-    assert entries["a"].result["latency_s"] == 0.2
+    records = read_journal(path).records
+    assert list(records) == ["b", "a"]
+    assert records["a"].result.latency_s == 0.2
 
 
 @pytest.mark.parametrize("cut", [1, 40, 700, -2])
@@ -99,7 +110,7 @@ def test_a_torn_last_line_is_dropped(path: Path, cut: int) -> None:
     writer.append(recorded("b"))
     path.write_bytes(path.read_bytes()[: whole + cut] if cut > 0 else path.read_bytes()[:cut])
     contents = read_journal(path)
-    assert list(contents.entries) == ["a"]
+    assert list(contents.records) == ["a"]
     assert [problem.split(": ")[1] for problem in contents.problems] == ["dropped a torn last line"]
 
 
@@ -111,10 +122,8 @@ def test_a_torn_last_line_is_dropped(path: Path, cut: int) -> None:
         b"\xff\xfe",
         b"[]",
         b"{}",
-        b'{"journal": 99, "nodeid": "a"}',
-        b'{"journal": 1, "nodeid": "a"}',
-        b'{"journal": 1, "nodeid": "a", "name": "", "file": "", "asked": "", "rows": [], "result": []}',
-        b'{"journal": 1, "nodeid": "a", "name": "", "file": "", "asked": "", "rows": [3], "result": {}}',
+        b'{"journal": 2, "nodeid": "a"}',
+        b'{"journal": 2, "nodeid": "a", "name": "", "file": "", "environment": {}, "result": []}',
     ],
 )
 def test_a_corrupt_line_is_dropped_with_its_number(path: Path, line: bytes) -> None:
@@ -123,7 +132,7 @@ def test_a_corrupt_line_is_dropped_with_its_number(path: Path, line: bytes) -> N
     path.write_bytes(path.read_bytes() + line + b"\n")
     writer.append(recorded("b"))
     contents = read_journal(path)
-    assert list(contents.entries) == ["a", "b"]
+    assert list(contents.records) == ["a", "b"]
     (problem,) = contents.problems
     assert problem.startswith(f"{path}:2: dropped a line: ")
 
@@ -132,15 +141,16 @@ def test_a_corrupt_line_is_dropped_with_its_number(path: Path, line: bytes) -> N
     ("where", "value", "named"),
     [
         (("nodeid",), [], "nodeid"),
-        (("asked",), None, "asked"),
+        (("fingerprint",), None, "fingerprint"),
         (("result", "latency_s"), "x", "result.latency_s"),
         (("result", "warnings"), None, "result.warnings"),
         (("result", "per_round", 0, "seconds"), "x", "result.per_round.0.seconds"),
-        (("rows",), [], "rows"),
-        (("rows", 0, "data"), [], "rows.0.data"),
-        (("rows", 0, "data", 0), "x", "rows.0.data.0"),
-        (("rows", 0, "extra_info", "more_runs"), 3, "rows.0.extra_info.more_runs"),
-        (("config",), {"compare": {"latency": "much"}}, "config.compare.latency"),
+        (("environment",), [], "environment"),
+        (("more_runs",), 3, "more_runs"),
+        (("labels",), None, "not complete"),
+        (("labels", "odd"), 1, "not complete"),
+        (("config",), {"compare": 3}, "not complete"),
+        (("config",), {"compare": {"latency": "much"}}, "'much' is no limit"),
         (("swept",), 3, "swept"),
     ],
 )
@@ -155,8 +165,8 @@ def test_a_value_of_another_type_drops_its_line(
     place[where[-1]] = value
     path.write_text(json.dumps(line) + "\n")
     contents = read_journal(path)
-    assert not contents.entries
-    assert contents.problems[0].startswith(f"{path}:1: dropped a line: {named}: ")
+    assert not contents.records
+    assert contents.problems[0].startswith(f"{path}:1: dropped a line: {named}")
 
 
 @pytest.mark.parametrize("number", ["NaN", "-Infinity"])
@@ -171,23 +181,24 @@ def test_a_number_that_is_none_drops_its_line(path: Path, number: str) -> None:
 
 @pytest.mark.parametrize("odd", [math.inf, math.nan, "\ud800", [1, {"a": None}]], ids=repr)
 def test_what_users_add_to_a_row_is_any(path: Path, odd: object) -> None:
-    one = recorded("a")
-    for row in one.rows:
-        row.group = 7
-        row.param, row.params = str(odd), {"odd": odd}
-        row.extra_info["odd"] = odd
-    journal(path).append(one)
-    (entry,) = read_journal(path).entries.values()
-    for row in entry.recorded({}).rows:
-        assert row.group == 7
-        assert repr(row.params["odd"]) == repr(row.extra_info["odd"]) == repr(odd)
+    labels = BenchmarkLabels("a", "a", 7, str(odd), {"odd": odd}, {"odd": odd})
+    journal(path).append(replace(recorded("a"), labels=labels))
+    again = read_journal(path).records["a"].labels
+    assert repr(again) == repr(labels)
+
+
+def test_a_journal_of_another_version_is_refused_whole(path: Path) -> None:
+    journal(path).append(recorded("a"))
+    path.write_text(path.read_text().replace('"journal":2', '"journal":1').replace('"version":"', '"version":"older '))
+    with pytest.raises(OtherVersionError, match=r"pytest-llem older .* wrote it as version 1 of the journal, and .* 2"):
+        read_journal(path)
 
 
 def test_a_line_that_is_nested_too_deeply_is_dropped(path: Path) -> None:
     journal(path).append(recorded("a"))
     path.write_bytes(b"[" * 100_000 + b"\n" + path.read_bytes())
     contents = read_journal(path)
-    assert list(contents.entries) == ["a"]
+    assert list(contents.records) == ["a"]
     assert [problem.partition(": ")[2] for problem in contents.problems] == ["dropped a line: nested too deeply"]
 
 
@@ -205,13 +216,13 @@ def test_taking_up_keeps_what_is_whole_and_goes_on_behind_it(path: Path) -> None
     assert "previous" in notes[0]
     assert path.with_name("journal.jsonl.previous").read_bytes() == whole + b'{"torn'
     writer.append(recorded("b"))
-    assert list(read_journal(path).entries) == ["a", "b"]
+    assert list(read_journal(path).records) == ["a", "b"]
     writer.close()
     # Nothing to mend: the file is left as it is.
     notes.clear()
     journal(path, notes).open(read_journal(path))
     assert not notes
-    assert list(read_journal(path).entries) == ["a", "b"]
+    assert list(read_journal(path).records) == ["a", "b"]
 
 
 def test_a_journal_in_use_is_never_written_by_two(path: Path) -> None:
@@ -221,8 +232,8 @@ def test_a_journal_in_use_is_never_written_by_two(path: Path) -> None:
     second.append(recorded("b"))
     assert second.path != path
     assert str(second.path) in notes[0]
-    assert list(read_journal(path).entries) == ["a"]
-    assert list(read_journal(second.path).entries) == ["b"]
+    assert list(read_journal(path).records) == ["a"]
+    assert list(read_journal(second.path).records) == ["b"]
     with pytest.raises(OSError, match="in use by another session"):
         journal(path).open(Contents({}))
     first.close()
@@ -237,7 +248,7 @@ def test_a_file_system_without_locks_still_has_a_journal(path: Path, monkeypatch
     writer = journal(path)
     writer.append(recorded("a"))
     writer.append(recorded("b"))
-    assert list(read_journal(path).entries) == ["a", "b"]
+    assert list(read_journal(path).records) == ["a", "b"]
 
 
 def test_a_full_disk_is_said_at_once_and_noted_once(path: Path) -> None:

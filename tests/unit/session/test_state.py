@@ -6,13 +6,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
-from pytest_llem.engines.transformers.failures import release
-from pytest_llem.errors import MeasurementError
 from pytest_llem.meters import open_meter
 from pytest_llem.session.state import LlemSession
 from tests.simulators import LoadedPower, SimulatedBoard, SimulatedClock, install
+from tests.simulators.engine import DeviceLostError, FakeEngine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,63 +56,33 @@ def test_what_somebody_else_draws_is_not_idle_power() -> None:
         assert state.idle_power(model, meter).power_w == pytest.approx(220.0, rel=0.01)
 
 
-# As torch passes them on from CUDA.
-UNRECOVERABLE = (
-    "device-side assert triggered",
-    "an illegal memory access was encountered",
-    "an illegal instruction was encountered",
-    "hardware stack error",
-    "invalid program counter",
-    "misaligned address",
-    "operation not supported on global/shared address space",
-    "the launch timed out and was terminated",
-    "uncorrectable ECC error encountered",
-    "unspecified launch failure",
-)
+class Engine(FakeEngine):
+    """Notes what it is asked about."""
+
+    def __init__(self) -> None:
+        self.asked: list[BaseException] = []
+
+    def is_device_lost(self, failure: BaseException) -> bool:
+        self.asked.append(failure)
+        return super().is_device_lost(failure)
 
 
-@pytest.mark.parametrize("text", UNRECOVERABLE)
-def test_a_gpu_that_is_lost_is_noticed_once(text: str) -> None:
-    state = LlemSession(SimpleNamespace(device="cuda", child=None))  # type: ignore[arg-type]
-    state.note_failure(RuntimeError("CUDA out of memory"))
+@pytest.mark.parametrize("child", [None, 3])
+def test_a_device_that_is_lost_is_noticed_once(child: int | None) -> None:
+    first, second = Engine(), Engine()
+    settings: Any = SimpleNamespace(device="cuda", child=child)
+    state = LlemSession(settings, engines={"pytorch": first, "own": second})
+    state.note_failure(RuntimeError("out of memory"))
     before = state.device_lost
-    failure = RuntimeError("generate() failed")
-    failure.__cause__ = RuntimeError(f"CUDA error: {text}")
     for _ in range(2):
-        state.note_failure(failure)
-    assert (before, state.device_lost, len(state.notes)) == (False, True, 1)
-
-
-def test_a_gpu_that_answers_no_more_is_lost_whatever_failed_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    state = LlemSession(SimpleNamespace(device="cuda", child=None))  # type: ignore[arg-type]
-    failure = MeasurementError("generate() failed")
-    failure.__cause__ = RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasSgemm")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    state.note_failure(failure)
-    before = state.device_lost
-
-    def fail() -> None:
-        raise RuntimeError("CUDA error: unknown error")
-
-    monkeypatch.setattr(torch.cuda, "empty_cache", fail)
-    release(failure)
-    state.note_failure(failure)
+        state.note_failure(DeviceLostError())
     assert (before, state.device_lost) == (False, True)
+    # A child's parent says it.
+    assert len(state.notes) == (child is None)
+    assert (len(first.asked), len(second.asked)) == (2, 1)
 
 
-def test_a_gpu_that_is_lost_in_a_group_of_failures_is_noticed() -> None:
-    """pytest raises a group where several fixtures fail in their teardown."""
-    lost = MeasurementError("generate() failed")
-    lost.__cause__ = RuntimeError("CUDA error: misaligned address")
-    state = LlemSession(SimpleNamespace(device="cuda", child=None))  # type: ignore[arg-type]
-    state.note_failure(BaseExceptionGroup("teardown", [ValueError("x"), ExceptionGroup("inner", [lost])]))
-    assert state.device_lost
-
-
-def test_failures_that_lead_back_to_themselves_are_followed_once() -> None:
-    first, second = RuntimeError("a"), RuntimeError("b")
-    first.__cause__, second.__context__ = second, first
-    state = LlemSession(SimpleNamespace(device="cuda", child=None))  # type: ignore[arg-type]
-    state.note_failure(first)
+def test_without_an_engine_there_is_no_device_to_lose() -> None:
+    state: Any = session()
+    state.note_failure(DeviceLostError())
     assert not state.device_lost

@@ -32,14 +32,14 @@ def terminate() -> None:
 
 def test_it_interrupts_until_results_are_being_saved(harmless: list[int]) -> None:
     termination = Termination()
-    termination.install()
+    termination.pytest_runtestloop()
     with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
         terminate()
     with pytest.raises(KeyboardInterrupt):
         terminate()
-    termination.deafen()
+    next(termination.pytest_sessionfinish())
     terminate()
-    termination.restore()
+    termination.pytest_unconfigure()
     assert not harmless
     terminate()
     assert harmless == [signal.SIGTERM]
@@ -48,15 +48,15 @@ def test_it_interrupts_until_results_are_being_saved(harmless: list[int]) -> Non
 def test_a_signal_that_is_ignored_on_purpose_stays_so() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     termination = Termination()
-    termination.install()
+    termination.pytest_runtestloop()
     terminate()
-    termination.restore()
+    termination.pytest_unconfigure()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
 def test_outside_the_main_thread_nothing_happens() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    thread = threading.Thread(target=Termination().install)
+    thread = threading.Thread(target=Termination().pytest_runtestloop)
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is before

@@ -8,9 +8,8 @@ import torch
 
 from pytest_llem.engines.transformers import memory_plan
 from pytest_llem.engines.transformers.memory_plan import (
-    MemoryPlan,
     available_bytes,
-    check_memory,
+    check_fits,
     predict,
     predict_weights,
 )
@@ -20,6 +19,7 @@ from tests.unit.engines.conftest import HERE, experiment
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_llem.engines.base import MemoryPlan
     from pytest_llem.engines.transformers.engine import TransformersModel
     from tests.unit.engines.conftest import Load
 
@@ -182,7 +182,6 @@ def test_an_assistant_counts() -> None:
     ("fields", "reason"),
     [
         ({"model": "nobody/nothing"}, "model 'nobody/nothing'"),
-        ({"backend": "vllm"}, "not predicted for backend vllm"),
         ({"pytorch": {"assistant_model": "nobody/nothing"}}, "assistant_model: model 'nobody/nothing'"),
     ],
 )
@@ -191,7 +190,6 @@ def test_what_is_unknown_has_a_reason(fields: dict[str, Any], reason: str) -> No
     assert predicted.weights_bytes is None
     assert predicted.total_bytes is None
     assert reason in str(predicted.reason)
-    check_memory(predicted, CPU)
 
 
 def test_a_quantised_checkpoint_is_unknown(tmp_path: Path, saved_model: Path) -> None:
@@ -209,9 +207,9 @@ def test_too_little_memory_is_said_with_both_numbers(monkeypatch: pytest.MonkeyP
     assert available is not None
     assert available > 2**20
     monkeypatch.setattr(memory_plan, "available_bytes", lambda _: 5 * 2**30)
-    check_memory(MemoryPlan(4 * 2**30, 2**30), CPU)
-    with pytest.raises(UnavailableError, match=r"would take 5\.5 GiB, but cpu has 5\.0 GiB available"):
-        check_memory(MemoryPlan(4 * 2**30, 3 * 2**29), CPU)
+    check_fits(5 * 2**30, CPU, "the experiment")
+    with pytest.raises(UnavailableError, match=r"would take 5\.50 GiB, but cpu has 5\.00 GiB available"):
+        check_fits(11 * 2**29, CPU, "the experiment")
 
 
 def test_weights_that_do_not_fit_are_not_loaded(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,186 @@
+"""An engine without a model, so that a test of anything but the engine needs no torch.
+
+``pytest -p tests.simulators.engine`` puts it in the place of the backend ``pytorch``, for that session and for the
+children that inherit its arguments: experiment files stay as they are. A call takes :data:`CALL_S` of the processor's
+time, and its tokens are a hash of its prompts and its seed.
+
+The model's name may ask for a fault, as in ``model: fake/hangs``; where experiments are to share the load all the same,
+``passthrough: {generate: {fault: hangs}}`` does.
+
+``does-not-load``       loading fails
+``runs-nowhere``        this machine lacks what the model needs
+``raises-in-call-3``    the third call of the experiment fails (any number)
+``miscounts``           each sequence ends a token too early
+``hangs``               the first call never returns
+``kills-its-process``   the first call ends the process, as the kernel does when memory runs out
+``loses-the-device``    the first call fails, and so would all that follow in this process
+
+``passthrough: {generate: {call_s: 0.1}}`` makes a call last longer, in seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from pytest_llem.engines.base import CallTiming, Engine, MemoryPlan
+from pytest_llem.engines.prompts import Prompts, load_prompts
+from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pytest
+
+    from pytest_llem.config import ExperimentConfig, LoadConfig
+
+CALL_S = 0.002
+
+_BACKEND = "pytorch"
+_VOCABULARY = 256
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the place of the real engine for one session: others in this process may want that."""
+    from pytest_llem.engines import BUILT_IN
+
+    real = BUILT_IN[_BACKEND]
+    BUILT_IN[_BACKEND] = f"{__name__}:{FakeEngine.__name__}"
+    config.add_cleanup(lambda: BUILT_IN.update({_BACKEND: real}))
+
+
+class DeviceLostError(RuntimeError):
+    """The device answers no more."""
+
+
+class FakeEngine(Engine):
+    """See :class:`pytest_llem.engines.base.Engine`."""
+
+    def load(self, config: LoadConfig, device: str) -> FakeModel:
+        fault = _fault_of(config.model)
+        if fault == "does-not-load":
+            raise LoadError(f"model {config.model!r}: could not be loaded")
+        if fault == "runs-nowhere":
+            raise UnavailableError(f"model {config.model!r}: needs what this machine lacks")
+        return FakeModel(config, device)
+
+    def predict_memory(self, config: ExperimentConfig, folder: Path) -> MemoryPlan:
+        return MemoryPlan(weights_bytes=2**20, kv_cache_bytes=2**10 * _batch_size(config))
+
+    def is_device_lost(self, failure: BaseException) -> bool:
+        return isinstance(failure, DeviceLostError)
+
+
+class FakeModel:
+    """See :class:`pytest_llem.engines.base.LoadedModel`."""
+
+    def __init__(self, config: LoadConfig, device: str) -> None:
+        self.model: Any = SimpleNamespace()
+        self.tokenizer: Any = _Tokenizer()
+        self.device: Any = device
+        self.commit: str | None = f"{config.model}-{config.random_seed}"
+        self.gpu_uuids: Sequence[str] = ()
+        self.load_s = CALL_S
+
+    def prepare(self, config: ExperimentConfig, folder: Path) -> FakeWorkload:
+        prompts = load_prompts(config, folder, vocabulary_size=_VOCABULARY, special_ids=(), tokenizer=self.tokenizer)
+        return FakeWorkload(config, prompts)
+
+    def close(self) -> None:
+        self.model = None
+
+
+class FakeWorkload:
+    """See :class:`pytest_llem.engines.base.Workload`."""
+
+    def __init__(self, config: ExperimentConfig, prompts: Prompts, *, new_tokens: int | None = None) -> None:
+        self._config = config
+        self.prompts = prompts
+        self._new_tokens = config.max_output_tokens if new_tokens is None else new_tokens
+        asked = config.passthrough.generate
+        self._call_s = float(asked.get("call_s", CALL_S))
+        self._fault = asked.get("fault") or _fault_of(config.model)
+        self._ran = 0
+        size = _batch_size(config)
+        self._batches = [prompts.token_ids[start : start + size] for start in range(0, len(prompts.token_ids), size)]
+
+    @property
+    def calls(self) -> int:
+        return len(self._batches)
+
+    @property
+    def expected_output_tokens(self) -> int | None:
+        return len(self.prompts) * self._new_tokens
+
+    def run(self, index: int) -> list[list[int]]:
+        until_s = time.perf_counter() + self._call_s
+        self._ran += 1
+        self._act_out_the_fault()
+        tokens = self._new_tokens - (self._fault == "miscounts")
+        output = [[self._token(prompt, position) for position in range(tokens)] for prompt in self._batches[index]]
+        while time.perf_counter() < until_s:
+            pass
+        return output
+
+    def _act_out_the_fault(self) -> None:
+        if self._fault == f"raises-in-call-{self._ran}":
+            raise MeasurementError(f"call {self._ran} failed")
+        if self._fault == "loses-the-device":
+            raise DeviceLostError("the device is lost")
+        if self._fault == "kills-its-process":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._fault == "hangs":
+            time.sleep(3600)
+
+    def _token(self, prompt: tuple[int, ...], position: int) -> int:
+        text = repr((prompt, position, self._config.random_seed))
+        return hashlib.sha256(text.encode()).digest()[0]
+
+    def output_tokens(self, index: int, output: list[list[int]]) -> list[list[int]]:
+        return output
+
+    def time_tokens(self, index: int) -> CallTiming:
+        self.run(index)
+        per_token_s = self._call_s / self._new_tokens
+        return CallTiming(per_token_s, per_token_s if self._new_tokens > 1 else None)
+
+    def prefill(self) -> FakeWorkload:
+        return FakeWorkload(self._config, self.prompts, new_tokens=1)
+
+    def synchronize(self) -> None:
+        """Nothing is queued."""
+
+    def reset_peak_memory(self) -> None:
+        """Nothing is kept."""
+
+    def peak_memory_bytes(self) -> tuple[int | None, str | None]:
+        return 2**20, None
+
+
+class _Tokenizer:
+    """A token for each byte."""
+
+    chat_template: Any = None
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": list(text.encode())}
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, add_generation_prompt: bool, return_dict: bool
+    ) -> Any:
+        raise NotImplementedError
+
+
+def _fault_of(model: str) -> str | None:
+    found = re.fullmatch("fake/(.+)", model)
+    return found and found[1]
+
+
+def _batch_size(config: ExperimentConfig) -> int:
+    return (config.pytorch.batch_size if config.pytorch else None) or 1
