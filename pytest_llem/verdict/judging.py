@@ -82,25 +82,25 @@ def judge_candidates(
         last: how many of the newest comparable runs an experiment is judged against; ``None`` for all.
     """
     baselines = [
-        baseline(one.row, history.get((one.nodeid, one.metric), ()), last) if one.row else Baseline(())
-        for one in candidates
+        baseline(gated.row, history.get((gated.nodeid, gated.metric), ()), last) if gated.row else Baseline(())
+        for gated in candidates
     ]
     spreads = {
-        metric: _pooled(b for one, b in zip(candidates, baselines, strict=True) if one.metric == metric)
-        for metric in {one.metric for one in candidates}
+        metric: _pooled(base for gated, base in zip(candidates, baselines, strict=True) if gated.metric == metric)
+        for metric in {gated.metric for gated in candidates}
     }
     judged = []
-    for one, base in zip(candidates, baselines, strict=True):
-        verdict = _judge(one, base, rates, spreads[one.metric])
-        remarks = list(one.remarks)
-        accepted = one.row is not None and one.row.accepted
-        if accepted and verdict.status is not Status.OK and not one.disturbed:
+    for candidate, base in zip(candidates, baselines, strict=True):
+        verdict = _judge(candidate, base, rates, spreads[candidate.metric])
+        remarks = list(candidate.remarks)
+        accepted = candidate.row is not None and candidate.row.accepted
+        if accepted and verdict.status is not Status.OK and not candidate.disturbed:
             verdict = replace(verdict, status=Status.OK, needs_more_runs=False)
             remarks.append("accepted: the baseline's mean starts again with this run")
-        if one.row is not None and _generated_something_else(one.row, base.rows):
+        if candidate.row is not None and _generated_something_else(candidate.row, base.rows):
             # As many, but not the same: the work may be another.
             remarks.append("it generated other tokens than the saved runs")
-        judged.append(Judged(one, verdict, base, tuple(remarks)))
+        judged.append(Judged(candidate, verdict, base, tuple(remarks)))
     return judged
 
 
@@ -148,7 +148,7 @@ def _generated_something_else(row: SavedRow, saved: Sequence[SavedRow]) -> bool:
 
 
 def _pooled(baselines: Iterable[Baseline]) -> Spread | None:
-    """The spread between runs that the suite has in common. Runs before an accepted change still tell theirs."""
+    """The spread between runs that the suite has in common. Runs before an accepted change still count."""
     histories = []
     for base in baselines:
         for rows in (base.rows, *base.before):
@@ -158,11 +158,11 @@ def _pooled(baselines: Iterable[Baseline]) -> Spread | None:
     return pooled_spread(histories) if histories else None
 
 
-def _judge(one: Candidate, base: Baseline, rates: ErrorRates, spread: Spread | None) -> Verdict:
-    runs = one.row.runs if one.row else ()
+def _judge(candidate: Candidate, base: Baseline, rates: ErrorRates, spread: Spread | None) -> Verdict:
+    runs = candidate.row.runs if candidate.row else ()
     saved = [run for row in base.rows for run in row.runs]
-    verdict = judge(saved, runs, one.limit, alpha=rates.alpha, beta=rates.beta, pooled_spread=spread)
-    reason = one.missing or one.disturbed or base.reason
+    verdict = judge(saved, runs, candidate.limit, alpha=rates.alpha, beta=rates.beta, pooled_spread=spread)
+    reason = candidate.missing or candidate.disturbed or base.reason
     if reason is None:
         return verdict
     return replace(verdict, status=Status.INCONCLUSIVE, reason=reason, needs_more_runs=False)
@@ -175,7 +175,7 @@ def detectable(
     rates: ErrorRates,
     last: int | None,
 ) -> list[tuple[str, str, Verdict]]:
-    """What could be caught, before anything is measured: the newest saved run stands in for the one to come.
+    """What could be caught, before anything is measured: the newest saved run takes the place of the coming one.
 
     Args:
         expected: node id, metric and limit of what is going to be judged.

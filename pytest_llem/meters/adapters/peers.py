@@ -79,7 +79,7 @@ def _select_boards(meter: str, gpu_uuids: Sequence[str] | None) -> Selection:
             boards = nvml.boards()
         selection = select_visible(boards, os.environ) if gpu_uuids is None else select_by_uuid(boards, gpu_uuids)
     except MeterUnavailableError as error:
-        # NVML's own reasons name the meter that it mostly serves.
+        # NVML's errors name the meter nvml.
         raise MeterUnavailableError(error.message, meter=meter) from error
     if not selection.boards:
         raise MeterUnavailableError(
