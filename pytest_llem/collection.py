@@ -39,7 +39,10 @@ class ExperimentFile(pytest.Module):
         # pytest gets the module here where it would import a Python file. This is the one private name of pytest that
         # the package relies on; with it, items are plain Functions with fixtures of every scope.
         if not self.config.pluginmanager.has_plugin("benchmark"):
-            raise self.CollectError("experiments are reported through pytest-benchmark: remove -p no:benchmark")
+            raise self.CollectError(
+                "experiments are reported through pytest-benchmark: remove -p no:benchmark, or where plugins are not "
+                "loaded by themselves, add -p pytest_benchmark.plugin"
+            )
         if self._module is None:
             self._module = _synthetic_module(self.path, _load(self.path, self.config))
         return self._module
@@ -147,7 +150,7 @@ def _marked(
     try:
         marks = [getattr(pytest.mark, name) for name in experiment.config.marks]
     except (pytest.fail.Exception, pytest.PytestUnknownMarkWarning) as refusal:  # --strict-markers, -W error
-        return replace(experiment, config=None, errors=(_placed(f"marks: {refusal}", experiment, config),)), []
+        return replace(experiment, config=None, errors=(_placed(f"marks: {refusal}", "marks", experiment, config),)), []
     reason = _skip_reason(experiment.config, settings)
     if reason is not None:
         marks.append(pytest.mark.skip(reason=reason))
@@ -166,17 +169,23 @@ def _skip_reason(config: ExperimentConfig, settings: Settings) -> str | None:
 
 
 class NotLoadedError(pytest.fail.Exception):  # type: ignore[misc, name-defined]
-    """A model could not be loaded, whichever experiment needs it."""
+    """A model could not be loaded, whichever experiment needs it.
+
+    Attributes:
+        field: the field that is at fault; ``None`` where none is.
+    """
+
+    field: str | None = None
 
 
 def fail_at(experiment: Experiment, cause: NotLoadedError, config: pytest.Config) -> NoReturn:
     """Fail one of the experiments that need a model, naming the place in its file."""
-    raise pytest.fail.Exception(_placed(str(cause), experiment, config), pytrace=False) from None
+    raise pytest.fail.Exception(_placed(str(cause), cause.field, experiment, config), pytrace=False) from None
 
 
-def _placed(message: str, experiment: Experiment, config: pytest.Config) -> str:
-    """``message`` after the place of the field that it begins with, or else of the experiment."""
-    mark = None if experiment.node is None else place_of(message, experiment.node)
+def _placed(message: str, field: str | None, experiment: Experiment, config: pytest.Config) -> str:
+    """``message`` after the place of ``field``, or of the experiment where it has none."""
+    mark = None if field is None or experiment.node is None else place_of(field, experiment.node)
     if mark is None:
         return f"{display_path(experiment.path, config)}:{experiment.line}: {message}"
     return f"{mark.source.display}:{mark.line}: {message}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import KW_ONLY, dataclass
 
 # The C0 and C1 controls, line breaks among them, the controls of writing direction, and halves of surrogate pairs.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -22,13 +23,40 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+@dataclass(eq=False, repr=False)
 class LlemError(Exception):
-    """Base of every error this package raises on purpose; its text is shown to the user as it is, on one line."""
+    """Base of every error this package raises on purpose.
+
+    Its text is shown to the user as it is, on one line: where it is, of which field or meter, and the message.
+
+    Attributes:
+        message: what is wrong, and what would be right.
+        file: the file at fault, as messages show it; ``None`` where there is none, as with all that follow.
+        line: the line in it, from 1 on.
+        field: dotted name of the experiment's field at fault.
+        value: the value of that field, where the message is about it.
+        meter: name of the meter that cannot work.
+    """
+
+    message: str
+    _: KW_ONLY
+    file: str | None = None
+    line: int | None = None
+    field: str | None = None
+    value: object = None
+    meter: str | None = None
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        field = self.field
+        if self.value is not None:
+            # As a file spells it.
+            field = f"{field} {str(self.value).lower() if isinstance(self.value, bool) else repr(self.value)}"
+        parts = (place, field, f"{self.meter} meter" if self.meter else None, self.message)
+        return printable(": ".join(part for part in parts if part))
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class ExperimentFileError(LlemError):
     """A file that holds no experiments at all: not YAML, not a mapping, not readable. A collection error.
 
@@ -36,9 +64,7 @@ class ExperimentFileError(LlemError):
         excerpt: the place in the file, in lines of their own; empty where there is none to show.
     """
 
-    def __init__(self, message: str, excerpt: str = "") -> None:
-        super().__init__(message)
-        self.excerpt = excerpt
+    excerpt: str = ""
 
 
 class UnavailableError(LlemError):

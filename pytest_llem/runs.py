@@ -74,7 +74,10 @@ def _reported(
         message = f"{where}: {error}" if where else str(error)
         if isinstance(error, UnavailableError):
             raise pytest.skip.Exception(message) from None
-        raise failure(message, pytrace=False) from None
+        failed = failure(message, pytrace=False)
+        if isinstance(failed, NotLoadedError):
+            failed.field = error.field
+        raise failed from None
 
 
 class _ItemMeter:

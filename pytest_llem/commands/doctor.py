@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from pytest_llem.errors import LlemError, MeterUnavailableError, one_line
+from pytest_llem.errors import LlemError, MeterUnavailableError, one_line, printable
 from pytest_llem.meters import meter_names, open_meter
 from pytest_llem.meters.base import MeterRequest, SystemClock
 from pytest_llem.meters.nvidia.library import Nvml
@@ -213,15 +213,13 @@ def find_container(environ: Mapping[str, str], root: Path = Path("/")) -> str | 
 
 
 def _attempt(look: Callable[[], T]) -> tuple[T | None, str | None]:
-    """What ``look`` finds, or ``None`` and what went wrong, whatever it was."""
+    """What ``look`` finds, or ``None`` and what went wrong, whatever it was; which meter it was is known already."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return look(), None
     except LlemError as error:
-        # A meter's reason without its name, which stands before it already.
-        head, separator, rest = str(error).partition(" meter: ")
-        return None, rest if separator and head in meter_names() else str(error)
+        return None, printable(error.message)
     except Exception as error:  # noqa: BLE001  (a broken machine is what this is for)
         return None, one_line(error)
 

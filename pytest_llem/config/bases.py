@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_llem.config.document import read_document
 from pytest_llem.config.merge import merge
@@ -35,26 +35,27 @@ def _over_base(path: Path, document: Document, above: Sequence[Path]) -> Node:
     base = document.root.content.get("base")
     if base is None or base.is_null:
         return document.root
-    where = f"{document.source.display}:{base.mark.line}: base"
+    place: dict[str, Any] = {"file": document.source.display, "line": base.mark.line, "field": "base"}
     if not isinstance(base.content, str) or not base.content:
-        raise ExperimentFileError(f"{where}: expected the path of a file such as shared.yaml, got {show(base.plain)}")
-    chain = (*above, _resolved(path, where))
+        message = f"expected the path of a file such as shared.yaml, got {show(base.plain)}"
+        raise ExperimentFileError(message, **place)
+    chain = (*above, _resolved(path, place))
     below = path.parent / base.content
-    if _resolved(below, where) in chain:
-        raise ExperimentFileError(f"{where}: {show(base.content)} leads back to this file; remove one of the two")
+    if _resolved(below, place) in chain:
+        raise ExperimentFileError(f"{show(base.content)} leads back to this file; remove one of the two", **place)
     if len(chain) > MAX_BASES:
-        raise ExperimentFileError(f"{where}: more than {MAX_BASES} bases, one under the other; join some")
+        raise ExperimentFileError(f"more than {MAX_BASES} bases, one under the other; join some", **place)
     display = str(Path(document.source.display).parent / base.content)
     try:
         under = read_document(below, display)
     except ExperimentFileError as error:
-        message = f"{error} (the base on line {base.mark.line} of {document.source.display})"
-        raise ExperimentFileError(message, error.excerpt) from None
+        error.message += f" (the base on line {base.mark.line} of {document.source.display})"
+        raise
     return merge(_over_base(below, under, chain), document.root)
 
 
-def _resolved(path: Path, where: str) -> Path:
+def _resolved(path: Path, place: dict[str, Any]) -> Path:
     try:
         return path.resolve()
     except (OSError, ValueError) as error:  # a loop of links; a name that no file can have
-        raise ExperimentFileError(f"{where}: cannot be read: {error}") from None
+        raise ExperimentFileError(f"cannot be read: {error}", **place) from None

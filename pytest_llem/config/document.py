@@ -7,6 +7,7 @@ are refused, and size, depth and the nodes that aliases stand for are bounded.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -146,48 +147,52 @@ def read_document(path: Path, display: str) -> Document:
         root = _Builder(text, source).build()
     except _Refusal as refusal:
         mark = _mark(refusal.event.start_mark, source)
-        raise ExperimentFileError(f"{display}:{mark.line}: {refusal.message}", mark.excerpt()) from None
+        raise _error(refusal.message, mark) from None
     except yaml.MarkedYAMLError as error:
         mark = _mark(error.problem_mark or error.context_mark, source)
         tabs = mark.line <= len(source.lines) and "\t" in source.lines[mark.line - 1][: mark.column]
         hint = "; indent with spaces, not tabs" if tabs else ""
         problem = " ".join(str(error.problem or error.context or "cannot be parsed").split())
         if "nesting depth" in problem:  # libyaml has a limit of its own from 0.2.6 on
-            raise ExperimentFileError(f"{display}:{mark.line}: {_TOO_DEEP}", mark.excerpt()) from None
-        raise ExperimentFileError(f"{display}:{mark.line}: not valid YAML: {problem}{hint}", mark.excerpt()) from None
+            raise _error(_TOO_DEEP, mark) from None
+        raise _error(f"not valid YAML: {problem}{hint}", mark) from None
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise ExperimentFileError(f"{display}:1: not valid YAML: {reason}") from None
+        raise ExperimentFileError(f"not valid YAML: {reason}", file=display, line=1) from None
     if root is None:
-        raise ExperimentFileError(f"{display}:1: the file is empty; an experiment needs at least `model:`")
+        raise ExperimentFileError("the file is empty; an experiment needs at least `model:`", file=display, line=1)
     if not root.is_mapping:
-        raise ExperimentFileError(
-            f"{display}:{root.mark.line}: the file is not a mapping; write fields such as `model: gpt2`"
-        )
+        message = "the file is not a mapping; write fields such as `model: gpt2`"
+        raise ExperimentFileError(message, file=display, line=root.mark.line)
     return Document(source, root)
+
+
+def _error(message: str, mark: Mark) -> ExperimentFileError:
+    return ExperimentFileError(message, file=mark.source.display, line=mark.line, excerpt=mark.excerpt())
 
 
 def _read_text(path: Path, display: str) -> str:
     try:
         # A device or a pipe might never end, or never begin.
         if path.exists() and not path.is_file():
-            raise ExperimentFileError(f"{display}:1: cannot be read: not a file")
+            raise ExperimentFileError("cannot be read: not a file", file=display, line=1)
         with path.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ExperimentFileError(f"{display}:1: cannot be read: {error.strerror or error}") from None
+        raise ExperimentFileError(f"cannot be read: {error.strerror or error}", file=display, line=1) from None
     if len(data) > MAX_FILE_BYTES:
-        raise ExperimentFileError(f"{display}:1: the file is larger than {MAX_FILE_BYTES // 2**20} MiB")
+        raise ExperimentFileError(f"the file is larger than {MAX_FILE_BYTES // 2**20} MiB", file=display, line=1)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ExperimentFileError(f"{display}:{line}: not UTF-8 text; save the file as UTF-8") from None
+        raise ExperimentFileError("not UTF-8 text; save the file as UTF-8", file=display, line=line) from None
     unprintable = _UNPRINTABLE.search(text)
     if unprintable is not None:
         line = len(_LINE_BREAK.findall(text, 0, unprintable.start())) + 1
         code = f"U+{ord(unprintable.group()):04X}"
-        raise ExperimentFileError(f"{display}:{line}: the control character {code} is not allowed; remove it")
+        message = f"the control character {code} is not allowed; remove it"
+        raise ExperimentFileError(message, file=display, line=line)
     return text
 
 
@@ -346,5 +351,8 @@ def _resolved(text: str, event: yaml.Event) -> Any:
             raise _Refusal(event, f"a number of {len(text)} digits is too large; put text in quotes")
         return int(text, 0) if text[1:2] in ("o", "x") else int(text)
     if _FLOAT.fullmatch(text):
-        return float(text.replace(".", "") if text[-1] in "fFnN" else text)
+        named = text[-1] in "fFnN"
+        number = float(text.replace(".", "") if named else text)
+        # Digits that no number can hold, such as the hash 12e4567, are text.
+        return number if named or math.isfinite(number) else text
     return text

@@ -224,7 +224,7 @@ class ExperimentConfig(Section):
             random_seed=self.random_seed if random else None,
             pytorch=options.model_copy(update=paths) if paths else options,
             from_pretrained=self.passthrough.from_pretrained,
-            backend_options=(None if self.backend == "pytorch" else getattr(self, self.backend)) or {},
+            backend_options=(None if self.backend == "pytorch" else getattr(self, self.backend, None)) or {},
         )
 
     @model_validator(mode="after")

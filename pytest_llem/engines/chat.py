@@ -56,9 +56,8 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Tokenizer, today: date) -> None:
         if not tokenizer.chat_template:
-            raise PromptError(
-                "chat: the model's tokenizer has no chat template; use a model made for chat, or remove chat"
-            )
+            message = "the model's tokenizer has no chat template; use a model made for chat, or remove chat"
+            raise PromptError(message, field="chat")
         self._tokenizer = tokenizer
         try:
             template = tokenizer.get_chat_template()
@@ -115,8 +114,9 @@ class ChatTemplate:
     def _error(self, fault: str) -> PromptError:
         name = getattr(self._tokenizer, "name_or_path", "")
         return PromptError(
-            f"the chat template{f' of {name!r}' if name else ''} {fault}; use another model, or remove chat and write "
-            "the prompts as its template would"
+            f"the template{f' of {name!r}' if name else ''} {fault}; use another model, or remove chat and write "
+            "the prompts as its template would",
+            field="chat",
         )
 
 

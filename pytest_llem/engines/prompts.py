@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import date
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_llem.config import FileDataset, SyntheticDataset
 from pytest_llem.engines.chat import ChatTemplate
@@ -37,10 +37,11 @@ _MADE_TWICE = 16
 
 
 class _Text(NamedTuple):
-    """A prompt before it is tokenised, and its line of the dataset, for messages."""
+    """A prompt before it is tokenised, and where it stands."""
 
     text: str
-    place: str
+    file: str
+    line: int
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,13 @@ def load_prompts(
         ids = synthetic_token_ids(dataset.synthetic.n, length, config.dataset_seed, vocabulary_size, special_ids)
         return Prompts(ids, truncated=0)
 
-    texts, label = _texts(dataset, folder)
+    texts, place = _texts(dataset, folder)
     if not texts:
-        raise PromptError(f"{label}: holds no prompts")
+        raise PromptError("holds no prompts", **place)
     if not isinstance(dataset, str):
-        texts = _selected(texts, dataset.n, config.dataset_seed if dataset.shuffle else None, label=label)
+        texts = _selected(texts, dataset.n, config.dataset_seed if dataset.shuffle else None, place)
     if tokenizer is None:
-        raise PromptError(f"{label}: the model comes without a tokenizer; use a synthetic dataset")
+        raise PromptError("the model comes without a tokenizer; use a synthetic dataset", **place)
     today = config.template_date or _DEFAULT_DATE
     template = ChatTemplate(tokenizer, date.fromisoformat(today)) if config.chat else None
     ids, truncated = _tokenise(texts, tokenizer, template, limit, vocabulary_size)
@@ -138,21 +139,21 @@ def synthetic_token_ids(
     return tuple(tuple(token_id() for _ in range(length)) for _ in range(n))
 
 
-def _texts(dataset: str | BuiltinDataset | FileDataset, folder: Path) -> tuple[list[_Text], str]:
-    """All texts of ``dataset`` in its own order, and what to call it in messages."""
+def _texts(dataset: str | BuiltinDataset | FileDataset, folder: Path) -> tuple[list[_Text], dict[str, Any]]:
+    """All texts of ``dataset`` in its own order, and where a :class:`PromptError` about them is."""
     if isinstance(dataset, FileDataset):
         path = folder / Path(dataset.path).expanduser()
-        return _file_texts(path, dataset.field or _DEFAULT_FIELD), str(path)
+        return _file_texts(path, dataset.field or _DEFAULT_FIELD), {"file": str(path)}
     name = dataset if isinstance(dataset, str) else dataset.builtin
     file = resources.files(_DATA_PACKAGE) / f"{name}.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines()
-    return _json_lines(lines, _DEFAULT_FIELD, label=file.name), f"dataset {name!r}"
+    return _json_lines(lines, _DEFAULT_FIELD, file.name), {"field": "dataset", "value": name}
 
 
-def _selected(texts: Sequence[_Text], n: int | None, seed: int | None, *, label: str) -> list[_Text]:
+def _selected(texts: Sequence[_Text], n: int | None, seed: int | None, place: dict[str, Any]) -> list[_Text]:
     """The first ``n`` of ``texts``, in the order that ``seed`` decides; ``None`` leaves them all, or in their order."""
     if n is not None and n > len(texts):
-        raise PromptError(f"{label}: holds {len(texts)} prompts, fewer than n ({n}); lower n")
+        raise PromptError(f"holds {len(texts)} prompts, fewer than n ({n}); lower n", **place)
     order = list(range(len(texts)))
     if seed is not None:
         random.Random(seed).shuffle(order)  # noqa: S311  (reproducible on purpose)
@@ -160,57 +161,60 @@ def _selected(texts: Sequence[_Text], n: int | None, seed: int | None, *, label:
 
 
 def _file_texts(path: Path, field: str) -> list[_Text]:
-    kind = path.suffix.lower()
+    file, kind = str(path), path.suffix.lower()
     if kind not in (".jsonl", ".ndjson", ".txt"):
-        raise PromptError(f"{path}: prompts are read from .jsonl (one JSON object a line) or .txt (one prompt a line)")
+        message = "prompts are read from .jsonl (a JSON object per line) or .txt (a prompt per line)"
+        raise PromptError(message, file=file)
     try:
         # A device or a pipe might never end, or never begin.
         if path.exists() and not path.is_file():
-            raise PromptError(f"{path}: cannot be read: not a file")
+            raise PromptError("cannot be read: not a file", file=file)
         # Not str.splitlines: it also splits at characters that JSON strings may hold.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as exc:
-        raise PromptError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+        raise PromptError(f"cannot be read: {exc.strerror or exc}", file=file) from exc
     except UnicodeDecodeError as exc:
-        number = exc.object.count(b"\n", 0, exc.start) + 1
-        raise PromptError(f"{path}:{number}: is not UTF-8: {exc.reason}; save the file as UTF-8") from exc
+        line = exc.object.count(b"\n", 0, exc.start) + 1
+        raise PromptError(f"is not UTF-8: {exc.reason}; save the file as UTF-8", file=file, line=line) from exc
     if kind != ".txt":
-        return _json_lines(lines, field, label=str(path))
-    return [_Text(line.rstrip("\r"), f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+        return _json_lines(lines, field, file)
+    return [_Text(text.rstrip("\r"), file, line) for line, text in enumerate(lines, start=1) if text.strip()]
 
 
-def _json_lines(lines: Iterable[str], field: str, *, label: str) -> list[_Text]:
-    return [
-        _Text(_field(line, field, place), place)
-        for number, line in enumerate(lines, 1)
-        if line.strip() and (place := f"{label}:{number}")
-    ]
+def _json_lines(lines: Iterable[str], field: str, file: str) -> list[_Text]:
+    texts: list[_Text] = []
+    for line, text in enumerate(lines, start=1):
+        try:
+            if text.strip():
+                texts.append(_Text(_field(text, field), file, line))
+        except PromptError as exc:
+            exc.file, exc.line = file, line
+            raise
+    return texts
 
 
-def _field(line: str, field: str, place: str) -> str:
+def _field(line: str, field: str) -> str:
     """The text in ``field`` of a line of JSON."""
     try:
         entry = json.loads(line)
     except json.JSONDecodeError as exc:
-        raise PromptError(f"{place}: not JSON: {exc.msg} at column {exc.colno}") from exc
+        raise PromptError(f"not JSON: {exc.msg} at column {exc.colno}") from exc
     except (ValueError, RecursionError) as exc:
-        raise PromptError(f"{place}: not JSON: {exc}") from exc
+        raise PromptError(f"not JSON: {exc}") from exc
     if not isinstance(entry, dict):
-        raise PromptError(f"{place}: expected a JSON object, found {type(entry).__name__}")
+        raise PromptError(f"expected a JSON object, found {type(entry).__name__}")
     if field not in entry:
         near = difflib.get_close_matches(field, entry, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise PromptError(f"{place}: no field {field!r}: {hint}there is {', '.join(entry) or 'nothing'}")
+        raise PromptError(f"no field {field!r}: {hint}there is {', '.join(entry) or 'nothing'}")
     text = entry[field]
     if not isinstance(text, str) or not text:
-        raise PromptError(f"{place}: field {field!r} is not a text, or is empty")
+        raise PromptError(f"field {field!r} is not a text, or is empty")
     try:
         text.encode()
     except UnicodeEncodeError as exc:
-        raise PromptError(
-            f"{place}: field {field!r} holds half a character ({text[exc.start]}) after {exc.start} others: complete "
-            "its escape, or remove it"
-        ) from exc
+        half = f"half a character ({text[exc.start]}) after {exc.start} others"
+        raise PromptError(f"field {field!r} holds {half}: complete its escape, or remove it") from exc
     return text
 
 
@@ -225,7 +229,7 @@ def _tokenise(
     encode = plain if template is None else template.token_ids
     prompts: list[tuple[int, ...]] = []
     truncated = 0
-    for number, (text, place) in enumerate(texts, start=1):
+    for number, (text, file, line) in enumerate(texts, start=1):
         try:
             ids = encode(text)
             if number <= _MADE_TWICE and encode(text) != ids:
@@ -238,7 +242,8 @@ def _tokenise(
                 ids = ids[:limit] if template is None else _shortened(text, encode, limit)
             _check_embedded(ids, vocabulary_size, tokenizer)
         except PromptError as exc:
-            raise PromptError(f"{place}: prompt {number}: {exc}") from exc
+            exc.file, exc.line, exc.message = file, line, f"prompt {number}: {exc.message}"
+            raise
         prompts.append(tuple(ids))
     return tuple(prompts), truncated
 

@@ -77,7 +77,7 @@ class RaplMeter(SimpleMeter):
     def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:
         """Power of the packages and their memory with nothing of ours running, once it has settled.
 
-        The counters are the machine's, so it holds what everyone else does.
+        The counters are the machine's, so it includes what other processes do.
         """
         settled = settled_power(self._idle_block, self.clock, limit_s)
         if settled is None:
@@ -149,8 +149,9 @@ def find_domains(root: Path = POWERCAP_ROOT) -> list[Domain]:
         domains = [_domain(path, name, "psys") for path, name in zones.items() if name == "psys"]
     if not domains:
         raise MeterUnavailableError(
-            f"rapl meter: no RAPL domain under {root}; it needs Linux on an Intel or AMD processor with the "
-            "kernel module intel_rapl_msr, and virtual machines and most containers hide it"
+            f"no RAPL domain under {root}; it needs Linux on an Intel or AMD processor with the "
+            "kernel module intel_rapl_msr, and virtual machines and most containers hide it",
+            meter="rapl",
         )
     return domains
 
@@ -162,11 +163,12 @@ def _domain(zone: Path, name: str, kind: str) -> Domain:
         domain.read_uj()
     except PermissionError as error:
         raise MeterUnavailableError(
-            f"rapl meter: no permission to read {error.filename}; as root: chmod a+r {energy_file} (until "
-            "the next boot; a udev rule makes it last), or give Python the capability CAP_DAC_READ_SEARCH"
+            f"no permission to read {error.filename}; as root: chmod a+r {energy_file} (until "
+            "the next boot; a udev rule makes it last), or give Python the capability CAP_DAC_READ_SEARCH",
+            meter="rapl",
         ) from error
     except (OSError, ValueError) as error:
-        raise MeterUnavailableError(f"rapl meter: {zone} cannot be read: {error}") from error
+        raise MeterUnavailableError(f"{zone} cannot be read: {error}", meter="rapl") from error
     return domain
 
 
@@ -174,7 +176,7 @@ def _zone_name(zone: Path) -> str:
     try:
         return (zone / "name").read_text().strip()
     except OSError:
-        # A zone without a name is none that is added up.
+        # A zone without a name is not added.
         return ""
 
 

@@ -62,7 +62,7 @@ configs = [experiment.valid_config for experiment in swept]
 special = SpecialTokens(bos=None, eos=(), pad=0)
 calls = [build_generation(config, special, cuda=False).config.to_diff_dict().get("typical_p") for config in configs]
 assert calls == [None, 0.25, 0.5], calls
-model, workload = SimpleNamespace(commit="c"), SimpleNamespace(token_ids_hash="t")
+model, workload = SimpleNamespace(commit="c"), SimpleNamespace(prompts=SimpleNamespace(sha256=lambda: "t"))
 assert len({identity.workload_hash(config, model, workload) for config in configs}) == 3
 settings = SimpleNamespace(device="cpu", meter="none", rounds=None, min_window_s=None)
 items = [SimpleNamespace(nodeid="n", callspec=SimpleNamespace(params={"llem_experiment": point})) for point in swept]

@@ -64,10 +64,15 @@ def load_assistant(load: LoadConfig, main: Source, device: torch.device) -> Assi
     Raises:
         LoadError: it could not be loaded, or its tokens are not the main model's.
     """
-    source = find_source(load)
-    _check_same_tokens(load.model, source, main)
-    model = load_weights(load, load.pytorch, source, device)
-    check_loaded(model, load, load.pytorch, device)
+    try:
+        source = find_source(load)
+        _check_same_tokens(load.model, source, main)
+        model = load_weights(load, load.pytorch, source, device)
+        check_loaded(model, load, load.pytorch, device)
+    except LoadError as error:
+        if error.field == "model":
+            error.field = "pytorch.assistant_model"
+        raise
     return Assistant(model, source.commit)
 
 
@@ -106,15 +111,17 @@ def watched(assistant: PreTrainedModel | None) -> Iterator[None]:
     finally:
         hook.remove()
     if not runs:
-        raise MeasurementError("assistant_model was asked for, but generate() never ran it")
+        raise MeasurementError("generate() never ran it", field="pytorch.assistant_model")
 
 
 def _check_same_tokens(name: str, source: Source, main: Source) -> None:
-    ours, theirs = (one.config.get_text_config().vocab_size for one in (source, main))
+    ours, theirs = (model.config.get_text_config().vocab_size for model in (source, main))
     if ours != theirs:
         raise LoadError(
-            f"assistant_model {name!r}: has a vocabulary of {ours} tokens, the model one of {theirs}: its drafts would "
-            "mean something else; choose one of the same family"
+            f"has a vocabulary of {ours} tokens, the model one of {theirs}: its drafts would mean something else; "
+            "choose one of the same family",
+            field="pytorch.assistant_model",
+            value=name,
         )
     if source.tokenizer is None or main.tokenizer is None:
         return
@@ -122,6 +129,8 @@ def _check_same_tokens(name: str, source: Source, main: Source) -> None:
     if vocabulary != expected:
         differing = len(set(vocabulary.items()) ^ set(expected.items()))
         raise LoadError(
-            f"assistant_model {name!r}: its tokenizer differs from the model's in {differing} entries: its drafts "
-            "would mean something else; choose one of the same family"
+            f"its tokenizer differs from the model's in {differing} entries: its drafts would mean something else; "
+            "choose one of the same family",
+            field="pytorch.assistant_model",
+            value=name,
         )

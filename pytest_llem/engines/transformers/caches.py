@@ -34,7 +34,8 @@ def check_cache(config: GenerationConfig, cache: object) -> None:
     """
     if config.use_cache is False:
         if cache is not None:
-            raise MeasurementError(f"use_cache false was asked for, but {type(cache).__name__} was used")
+            message = f"generate() used {type(cache).__name__} instead"
+            raise MeasurementError(message, field="pytorch.use_cache", value=False)
         return
     asked = config.cache_implementation
     if asked is None:
@@ -42,8 +43,9 @@ def check_cache(config: GenerationConfig, cache: object) -> None:
     wanted = CACHE_CLASSES.get(asked)
     offloaded = bool(getattr(cache, "offloading", False))
     if wanted is None or type(cache) is not wanted or offloaded != asked.startswith("offloaded"):
-        kind = f"{'offloaded ' if offloaded else ''}{type(cache).__name__}"
-        raise MeasurementError(f"cache_implementation {asked!r} was asked for, but {kind} was used")
+        kind = "no cache" if cache is None else f"{'offloaded ' if offloaded else ''}{type(cache).__name__}"
+        message = f"generate() used {kind} instead"
+        raise MeasurementError(message, field="pytorch.cache_implementation", value=asked)
     if asked == "quantized":
         _check_quantized_layers(getattr(cache, "layers", ()), config.cache_config or {})
 
@@ -52,11 +54,9 @@ def _check_quantized_layers(layers: Any, asked: Mapping[str, Any]) -> None:
     backend = asked.get("backend") or "quanto"
     for layer in layers:
         if type(layer).__name__ != _QUANTIZED_LAYERS.get(backend):
-            raise MeasurementError(
-                f"cache_config backend {backend!r} was asked for, but {type(layer).__name__} was used"
-            )
+            message = f"generate() used {type(layer).__name__} instead"
+            raise MeasurementError(message, field="pytorch.cache_config.backend", value=backend)
         for name, value in asked.items():
             if name != "backend" and value is not None and getattr(layer, name) != value:
-                raise MeasurementError(
-                    f"cache_config {name} {value!r} was asked for, but the cache shows {getattr(layer, name)!r}"
-                )
+                message = f"the cache shows {getattr(layer, name)!r} instead"
+                raise MeasurementError(message, field=f"pytorch.cache_config.{name}", value=value)

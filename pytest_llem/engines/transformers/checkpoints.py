@@ -50,9 +50,9 @@ def check_checkpoint(model: str, source: Source, variant: str | None) -> None:
             return  # it is preferred to an index
     elif str(named).endswith(_INDEX):
         index_name = str(named)
-        _check_place(f"model {model!r}: its config.json", index_name)
+        _check_place(model, "config.json", index_name)
     else:
-        _check_name(f"model {model!r}: its config.json", str(named))
+        _check_name(model, "config.json", str(named))
         return
     index = _find(source.location, index_name, source.hub_arguments)
     if index is not None:
@@ -73,8 +73,10 @@ def check_complete(model: str, info: Mapping[str, Any]) -> None:
     for names, fault in ((info["missing_keys"], "lacks"), (mismatched, "has in another shape")):
         if names:
             raise LoadError(
-                f"model {model!r}: its checkpoint {fault} {_listed(names)}, which would be random numbers: its files "
-                "are not whole, or not those of its config.json"
+                f"its checkpoint {fault} {_listed(names)}, which would be random numbers: its files are not whole, or "
+                "not those of its config.json",
+                field="model",
+                value=model,
             )
 
 
@@ -103,8 +105,10 @@ def _check_quantisation(model: str, config: Any) -> None:
         return
     if not AutoHfQuantizer.supports_quant_method(asked):  # type: ignore[no-untyped-call]
         raise LoadError(
-            f"model {model!r}: is quantised with {asked['quant_method']!r}, which this release of transformers does "
-            "not know and would leave out"
+            f"is quantised with {asked['quant_method']!r}, which this release of transformers does not know and would "
+            "leave out",
+            field="model",
+            value=model,
         )
 
 
@@ -119,21 +123,23 @@ def _check_index(model: str, index: Path) -> None:
     try:
         files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as exc:
-        raise LoadError(f"model {model!r}: its {index.name} cannot be read: {one_line(exc)}") from exc
+        raise LoadError(f"its {index.name} cannot be read: {one_line(exc)}", field="model", value=model) from exc
     for file in files:
-        _check_name(f"model {model!r}: its {index.name}", str(file))
+        _check_name(model, index.name, str(file))
 
 
-def _check_name(whose: str, file: str) -> None:
+def _check_name(model: str, source: str, file: str) -> None:
     if PurePosixPath(file).suffix != _SUFFIX:
-        raise LoadError(f"{whose} names {file!r} as weights; only safetensors are read, pickled weights never")
-    _check_place(whose, file)
+        message = f"its {source} names {file!r} as weights; only safetensors are read, pickled weights never"
+        raise LoadError(message, field="model", value=model)
+    _check_place(model, source, file)
 
 
-def _check_place(whose: str, file: str) -> None:
+def _check_place(model: str, source: str, file: str) -> None:
     path = PurePosixPath(file)
     if path.is_absolute() or ".." in path.parts:
-        raise LoadError(f"{whose} names {file!r} as weights, which lie outside the model's folder")
+        message = f"its {source} names {file!r} as weights, which lie outside the model's folder"
+        raise LoadError(message, field="model", value=model)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -61,7 +61,7 @@ def _check_attention(model: PreTrainedModel, options: PyTorchConfig) -> None:
     asked = options.attn_implementation
     loaded = model.config._attn_implementation
     if asked is not None and loaded != asked:
-        raise LoadError(f"attn_implementation {asked!r} was asked for, but the model uses {loaded!r}")
+        raise LoadError(f"the model uses {loaded!r} instead", field="pytorch.attn_implementation", value=asked)
 
 
 def _check_quantisation(model: PreTrainedModel, options: PyTorchConfig) -> None:
@@ -70,11 +70,11 @@ def _check_quantisation(model: PreTrainedModel, options: PyTorchConfig) -> None:
     from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
     from transformers.quantizers.quantizers_utils import should_convert_module
 
-    field = "load_in_4bit" if options.load_in_4bit else "load_in_8bit"
+    field = "pytorch.load_in_4bit" if options.load_in_4bit else "pytorch.load_in_8bit"
     wanted = Linear4bit if options.load_in_4bit else Linear8bitLt
     layers = {name: module for name, module in model.named_modules() if isinstance(module, wanted)}
     if not layers:
-        raise LoadError(f"{field} was asked for, but no layer of the model is quantised that way")
+        raise LoadError("no layer of the model is quantised that way", field=field)
     quantizer: Any = model.hf_quantizer
     left = [
         name
@@ -82,7 +82,7 @@ def _check_quantisation(model: PreTrainedModel, options: PyTorchConfig) -> None:
         if type(module) is torch.nn.Linear and should_convert_module(name, quantizer.modules_to_not_convert)
     ]
     if left:
-        raise LoadError(f"{field} was asked for, but {len(left)} layers are not quantised, {left[0]!r} among them")
+        raise LoadError(f"{len(left)} layers are not quantised, {left[0]!r} among them", field=field)
     # Experts, for instance, may be stacked in one parameter that is no layer.
     stacks = {
         f"{name}.{part}": parameter.nbytes
@@ -96,8 +96,9 @@ def _check_quantisation(model: PreTrainedModel, options: PyTorchConfig) -> None:
     share = sum(stacks.values()) / sum(parameter.nbytes for parameter in model.parameters())
     if share > _LARGEST_UNQUANTISED_SHARE:
         raise LoadError(
-            f"{field} was asked for, but {share:.0%} of the bytes are weights that bitsandbytes does not quantise, "
-            f"{max(stacks, key=lambda name: stacks[name])!r} among them; remove it"
+            f"{share:.0%} of the bytes are weights that bitsandbytes does not quantise, "
+            f"{max(stacks, key=lambda name: stacks[name])!r} among them; remove it",
+            field=field,
         )
     if options.load_in_4bit:
         _check_4bit_options(layers.values(), options)
@@ -112,8 +113,9 @@ def _check_4bit_sizes(layers: Mapping[str, Any]) -> None:
         (outputs, inputs), block = layer.weight.quant_state.shape, layer.weight.quant_state.blocksize
         if outputs % _CPU_BLOCK or inputs % block:
             raise UnavailableError(
-                f"load_in_4bit: on this CPU bitsandbytes needs layers whose outputs divide by {_CPU_BLOCK} and inputs "
-                f"by {block}; {name!r} has {outputs} and {inputs}; use load_in_8bit, or a GPU"
+                f"on this CPU bitsandbytes needs layers whose outputs divide by {_CPU_BLOCK} and inputs by {block}; "
+                f"{name!r} has {outputs} and {inputs}; use load_in_8bit, or a GPU",
+                field="pytorch.load_in_4bit",
             )
 
 
@@ -127,7 +129,7 @@ def _check_4bit_options(layers: Iterable[Any], options: PyTorchConfig) -> None:
         for field, value in shown.items():
             asked = getattr(options, field)
             if asked is not None and value != asked:
-                raise LoadError(f"{field} {asked!r} was asked for, but the model's layers show {value!r}")
+                raise LoadError(f"the model's layers show {value!r} instead", field=f"pytorch.{field}", value=asked)
 
 
 def _check_dtypes(model: PreTrainedModel, load: LoadConfig, options: PyTorchConfig) -> None:
@@ -147,7 +149,7 @@ def _check_dtypes(model: PreTrainedModel, load: LoadConfig, options: PyTorchConf
                 continue
             if parameter.dtype == torch.float32 and any(part in kept for part in full_name.split(".")):
                 continue
-            raise LoadError(f"precision {load.precision} was asked for, but {full_name} is {parameter.dtype}")
+            raise LoadError(f"{full_name} is {parameter.dtype}", field="precision", value=load.precision)
 
 
 def _check_placement(model: PreTrainedModel, load: LoadConfig, options: PyTorchConfig, device: torch.device) -> None:
@@ -164,9 +166,10 @@ def _check_placement(model: PreTrainedModel, load: LoadConfig, options: PyTorchC
     }
     places = sorted(placement(model))
     if not any(place.startswith(device.type) for place in places):
-        raise LoadError(f"the experiment runs on {device.type}, but the model lies on {', '.join(places)}")
+        message = f"the experiment runs on {device.type}, but the model lies on {', '.join(places)}"
+        raise LoadError(message, field="pytorch.device_map")
     for place in places:
         kind = place.partition(":")[0]
         if kind not in allowed:
-            way_out = ways_out.get(kind, "remove device_map")
-            raise LoadError(f"part of the model lies on {place} without being asked to: {way_out}")
+            message = f"part of the model lies on {place}, which it does not name; {ways_out.get(kind, 'remove it')}"
+            raise LoadError(message, field="pytorch.device_map")

@@ -52,14 +52,15 @@ class TransformersEngine(Engine):
             release(exc)
             raise
         except ImportError as exc:
-            raise UnavailableError(f"model {config.model!r} needs a package that is missing: {one_line(exc)}") from exc
+            message = f"needs a package that is missing: {one_line(exc)}"
+            raise UnavailableError(message, field="model", value=config.model) from exc
         except Exception as exc:
             release(exc)
             if is_out_of_memory(exc):
                 text = f"out of memory on {target} while loading: use a smaller model or precision, or quantise"
             else:
                 text = f"could not be loaded: {one_line(exc)}"
-            raise LoadError(f"model {config.model!r}: {text}") from exc
+            raise LoadError(text, field="model", value=config.model) from exc
 
     predict_memory = staticmethod(predict)
     release = staticmethod(release)
@@ -228,10 +229,10 @@ def _check_window(config: ExperimentConfig, longest: int, window: int | None) ->
 def _check_stop_strings(rows: int, tokenizer: Any) -> None:
     if rows > 1:
         raise MeasurementError(
-            "stop_strings: in a batch, a sequence that a stop string ended cannot be told from its padding, so its "
-            "tokens cannot be counted: set pytorch.batch_size: 1"
+            "in a batch, a sequence that a stop string ended cannot be told from its padding, so its tokens cannot be "
+            "counted: set pytorch.batch_size: 1",
+            field="decoder.stop_strings",
         )
     if tokenizer is None:
-        raise MeasurementError(
-            "stop_strings: the model comes without a tokenizer, so no text can be found in its tokens"
-        )
+        message = "the model comes without a tokenizer, so no text can be found in its tokens"
+        raise MeasurementError(message, field="decoder.stop_strings")

@@ -53,7 +53,7 @@ class Generation:
         arguments: further keyword arguments, which are not part of a generation config.
         drafting: the options that ``generate()`` takes from the assistant's own generation config.
         allow_tf32: whether fp32 matrix products may use TF32; ``None`` leaves that as it is.
-        compiled_by: the option that asks for compiled graphs, as the experiment has it; ``None`` where none does.
+        compiled_by: dotted name of the field that decides that graphs are compiled; ``None`` where none does.
         cuda_graphs: whether it asks for CUDA graphs.
     """
 
@@ -140,11 +140,11 @@ def build_generation(config: ExperimentConfig, special: SpecialTokens, *, cuda: 
         # The cache that comes back with the tokens shows whether it is the one asked for.
         "return_dict_in_generate": True,
     }
-    compiled_by = "disable_compile: false" if options.get("disable_compile") is False else None
+    compiled_by = "pytorch.disable_compile" if options.get("disable_compile") is False else None
     cuda_graphs = False
     if pytorch is not None and pytorch.torch_compile is not None:
         if pytorch.torch_compile:
-            compiled_by = "torch_compile"
+            compiled_by = "pytorch.torch_compile"
             cuda_graphs = cuda and uses_cuda_graphs(pytorch)
         # With a static cache transformers compiles on its own account, whatever the experiment asks for.
         if pytorch.torch_compile and (cuda_graphs or _compiles_by_itself(config)):
@@ -203,8 +203,8 @@ def check_resolved(model: PreTrainedModel, generation: Generation, assistant: Pr
     attention = model.config._attn_implementation
     if generation.config.output_attentions and attention != "eager":
         raise MeasurementError(
-            f"passthrough.generate.output_attentions: {attention} attention gives no weights out; set "
-            "pytorch.attn_implementation: eager or remove it"
+            f"{attention} attention gives no weights out; set pytorch.attn_implementation: eager or remove it",
+            field="passthrough.generate.output_attentions",
         )
     with neutral_generation(model):
         # The very function with which generate() resolves its config; there is no public one.
@@ -221,7 +221,8 @@ def check_resolved(model: PreTrainedModel, generation: Generation, assistant: Pr
     speculative = assistant is not None or generation.config.prompt_lookup_num_tokens is not None
     # With beams, transformers logs one line and searches without drafts.
     if speculative and (mode := resolved.get_generation_mode(assistant)) != GenerationMode.ASSISTED_GENERATION:
-        raise MeasurementError(f"speculative decoding was asked for, but generate() would run {mode.value}")
+        field = "pytorch.prompt_lookup_num_tokens" if assistant is None else "pytorch.assistant_model"
+        raise MeasurementError(f"generate() would run {mode.value} and not draft any token", field=field)
 
 
 def _split_passthrough(config: ExperimentConfig) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -64,7 +64,7 @@ def refuse_ignored_by_from_pretrained(arguments: Mapping[str, Any], *, builtin: 
         if reason is None and builtin and name in _FILES:
             reason = "a built-in model has no files; remove it"
         if reason is not None:
-            raise LoadError(f"passthrough.from_pretrained.{name}: {reason}")
+            raise LoadError(reason, field=f"passthrough.from_pretrained.{name}")
 
 
 def refuse_ignored_by_generate(arguments: Mapping[str, Any], options: Mapping[str, Any], *, assisted: bool) -> None:
@@ -93,4 +93,4 @@ def refuse_ignored_by_generate(arguments: Mapping[str, Any], options: Mapping[st
         if off is not None and value not in (None, off) and not (isinstance(value, int | float) and 0 < value < 1):
             reason = f"must be above 0 and below 1, or {off} for off, got {value!r}"
         if reason is not None:
-            raise MeasurementError(f"passthrough.generate.{name}: {reason}")
+            raise MeasurementError(reason, field=f"passthrough.generate.{name}")

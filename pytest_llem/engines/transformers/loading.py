@@ -62,8 +62,10 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
             )
     if getattr(model, "_hf_peft_config_loaded", False):
         raise LoadError(
-            f"model {load.model!r}: holds an adapter, which transformers put over weights that are perhaps another "
-            "model's; name the base as model and the adapter as pytorch.lora"
+            "holds an adapter, which transformers put over weights that are perhaps another model's; name the base as "
+            "model and the adapter as pytorch.lora",
+            field="model",
+            value=load.model,
         )
     check_complete(load.model, info)
     model.train(False)
@@ -97,11 +99,13 @@ def _draw_random(load: LoadConfig, options: PyTorchConfig, source: Source, devic
     from transformers import AutoModelForCausalLM
 
     if load.random_seed is None:
-        raise LoadError("random weights need a random_seed")
+        raise LoadError("is needed for random weights", field="random_seed")
     if getattr(source.config, "quantization_config", None) is not None:
         raise LoadError(
-            f"model {load.model!r}: its configuration is that of a quantised checkpoint, which random "
-            "weights would not be: name the unquantised model"
+            "its configuration is that of a quantised checkpoint, which random weights would not be: name the "
+            "unquantised model",
+            field="model",
+            value=load.model,
         )
     arguments: dict[str, Any] = {"dtype": DTYPES[load.precision]}
     # A kernel of the hub is none of the drawing's business.

@@ -108,7 +108,7 @@ def predict_weights(load: LoadConfig) -> _Weights:
         return _Weights(total_bytes, architecture, loading_bytes=loading_bytes)
     assistant = predict_weights(assistant_load)
     if assistant.total_bytes is None:
-        return _Weights(None, architecture, f"assistant_model: {assistant.reason}")
+        return _Weights(None, architecture, f"pytorch.assistant_model: {assistant.reason}")
     total_bytes += assistant.total_bytes
     return _Weights(total_bytes, architecture, loading_bytes=max(loading_bytes, total_bytes))
 

@@ -41,10 +41,10 @@ def check_load_requirements(options: PyTorchConfig, device: torch.device) -> Non
         LoadError: torch has no such backend for compiling.
     """
     if options.load_in_4bit or options.load_in_8bit:
-        field = "load_in_4bit" if options.load_in_4bit else "load_in_8bit"
-        _require(field, "bitsandbytes", "'pytest-llem[bnb]'")
+        field = "pytorch.load_in_4bit" if options.load_in_4bit else "pytorch.load_in_8bit"
+        _require("bitsandbytes", "'pytest-llem[bnb]'", field=field)
     if options.lora is not None:
-        _require("lora", "peft", "'pytest-llem[lora]'")
+        _require("peft", "'pytest-llem[lora]'", field="pytorch.lora")
     _check_gpus(options, device)
     _check_attention(options.attn_implementation, device)
     _check_compiler(options.torch_compile_backend)
@@ -66,27 +66,28 @@ def check_generate_requirements(
     """
     if allow_tf32:
         if not cuda:
-            raise UnavailableError("allow_tf32 needs a CUDA GPU")
+            raise UnavailableError("needs a CUDA GPU", field="pytorch.allow_tf32")
         if torch.cuda.get_device_capability() < _TF32_CAPABILITY:
-            raise UnavailableError(f"allow_tf32 needs a GPU with TF32; {torch.cuda.get_device_name()} has none")
+            message = f"needs a GPU with TF32; {torch.cuda.get_device_name()} has none"
+            raise UnavailableError(message, field="pytorch.allow_tf32")
     if options.get("disable_compile") is False and not cuda:
-        raise UnavailableError(
-            "disable_compile: false needs a CUDA GPU: on the CPU generate() compiles nothing by itself"
-        )
+        message = "needs a CUDA GPU: on the CPU generate() compiles nothing by itself"
+        raise UnavailableError(message, field="pytorch.disable_compile", value=False)
     cache = options.get("cache_implementation") or ""
     if cuda_graphs and options.get("use_cache") is not False and cache not in STATIC_CACHES:
         # Keys and values are outputs of a graph, which its next call frees while the cache still holds them.
         raise UnavailableError(
-            "torch_compile_mode uses CUDA graphs on a GPU, which do not keep a cache that grows: set "
-            "cache_implementation: static, or a mode without them, such as max-autotune-no-cudagraphs"
+            "uses CUDA graphs on a GPU, which do not keep a cache that grows: set cache_implementation: static, or a "
+            "mode without them, such as max-autotune-no-cudagraphs",
+            field="pytorch.torch_compile_mode",
         )
     if cache.startswith("offloaded") and not cuda:
-        raise UnavailableError(f"cache_implementation {cache!r} needs a CUDA GPU")
+        raise UnavailableError("needs a CUDA GPU", field="pytorch.cache_implementation", value=cache)
     if cache == "quantized":
         backend = (options.get("cache_config") or {}).get("backend") or "quanto"
         if backend in _CACHE_MODULES:
             module, package = _CACHE_MODULES[backend]
-            _require("cache_implementation 'quantized'", module, package)
+            _require(module, package, field="pytorch.cache_implementation", value=cache)
 
 
 def is_hub_kernel(attention: str) -> bool:
@@ -102,9 +103,9 @@ def installed(module: str) -> bool:
         return False
 
 
-def _require(field: str, module: str, package: str) -> None:
+def _require(module: str, package: str, **field: Any) -> None:
     if not installed(module):
-        raise UnavailableError(f"{field} needs the package {package.strip(chr(39))}: pip install {package}")
+        raise UnavailableError(f"needs the package {package.strip(chr(39))}: pip install {package}", **field)
 
 
 def _check_gpus(options: PyTorchConfig, device: torch.device) -> None:
@@ -115,19 +116,20 @@ def _check_gpus(options: PyTorchConfig, device: torch.device) -> None:
             number = gpu_number(place)
             if number is not None and number >= there:
                 reason = f"this process sees {there} of them" if on_gpu else "the experiment runs on the CPU"
-                raise UnavailableError(f"{field} names GPU {number}, and {reason}")
+                raise UnavailableError(f"names GPU {number}, and {reason}", field=f"pytorch.{field}")
 
 
 def _check_attention(attention: str | None, device: torch.device) -> None:
     if attention is None:
         return
+    field: dict[str, Any] = {"field": "pytorch.attn_implementation", "value": attention}
     if attention in _FLASH_MODULES:
         if device.type != "cuda":
-            raise UnavailableError(f"attn_implementation {attention!r} needs a CUDA GPU")
+            raise UnavailableError("needs a CUDA GPU", **field)
         module, package = _FLASH_MODULES[attention]
-        _require(f"attn_implementation {attention!r}", module, package)
+        _require(module, package, **field)
     elif is_hub_kernel(attention):
-        _require(f"attn_implementation {attention!r}", "kernels", "kernels")
+        _require("kernels", "kernels", **field)
 
 
 def _check_compiler(backend: str | None) -> None:
@@ -136,4 +138,4 @@ def _check_compiler(backend: str | None) -> None:
     near = difflib.get_close_matches(backend, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     usual = ", ".join(torch._dynamo.list_backends())
-    raise LoadError(f"torch_compile_backend {backend!r}: {hint}torch has {usual}")
+    raise LoadError(f"unknown backend; {hint}torch has {usual}", field="pytorch.torch_compile_backend", value=backend)

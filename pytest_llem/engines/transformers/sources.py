@@ -123,7 +123,8 @@ def hub_file(repository: str, name: str, hub_arguments: Mapping[str, Any], *, fi
         return Path(str(_cached_file(repository, name, hub_arguments)))
     except (OSError, ValueError) as exc:
         reason = "it is not in the cache, and HF_HUB_OFFLINE is set" if is_offline_mode() else one_line(exc)
-        raise LoadError(f"{field} {repository!r}: no such folder, and not to be had from the hub: {reason}") from exc
+        message = f"no such folder, and not to be had from the hub: {reason}"
+        raise LoadError(message, field=field, value=repository) from exc
 
 
 def hub_file_if_any(repository: str, name: str, hub_arguments: Mapping[str, Any]) -> Path | None:
@@ -135,7 +136,8 @@ def hub_file_if_any(repository: str, name: str, hub_arguments: Mapping[str, Any]
     try:
         found = _cached_file(repository, name, hub_arguments, _raise_exceptions_for_missing_entries=False)
     except (OSError, ValueError) as exc:
-        raise LoadError(f"model {repository!r}: {name} is not to be had from the hub: {one_line(exc)}") from exc
+        message = f"{name} is not to be had from the hub: {one_line(exc)}"
+        raise LoadError(message, field="model", value=repository) from exc
     return None if found is None else Path(found)
 
 
@@ -184,7 +186,8 @@ def folder_fingerprint(folder: Path) -> str:
 
 def _refuse_revision(model: str, revision: str | None, reason: str) -> None:
     if revision is not None:
-        raise LoadError(f"pytorch.revision {revision!r} cannot be applied to model {model!r}: {reason}; remove it")
+        message = f"cannot be applied to model {model!r}: {reason}; remove it"
+        raise LoadError(message, field="pytorch.revision", value=revision)
 
 
 def _local_folder(model: str) -> Path | None:
@@ -192,13 +195,15 @@ def _local_folder(model: str) -> Path | None:
     path = Path(model)
     if path.is_absolute():
         if not path.is_dir():
-            raise LoadError(f"model {model!r}: no such folder")
+            raise LoadError("no such folder", field="model", value=model)
         return path
     if path.is_dir():
         # transformers would read it instead of the hub's model of that name.
         raise LoadError(
-            f"model {model!r}: a folder of this name lies where pytest was started, but folders are named from the "
-            "experiment file's; start pytest elsewhere, or write the path with ./ in front"
+            "a folder of this name lies where pytest was started, but folders are named from the experiment file's; "
+            "start pytest elsewhere, or write the path with ./ in front",
+            field="model",
+            value=model,
         )
     return None
 
@@ -216,12 +221,14 @@ def _load_config(location: str, hub_arguments: Mapping[str, Any]) -> PretrainedC
     except (OSError, ValueError, KeyError) as exc:
         if "trust_remote_code" in str(exc):
             raise LoadError(
-                f"model {location!r}: comes with Python code of its own; set pytorch.trust_remote_code: true if you "
-                "trust it"
+                "comes with Python code of its own; set pytorch.trust_remote_code: true if you trust it",
+                field="model",
+                value=location,
             ) from exc
-        raise LoadError(f"model {location!r}: its configuration cannot be read: {one_line(exc)}") from exc
+        raise LoadError(f"its configuration cannot be read: {one_line(exc)}", field="model", value=location) from exc
     if config.is_encoder_decoder:
-        raise LoadError(f"model {location!r}: an encoder-decoder model; only decoder-only models are measured")
+        message = "an encoder-decoder model; only decoder-only models are measured"
+        raise LoadError(message, field="model", value=location)
     return config
 
 
@@ -237,7 +244,7 @@ def _load_tokenizer(
     except (OSError, ValueError, KeyError, TypeError) as exc:
         if not required:
             return None
-        raise LoadError(f"model {location!r}: its tokenizer cannot be loaded: {one_line(exc)}") from exc
+        raise LoadError(f"its tokenizer cannot be loaded: {one_line(exc)}", field="model", value=location) from exc
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         # Padding is masked out of the attention and never counted, so which token pads does not matter.
         tokenizer.pad_token = tokenizer.eos_token

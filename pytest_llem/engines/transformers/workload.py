@@ -195,8 +195,8 @@ class TransformersWorkload:
                 )
             if self._generation.cuda_graphs and skipped_cuda_graphs() > 0:
                 raise MeasurementError(
-                    "torch_compile_mode asks for CUDA graphs, but torch skipped some of them; TORCH_LOGS=cudagraphs "
-                    "says why"
+                    "needs CUDA graphs, but torch skipped some of them; TORCH_LOGS=cudagraphs says why",
+                    field="pytorch.torch_compile_mode",
                 )
             sequences: torch.Tensor = output.sequences
         except LlemError as exc:
@@ -232,20 +232,20 @@ class TransformersWorkload:
         check_cache(self._generation.config, output.past_key_values)
         self._check_compiled()
         if config.disable_compile and _COMPILED_CALL in state:
-            raise MeasurementError("disable_compile was asked for, but generate() compiled the model")
+            raise MeasurementError("generate() compiled the model", field="pytorch.disable_compile", value=True)
         self._checked = True
         return output
 
     def _check_compiled(self) -> None:
-        asked = self._generation.compiled_by
-        if asked is not None and compiled_graphs() == 0:
+        field = self._generation.compiled_by
+        if field is not None and compiled_graphs() == 0:
             reason = ""
             if not self._generation.config.disable_compile:
                 reason = (
                     "; with a static cache it compiles the steps after the first token, without beams, and neither a "
                     "model of bitsandbytes nor one that is offloaded"
                 )
-            raise MeasurementError(f"{asked} was asked for, but generate() compiled no graph{reason}")
+            raise MeasurementError(f"generate() compiled no graph{reason}", field=field)
 
     def _seed(self, seed: int) -> None:
         # Not torch.manual_seed: it prepares every kind of device for its seed, which takes a hundred times

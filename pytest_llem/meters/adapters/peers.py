@@ -50,14 +50,13 @@ class PeerMeter(SimpleMeter):
             self.boards = selection.boards
             self.warnings += selection.warnings
 
-
-@contextlib.contextmanager
-def raised_as(kind: type[LlemError], text: str) -> Iterator[None]:
-    """Raise whatever the tool raises as an error of this package: ``text`` and the reason."""
-    try:
-        yield
-    except Exception as error:
-        raise kind(f"{text}: {one_line(error)}") from error
+    @contextlib.contextmanager
+    def raised_as(self, kind: type[LlemError], text: str) -> Iterator[None]:
+        """Raise whatever the tool raises as an error of this package: ``text`` and the reason."""
+        try:
+            yield
+        except Exception as error:
+            raise kind(f"{text}: {one_line(error)}", meter=self.name) from error
 
 
 def _import_peer(meter: str, module: str) -> Any:
@@ -68,10 +67,10 @@ def _import_peer(meter: str, module: str) -> Any:
     except ModuleNotFoundError as error:
         # The extra that installs the tool has the meter's name.
         raise MeterUnavailableError(
-            f"{meter} meter: the Python package {error.name} is missing; pip install 'pytest-llem[{meter}]'"
+            f"the Python package {error.name} is missing; pip install 'pytest-llem[{meter}]'", meter=meter
         ) from error
     except Exception as error:
-        raise MeterUnavailableError(f"{meter} meter: {module} cannot be imported: {one_line(error)}") from error
+        raise MeterUnavailableError(f"{module} cannot be imported: {one_line(error)}", meter=meter) from error
 
 
 def _select_boards(meter: str, gpu_uuids: Sequence[str] | None) -> Selection:
@@ -80,13 +79,13 @@ def _select_boards(meter: str, gpu_uuids: Sequence[str] | None) -> Selection:
             boards = nvml.boards()
         selection = select_visible(boards, os.environ) if gpu_uuids is None else select_by_uuid(boards, gpu_uuids)
     except MeterUnavailableError as error:
-        # NVML's own reasons name the meter that it mostly serves.
-        raise MeterUnavailableError(f"{meter} meter: {str(error).removeprefix('nvml meter: ')}") from error
+        # NVML's errors name the meter nvml.
+        raise MeterUnavailableError(error.message, meter=meter) from error
     if not selection.boards:
         raise MeterUnavailableError(
-            f"{meter} meter: no GPU is visible to this process; see nvidia-smi -L and CUDA_VISIBLE_DEVICES"
+            "no GPU is visible to this process; see nvidia-smi -L and CUDA_VISIBLE_DEVICES", meter=meter
         )
     divided = [board for board in selection.boards if board.mig_enabled]
     if divided:
-        raise MeterUnavailableError(f"{meter} meter: {describe(divided)} is divided by MIG: {MIG_REFUSAL}")
+        raise MeterUnavailableError(f"{describe(divided)} is divided by MIG: {MIG_REFUSAL}", meter=meter)
     return selection

@@ -13,7 +13,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.errors import MeasurementError, MeterUnavailableError
-from pytest_llem.meters.adapters.peers import PeerMeter, raised_as
+from pytest_llem.meters.adapters.peers import PeerMeter
 from pytest_llem.meters.base import Disturbance, MeterRequest, Window
 from pytest_llem.meters.nvidia.visibility import describe
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _KEY = "pytest-llem"
-_UNREADABLE = "zeus meter: Zeus cannot read its sensors"
+_UNREADABLE = "Zeus cannot read its sensors"
 
 
 class ZeusMeter(PeerMeter):
@@ -41,23 +41,24 @@ class ZeusMeter(PeerMeter):
         self._monitor = self._start_monitor(self._indices, cpu_indices=[] if self.boards else None)
         if not self.boards and not self._monitor.cpu_indices:
             raise MeterUnavailableError(
-                "zeus meter: Zeus finds no RAPL counter that it may read under /sys/class/powercap/intel-rapl; "
-                "where they are there, make them readable (as root: chmod -R a+r /sys/class/powercap/intel-rapl/)"
+                "Zeus finds no RAPL counter that it may read under /sys/class/powercap/intel-rapl; "
+                "where they are there, make them readable (as root: chmod -R a+r /sys/class/powercap/intel-rapl/)",
+                meter="zeus",
             )
         # Read every sensor once: one that cannot be read is found now, and what Zeus starts late is running.
-        with raised_as(MeterUnavailableError, _UNREADABLE):
+        with self.raised_as(MeterUnavailableError, _UNREADABLE):
             self._monitor.begin_window(_KEY, sync_execution=False)
             self._monitor.end_window(_KEY, sync_execution=False, cancel=True)
 
     def start(self) -> None:
         """Begin a window of Zeus."""
-        with raised_as(MeasurementError, _UNREADABLE):
-            # A window whose body raised is still open in Zeus, so each begins anew.
+        with self.raised_as(MeasurementError, _UNREADABLE):
+            # A window whose body raised is still open in Zeus, so each may restart it.
             self._monitor.begin_window(_KEY, sync_execution=False, restart=True)
 
     def fill(self, window: Window, started: None) -> None:  # noqa: ARG002
         """End Zeus's window and take its joules."""
-        with raised_as(MeasurementError, _UNREADABLE), warnings.catch_warnings():
+        with self.raised_as(MeasurementError, _UNREADABLE), warnings.catch_warnings():
             # Zero joules: said as the window's reason.
             warnings.filterwarnings("ignore", message="The energy consumption of one or more GPUs")
             measurement = self._monitor.end_window(_KEY, sync_execution=False)
@@ -96,25 +97,28 @@ class ZeusMeter(PeerMeter):
         if listed is not None and not all(entry.strip().isdecimal() for entry in listed.split(",")):
             numbers = ",".join(str(board.index) for board in self.boards)
             raise MeterUnavailableError(
-                f"zeus meter: Zeus reads CUDA_VISIBLE_DEVICES as numbers only, and it is {listed}; for the same "
-                f"boards: CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={numbers}"
+                f"Zeus reads CUDA_VISIBLE_DEVICES as numbers only, and it is {listed}; for the same "
+                f"boards: CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={numbers}",
+                meter="zeus",
             )
         gpus = self._start_monitor([], cpu_indices=[]).gpus
         place = {gpu.gpu_index: number for number, gpu in enumerate(gpus.gpus)}
         missing = [board for board in self.boards if board.index not in place]
         if missing:
-            raise MeterUnavailableError(f"zeus meter: Zeus does not see {describe(missing)}; see CUDA_VISIBLE_DEVICES")
+            reason = f"Zeus does not see {describe(missing)}; see CUDA_VISIBLE_DEVICES"
+            raise MeterUnavailableError(reason, meter="zeus")
         indices = [place[board.index] for board in self.boards]
         for board, index in zip(self.boards, indices, strict=True):
-            with raised_as(MeterUnavailableError, f"zeus meter: Zeus cannot use {describe([board])}"):
+            with self.raised_as(MeterUnavailableError, f"Zeus cannot use {describe([board])}"):
                 counts = gpus.supports_get_total_energy_consumption(index)
             if not counts:
                 raise MeterUnavailableError(
-                    f"zeus meter: {describe([board])} has no energy counter, which came with Volta; Zeus would poll "
-                    "its power from a process of its own, and the meter nvml does without one"
+                    f"{describe([board])} has no energy counter, which came with Volta; Zeus would poll "
+                    "its power from a process of its own, and the meter nvml does without one",
+                    meter="zeus",
                 )
         return indices
 
     def _start_monitor(self, gpu_indices: list[int], cpu_indices: list[int] | None) -> Any:
-        with raised_as(MeterUnavailableError, "zeus meter: Zeus cannot start"):
+        with self.raised_as(MeterUnavailableError, "Zeus cannot start"):
             return self.module.ZeusMonitor(gpu_indices=gpu_indices, cpu_indices=cpu_indices)

@@ -114,8 +114,8 @@ def test_editors_and_messages_know_registered_names_too(install: Callable[..., N
     from pytest_llem.config.files import load_experiments
 
     install("theirs", own=FAKE, pytorch=FAKE)
-    choices = experiment_file_schema()["properties"]["backend"]["anyOf"][0]["enum"]
-    assert choices == ["pytorch", "vllm", "tensorrt", "own"]
+    choices = experiment_file_schema()["properties"]["backend"]["enum"]
+    assert choices == ["pytorch", "vllm", "tensorrt", "own", None]
     file = tmp_path / "a.llem.yaml"
     file.write_text("model: gpt2\nbackend: owm\n")
     (experiment,) = load_experiments(file)

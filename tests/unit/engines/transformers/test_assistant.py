@@ -11,13 +11,13 @@ from pytest_llem.config.builtin_models import builtin_fingerprint
 from pytest_llem.engines.transformers.assistant import watched
 from pytest_llem.engines.transformers.sources import folder_fingerprint
 from pytest_llem.errors import LoadError, MeasurementError
-from tests.unit.engines.conftest import HERE, experiment
+from tests.unit.engines.transformers.conftest import HERE, experiment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llem.engines.transformers.engine import TransformersModel
-    from tests.unit.engines.conftest import Load
+    from tests.unit.engines.transformers.conftest import Load
 
 SAME = {"assistant_model": "builtin:tiny-llama"}
 
@@ -115,5 +115,13 @@ def test_beams_beside_prompt_lookup_would_search_without_drafts(tiny: Transforme
     special = special_tokens(tiny.model, tiny.tokenizer)
     generation = build_generation(experiment(pytorch={"prompt_lookup_num_tokens": 2}), special, cuda=False)
     generation.config.num_beams = 2
-    with pytest.raises(MeasurementError, match=r"speculative decoding was asked for, but .* beam_search"):
+    with pytest.raises(
+        MeasurementError, match=r"^pytorch\.prompt_lookup_num_tokens: generate\(\) would run beam_search"
+    ):
         check_resolved(tiny.model, generation)
+
+
+def test_an_assistant_that_is_not_there_is_not_taken_for_the_model(load: Load) -> None:
+    with pytest.raises(LoadError, match=r"^pytorch\.assistant_model '.*nowhere': no such folder$") as caught:
+        load(pytorch={"assistant_model": "./nowhere"})
+    assert caught.value.field == "pytorch.assistant_model"

@@ -24,12 +24,12 @@ from pytest_llem.engines.transformers.loading import say_once
 from pytest_llem.engines.transformers.requirements import check_load_requirements
 from pytest_llem.engines.transformers.sources import folder_fingerprint
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
-from tests.unit.engines.conftest import HERE, experiment
+from tests.unit.engines.transformers.conftest import HERE, experiment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.unit.engines.conftest import Load
+    from tests.unit.engines.transformers.conftest import Load
 
 EAGER_COMPILE = {"torch_compile": True, "torch_compile_backend": "eager"}
 STATIC: dict[str, Any] = {"cache_implementation": "static"}
@@ -101,7 +101,7 @@ def test_attention_is_the_one_asked_for(load: Load, attention: str) -> None:
 
 @pytest.mark.parametrize("attention", ["flash_attention_2", "flash_attention_3"])
 def test_flash_attention_without_a_gpu_is_unavailable(load: Load, attention: str) -> None:
-    with pytest.raises(UnavailableError, match=f"'{attention}' needs a CUDA GPU"):
+    with pytest.raises(UnavailableError, match=f"'{attention}': needs a CUDA GPU"):
         load(precision="bf16", pytorch={"attn_implementation": attention})
 
 
@@ -116,7 +116,7 @@ def test_flash_attention_without_a_gpu_is_unavailable(load: Load, attention: str
     ids=str,
 )
 def test_a_gpu_that_is_named_in_a_run_on_the_cpu_is_unavailable(load: Load, options: dict[str, Any]) -> None:
-    with pytest.raises(UnavailableError, match=r"(device_map|max_memory) names GPU 0, and the experiment runs on the"):
+    with pytest.raises(UnavailableError, match=r"(device_map|max_memory): names GPU 0, and the experiment runs on the"):
         load(pytorch=options)
 
 
@@ -124,7 +124,7 @@ def test_a_gpu_that_is_not_there_is_unavailable(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     gpu = torch.device("cuda", 0)
     check_load_requirements(PyTorchConfig(device_map={"model": 1, "lm_head": "cpu"}), gpu)
-    with pytest.raises(UnavailableError, match="max_memory names GPU 2, and this process sees 2 of them"):
+    with pytest.raises(UnavailableError, match="max_memory: names GPU 2, and this process sees 2 of them"):
         check_load_requirements(PyTorchConfig(device_map="auto", max_memory={0: 1, 2: 1}), gpu)
 
 
@@ -264,7 +264,7 @@ def test_an_attention_kernel_without_its_package_is_unavailable(
     monkeypatch.setattr("pytest_llem.engines.transformers.requirements.installed", lambda _: True)
     check_load_requirements(options, gpu)
     monkeypatch.setattr("pytest_llem.engines.transformers.requirements.installed", lambda name: name != module)
-    with pytest.raises(UnavailableError, match=f"{attention}' needs the package .*: pip install"):
+    with pytest.raises(UnavailableError, match=f"{attention}': needs the package .*: pip install"):
         check_load_requirements(options, gpu)
 
 
@@ -302,7 +302,7 @@ class TestLocalFolder:
         assert model.tokenizer is None
 
     def test_a_revision_is_refused(self, load: Load, saved_model: Path) -> None:
-        with pytest.raises(LoadError, match=r"pytorch\.revision 'v1' cannot be applied to model .*: a local folder"):
+        with pytest.raises(LoadError, match=r"pytorch\.revision 'v1': cannot be applied to model .*: a local folder"):
             load(model=str(saved_model), pytorch={"revision": "v1"})
 
     def test_pickled_weights_are_refused(self, load: Load, saved_model: Path, tmp_path: Path) -> None:
@@ -501,7 +501,7 @@ class TestCompile:
             generate_once(model, **fields)
 
     def test_no_graph_is_a_failure(self, tiny: TransformersModel) -> None:
-        with pytest.raises(MeasurementError, match=r"^torch_compile was asked for, .* compiled no graph$"):
+        with pytest.raises(MeasurementError, match=r"^pytorch\.torch_compile: generate\(\) compiled no graph$"):
             generate_once(tiny, pytorch={"torch_compile": True})
 
     @pytest.mark.parametrize("further", [{"pytorch": {"num_beams": 2}}, {"max_output_tokens": 1}], ids=str)
@@ -543,7 +543,7 @@ class TestCompile:
         workload._generation = replace(workload._generation, cuda_graphs=True)
         workload.run(0)
         torch._dynamo.utils.counters["inductor"]["cudagraph_skips"] += 1
-        with pytest.raises(MeasurementError, match="asks for CUDA graphs, but torch skipped some"):
+        with pytest.raises(MeasurementError, match="torch_compile_mode: needs CUDA graphs, but torch skipped some"):
             workload.run(0)
 
     def test_the_ninth_load_is_compiled_too(
@@ -567,7 +567,7 @@ class TestCompile:
         generate_once(load(), pytorch=options)
         assert len(counted_steps) == 5
         fields = {"precision": "bf16", "pytorch": options | {"load_in_8bit": True}}
-        with pytest.raises(MeasurementError, match=r"disable_compile: false was asked for, .* bitsandbytes"):
+        with pytest.raises(MeasurementError, match=r"disable_compile: generate\(\) compiled no graph; .* bitsandbytes"):
             generate_once(load(**fields), **fields)
 
     def test_closing_restores_the_limit_of_recompilations(self, load: Load, one_layer: str) -> None:

@@ -1,0 +1,40 @@
+"""Errors carry what they are about as data, and show it in one way."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from pytest_llem.errors import ExperimentFileError, LlemError, LoadError, MeterUnavailableError
+
+
+@pytest.mark.parametrize(
+    ("about", "text"),
+    [
+        ({}, "is wrong"),
+        ({"field": "pytorch.lora"}, "pytorch.lora: is wrong"),
+        ({"field": "model", "value": "a/b"}, "model 'a/b': is wrong"),
+        ({"field": "pytorch.use_cache", "value": False}, "pytorch.use_cache false: is wrong"),
+        ({"file": "a.yaml"}, "a.yaml: is wrong"),
+        ({"file": "a.yaml", "line": 3, "field": "base"}, "a.yaml:3: base: is wrong"),
+        ({"meter": "nvml"}, "nvml meter: is wrong"),
+    ],
+)
+def test_the_text_is_made_of_the_data(about: dict[str, Any], text: str) -> None:
+    error = LlemError("is wrong", **about)
+    assert str(error) == text
+    assert {name: getattr(error, name) for name in about} == about
+    assert error.message == "is wrong"
+
+
+def test_no_control_character_reaches_the_terminal() -> None:
+    assert str(LoadError("is\x1b[31m", field="model", value="a\nb", file="c\rd")) == r"c\rd: model 'a\nb': is\x1b[31m"
+
+
+def test_an_error_of_another_process_keeps_its_data() -> None:
+    error = pickle.loads(pickle.dumps(MeterUnavailableError("is missing", meter="nvml")))  # noqa: S301
+    assert (error.message, error.meter, str(error)) == ("is missing", "nvml", "nvml meter: is missing")
+    error = pickle.loads(pickle.dumps(ExperimentFileError("is empty", file="a", line=1, excerpt="-->")))  # noqa: S301
+    assert (str(error), error.excerpt) == ("a:1: is empty", "-->")
