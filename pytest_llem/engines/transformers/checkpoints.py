@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_llem.engines.transformers.failures import one_line
-from pytest_llem.engines.transformers.sources import hub_file_if_any
+from pytest_llem.engines.transformers.hub import hub_file_if_any
 from pytest_llem.errors import LoadError
 
 if TYPE_CHECKING:
@@ -55,8 +55,14 @@ def check_checkpoint(model: str, source: Source, variant: str | None) -> None:
         _check_name(model, "config.json", str(named))
         return
     index = _find(source.location, index_name, source.hub_arguments)
-    if index is not None:
-        _check_index(model, index)
+    if index is None:
+        raise LoadError(
+            f"has no model{middle}{_SUFFIX}: other weights, such as pickled ones, are never loaded, as they can run "
+            "code; load them with transformers where you trust them, and save them with save_pretrained()",
+            field="model",
+            value=model,
+        )
+    _check_index(model, index)
 
 
 def check_complete(model: str, info: Mapping[str, Any]) -> None:

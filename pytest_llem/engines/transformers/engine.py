@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,13 +21,16 @@ from pytest_llem.engines.transformers.failures import (
     one_line,
     release,
 )
+from pytest_llem.engines.transformers.folders import folder_fingerprint
 from pytest_llem.engines.transformers.generation import build_generation, check_resolved, special_tokens
+from pytest_llem.engines.transformers.hub import hub_access
 from pytest_llem.engines.transformers.loading import load_weights
 from pytest_llem.engines.transformers.memory_plan import check_fits, kv_cache_bytes, predict, predict_weights
+from pytest_llem.engines.transformers.positions import beyond_window
 from pytest_llem.engines.transformers.requirements import check_load_requirements
-from pytest_llem.engines.transformers.sources import find_source, folder_fingerprint, hub_access
+from pytest_llem.engines.transformers.sources import find_source
 from pytest_llem.engines.transformers.workload import TransformersWorkload
-from pytest_llem.errors import LlemError, LoadError, MeasurementError, PromptError, UnavailableError
+from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,7 +126,9 @@ class TransformersModel:
             tokenizer=self.tokenizer,
         )
         longest = max(map(len, prompts.token_ids))
-        _check_window(config, longest, getattr(text_config, "max_position_embeddings", None))
+        note = beyond_window(self.model, longest, config.max_output_tokens)
+        if note is not None:
+            prompts = replace(prompts, notes=(*prompts.notes, note))
         batch_size = (config.pytorch.batch_size if config.pytorch else None) or 1
         if generation.config.stop_strings:
             _check_stop_strings(batch_size * generation.rows_per_prompt, self.tokenizer)
@@ -216,14 +222,6 @@ def _gpu_uuid(device: torch.device) -> str:
     # torch leaves out the prefix that NVML has.
     uuid = str(torch.cuda.get_device_properties(device).uuid)
     return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-
-
-def _check_window(config: ExperimentConfig, longest: int, window: int | None) -> None:
-    if window is not None and longest + config.max_output_tokens > window:
-        raise PromptError(
-            f"prompts of {longest} tokens and max_output_tokens {config.max_output_tokens} exceed the "
-            f"model's context window of {window} tokens: lower max_input_tokens or max_output_tokens"
-        )
 
 
 def _check_stop_strings(rows: int, tokenizer: Any) -> None:

@@ -20,9 +20,9 @@ from pytest_llem.config import PyTorchConfig
 from pytest_llem.config.builtin_models import SHAPES, builtin_fingerprint
 from pytest_llem.engines.transformers.compiling import compiled_graphs
 from pytest_llem.engines.transformers.engine import TransformersEngine, TransformersModel
+from pytest_llem.engines.transformers.folders import folder_fingerprint
 from pytest_llem.engines.transformers.loading import say_once
 from pytest_llem.engines.transformers.requirements import check_load_requirements
-from pytest_llem.engines.transformers.sources import folder_fingerprint
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
 from tests.unit.engines.transformers.conftest import HERE, experiment
 
