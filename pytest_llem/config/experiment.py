@@ -234,7 +234,7 @@ class ExperimentConfig(Section):
 
 
 def _located(model: str, folder: Path) -> str:
-    """``model``, made absolute where it is a folder seen from ``folder`` or is written like one; else a hub id."""
+    """``model``, made absolute where it exists seen from ``folder`` or is written like one; else a hub id."""
     if is_builtin(model):
         return model
     try:
@@ -245,12 +245,12 @@ def _located(model: str, folder: Path) -> str:
         # The home folder of nobody, links that lead back to themselves, a name that no folder can have: told when the
         # model is loaded.
         return model
-    local = _existing_folder(path)
+    local = _existing(path)
     return model if local is None else str(local)
 
 
-def _existing_folder(path: Path) -> Path | None:
+def _existing(path: Path) -> Path | None:
     try:
-        return path.resolve() if path.is_dir() else None
+        return path.resolve() if path.exists() else None
     except OSError:  # a name longer than the file system allows, or one in a folder we may not look into
         return None

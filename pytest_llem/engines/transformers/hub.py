@@ -57,6 +57,15 @@ def hub_file_if_any(repository: str, name: str, hub_arguments: Mapping[str, Any]
     return None if found is None else Path(found)
 
 
+def only_in_the_cache(hub_arguments: Mapping[str, Any]) -> str:
+    """The only place where a file was looked for, and why, in words; empty where the hub itself was asked."""
+    from huggingface_hub import is_offline_mode
+
+    if is_offline_mode():
+        return " in the cache, and HF_HUB_OFFLINE is set"
+    return " in the cache, and local_files_only is set" if hub_arguments.get("local_files_only") else ""
+
+
 def snapshot_commit(path: Path) -> str | None:
     """The commit that a file of the hub's cache belongs to: the cache keeps each in a folder of that name."""
     found = re.search(r"[/\\]snapshots[/\\]([0-9a-f]{40})[/\\]", f"{path}/")
@@ -74,17 +83,14 @@ def _cached_file(repository: str, name: str, hub_arguments: Mapping[str, Any], *
 def _not_to_be_had(
     repository: str, name: str, hub_arguments: Mapping[str, Any], field: str, exc: Exception
 ) -> LoadError:
-    from huggingface_hub import is_offline_mode
-
     cached = _cached_revisions(repository, hub_arguments.get("cache_dir"))
-    offline = "HF_HUB_OFFLINE" if is_offline_mode() else "local_files_only"
-    if not is_offline_mode() and not hub_arguments.get("local_files_only"):
+    only = only_in_the_cache(hub_arguments)
+    if not only:
         message = f"no such folder, and {name} is not to be had from the hub: {one_line(exc)}"
     elif not cached:
-        message = f"no such folder, and not to be had from the hub: it is not in the cache, and {offline} is set"
+        message = f"no such folder, and not to be had from the hub: it is not{only}"
     else:
-        revision = hub_arguments.get("revision") or "main"
-        message = f"{name} of revision {revision!r} is not in the cache, and {offline} is set"
+        message = f"{name} of revision {hub_arguments.get('revision') or 'main'!r} is not{only}"
     if cached:
         more = f" and {len(cached) - _SHOWN} more" if len(cached) > _SHOWN else ""
         way_out = "; name one of them as pytorch.revision" if field == "model" else ""
