@@ -65,6 +65,8 @@ class ChatTemplate:
             raise self._error(f"fails: {one_line(exc)}") from exc
         self._template = _dated(template, today)
         self._form = self._find_form()
+        # What surrounds a text, which a short one may be found in, too.
+        self._around = self._render(self._form, _MARKER, self._template).replace(_MARKER, "\0")
         days = {self._render(self._form, _MARKER, _dated(template, day)) for day in (today, *_OTHER_DAYS)}
         self.uses_date = len(days) > 1
 
@@ -75,8 +77,8 @@ class ChatTemplate:
             PromptError: the template fails, or leaves out or changes a part of the text.
         """
         rendered = self._render(self._form, text, self._template)
-        # Most templates strip what surrounds a text.
-        if text.strip() not in rendered:
+        bare = text.strip()  # as most templates do
+        if rendered.count(bare) <= self._around.count(bare):
             raise self._error("cuts or changes this text")
         # The template has written the special tokens.
         ids: list[int] = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
@@ -92,7 +94,7 @@ class ChatTemplate:
                 continue
             if _MARKER in rendered and not _AS_DATA.search(rendered):
                 return form
-        if faults:
+        if len(faults) == len(_FORMS):
             raise faults[0]
         raise self._error("does not write a user's text, neither as a text nor as a list of parts")
 

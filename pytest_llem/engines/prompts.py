@@ -178,7 +178,7 @@ def _file_texts(path: Path, field: str) -> list[_Text]:
         raise PromptError(f"is not UTF-8: {exc.reason}; save the file as UTF-8", file=file, line=line) from exc
     if kind != ".txt":
         return _json_lines(lines, field, file)
-    return [_Text(text.rstrip("\r"), file, line) for line, text in enumerate(lines, start=1) if text.strip()]
+    return [_Text(text, file, line) for line, text in enumerate(lines, start=1) if text.strip()]
 
 
 def _json_lines(lines: Iterable[str], field: str, file: str) -> list[_Text]:

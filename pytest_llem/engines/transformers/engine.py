@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from pytest_llem.config import ExperimentConfig, LoadConfig
 
 
+_MEDIA_TOKENS = ("_token_id", "_token_index")
+
+
 class TransformersEngine(Engine):
     """See :class:`pytest_llem.engines.base.Engine`."""
 
@@ -118,6 +121,10 @@ class TransformersModel:
         text_config = self.model.config.get_text_config()
         special_ids = {special.pad, *special.eos} | ({special.bos} if special.bos is not None else set())
         special_ids |= set(getattr(self.tokenizer, "all_special_ids", ()))
+        if text_config is not self.model.config:
+            # Those that stand for an image, where there is none.
+            named = self.model.config.to_dict().items()
+            special_ids |= {value for name, value in named if name.endswith(_MEDIA_TOKENS) and isinstance(value, int)}
         prompts = load_prompts(
             config,
             folder,

@@ -49,33 +49,18 @@ def find_source(load: LoadConfig) -> Source:
     Raises:
         LoadError: there is no such model, or it cannot be reached.
     """
-    revision = load.pytorch.revision
     if is_builtin(load.model):
-        _refuse_revision(load.model, revision, "a built-in model has no revisions")
+        _refuse_revision(load.model, load.pytorch.revision, "a built-in model has no revisions")
         config = builtin_config(load.model)
         return Source(
             None, config, builtin_tokenizer(config.max_position_embeddings), builtin_fingerprint(load.model), {}
         )
 
-    hub_arguments = _hub_arguments(load)
-    local = local_folder(load.model, hub_arguments)
-    if local is not None:
-        # transformers would ignore it in silence.
-        _refuse_revision(load.model, revision, "a local folder has no revisions")
-        location = str(local)
-    else:
-        location = load.model
-        hub_arguments["revision"] = revision or "main"
-        commit = snapshot_commit(hub_file(load.model, "config.json", hub_arguments))
-        # The commit in place of a branch: configuration, tokenizer and weights come from one state of the
-        # repository.
-        hub_arguments["revision"] = commit or hub_arguments["revision"]
-
-    random = load.weights == "random"
+    location, commit, hub_arguments = _locate(load)
     config = _load_config(location, hub_arguments)
-    if local is not None:
-        # Only now: any folder may be named, and what is no model need not be read.
-        commit = folder_fingerprint(local)
+    # Only now: any folder may be named, and what is no model need not be read.
+    commit = commit or (folder_fingerprint(Path(location)) if Path(location).is_absolute() else None)
+    random = load.weights == "random"
     tokenizer = _load_tokenizer(location, hub_arguments, required=not random)
     return Source(None if random else location, config, tokenizer, commit, hub_arguments)
 
@@ -88,16 +73,24 @@ def load_architecture(load: LoadConfig) -> PretrainedConfig:
     """
     if is_builtin(load.model):
         return builtin_config(load.model)
-    hub_arguments = _hub_arguments(load)
-    local = local_folder(load.model, hub_arguments)
-    if local is None:
-        hub_arguments["revision"] = load.pytorch.revision or "main"
-    return _load_config(load.model if local is None else str(local), hub_arguments)
+    location, _, hub_arguments = _locate(load)
+    return _load_config(location, hub_arguments)
 
 
-def _hub_arguments(load: LoadConfig) -> dict[str, Any]:
+def _locate(load: LoadConfig) -> tuple[str, str | None, dict[str, Any]]:
+    """The folder or hub id of a model, the hub's commit, and the further arguments with which its files are found."""
     arguments = {name: load.from_pretrained[name] for name in HUB_ARGUMENTS if name in load.from_pretrained}
-    return arguments | {"trust_remote_code": bool(load.pytorch.trust_remote_code)}
+    arguments["trust_remote_code"] = bool(load.pytorch.trust_remote_code)
+    revision = load.pytorch.revision
+    local = local_folder(load.model, arguments)
+    if local is not None:
+        # transformers would ignore it in silence.
+        _refuse_revision(load.model, revision, "a local folder has no revisions")
+        return str(local), None, arguments
+    arguments["revision"] = revision or "main"
+    commit = snapshot_commit(hub_file(load.model, "config.json", arguments))
+    # The commit in place of a branch: configuration, tokenizer and weights come from one state of the repository.
+    return load.model, commit, arguments | {"revision": commit or arguments["revision"]}
 
 
 def _refuse_revision(model: str, revision: str | None, reason: str) -> None:
@@ -137,6 +130,8 @@ def _load_tokenizer(
     except (OSError, ValueError, KeyError, TypeError, ImportError) as exc:
         if not required or not _has_any(location, ("tokenizer_config.json", *_VOCABULARIES), hub_arguments):
             return None
+        if isinstance(exc, ImportError):
+            raise  # for what is missing, an experiment is skipped
         raise LoadError(f"its tokenizer cannot be loaded: {one_line(exc)}", field="model", value=location) from exc
     # transformers makes one up, with hardly a token, where the model comes without.
     own = tuple(getattr(tokenizer, "vocab_files_names", {}).values())

@@ -86,6 +86,9 @@ def test_a_model_with_eyes_runs_its_text_part(load: Load, tmp_path: Path, model_
     model = load(**fields)
     tokens = generated(model, **fields)
     assert [len(row) for row in tokens] == [6, 6, 6]
+    many = model.prepare(experiment(dataset={"synthetic": {"n": 1, "input_len": 999}}, max_input_tokens=999), HERE)
+    named = {value for name, value in WITH_EYES[model_type].items() if "token_i" in name}
+    assert not named & set(many.prompts.token_ids[0])
     planned = predict(experiment(**fields), HERE)
     assert planned.kv_cache_bytes == 2 * 1 * 16 * (9 + 6 - 1) * 4 * 3
     # A checkpoint that was saved is the same model again.

@@ -82,7 +82,7 @@ class TestChat:
 def test_tokens_that_are_drawn_at_random_are_refused(tmp_path: Path) -> None:
     tokenizer: Any = builtin_tokenizer(2048)
     vocabulary = {"a": 0, "b": 1, "ab": 2}
-    tokenizer.backend_tokenizer.model = BPE(vocab=vocabulary, merges=[("a", "b")], dropout=0.5)
-    (tmp_path / "p.txt").write_text("ab" * 200)
+    tokenizer.backend_tokenizer.model = BPE(vocab=vocabulary, merges=[("a", "b")], dropout=0.9)
+    (tmp_path / "p.txt").write_text("ab" * 400)
     with pytest.raises(PromptError, match=r"p\.txt:1: prompt 1: gets other tokens each time"):
         load(tmp_path, tokenizer, dataset={"path": "p.txt"}, max_input_tokens=999)

@@ -88,6 +88,15 @@ def test_a_template_that_cuts_a_text_is_refused(template: str) -> None:
         render(template, "x" * 41)
 
 
+@pytest.mark.parametrize("text", ["s", "user", "assist", "u user"])
+def test_a_short_text_is_missed_too(text: str) -> None:
+    template = "<user>{% if messages[0].content|length > 9 %}{{ messages[0].content }}{% endif %}" + HEADER
+    with pytest.raises(PromptError, match="cuts or changes this text"):
+        render(template, text)
+    whole = "<user>{{ messages[0].content }}" + HEADER
+    assert render(whole, text) == f"<user>{text}<assistant>"
+
+
 def test_the_default_of_several_templates_is_taken() -> None:
     templates = {"default": "<default>{{ messages[0].content }}", "tool_use": "<tools>{{ messages[0].content }}"}
     assert render(templates, "one") == "<default>one"

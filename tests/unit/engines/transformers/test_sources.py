@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pytest_llem.errors import LoadError, PromptError
+from pytest_llem.errors import LoadError, PromptError, UnavailableError
 from tests.unit.engines.transformers.conftest import HERE, experiment
 
 if TYPE_CHECKING:
@@ -141,6 +141,16 @@ class TestTokenizer:
         if text is not None:
             (folder / "tokenizer.json").write_text(text)
         assert "its tokenizer cannot be loaded: " in message_of(load, folder, model=str(folder))
+
+    def test_one_whose_package_is_missing_is_unavailable(
+        self, load: Load, saved_model: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise ImportError("You need to install sacremoses")
+
+        monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", fail)
+        with pytest.raises(UnavailableError, match="needs a package that is missing: ImportError: You need to install"):
+            load(model=str(saved_model))
 
 
 class TestHub:
