@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from pytest_llem.config.backends import BACKENDS, backend_name
-from pytest_llem.config.base import REFUSED, Section, builtin_model, expects, is_builtin, option, refuse
+from pytest_llem.config.base import Section, builtin_model, expects, option, refusal, refuse
+from pytest_llem.config.builtin_models import is_builtin
 from pytest_llem.config.contradictions import contradictions
 from pytest_llem.config.dataset import DATASET_HELP, Dataset, SyntheticDataset, SyntheticPrompts, TextDataset
 from pytest_llem.config.decoder import DecoderConfig
@@ -47,14 +47,13 @@ def mistake_in_name(name: str) -> str | None:
 def _name(value: str) -> str:
     message = mistake_in_name(value)
     if message is not None:
-        raise PydanticCustomError(REFUSED, "{message}", {"message": message})
+        raise refusal(message)
     return value
 
 
 def _mark(value: str) -> str:
     if value in _MARKS_WITH_ARGUMENTS:
-        message = f"the mark {value} takes arguments, which an experiment file cannot give; remove it"
-        raise PydanticCustomError(REFUSED, "{message}", {"message": message})
+        raise refusal(f"the mark {value} takes arguments, which an experiment file cannot give; remove it")
     return value
 
 
@@ -63,7 +62,7 @@ def _limit(value: Any) -> Any:
         # As text: a bare 5 is told to be 5%, too.
         parse_limit(str(value))
     except ValueError as error:
-        raise PydanticCustomError(REFUSED, "{message}", {"message": str(error)}) from None
+        raise refusal(str(error)) from None
     return value
 
 

@@ -83,5 +83,5 @@ def _watts_per_core(argument: float | None, environ: Mapping[str, str]) -> float
             value = math.nan
     if not (math.isfinite(value) and value > 0):
         shown = text if argument is None else argument
-        raise MeterUnavailableError(f"{origin}={shown}: must be a positive number of watts", meter="estimate")
+        raise MeterUnavailableError(f"{origin}={shown}: must be a positive number of watts")
     return value

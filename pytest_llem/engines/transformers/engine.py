@@ -26,7 +26,7 @@ from pytest_llem.engines.transformers.memory_plan import check_fits, kv_cache_by
 from pytest_llem.engines.transformers.requirements import check_load_requirements
 from pytest_llem.engines.transformers.sources import find_source, folder_fingerprint, hub_access
 from pytest_llem.engines.transformers.workload import TransformersWorkload
-from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError
+from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError, about
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,21 +46,21 @@ class TransformersEngine(Engine):
             LoadError: it could not be loaded as asked.
         """
         target = _target(device)
-        try:
-            return _load(config, target)
-        except LlemError as exc:
-            release(exc)
-            raise
-        except ImportError as exc:
-            message = f"needs a package that is missing: {one_line(exc)}"
-            raise UnavailableError(message, field="model", value=config.model) from exc
-        except Exception as exc:
-            release(exc)
-            if is_out_of_memory(exc):
-                text = f"out of memory on {target} while loading: use a smaller model or precision, or quantise"
-            else:
-                text = f"could not be loaded: {one_line(exc)}"
-            raise LoadError(text, field="model", value=config.model) from exc
+        with about(field="model", value=config.model):
+            try:
+                return _load(config, target)
+            except LlemError as exc:
+                release(exc)
+                raise
+            except ImportError as exc:
+                raise UnavailableError(f"needs a package that is missing: {one_line(exc)}") from exc
+            except Exception as exc:
+                release(exc)
+                if is_out_of_memory(exc):
+                    text = f"out of memory on {target} while loading: use a smaller model or precision, or quantise"
+                else:
+                    text = f"could not be loaded: {one_line(exc)}"
+                raise LoadError(text) from exc
 
     predict_memory = staticmethod(predict)
     release = staticmethod(release)
@@ -164,13 +164,17 @@ def _load(load: LoadConfig, device: torch.device) -> TransformersModel:
     check_load_requirements(options, device)
     source = find_source(load)
     commits = [source.commit]
-    adapter = find_adapter(options.lora.path, hub_access(load)) if options.lora is not None else None
+    adapter = None
+    if options.lora is not None:
+        with about(field="pytorch.lora.path", value=options.lora.path):
+            adapter = find_adapter(options.lora.path, hub_access(load))
     if options.device_map is None:
         check_fits(predict_weights(load).loading_bytes, device, "the weights")
     model = load_weights(load, options, source, device)
     check_loaded(model, load, options, device)
     if options.lora is not None and adapter is not None:
-        model = apply_lora(model, options.lora, adapter, load.precision)
+        with about(field="pytorch.lora.path", value=options.lora.path):
+            model = apply_lora(model, options.lora, adapter, load.precision)
         if options.lora.merge:
             check_loaded(model, load, options, device)
         commits.append(folder_fingerprint(adapter))

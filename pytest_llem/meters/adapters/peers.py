@@ -46,7 +46,7 @@ class PeerMeter(SimpleMeter):
         self.warnings = [f"{self.name} states no uncertainty"]
         self.boards: tuple[Board, ...] = ()
         if request.device == "cuda" or request.gpu_uuids is not None:
-            selection = _select_boards(self.name, request.gpu_uuids)
+            selection = _select_boards(request.gpu_uuids)
             self.boards = selection.boards
             self.warnings += selection.warnings
 
@@ -67,25 +67,19 @@ def _import_peer(meter: str, module: str) -> Any:
     except ModuleNotFoundError as error:
         # The extra that installs the tool has the meter's name.
         raise MeterUnavailableError(
-            f"the Python package {error.name} is missing; pip install 'pytest-llem[{meter}]'", meter=meter
+            f"the Python package {error.name} is missing; pip install 'pytest-llem[{meter}]'"
         ) from error
     except Exception as error:
-        raise MeterUnavailableError(f"{module} cannot be imported: {one_line(error)}", meter=meter) from error
+        raise MeterUnavailableError(f"{module} cannot be imported: {one_line(error)}") from error
 
 
-def _select_boards(meter: str, gpu_uuids: Sequence[str] | None) -> Selection:
-    try:
-        with Nvml() as nvml:
-            boards = nvml.boards()
-        selection = select_visible(boards, os.environ) if gpu_uuids is None else select_by_uuid(boards, gpu_uuids)
-    except MeterUnavailableError as error:
-        # NVML's own reasons name the meter that it mostly serves.
-        raise MeterUnavailableError(error.message, meter=meter) from error
+def _select_boards(gpu_uuids: Sequence[str] | None) -> Selection:
+    with Nvml() as nvml:
+        boards = nvml.boards()
+    selection = select_visible(boards, os.environ) if gpu_uuids is None else select_by_uuid(boards, gpu_uuids)
     if not selection.boards:
-        raise MeterUnavailableError(
-            "no GPU is visible to this process; see nvidia-smi -L and CUDA_VISIBLE_DEVICES", meter=meter
-        )
+        raise MeterUnavailableError("no GPU is visible to this process; see nvidia-smi -L and CUDA_VISIBLE_DEVICES")
     divided = [board for board in selection.boards if board.mig_enabled]
     if divided:
-        raise MeterUnavailableError(f"{describe(divided)} is divided by MIG: {MIG_REFUSAL}", meter=meter)
+        raise MeterUnavailableError(f"{describe(divided)} is divided by MIG: {MIG_REFUSAL}")
     return selection

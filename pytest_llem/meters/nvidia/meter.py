@@ -92,9 +92,7 @@ class NvmlMeter:
         self._relative_uncertainty = request.relative_uncertainty
         self.boards: tuple[Board, ...] = selection.boards
         if not self.boards:
-            raise MeterUnavailableError(
-                "no GPU is visible to this process; see nvidia-smi -L and CUDA_VISIBLE_DEVICES", meter="nvml"
-            )
+            raise MeterUnavailableError("no GPU is visible to this process; see nvidia-smi -L and CUDA_VISIBLE_DEVICES")
         # Of its own: the user's seeds are not to be used up.
         self._random = random.Random()  # noqa: S311
         store = CalibrationStore()
@@ -115,7 +113,6 @@ class NvmlMeter:
                     f"{describe([board])} has no energy counter; it needs a Volta or newer board, "
                     "not a virtual one, and a current driver; it tells no power either; leave the board out of "
                     "CUDA_VISIBLE_DEVICES, or measure time alone with the meter none",
-                    meter="nvml",
                 )
             self._power_sensors.append(power)
         self._watches = [
@@ -226,7 +223,7 @@ class NvmlMeter:
     def _open(self, board: Board) -> tuple[Any, bool]:
         """The board's handle, and whether it has an energy counter."""
         if board.mig_enabled:
-            raise MeterUnavailableError(f"{describe([board])} is divided by MIG: {MIG_REFUSAL}", meter="nvml")
+            raise MeterUnavailableError(f"{describe([board])} is divided by MIG: {MIG_REFUSAL}")
         binding = self._nvml.binding
         try:
             handle = self._nvml.handle(board.uuid)
@@ -236,7 +233,7 @@ class NvmlMeter:
                 return handle, False
         except binding.NVMLError as error:
             raise MeterUnavailableError(
-                f"{describe([board])}: reading the energy counter failed: {error}; try nvidia-smi", meter="nvml"
+                f"{describe([board])}: reading the energy counter failed: {error}; try nvidia-smi"
             ) from error
         return handle, True
 
@@ -286,7 +283,6 @@ def open_nvml_meter(request: MeterRequest) -> NvmlMeter:
                 raise MeterUnavailableError(
                     "the model runs on the CPU, so which board to read is not known: NVML shows "
                     f"{describe(selection.boards)}; name one in CUDA_VISIBLE_DEVICES",
-                    meter="nvml",
                 )
         if request.lock_timeout_s is not None:
             uuids = (board.uuid for board in selection.boards)

@@ -52,12 +52,10 @@ def select_by_uuid(boards: Sequence[Board], uuids: Iterable[str | bytes]) -> Sel
     for uuid in uuids:
         text = uuid.decode() if isinstance(uuid, bytes) else str(uuid)
         if text.startswith("MIG-"):
-            raise MeterUnavailableError(f"{text}: {MIG_REFUSAL}", meter="nvml")
+            raise MeterUnavailableError(f"{text}: {MIG_REFUSAL}")
         wanted = canonical_uuid(text)
         if wanted not in by_uuid:
-            raise MeterUnavailableError(
-                f"NVML does not show {wanted} to this process; it shows {describe(boards)}", meter="nvml"
-            )
+            raise MeterUnavailableError(f"NVML does not show {wanted} to this process; it shows {describe(boards)}")
         chosen[wanted] = by_uuid[wanted]
     return Selection(tuple(chosen.values()))
 
@@ -80,7 +78,7 @@ def select_visible(boards: Sequence[Board], environ: Mapping[str, str]) -> Selec
         return Selection(tuple(boards))
     entries = [entry.strip() for entry in value.split(",")]
     if entries[0].startswith("MIG-"):
-        raise MeterUnavailableError(f"CUDA_VISIBLE_DEVICES={value}: {MIG_REFUSAL}", meter="nvml")
+        raise MeterUnavailableError(f"CUDA_VISIBLE_DEVICES={value}: {MIG_REFUSAL}")
     by_uuid = entries[0].lower().startswith("gpu-")
     chosen: list[Board] = []
     for entry in entries:
