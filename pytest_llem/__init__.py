@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_llem.config import DecoderConfig, Experiment, ExperimentConfig, PyTorchConfig, load_experiments
-    from pytest_llem.engines.base import LoadedModel
+    from pytest_llem.engines.base import CallTiming, Engine, LoadedModel, MemoryPlan, Workload
+    from pytest_llem.engines.prompts import load_prompts
     from pytest_llem.measurement.result import ExperimentResult, Round
     from pytest_llem.meters import Disturbance, IdlePower, Meter, MeterRequest, SimpleMeter, Window, open_meter
     from pytest_llem.runs import BenchmarkRun, ExperimentRun
@@ -17,14 +18,17 @@ __version__ = "0.2.0"
 
 __all__ = [
     "BenchmarkRun",
+    "CallTiming",
     "DecoderConfig",
     "Disturbance",
+    "Engine",
     "Experiment",
     "ExperimentConfig",
     "ExperimentResult",
     "ExperimentRun",
     "IdlePower",
     "LoadedModel",
+    "MemoryPlan",
     "Meter",
     "MeterRequest",
     "PyTorchConfig",
@@ -33,14 +37,17 @@ __all__ = [
     "Status",
     "Verdict",
     "Window",
+    "Workload",
     "judge",
     "load_experiments",
+    "load_prompts",
     "open_meter",
 ]
 
 _HOMES = {
     "config": ("DecoderConfig", "Experiment", "ExperimentConfig", "PyTorchConfig", "load_experiments"),
-    "engines.base": ("LoadedModel",),
+    "engines.base": ("CallTiming", "Engine", "LoadedModel", "MemoryPlan", "Workload"),
+    "engines.prompts": ("load_prompts",),
     "measurement.result": ("ExperimentResult", "Round"),
     "meters": ("Disturbance", "IdlePower", "Meter", "MeterRequest", "SimpleMeter", "Window", "open_meter"),
     "runs": ("BenchmarkRun", "ExperimentRun"),

@@ -39,7 +39,10 @@ class ExperimentFile(pytest.Module):
         # pytest gets the module here where it would import a Python file. This is the one private name of pytest that
         # the package relies on; with it, items are plain Functions with fixtures of every scope.
         if not self.config.pluginmanager.has_plugin("benchmark"):
-            raise self.CollectError("experiments are reported through pytest-benchmark: remove -p no:benchmark")
+            raise self.CollectError(
+                "experiments are reported through pytest-benchmark: remove -p no:benchmark, or where plugins are not "
+                "loaded by themselves, add -p pytest_benchmark.plugin"
+            )
         if self._module is None:
             self._module = _synthetic_module(self.path, _load(self.path, self.config))
         return self._module

@@ -7,6 +7,7 @@ standard library only; what a hook needs it imports when the first experiment is
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +27,25 @@ from pytest_llem.session.state import SESSION, llem_session
 from pytest_llem.settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator
 
 _MANY_ITEMS = 1000
+
+# What pytest-benchmark does with callables alone; experiments say it under ``measure:``.
+_OPTIONS_OF_CALLABLES = tuple(
+    f"--benchmark-{name}"
+    for name in (
+        "calibration-precision",
+        "cprofile",
+        "disable-gc",
+        "max-time",
+        "min-rounds",
+        "min-time",
+        "timer",
+        "warmup",
+        "warmup-iterations",
+    )
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -81,7 +98,7 @@ def _features(settings: Settings) -> Iterator[object]:
         from pytest_llem.session.merge import Merge
 
         yield Merge(settings)
-        yield Reporting()
+        yield Reporting(settings)
         yield Judging(settings)
     elif settings.mode == "plan":
         from pytest_llem.commands.plan import Planner
@@ -102,7 +119,7 @@ def _features_of_measuring(settings: Settings) -> Iterator[object]:
 
     judges = settings.mode == "measure" or settings.strict
     if judges:
-        yield Reporting()
+        yield Reporting(settings)
     yield Termination()
     if judges:
         yield Judging(settings)
@@ -110,12 +127,17 @@ def _features_of_measuring(settings: Settings) -> Iterator[object]:
     yield Resume(settings)
 
 
-def pytest_report_header(config: pytest.Config) -> str | None:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     """Start of the session: say what runs where, if anything does."""
     settings = config.stash[SETTINGS]
     if settings.device is None:
-        return None
-    return f"llem: experiments run on the {settings.device_name}, meter: {settings.meter}"
+        return []
+    lines = [f"llem: experiments run on the {settings.device_name}, meter: {settings.meter}"]
+    added = [*config.getini("addopts"), *os.environ.get("PYTEST_ADDOPTS", "").split()]
+    given = {argument.partition("=")[0] for argument in (*added, *config.invocation_params.args)}
+    if ignored := [option for option in _OPTIONS_OF_CALLABLES if option in given]:
+        lines.append(f"llem: {', '.join(ignored)}: no effect on experiments, whose files say how they are measured")
+    return lines
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -219,21 +241,21 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     if state is not None and state.records and state.settings.mode != "child":
         from pytest_llem.records.rows import publish
 
-        publish(session.config, state.records.values())
+        publish(session.config, state.records.values(), lambda problem: state.fail(session, problem))
     return (yield)
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_benchmark_group_stats(
-    benchmarks: Sequence[Any],
+    benchmarks: list[dict[str, Any]], group_by: str
 ) -> Generator[None, list[tuple[str | None, list[Any]]], list[tuple[str | None, list[Any]]]]:
     """End of the session: joules and seconds never share a table."""
-    groups = yield
     if not any("metric" in (bench.get("extra_info") or {}) for bench in benchmarks):
-        return groups
+        return (yield)
     from pytest_llem.records import rows as benchmark
 
-    return benchmark.split_by_unit(groups)
+    benchmark.fill_parameters(benchmarks, group_by)
+    return benchmark.split_by_unit((yield))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -98,12 +98,17 @@ class Settings:
             raise pytest.UsageError("--llem-gpu and --llem-cpu exclude each other: pass one of them")
         if given["merge"] and (given["resume"] or given["shard"]):
             raise pytest.UsageError("--llem-merge runs nothing: leave out --llem-resume and --llem-shard")
+        mode = _mode(given, config)
+        distributes = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
+        if distributes and (mode not in ("validate", "collect") or given["strict"]):
+            # pytest-xdist's processes would share the boards and the processor, and keep the results to themselves.
+            raise pytest.UsageError("experiments cannot be measured, judged or planned under pytest-xdist: add -n 0")
         journal, shard = given["journal"], given["shard"]
         if journal is not None and shard is not None and config.getoption("llem_journal") is None:
             # The ini file has one path for all parts.
             journal = journal.with_stem(f"{journal.stem}-shard{shard[0]}of{shard[1]}")
         return cls(
-            mode=_mode(given, config),
+            mode=mode,
             device="cuda" if given["gpu"] else "cpu" if given["cpu"] else None,
             meter=given["meter"],
             meter_named=given["meter"] != "auto",

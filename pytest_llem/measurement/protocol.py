@@ -40,14 +40,14 @@ def measure_workload(
     Args:
         idle: power with the model loaded and nothing running, where it was measured.
         phases: measure prefill apart from decoding as well.
-        progress: told between the windows, see :func:`pytest_llem.measurement.windows.measure_windows`.
+        progress: called between the windows, see :func:`pytest_llem.measurement.windows.measure_windows`.
 
     Raises:
         MeasurementError: the calls did not generate what the configuration fixes.
     """
     # The first call carries the engine's checks of what runs, which must not be measured.
     workload.run(0)
-    # Our own queued work must not be taken for somebody else's.
+    # Our own queued work must not count as a disturbance.
     workload.synchronize()
     disturbances = meter.check_quiet()
     workload.reset_peak_memory()
@@ -57,7 +57,7 @@ def measure_workload(
     _check_tokens(tokens, workload.expected_output_tokens, measured.passes)
     timings = _time_tokens(workload, protocol.min_window_s)
     per_token_s = [t.time_per_output_token_s for t in timings if t.time_per_output_token_s is not None]
-    warnings = [*measured.warnings, *(one.text for one in disturbances)]
+    warnings = [*measured.warnings, *(disturbance.text for disturbance in disturbances)]
     missing: dict[str, str] = {}
     if not per_token_s:
         missing |= {"time_per_output_token_s": "no sequence has a token after those of its first step"}
@@ -66,7 +66,7 @@ def measure_workload(
     if workload.prompts.truncated:
         warnings.append(f"{workload.prompts.truncated} prompts were longer than max_input_tokens and lost their end")
     # The first and the last pass that was measured: every pass is to generate the same tokens.
-    hashes = [_hash_tokens(workload, one) for one in (measured.outputs[0][0], measured.outputs[-1][-1])]
+    hashes = [_hash_tokens(workload, outputs) for outputs in (measured.outputs[0][0], measured.outputs[-1][-1])]
     if hashes[0] != hashes[1]:
         warnings.append("output_tokens_hash: the first and the last pass generated different tokens")
     if len(set(tokens)) > 1:
@@ -107,16 +107,16 @@ def _since(origin_s: float, times_s: Sequence[float]) -> list[float]:
     return [time_s - origin_s for time_s in times_s]
 
 
-def _hash_tokens(workload: Workload, one_pass: Sequence[Any]) -> str:
+def _hash_tokens(workload: Workload, outputs: Sequence[Any]) -> str:
     digest = hashlib.sha256()
-    for index, output in enumerate(one_pass):
+    for index, output in enumerate(outputs):
         for sequence in workload.output_tokens(index, output):
             digest.update(",".join(map(str, sequence)).encode() + b";")
     return digest.hexdigest()
 
 
 def _count_tokens(workload: Workload, passes: Sequence[Sequence[Any]]) -> int:
-    outputs = ((index, output) for one_pass in passes for index, output in enumerate(one_pass))
+    outputs = ((index, output) for pass_outputs in passes for index, output in enumerate(pass_outputs))
     return sum(len(sequence) for index, output in outputs for sequence in workload.output_tokens(index, output))
 
 
@@ -144,7 +144,7 @@ def _with_phases(
 
 
 def run_once(workload: Workload, meter: Meter) -> ExperimentResult:
-    """One plain call without statistics, as ``--benchmark-disable`` asks."""
+    """One plain call without statistics, for ``--benchmark-disable``."""
     tokens = _count_tokens(workload, [[workload.run(0)]])
     return ExperimentResult(
         output_tokens=float(tokens),

@@ -140,5 +140,5 @@ class ExperimentResult:
         known = {f.name for f in fields(cls)}
         plain = {key: value for key, value in values.items() if key in known}
         for name in ("per_round", "prefill_rounds"):
-            plain[name] = [Round.from_dict(one) for one in plain.get(name, [])]
+            plain[name] = [Round.from_dict(values) for values in plain.get(name, [])]
         return cls(**plain)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_llem.meters.base import IdlePower, Meter, Window
 
-# Fewer windows hardly tell a drift from chance.
+# With fewer windows a drift is hardly distinguished from chance.
 _LEAST_FOR_DRIFT = 4
 # A drift from end to end worth a warning.
 _NOTED_DRIFT = 0.02
@@ -35,7 +35,7 @@ def summarise(
     warnings: Sequence[str] = (),
     idle: IdlePower | None = None,
 ) -> ExperimentResult:
-    """Put windows together into one result. Ratios are of totals over the same windows, never means of ratios."""
+    """Summarise windows as one result. Ratios are of totals over the same windows, never means of ratios."""
     notes = list(dict.fromkeys([*warnings, *(text for window in windows for text in window.warnings)]))
     for quantity, values in (("time", [w.seconds for w in windows]), ("energy", [w.joules for w in windows])):
         known = [value for value in values if value is not None]
@@ -189,7 +189,7 @@ def _mean_energy(windows: Sequence[Window]) -> tuple[float | None, float | None]
 def drift(values: Sequence[float]) -> float | None:
     """The change from the first to the last value of a straight line through them, as a fraction of their mean.
 
-    ``None`` where it is not told from chance: the slope's t statistic has to exceed its 99.9% quantile.
+    ``None`` where it is not significant: the slope's t statistic has to exceed its 99.9% quantile.
     """
     count = len(values)
     mean = statistics.fmean(values)

@@ -27,7 +27,7 @@ Progress = Callable[[str, int, int, float], None]
 _MAX_WARMUP_WINDOWS = 8
 # Two windows agree when they differ by no more than this in time and in power.
 _STEADY = 0.05
-# The calls of a window that is sized to just reach the asked length would fall short in half of the rounds.
+# The calls of a window that is sized to just reach the wanted length would fall short in half of the rounds.
 _WINDOW_MARGIN = 1.05
 # A first pass may be slow for reasons that end with it (compilation, page faults); growing at most tenfold at a time
 # keeps a misjudged first guess from costing minutes.
@@ -56,7 +56,7 @@ class Measured(Generic[T]):
     """Windows of the same number of passes each, what the passes returned, and what a reader must know.
 
     Attributes:
-        starts_s: when each window was asked for, by the clock of ``time.perf_counter``.
+        starts_s: when each window was begun, by the clock of ``time.perf_counter``.
     """
 
     windows: list[Window]
@@ -71,7 +71,7 @@ def undisturbed() -> Iterator[None]:
     """Keep the collector, tracers and profilers of this interpreter out of the body.
 
     Coverage and debuggers trace every line; a collection in the middle of a window is work that the window's calls
-    did not ask for.
+    do not need.
     """
     collecting, tracer, profiler = gc.isenabled(), sys.gettrace(), sys.getprofile()
     gc.collect()
@@ -102,7 +102,7 @@ def measure_windows(
     Args:
         run_pass: one whole pass; it may leave work queued on the device.
         synchronize: waits for queued work; default: what the meter waits for by itself.
-        progress: told between the windows: what runs, how many are over, of how many, seconds of the last one.
+        progress: called between the windows: what runs, how many are over, of how many, seconds of the last one.
 
     Returns:
         One window a round. Every window holds the same number of passes.
@@ -123,7 +123,7 @@ def measure_windows(
 
 
 def _say_nothing(phase: str, done: int, total: int, window_s: float) -> None:
-    """Nobody watches."""
+    """No progress is shown."""
 
 
 class _Runner(Generic[T]):
@@ -179,7 +179,7 @@ class _Runner(Generic[T]):
             start_s = time.perf_counter()
             window, returned = self._window()
             self._progress("round", number, total, time.perf_counter() - start_s)
-            throttled = [one.text for one in window.disturbances if one.kind == "throttled"]
+            throttled = [found.text for found in window.disturbances if found.kind == "throttled"]
             if not throttled or self._retries >= _MAX_RETRIES:
                 return window, returned, start_s
             self._retries += 1
@@ -196,7 +196,7 @@ class _Runner(Generic[T]):
 
 
 def _agree(first: Window, second: Window) -> bool:
-    """Whether two windows of the same work are alike in time, and in power as far as the meter can tell."""
+    """Whether two windows of the same work are alike in time, and in power as far as the meter resolves it."""
     if abs(second.seconds - first.seconds) > _STEADY * first.seconds:
         return False
     if not first.joules or not second.joules:

@@ -10,15 +10,15 @@ Where things live:
 
 ``base``        what every meter offers: the protocol ``Meter``, its ``Window``, the ``Clock`` it is given
 ``nvidia``      boards of NVIDIA. ``meter`` sums them; ``reading`` is what one of them says of a window
-                ``counter/``: energy counters, one window after the other (``sensor``, and ``group`` for several
-                boards), read at their edges (``counter``, ``pursuit``), which lie on a ``lattice``; ``rest`` is all
-                that is carried from window to window; ``calibration`` learns how a counter behaves, ``known`` when to
-                believe that, ``calibration_store`` keeps it; ``sizing`` says how long a window must be
+                ``counter/``: energy counters, one window after the other (``sensor``), read at their edges
+                (``counter``, ``pursuit``), which lie on a ``lattice``; ``rest`` is all that is carried from window to
+                window; ``calibration`` learns how a counter behaves, ``known`` when to believe that,
+                ``calibration_store`` keeps it; ``sizing`` says how long a window must be
                 ``window_energy`` makes the energy of a window of edges, with ``settling``: how far a board has settled
-                after the work; ``samples`` are the driver's own of its power, ``agreement`` holds them against the
+                after the work; ``samples`` are the driver's own of its power, ``agreement`` compares them with the
                 counter, and ``power_sensor`` measures by them alone where there is no counter
-                ``disturbances`` what makes a window invalid, with ``processes``: whose they are; ``readiness``:
-                whether a board is idle and cool enough; ``lock``: one session at a time on a board
+                ``disturbances`` what makes a window invalid, with ``processes``: which on a board are ours;
+                ``readiness``: whether a board is idle and cool enough; ``lock``: one session at a time on a board
                 ``library`` which boards NVML shows, and what they say about themselves; ``visibility`` which of
                 them CUDA lets this process use
 ``idle``        power while nothing runs, once it has settled; of boards in ``nvidia/idle_blocks``
@@ -118,7 +118,7 @@ def open_meter(
         watts_per_core: for ``estimate``: power of one busy core, in watts.
         powercap_root: for ``rapl``: where powercap's files are; default: ``/sys/class/powercap``.
         lock_timeout_s: for ``nvml``: how long to wait for each board that another process measures, in seconds;
-            ``None`` to open the boards whoever uses them.
+            ``None`` to open the boards without locking them.
         say: for ``nvml``: called with who is waited for; default: written to the standard error.
 
     Raises:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Disturbance:
             ``foreign_process``: a process that is not ours is on the board; ``busy``: the board works while
             we run nothing; ``reset``: the energy counter started again; ``sensors``: two sensors of the board
             have contradicted each other in several windows in a row.
-        text: what happened, on which board, in plain words.
+        text: what happened, on which board, in one sentence.
     """
 
     kind: DisturbanceKind
@@ -103,7 +104,7 @@ class IdlePower:
     """Power while nothing runs.
 
     Attributes:
-        power_w: in watts, all boards together; ``None`` where it cannot be told.
+        power_w: in watts, all boards together; ``None`` where it is unknown.
         uncertainty_w: half-width of its 95% interval, in watts.
         settled: whether it had stopped changing when it was measured.
         reason: why it is ``None``, or why it did not settle.
@@ -130,7 +131,7 @@ class PowerCurve:
     partial: bool = False
 
     def thinned(self, points: int) -> PowerCurve:
-        """At most so many points: means of as many neighbours as that takes."""
+        """At most ``points`` points, each the mean of neighbouring samples."""
         size = max(math.ceil(len(self.times_s) / points), 1)
         times_s = [round(time_s, 3) for time_s in _means(self.times_s, size)]
         return PowerCurve(times_s, [round(power_w, 1) for power_w in _means(self.powers_w, size)], self.partial)
@@ -157,7 +158,7 @@ class Window:
             each disturbance is named in ``warnings``.
         disturbances: what disturbed it.
         labels: how the board ran, such as ``power capped``: not a fault, but only like compares with like.
-        warnings: what a reader of the number must know, in plain words.
+        warnings: what a reader of the number must know, a sentence each.
         boards_j: joules by board (GPU UUID) or domain (RAPL), where the meter sums several.
         errors_average_out: whether what ``uncertainty_j`` covers differs from window to window by chance, as edges at
             random phases do; idle power and the way a board settles are misjudged alike in every window.
@@ -239,13 +240,13 @@ class Meter(Protocol):
         """Let a random part of the sensor's update period pass, so that windows in a row do not beat with it."""
 
     def check_quiet(self) -> list[Disturbance]:
-        """What would disturb a measurement that started now; asked for while nothing of ours runs."""
+        """What would disturb a measurement that started now; called while nothing of ours runs."""
 
     def cool_down(self, limit_s: float = COOL_DOWN_LIMIT_S) -> bool:
         """Wait until nothing throttles the device any more, for ``limit_s`` seconds at most.
 
         Returns:
-            Whether that came to be.
+            Whether nothing throttles it now.
         """
 
     def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:
@@ -260,7 +261,7 @@ class Meter(Protocol):
 
 
 class SimpleMeter:
-    """Base class of meters that are read once at either edge of a window, and whose sensor tells nothing about the
+    """Base class of meters that are read once at either edge of a window, and whose sensor says nothing about the
     state of the device.
 
     A subclass has a ``name`` and overrides :meth:`start` and :meth:`fill`.
@@ -275,6 +276,7 @@ class SimpleMeter:
     reports_energy = True
     auto_window_s = 1.0
     reads_boards = False
+    environment: Mapping[str, object] = MappingProxyType({})
 
     def __init__(self, request: MeterRequest) -> None:
         """Open the sensor.
@@ -284,11 +286,6 @@ class SimpleMeter:
         """
         self.clock = request.clock
         self.warnings: list[str] = []
-
-    @property
-    def environment(self) -> Mapping[str, object]:
-        """Nothing but the machine decides the joules."""
-        return {}
 
     def start(self) -> Any:
         """Read the sensor before the work; :meth:`fill` gets what this returns."""
@@ -318,11 +315,11 @@ class SimpleMeter:
         """Nothing here is updated so rarely that windows could beat with it."""
 
     def check_quiet(self) -> list[Disturbance]:
-        """Nothing is known of the device, so nothing is said against it."""
+        """Nothing is known of the state of the device."""
         return []
 
     def cool_down(self, limit_s: float = COOL_DOWN_LIMIT_S) -> bool:  # noqa: ARG002
-        """Nothing tells of throttling: there is nothing to wait for."""
+        """Throttling is not known: there is nothing to wait for."""
         return True
 
     def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:  # noqa: ARG002

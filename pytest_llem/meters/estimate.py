@@ -43,15 +43,11 @@ class EstimateMeter(SimpleMeter):
         """
         super().__init__(request)
         self.watts_per_core = _watts_per_core(request.watts_per_core, os.environ)
+        self.environment = {"watts_per_core": self.watts_per_core}
         self.warnings = [
             f"energy is estimated, not measured: CPU seconds times {self.watts_per_core:g} W per core "
             f"({WATTS_PER_CORE_VARIABLE}); its uncertainty is not known"
         ]
-
-    @property
-    def environment(self) -> Mapping[str, object]:
-        """The model's constant."""
-        return {"watts_per_core": self.watts_per_core}
 
     def start(self) -> float:
         """CPU seconds used so far."""
@@ -70,18 +66,14 @@ class EstimateMeter(SimpleMeter):
 
 
 def _watts_per_core(argument: float | None, environ: Mapping[str, str]) -> float:
-    text = environ.get(WATTS_PER_CORE_VARIABLE)
     if argument is not None:
-        origin, value = "watts_per_core", argument
-    elif text is None:
-        return DEFAULT_WATTS_PER_CORE
+        origin, given = "watts_per_core", str(argument)
     else:
-        origin = WATTS_PER_CORE_VARIABLE
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        shown = text if argument is None else argument
-        raise MeterUnavailableError(f"{origin}={shown}: must be a positive number of watts")
-    return value
+        origin, given = WATTS_PER_CORE_VARIABLE, environ.get(WATTS_PER_CORE_VARIABLE, str(DEFAULT_WATTS_PER_CORE))
+    try:
+        watts = float(given)
+    except ValueError:
+        watts = math.nan
+    if not (math.isfinite(watts) and watts > 0):
+        raise MeterUnavailableError(f"{origin}={given}: must be a positive number of watts")
+    return watts

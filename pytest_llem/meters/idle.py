@@ -88,24 +88,17 @@ def settled_power(
         blocks.append(block)
         if len(blocks) < _BLOCKS:
             continue
-        sources = list(zip(*blocks[-_BLOCKS:], strict=True))
-        settled = all(_agree(source) for source in sources)
+        averages = [_average(source) for source in zip(*blocks[-_BLOCKS:], strict=True)]
+        settled = all(agree for _, agree in averages)
         if settled or clock.now_s() >= deadline_s:
-            return SettledPower([_mean(source) for source in sources], settled)
+            return SettledPower([power for power, _ in averages], settled)
 
 
-def _agree(blocks: Sequence[BlockPower]) -> bool:
-    mean_w = statistics.fmean(block.power_w for block in blocks)
-    noise_w = 2.0 * max(block.uncertainty_w for block in blocks)
-    return _range_w(blocks) <= _AGREEMENT * mean_w + noise_w
-
-
-def _mean(blocks: Sequence[BlockPower]) -> BlockPower:
-    own_w = math.hypot(*(block.uncertainty_w for block in blocks)) / len(blocks)
-    uncertainty_w = math.hypot(own_w, _range_w(blocks) / math.sqrt(12.0))
-    return BlockPower(statistics.fmean(block.power_w for block in blocks), uncertainty_w)
-
-
-def _range_w(blocks: Sequence[BlockPower]) -> float:
+def _average(blocks: Sequence[BlockPower]) -> tuple[BlockPower, bool]:
+    """The mean of one source's blocks, and whether they agree."""
     powers_w = [block.power_w for block in blocks]
-    return max(powers_w) - min(powers_w)
+    mean_w, range_w = statistics.fmean(powers_w), max(powers_w) - min(powers_w)
+    own_w = math.hypot(*(block.uncertainty_w for block in blocks)) / len(blocks)
+    noise_w = 2.0 * max(block.uncertainty_w for block in blocks)
+    agree = range_w <= _AGREEMENT * mean_w + noise_w
+    return BlockPower(mean_w, math.hypot(own_w, range_w / math.sqrt(12.0))), agree

@@ -77,7 +77,7 @@ class RaplMeter(SimpleMeter):
     def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:
         """Power of the packages and their memory with nothing of ours running, once it has settled.
 
-        The counters are the machine's, so it holds what everyone else does.
+        The counters are the machine's, so it includes what other processes do.
         """
         settled = settled_power(self._idle_block, self.clock, limit_s)
         if settled is None:
@@ -174,7 +174,7 @@ def _zone_name(zone: Path) -> str:
     try:
         return (zone / "name").read_text().strip()
     except OSError:
-        # A zone without a name is none that is added up.
+        # A zone without a name is not added.
         return ""
 
 

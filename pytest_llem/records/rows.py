@@ -31,7 +31,7 @@ from pytest_llem.records.identity import environment_hash
 from pytest_llem.records.record import BenchmarkLabels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pytest_llem.records.record import Record
 
@@ -146,9 +146,34 @@ def _plain(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return kept or None
 
 
-def publish(config: Any, records: Iterable[Record]) -> None:
-    """Hand the rows of a session's records to pytest-benchmark, which reports, compares and saves them."""
-    config._benchmarksession.benchmarks.extend(row for record in records for row in rows_of(record))
+def publish(config: Any, records: Iterable[Record], fail: Callable[[str], None]) -> None:
+    """Hand the rows of a session's records to pytest-benchmark, which reports, compares and saves them.
+
+    Args:
+        fail: is called with what went wrong where they cannot be saved. Tables and verdicts are then printed all the
+            same.
+    """
+    session = config._benchmarksession
+    session.benchmarks.extend(row for record in records for row in rows_of(record))
+    save = session.handle_saving
+
+    def handle_saving() -> None:
+        try:
+            save()
+        except Exception as error:  # noqa: BLE001  (of any storage)
+            fail(f"pytest-benchmark could not save the results: {type(error).__name__}: {error}")
+
+    session.handle_saving = handle_saving
+
+
+def saved_to(config: Any) -> dict[str, Path]:
+    """Where pytest-benchmark is going to write, by its option; of a folder a file in it."""
+    session = config._benchmarksession
+    paths = {} if session.json is None else {"--benchmark-json": Path(session.json)}
+    folder = storage_folder(config)
+    if (session.save or session.autosave) and folder is not None:
+        paths["--benchmark-storage"] = folder / "trial"
+    return {} if is_disabled(config) else paths
 
 
 def dumps(value: Any) -> str:
@@ -204,13 +229,23 @@ def machine_and_commit(config: Any) -> tuple[Mapping[str, Any], Mapping[str, Any
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_benchmark_group_stats(config: Any, benchmarks: Sequence[Mapping[str, Any]], group_by: str) -> list[Group]:
+def pytest_benchmark_group_stats(config: Any, benchmarks: Iterable[dict[str, Any]], group_by: str) -> list[Group]:
     """pytest-benchmark's own grouping, split by unit.
 
     In the root ``conftest.py`` it is a hook, of a plugin that may be switched off, and a plain function: the
     ``pytest-benchmark`` command calls it so.
     """
+    benchmarks = list(benchmarks)
+    fill_parameters(benchmarks, group_by)
     return split_by_unit(stock_group_stats(config, benchmarks, group_by))
+
+
+def fill_parameters(benchmarks: Sequence[dict[str, Any]], group_by: str) -> None:
+    """Give rows that lack a parameter by which they are grouped an empty one, which pytest-benchmark does not."""
+    for part in group_by.split(","):
+        if part.startswith("param:"):
+            for bench in benchmarks:
+                bench["params"] = {part.removeprefix("param:"): None, **(bench["params"] or {})}
 
 
 def compare() -> None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from pytest_llem.report import phrases
 from pytest_llem.verdict.decision import Status
-from pytest_llem.verdict.judging import OTHER_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +21,7 @@ def verdict_cells(judged: Judged) -> tuple[str, ...]:
     """What goes below :data:`HEADINGS` after the verdict itself."""
     verdict = judged.verdict
     change, runs = phrases.change(verdict), phrases.runs(verdict)
-    return judged.candidate.name, judged.candidate.metric, change, str(verdict.limit), runs, verdict.reason
+    return judged.candidate.name, judged.candidate.metric, change, str(verdict.limit), runs, judged.why
 
 
 def verdict_lines(judged: Sequence[Judged]) -> list[str]:
@@ -36,7 +35,6 @@ def verdict_lines(judged: Sequence[Judged]) -> list[str]:
     lines = []
     for found, row in zip(judged, rows, strict=True):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        reason = found.verdict.reason
-        explain = found.verdict.status in _EXPLAINED or reason.startswith("accepted") or OTHER_TOKENS in reason
-        lines.append(f"{line}  ({reason})" if explain else line)
+        explain = found.verdict.status in _EXPLAINED or found.remarks
+        lines.append(f"{line}  ({found.why})" if explain else line)
     return lines

@@ -17,14 +17,17 @@ from pytest_llem.records import rows as benchmark
 from pytest_llem.report.data import build_report
 from pytest_llem.report.terminal import say_line
 from pytest_llem.session import gating
+from pytest_llem.session.journal import require_writable
 from pytest_llem.session.state import llem_session
+from pytest_llem.verdict.judging import Candidate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
 
     from pytest_llem.session.state import LlemSession
     from pytest_llem.settings import Settings
+    from pytest_llem.verdict.limits import Limit
 
 
 class Judging:
@@ -32,30 +35,64 @@ class Judging:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._gated: list[tuple[str, str]] = []
+        self._gates: dict[str, Mapping[str, Limit]] = {}
+        self._why: dict[str, str] = {}
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """After collection: note what has a gate, measured or skipped, and say what the gates can catch."""
         settings = self._settings
-        gates = {item.nodeid: gates_of(item, settings, skipped=True) for item in session.items}
-        self._gated = [(nodeid, metric) for nodeid, metrics in gates.items() for metric in metrics]
+        self._gates = {item.nodeid: gates_of(item, settings, skipped=True) for item in session.items}
         if settings.mode == "measure":
             announce(session, settings)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
-        """End of the session, before anything is saved: judge what is gated."""
-        judge(session, llem_session(session.config), self._gated)
+        """End of the session, before anything is saved: judge what is gated; each gate gets a verdict."""
+        state = llem_session(session.config)
+        unmeasured = [
+            Candidate(nodeid, nodeid.rpartition("::")[2], metric, limit, None, self._why.get(nodeid, "it did not run"))
+            for nodeid, gates in self._gates.items()
+            if nodeid not in state.records
+            for metric, limit in gates.items()
+        ]
+        judge(session, state, unmeasured)
         return (yield)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note why an item has no result, should it have none."""
+        reason = "it measured nothing"
+        if report.failed:
+            reason = "it failed"
+        elif report.skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else "it was skipped"
+        if not report.passed or report.nodeid not in self._why:
+            self._why[report.nodeid] = reason
 
 
 class Reporting:
     """The plugin that writes the reports of a session."""
 
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """After collection, before anything is measured: find out whether what is to be written can be.
+
+        Raises:
+            pytest.UsageError: it cannot.
+        """
+        paths = {"--llem-report": self._settings.report, "--llem-csv": self._settings.csv}
+        for option, path in {**paths, **benchmark.saved_to(session.config)}.items():
+            try:
+                if path is not None:
+                    require_writable(path)
+            except OSError as error:
+                raise pytest.UsageError(f"{option}: {error}") from None
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
         """End of the session, once all is judged: the terminal's summary, which names the reports, comes after."""
-        write_reports(session.config, llem_session(session.config))
+        write_reports(session, llem_session(session.config))
         return (yield)
 
 
@@ -84,14 +121,14 @@ def announce(session: pytest.Session, settings: Settings) -> None:
         reporter.write_line(line)
 
 
-def judge(session: pytest.Session, state: LlemSession, gated_items: Sequence[tuple[str, str]]) -> None:
+def judge(session: pytest.Session, state: LlemSession, unmeasured: Sequence[Candidate]) -> None:
     """Judge what is gated; verdicts that fail the session set its exit status.
 
     Args:
-        gated_items: node id and metric of everything that has a gate.
+        unmeasured: what has a gate and no result.
     """
     config, settings = session.config, state.settings
-    gated = any(record.gates for record in state.records.values())
+    gated = bool(unmeasured) or any(record.gates for record in state.records.values())
     if gated or settings.report is not None or _on_github():
         # Before this session's own results are saved: they are no history of themselves.
         state.history = gating.load_history(config, settings)
@@ -105,57 +142,51 @@ def judge(session: pytest.Session, state: LlemSession, gated_items: Sequence[tup
         # A session that is ended early, or reports what others measured, measures nothing now.
         stopped = session.shouldstop or session.exitstatus == pytest.ExitCode.INTERRUPTED
         try:
-            gating.judge_session(config, state, say, measure_open=not settings.merge and not stopped)
+            gating.judge_session(config, state, unmeasured, say, measure_open=not settings.merge and not stopped)
         except KeyboardInterrupt:
             session.exitstatus = pytest.ExitCode.INTERRUPTED
             state.notes.append("llem: interrupted while measuring again: what was open stays open")
-            gating.judge_session(config, state, say, measure_open=False)
+            gating.judge_session(config, state, unmeasured, say, measure_open=False)
     failed = gating.exit_status(state.judged, strict=settings.strict)
-    if settings.strict:
-        judged = {(found.candidate.nodeid, found.candidate.metric) for found in state.judged}
-        unjudged = [f"{nodeid} {metric}" for nodeid, metric in gated_items if (nodeid, metric) not in judged]
-        if unjudged:
-            shown = ", ".join(unjudged[:3]) + (f" and {len(unjudged) - 3} more" if len(unjudged) > 3 else "")
-            state.notes.append(f"llem: --llem-strict: gated, but not judged: {shown}")
-            failed = True
-        failed |= state.incomplete
-    if failed and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if settings.gates and not gated and settings.mode == "measure" and settings.shard is None:
+        state.fail(session, "--llem-fail: nothing has this gate: there is no verdict")
+    if failed or (settings.strict and state.incomplete):
+        state.fail(session)
 
 
-def write_reports(config: pytest.Config, state: LlemSession) -> None:
-    """Write what the options name: the HTML report, the table, GitHub's summary and annotations."""
+def write_reports(session: pytest.Session, state: LlemSession) -> None:
+    """Write what the options name: the HTML report, the table, GitHub's summary and annotations.
+
+    What cannot be written fails the session and costs no result: pytest-benchmark saves after this.
+    """
     settings = state.settings
-    if not state.records or not (settings.report or settings.csv or _on_github()):
+    if not (settings.report or settings.csv or _on_github()):
         return
     from pytest_llem.report import csv_table, github, html
 
     records = list(state.records.values())
 
     def write_report() -> None:
-        machine, commit = benchmark.machine_and_commit(config)
+        machine, commit = benchmark.machine_and_commit(session.config)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         report = build_report(records, state.judged, state.history, machine, commit, created)
         github.write_step_summary(report, os.environ)
         if settings.report is not None:
             html.write_html(report, settings.report)
 
+    outputs: list[tuple[Path | None, Callable[[], None]]] = []
     if (table := settings.csv) is not None:
-        _write(state, table, lambda: csv_table.write_csv(records, table, state.judged))
-    state.notes += github.annotation_lines(state.judged, os.environ)
+        outputs.append((table, lambda: csv_table.write_csv(records, table, state.judged)))
     if settings.report is not None or _on_github():
-        _write(state, settings.report, write_report)
-
-
-def _write(state: LlemSession, path: Path | None, write: Callable[[], None]) -> None:
-    """Write one thing. What cannot be written is said, and costs no result: pytest-benchmark saves after this."""
-    try:
-        write()
-    except (LlemError, OSError) as error:
-        state.notes.append(f"llem: {path or 'the step summary'} was not written: {error}")
-    else:
-        if path is not None:
-            state.notes.append(f"llem: wrote {path}")
+        outputs.append((settings.report, write_report))
+    for path, write in outputs:
+        try:
+            write()
+        except (LlemError, OSError) as error:
+            state.fail(session, f"{path or 'the step summary'} was not written: {error}")
+        else:
+            state.notes += [] if path is None else [f"llem: wrote {path}"]
+    state.notes += github.annotation_lines(state.judged, os.environ)
 
 
 def _on_github() -> bool:

@@ -11,7 +11,7 @@ from pytest_llem.records import rows as benchmark
 from pytest_llem.session.isolation.reruns import measure_again
 from pytest_llem.verdict.decision import MAX_RUNS, Status
 from pytest_llem.verdict.history import SavedRow, difference, is_same, read_files
-from pytest_llem.verdict.judging import Candidate, ErrorRates, Judged, detectable, judge_candidates
+from pytest_llem.verdict.judging import Candidate, ErrorRates, Judged, detectable, judge_candidates, with_moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,17 +38,23 @@ def load_history(config: pytest.Config, settings: Settings) -> History:
 
 
 def judge_session(
-    config: pytest.Config, state: LlemSession, say: Callable[[str], None], *, measure_open: bool = True
+    config: pytest.Config,
+    state: LlemSession,
+    unmeasured: Sequence[Candidate],
+    say: Callable[[str], None],
+    *,
+    measure_open: bool = True,
 ) -> None:
     """Judge every gated metric. What stays open is measured again in fresh processes, twice at most.
 
     What the fresh processes measured is added to the records, so that it is saved with them.
 
     Args:
+        unmeasured: what has a gate and no result.
         say: prints a line for the user.
         measure_open: false leaves open what is open.
     """
-    _judge(state)
+    _judge(state, unmeasured)
     for number in range(2, MAX_RUNS + 1) if measure_open else ():
         needed = dict.fromkeys(found.candidate.nodeid for found in state.judged if found.verdict.needs_more_runs)
         undecided = [nodeid for nodeid in needed if not state.records[nodeid].trouble]
@@ -58,11 +64,12 @@ def judge_session(
         again, problem = measure_again(config, undecided)
         for nodeid in undecided:
             state.count(_with_run(state.records[nodeid], again.get(nodeid), problem))
-        _judge(state)
+        _judge(state, unmeasured)
         if problem is not None:
             say(f"llem: {problem}")
     for found in state.judged:
-        record = state.records[found.candidate.nodeid]
+        if (record := state.records.get(found.candidate.nodeid)) is None:
+            continue
         # Saved with the row: what regressed is no baseline until it is accepted.
         verdicts = {**record.verdicts, found.candidate.metric: found.verdict.status.value}
         state.count(replace(record, verdicts=verdicts))
@@ -73,16 +80,19 @@ def exit_status(judged: Iterable[Judged], *, strict: bool) -> bool:
     return any(found.verdict.status in (STRICTLY_FAILING if strict else FAILING) for found in judged)
 
 
-def _judge(state: LlemSession) -> None:
+def _judge(state: LlemSession, unmeasured: Sequence[Candidate]) -> None:
     candidates = [candidate for record in state.records.values() for candidate in _candidates(record)]
+    candidates = with_moved(candidates, state.history)
     for candidate in candidates:
         if candidate.row is not None and state.records[candidate.nodeid].from_journal:
             # The session that measured it may have saved it already; nothing is judged against itself.
             key = (candidate.nodeid, candidate.metric)
             state.history[key] = [row for row in state.history.get(key, ()) if not is_same(row, candidate.row)]
     settings = state.settings
+    candidates += unmeasured
     judged = judge_candidates(candidates, state.history, rates=ErrorRates(*settings.error_rates), last=settings.last)
-    state.judged = [_with_trouble(found, state.records[found.candidate.nodeid].trouble) for found in judged]
+    trouble = {nodeid: record.trouble for nodeid, record in state.records.items()}
+    state.judged = [_with_trouble(found, trouble.get(found.candidate.nodeid, ())) for found in judged]
 
 
 def _candidates(record: Record) -> list[Candidate]:

@@ -94,24 +94,6 @@ class Journal:
         self._held: dict[str, Record] = {}
         self._broken = False
 
-    def require_writable(self) -> None:
-        """Find out whether the file can be written, and leave it as it is.
-
-        Raises:
-            OSError: it cannot.
-        """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            os.close(os.open(self.path, os.O_WRONLY | os.O_APPEND))
-        else:
-            # Under another name: an empty journal would take the place of one that another session begins meanwhile.
-            trial = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-            try:
-                os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(self.path)) from None
-            trial.unlink()
-
     def open(self, keep: Contents | None = None) -> None:
         """Begin the file. One that is there is set aside, unless it holds exactly what is to be kept.
 
@@ -193,6 +175,25 @@ class Journal:
         finally:
             os.close(file)
         new.replace(self.path)
+
+
+def require_writable(path: Path) -> None:
+    """Find out whether a file can be written, and leave it as it is.
+
+    Raises:
+        OSError: it cannot.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
+    else:
+        # Under another name: an empty journal would take the place of one that another session begins meanwhile.
+        trial = path.with_name(f"{path.name}.{os.getpid()}")
+        try:
+            os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        trial.unlink()
 
 
 def default_path(config: pytest.Config, shard: tuple[int, int] | None) -> Path | None:

@@ -12,7 +12,7 @@ from pytest_llem.items import gates_of, measures
 from pytest_llem.records import rows as benchmark
 from pytest_llem.report import junit
 from pytest_llem.session.fingerprint import hash_of
-from pytest_llem.session.journal import Contents, Journal, default_path, read_journal
+from pytest_llem.session.journal import Contents, Journal, default_path, read_journal, require_writable
 from pytest_llem.session.journal_line import OtherVersionError
 from pytest_llem.session.shards import OTHERS, SPLIT
 from pytest_llem.session.state import llem_session
@@ -77,7 +77,7 @@ def begin(session: pytest.Session, items: Sequence[pytest.Item], settings: Setti
             state.journal.open()  # a part leaves a journal even if it is empty
         elif settings.journal is not None:
             # A path that is given is relied on. The usual place is a convenience, and may be read-only.
-            state.journal.require_writable()
+            require_writable(path)
     except OSError as error:
         raise pytest.UsageError(f"--llem-journal: {error}") from None
 

@@ -139,6 +139,13 @@ class LlemSession:
         if self.journal is not None:
             self.journal.append(record)
 
+    def fail(self, session: pytest.Session, problem: str | None = None) -> None:
+        """Make the session fail if it has not failed already, and say why in a line of its summary."""
+        if problem is not None:
+            self.notes.append(f"llem: {problem}")
+        if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
     def close(self) -> None:
         """Release the meters, the boards and the journal."""
         if self.journal is not None:

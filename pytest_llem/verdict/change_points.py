@@ -1,7 +1,7 @@
 """Change points: where in the saved history of a metric its level shifted.
 
 Segmentation after Scott and Knott (Biometrics 30, 1974) and Olshen et al. (Biostatistics 5, 2004), on the logarithms
-of the run means. A stretch of runs is held against two alternatives: it shifted once, so that its end differs from its
+of the run means. A stretch of runs is compared with two alternatives: it shifted once, so that its end differs from its
 beginning; or it shifted there and back, so that a middle differs from the rest. Of all places, that with the clearest
 difference is taken if it is more than chance explains, and the parts are searched in the same way. Where the clearest
 difference is that of fewer than :data:`MIN_STRETCH` runs, at an end or in the middle, these are outliers and no level:
@@ -61,7 +61,7 @@ class ChangePoint:
 
 @dataclass(frozen=True)
 class _Known:
-    """What is known about the variance beforehand, as a sum of squares."""
+    """Prior knowledge of the variance, as a sum of squares."""
 
     squares: float
     degrees_of_freedom: float

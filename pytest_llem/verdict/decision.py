@@ -45,7 +45,7 @@ _ROUNDING = 1e-12
 
 
 class Status(StrEnum):
-    """The five words of a verdict."""
+    """The five statuses of a verdict."""
 
     OK = "OK"
     REGRESSED = "REGRESSED"
@@ -59,17 +59,17 @@ class Verdict:
     """What the runs say about a change; every change is a fraction of the saved mean, positive for worse.
 
     Attributes:
-        status: one of the five words.
+        status: one of the five.
         change: the best estimate; ``None`` without both saved and new runs.
-        interval: the lowest and the highest change that the runs leave plausible, at the error rates asked
-            for; ``None`` where no spread is known or none is used (``rule=point``).
+        interval: the lowest and the highest change that the runs leave plausible, at the given error
+            rates; ``None`` where no spread is known or none is used (``rule=point``).
         detectable_change: the smallest true change that this many runs (before the first one: ``max_runs``)
-            would have called a regression with probability ``1 - beta``; ``None`` where ``interval`` is for
-            want of a spread.
+            would have called a regression with probability ``1 - beta``; ``None`` where ``interval`` is because
+            no spread is known.
         runs: number of new runs.
         saved: number of saved runs used.
         limit: the limit judged against.
-        reason: why this status, in plain words.
+        reason: why this status, in a sentence.
         needs_more_runs: another run in a fresh process could settle it.
         spread: the spread between runs that was used; ``None`` where ``interval`` is.
     """
@@ -106,7 +106,7 @@ def judge(
     Args:
         history: the saved runs. One whose rounds are not all positive and finite is left out, and ``reason``
             says so.
-        runs: the new runs; with none, only what could be detected is told.
+        runs: the new runs; with none, only what could be detected is reported.
         limit: the tolerated change and the limit, as on the command line.
         alpha: probability at most, over all looks, of REGRESSED at a true change of ``m0``.
         beta: the same of OK at a true change of ``m1``, and of IMPROVED at ``-m0``.

@@ -70,7 +70,7 @@ def read_row(bench: Mapping[str, Any], saved: Mapping[str, Any] | None = None) -
     return SavedRow(
         fullname=info.get("nodeid", ""),
         metric=metric,
-        runs=tuple(values_per_call(one, metric) for one in (result, *info.get("more_runs", ()))),
+        runs=tuple(values_per_call(run, metric) for run in (result, *info.get("more_runs", ()))),
         workload_hash=info.get("workload_hash", ""),
         environment_hash=info.get("environment_hash", ""),
         environment=info.get("environment") or {},
@@ -88,7 +88,7 @@ def read_row(bench: Mapping[str, Any], saved: Mapping[str, Any] | None = None) -
 def values_per_call(result: Mapping[str, Any], metric: str) -> tuple[float, ...]:
     """A run's rounds, each a value per call; rounds without the quantity are left out."""
     calls = result.get("calls_per_round") or 1
-    rounds = (one.get(_ROUND_KEY[metric]) for one in result.get("per_round") or ())
+    rounds = (window.get(_ROUND_KEY[metric]) for window in result.get("per_round") or ())
     return tuple(value / calls for value in rounds if value is not None)
 
 
@@ -106,7 +106,7 @@ def read_files(files: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list
             if row is not None:
                 earlier = history.setdefault((row.fullname, row.metric), [])
                 if row.fullname in from_journal:
-                    earlier[:] = [one for one in earlier if not is_same(one, row)]
+                    earlier[:] = [known for known in earlier if not is_same(known, row)]
                 earlier.append(row)
     return history
 
@@ -122,7 +122,7 @@ class Baseline:
 
     Attributes:
         rows: comparable saved rows, oldest first, since the last accepted change.
-        before: comparable rows before that change, in stretches of one mean each, whose spread still tells.
+        before: comparable rows before that change, in stretches of one mean each, whose spread still counts.
         reason: why there are none, although runs were saved.
     """
 
@@ -138,19 +138,19 @@ def baseline(row: SavedRow, saved: Sequence[SavedRow], last: int | None) -> Base
         saved: all saved rows of the experiment and metric, oldest first.
         last: use at most this many of the newest; ``None`` for all.
     """
-    valid = [one for one in saved if one.valid and any(one.runs)]
+    valid = [known for known in saved if known.valid and any(known.runs)]
     if not valid:
         return Baseline((), reason="every saved run of it is invalid" if saved else None)
-    same = [one for one in valid if difference(row, one) is None]
+    same = [known for known in valid if difference(row, known) is None]
     if not same:
         return Baseline((), reason=difference(row, valid[-1]))
     stretches: list[list[SavedRow]] = [[]]
-    for one in same:
-        if one.accepted:
+    for known in same:
+        if known.accepted:
             stretches.append([])
-        # A regression that nobody accepted must not become what the next run is compared with.
-        if one.accepted or not one.regressed:
-            stretches[-1].append(one)
+        # A regression that was not accepted must not become what the next run is compared with.
+        if known.accepted or not known.regressed:
+            stretches[-1].append(known)
     *before, rows = stretches
     if not rows:
         return Baseline((), reason="every saved run of it had regressed, and none was accepted")
@@ -158,7 +158,7 @@ def baseline(row: SavedRow, saved: Sequence[SavedRow], last: int | None) -> Base
 
 
 def difference(row: SavedRow, other: SavedRow) -> str | None:
-    """Why two rows cannot be compared, in words; ``None`` when they can."""
+    """Why two rows cannot be compared; ``None`` when they can."""
     if row.workload_hash != other.workload_hash:
         return "the saved runs are of another workload: the model, the prompts or an option changed"
     if row.environment_hash != other.environment_hash:
@@ -168,7 +168,7 @@ def difference(row: SavedRow, other: SavedRow) -> str | None:
         if abs(change) > _TOKENS_DIFFER:
             return f"another number of output tokens: {other.output_tokens:g} a call then, {row.output_tokens:g} now"
     if set(row.labels) != set(other.labels):
-        then, now = (", ".join(sorted(one.labels)) or "none" for one in (other, row))
+        then, now = (", ".join(sorted(saved.labels)) or "none" for saved in (other, row))
         return f"the board ran under other conditions: {then} then, {now} now"
     return None
 

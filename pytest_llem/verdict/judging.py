@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from pytest_llem.verdict.spread import Spread
 
 
-OTHER_TOKENS = "it generated other tokens than the saved runs"
-"""Part of a verdict's reason: as many tokens, but not the same, so the work may be another."""
-
-
 @dataclass(frozen=True)
 class Candidate:
     """A gated metric of one result.
@@ -31,6 +27,7 @@ class Candidate:
         row: what was measured; ``None`` when the metric was not, then ``missing`` says why.
         missing: why there is no row.
         disturbed: why the row is not valid.
+        remarks: what a reader of the verdict must know.
     """
 
     nodeid: str
@@ -40,15 +37,26 @@ class Candidate:
     row: SavedRow | None
     missing: str | None = None
     disturbed: str | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict and what it is about."""
+    """A verdict and what it is about.
+
+    Attributes:
+        remarks: what a reader must know of it beside its reason.
+    """
 
     candidate: Candidate
     verdict: Verdict
     baseline: Baseline
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def why(self) -> str:
+        """The verdict's reason and the remarks."""
+        return "; ".join((*self.remarks, self.verdict.reason))
 
 
 @dataclass(frozen=True)
@@ -74,28 +82,60 @@ def judge_candidates(
         last: how many of the newest comparable runs an experiment is judged against; ``None`` for all.
     """
     baselines = [
-        baseline(one.row, history.get((one.nodeid, one.metric), ()), last) if one.row else Baseline(())
-        for one in candidates
+        baseline(gated.row, history.get((gated.nodeid, gated.metric), ()), last) if gated.row else Baseline(())
+        for gated in candidates
     ]
     spreads = {
-        metric: _pooled(b for one, b in zip(candidates, baselines, strict=True) if one.metric == metric)
-        for metric in {one.metric for one in candidates}
+        metric: _pooled(base for gated, base in zip(candidates, baselines, strict=True) if gated.metric == metric)
+        for metric in {gated.metric for gated in candidates}
     }
     judged = []
-    for one, base in zip(candidates, baselines, strict=True):
-        verdict = _judge(one, base, rates, spreads[one.metric])
-        accepted = one.row is not None and one.row.accepted
-        if accepted and verdict.status is not Status.OK and not one.disturbed:
-            verdict = replace(
-                verdict,
-                status=Status.OK,
-                needs_more_runs=False,
-                reason=f"accepted: the baseline's mean starts again with this run ({verdict.reason})",
-            )
-        if one.row is not None and _generated_something_else(one.row, base.rows):
-            verdict = replace(verdict, reason=f"{verdict.reason}; {OTHER_TOKENS}")
-        judged.append(Judged(one, verdict, base))
+    for candidate, base in zip(candidates, baselines, strict=True):
+        verdict = _judge(candidate, base, rates, spreads[candidate.metric])
+        remarks = list(candidate.remarks)
+        accepted = candidate.row is not None and candidate.row.accepted
+        if accepted and verdict.status is not Status.OK and not candidate.disturbed:
+            verdict = replace(verdict, status=Status.OK, needs_more_runs=False)
+            remarks.append("accepted: the baseline's mean starts again with this run")
+        if candidate.row is not None and _generated_something_else(candidate.row, base.rows):
+            # As many, but not the same: the work may be another.
+            remarks.append("it generated other tokens than the saved runs")
+        judged.append(Judged(candidate, verdict, base, tuple(remarks)))
     return judged
+
+
+def with_moved(candidates: Iterable[Candidate], history: dict[tuple[str, str], list[SavedRow]]) -> list[Candidate]:
+    """Find the saved rows of what was saved under another node id, because its file was moved or pytest started in
+    another folder: they are of the same name and the same workload.
+
+    Args:
+        history: saved rows by experiment and metric; those that are found are added under the candidate's own node id.
+
+    Returns:
+        The candidates, with a remark where rows were found, or more than one experiment's could be meant.
+    """
+    elsewhere: dict[tuple[str, str, str], set[str]] = {}
+    for (nodeid, metric), rows in history.items():
+        elsewhere.setdefault((_name(nodeid), metric, rows[-1].workload_hash if rows else ""), set()).add(nodeid)
+    found = []
+    for candidate in candidates:
+        key = (candidate.nodeid, candidate.metric)
+        remarks: tuple[str, ...] = ()
+        if candidate.row is not None and key not in history:
+            names = elsewhere.get((_name(candidate.nodeid), candidate.metric, candidate.row.workload_hash), set())
+            if len(names) == 1:
+                history[key] = history[names.pop(), candidate.metric]
+            elif names:
+                places = " and as ".join(sorted(names))
+                remarks = (f"the same workload was saved as {places}: which of them is meant is unknown",)
+        if (saved := history.get(key)) and saved[-1].fullname != candidate.nodeid:
+            remarks = (f"saved as {saved[-1].fullname}",)
+        found.append(replace(candidate, remarks=remarks))
+    return found
+
+
+def _name(nodeid: str) -> str:
+    return nodeid.rpartition("::")[2]
 
 
 def _generated_something_else(row: SavedRow, saved: Sequence[SavedRow]) -> bool:
@@ -108,7 +148,7 @@ def _generated_something_else(row: SavedRow, saved: Sequence[SavedRow]) -> bool:
 
 
 def _pooled(baselines: Iterable[Baseline]) -> Spread | None:
-    """The spread between runs that the suite has in common. Runs before an accepted change still tell theirs."""
+    """The spread between runs that the suite has in common. Runs before an accepted change still count."""
     histories = []
     for base in baselines:
         for rows in (base.rows, *base.before):
@@ -118,11 +158,11 @@ def _pooled(baselines: Iterable[Baseline]) -> Spread | None:
     return pooled_spread(histories) if histories else None
 
 
-def _judge(one: Candidate, base: Baseline, rates: ErrorRates, spread: Spread | None) -> Verdict:
-    runs = one.row.runs if one.row else ()
+def _judge(candidate: Candidate, base: Baseline, rates: ErrorRates, spread: Spread | None) -> Verdict:
+    runs = candidate.row.runs if candidate.row else ()
     saved = [run for row in base.rows for run in row.runs]
-    verdict = judge(saved, runs, one.limit, alpha=rates.alpha, beta=rates.beta, pooled_spread=spread)
-    reason = one.missing or one.disturbed or base.reason
+    verdict = judge(saved, runs, candidate.limit, alpha=rates.alpha, beta=rates.beta, pooled_spread=spread)
+    reason = candidate.missing or candidate.disturbed or base.reason
     if reason is None:
         return verdict
     return replace(verdict, status=Status.INCONCLUSIVE, reason=reason, needs_more_runs=False)
@@ -135,7 +175,7 @@ def detectable(
     rates: ErrorRates,
     last: int | None,
 ) -> list[tuple[str, str, Verdict]]:
-    """What could be caught, before anything is measured: the newest saved run stands in for the one to come.
+    """What could be caught, before anything is measured: the newest saved run takes the place of the coming one.
 
     Args:
         expected: node id, metric and limit of what is going to be judged.

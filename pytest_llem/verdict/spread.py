@@ -12,7 +12,7 @@ Run = Sequence[float]
 """The rounds of one run, each a value per call: seconds, joules or another quantity where lower is better."""
 
 MIN_SAVED_RUNS = 3
-"""Fewer saved runs do not tell their own spread."""
+"""Fewer saved runs do not show their own spread."""
 
 _MIN_SPREAD = 1e-4
 """No board repeats better than this from process to process; equal saved values come from a coarse sensor."""
@@ -74,7 +74,7 @@ def pooled_spread(histories: Iterable[Sequence[Run]]) -> Spread | None:
 
     A short history hardly knows its own spread; the other experiments of the suite, or the history before a
     restart, know what is usual. How far one experiment may rely on that depends on how much the experiments
-    differ from one another, which their variances tell: the empirical Bayes estimate of Smyth (Statistical
+    differ from one another, which their variances show: the empirical Bayes estimate of Smyth (Statistical
     Applications in Genetics and Molecular Biology 3(1), 2004). Experiments that are all alike give the
     degrees of freedom of them all, unlike ones few.
 

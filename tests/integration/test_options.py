@@ -22,19 +22,6 @@ def test_both_devices_are_a_usage_error(run: Run) -> None:
     assert "exclude each other" in errors(run("--llem-gpu"))
 
 
-def test_a_gpu_that_is_not_there_is_a_usage_error_that_says_what_is_missing(
-    pytester: pytest.Pytester, write: Write
-) -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
-    write()
-    message = errors(pytester.runpytest_inprocess("--llem-gpu"))
-    assert "--llem-gpu: " in message
-    assert "CUDA" in message or "driver" in message
-
-
 def test_collecting_for_the_gpu_needs_none(pytester: pytest.Pytester, write: Write) -> None:
     write()
     assert pytester.runpytest_inprocess("--llem-gpu", "--collect-only").ret == pytest.ExitCode.OK
@@ -117,37 +104,6 @@ def test_without_pytest_benchmark_the_message_says_what_to_do(
     assert result.ret != pytest.ExitCode.OK
     assert "pytest-benchmark" in result.stdout.str() + result.stderr.str()
     result.stdout.no_fnmatch_line("*INTERNALERROR*")
-
-
-@pytest.mark.parametrize(
-    ("experiment", "options", "code"),
-    [
-        ("compare: {energy: 5%}\n", ["--llem-strict"], pytest.ExitCode.TESTS_FAILED),
-        ("compare: {energy: 5%}\ndevice: cuda\n", ["--llem-cpu", "--llem-strict"], pytest.ExitCode.TESTS_FAILED),
-        ("", ["--llem-strict", "--llem-fail=latency:5%"], pytest.ExitCode.TESTS_FAILED),
-        ("compare: {energy: 5%}\n", [], pytest.ExitCode.OK),
-        ("", ["--llem-strict"], pytest.ExitCode.OK),
-    ],
-)
-def test_a_gate_that_judges_nothing_is_not_green_when_strict(
-    pytester: pytest.Pytester, write: Write, experiment: str, options: list[str], code: pytest.ExitCode
-) -> None:
-    write(extra=experiment)
-    result = pytester.runpytest_inprocess(*options)
-    assert result.ret == code
-    if code:
-        result.stdout.fnmatch_lines(["llem: --llem-strict: gated, but not judged: tiny.llem.yaml::tiny *"])
-
-
-def test_what_cannot_be_written_costs_no_result(
-    pytester: pytest.Pytester, run: Run, write: Write, saved: Saved
-) -> None:
-    write()
-    (pytester.path / "folder").mkdir()
-    result = run("--llem-meter=none", "--llem-csv=folder", "--benchmark-json=out.json")
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["llem: folder was not written: *"])
-    assert len(saved()) == 1
 
 
 @pytest.mark.parametrize("option", ["--llem-journal", "--llem-baseline", "--llem-csv", "--llem-merge"])

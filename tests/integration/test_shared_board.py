@@ -7,13 +7,13 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 CONFTEST = """
 import json, os, time
@@ -37,9 +37,6 @@ OPTIONS = ("--llem-cpu", "--llem-meter=nvml", "--llem-min-window=0.3")
 @pytest.fixture
 def locks(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for locks of this test alone, and a board that two sessions share."""
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(pytester.path / "cache"))
     monkeypatch.setenv("PYTEST_LLEM_LOCK_DIR", str(pytester.path / "locks"))
     monkeypatch.setenv("PYTEST_LLEM_LOCK_TOKENS", "")
     pytester.makeconftest(CONFTEST)

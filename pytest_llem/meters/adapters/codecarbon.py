@@ -75,18 +75,15 @@ class CodeCarbonMeter(PeerMeter):
             with super().window(synchronize) as window:
                 yield window
         except BaseException:
-            # What the work raised is what counts.
+            # What the work raised is to be seen, and not this.
             with suppress(MeasurementError):
                 self._stop_task()
             raise
 
     def start(self) -> None:
         """Start a task."""
-        with _quiet_log() as log:
-            try:
-                self._tracker.start_task()
-            except Exception as error:
-                raise _failure(log, error) from error
+        with _reported():
+            self._tracker.start_task()
 
     def fill(self, window: Window, started: None) -> None:  # noqa: ARG002
         """Stop the task and take its joules."""
@@ -120,7 +117,7 @@ class CodeCarbonMeter(PeerMeter):
             self._stop_task()
         except Exception as error:
             raise MeterUnavailableError(f"CodeCarbon cannot start: {log[0] if log else one_line(error)}") from error
-        # Not its gpu_count: that is the number of those asked for.
+        # Not its gpu_count: that is the number of those requested.
         if self.boards and not hardware["gpu_model"]:
             self.close()
             raise MeterUnavailableError(
@@ -129,35 +126,25 @@ class CodeCarbonMeter(PeerMeter):
             )
 
     def _stop_task(self) -> Any:
-        with _quiet_log() as log:
-            try:
-                data = self._tracker.stop_task()
-            except Exception as error:
-                raise _failure(log, error) from error
-            if data is None:
-                raise _failure(log, None)
-            return data
+        with _reported() as log:
+            data = self._tracker.stop_task()
+        if data is None:
+            raise _failure(log, "it gives no reason")
+        return data
 
 
-def _failure(log: list[str], error: Exception | None) -> MeasurementError:
-    reason = log[-1] if log else "it gives no reason" if error is None else one_line(error)
-    return MeasurementError(f"CodeCarbon cannot measure: {reason}", meter="codecarbon")
+@contextmanager
+def _reported() -> Iterator[list[str]]:
+    """Raise what CodeCarbon raises as an error of this package; its log, without a line on the terminal."""
+    with _quiet_log() as log:
+        try:
+            yield log
+        except Exception as error:
+            raise _failure(log, one_line(error)) from error
 
 
-class _Errors(logging.Filter):
-    """Lets no record pass; keeps the errors, and the exceptions that CodeCarbon swallows with a warning."""
-
-    def __init__(self, messages: list[str]) -> None:
-        super().__init__()
-        self._messages = messages
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if error is not None:
-            self._messages.append(one_line(error))
-        elif record.levelno >= logging.ERROR:
-            self._messages.append(" ".join(record.getMessage().split()))
-        return False
+def _failure(log: list[str], otherwise: str) -> MeasurementError:
+    return MeasurementError(f"CodeCarbon cannot measure: {log[-1] if log else otherwise}", meter="codecarbon")
 
 
 @contextmanager
@@ -169,12 +156,21 @@ def _quiet_log() -> Iterator[list[str]]:
     logger = logging.getLogger("codecarbon")
     level = logger.level
     messages: list[str] = []
-    errors = _Errors(messages)
-    logger.addFilter(errors)
+
+    def keep(record: logging.LogRecord) -> bool:
+        """Let no record pass; keep the errors, and the exceptions that CodeCarbon swallows with a warning."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            messages.append(one_line(error))
+        elif record.levelno >= logging.ERROR:
+            messages.append(" ".join(record.getMessage().split()))
+        return False
+
+    logger.addFilter(keep)
     logger.setLevel(logging.WARNING)
     try:
         yield messages
     finally:
-        logger.removeFilter(errors)
+        logger.removeFilter(keep)
         # Before its import the logger has no level; its thread must not be heard afterwards either.
         logger.setLevel(level or logging.CRITICAL)

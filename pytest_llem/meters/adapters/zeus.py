@@ -52,7 +52,7 @@ class ZeusMeter(PeerMeter):
     def start(self) -> None:
         """Begin a window of Zeus."""
         with self.raised_as(MeasurementError, _UNREADABLE):
-            # A window whose body raised is still open in Zeus, so each begins anew.
+            # A window whose body raised is still open in Zeus, so each may restart it.
             self._monitor.begin_window(_KEY, sync_execution=False, restart=True)
 
     def fill(self, window: Window, started: None) -> None:  # noqa: ARG002

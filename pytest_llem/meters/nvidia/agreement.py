@@ -1,4 +1,4 @@
-"""Two sensors of one board, held against each other: its energy counter and its samples of power.
+"""Two sensors of one board, compared with each other: its energy counter and its samples of power.
 
 After a window the driver still has the samples of its last seconds. Their integral and the counter's energy are of the
 same window, so they must agree; where they do not, one of the two is wrong and which is not known.
@@ -40,7 +40,7 @@ _IDLE_TOLERANCE = 0.1
 _CURVE_FROM_S = 0.1
 
 DISAGREEMENTS = 3
-"""So many windows in a row whose sensors disagree make a result invalid."""
+"""This many windows in a row whose sensors disagree make a result invalid."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def sampled_energy(
     joules = integrate(samples, from_s, at_s) - settled.surplus_j
     left_w = 0.0
     if from_s == start_s:
-        # What the sensor still shows of work before the window is none of its own.
+        # What the sensor still shows of work before the window does not belong to it.
         before = [sample for sample in samples if sample.time_s <= start_s]
         left_w = max(before[-1].power_w - idle.power_w, 0.0) if before else 0.0
         joules -= LAG_S * left_w
@@ -107,7 +107,7 @@ def sampled_energy(
 def disagreement(
     counted: WindowEnergy, sampled: SampledEnergy, start_s: float, end_s: float, idle: Idle, limit_w: float | None
 ) -> str | None:
-    """How the two sensors contradict each other, in words; ``None`` where they agree.
+    """How the two sensors contradict each other, as a message; ``None`` where they agree.
 
     Of a window longer than samples are kept, the rest is what the counter has more: its mean power must lie between
     idle power and the board's limit.
@@ -115,22 +115,17 @@ def disagreement(
     joules = sampled.energy.joules
     alarm_j = _ALARM_S * sampled.step_w + _ALARM_J + _GAIN * counted.joules
     allowed_j = math.hypot(counted.uncertainty_j, sampled.energy.uncertainty_j, alarm_j)
-    rest_s = sampled.from_s - start_s
+    said = f"its energy counter says {counted.joules:.4g} J and its power samples say {joules:.4g} J"
+    rest_s, rest_j = sampled.from_s - start_s, counted.joules - joules
     if rest_s <= 0.0:
-        if abs(counted.joules - joules) <= allowed_j:
-            return None
-        return (
-            f"its energy counter says {counted.joules:.4g} J and its power samples say {joules:.4g} J; "
-            f"they may differ by {allowed_j:.2g} J"
-        )
-    rest_j = counted.joules - joules
+        return None if abs(rest_j) <= allowed_j else f"{said}; they may differ by {allowed_j:.2g} J"
     least_j = (1.0 - _IDLE_TOLERANCE) * idle.power_w * rest_s - allowed_j
     most_j = math.inf if limit_w is None else (1.0 + _IDLE_TOLERANCE) * limit_w * rest_s + allowed_j
     if least_j <= rest_j <= most_j:
         return None
     return (
-        f"its energy counter says {counted.joules:.4g} J and its power samples say {joules:.4g} J for the last "
-        f"{end_s - sampled.from_s:.3g} s, which leaves {rest_j / rest_s:.4g} W for the {rest_s:.3g} s before"
+        f"{said} for the last {end_s - sampled.from_s:.3g} s, which leaves {rest_j / rest_s:.4g} W for the "
+        f"{rest_s:.3g} s before"
     )
 
 

@@ -1,4 +1,4 @@
-"""What disturbs a board while it is measured: heat, hardware brakes, other people's processes.
+"""What disturbs a board while it is measured: heat, hardware brakes, processes of others.
 
 The state of a board is read at both ends of a window. What comes and goes between them is seen by the counters
 of time spent throttled, where the board has them. A power cap or clocks that someone has set are no faults but
@@ -8,7 +8,7 @@ the way the board runs: labels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_llem.meters.base import Disturbance
 from pytest_llem.meters.nvidia.lock import family_root
@@ -47,7 +47,7 @@ _POLICIES = {_POWER_CAP_FIELD: 0, 75: 1}
 
 @dataclass(frozen=True)
 class _State:
-    """A board at one end of a window; ``None``: NVML does not tell.
+    """A board at one end of a window; ``None``: NVML does not report it.
 
     Attributes:
         reasons: why the clocks are lower than they could be, as NVML's bits.
@@ -63,10 +63,10 @@ class _State:
 class BoardWatch:
     """Looks at one board's state before and after a window."""
 
-    def __init__(self, nvml: Nvml, board: Board, handle: Any) -> None:
+    def __init__(self, nvml: Nvml, board: Board) -> None:
         self.board = board
         self._nvml = nvml
-        self._handle = handle
+        self._handle = nvml.handle(board.uuid)
         self._start = _State(None, {}, None)
         self._end = self._start
         self._unanswered: set[int] = set()
@@ -99,15 +99,16 @@ class BoardWatch:
         labels += [POWER_CAPPED] if _POWER_CAP_FIELD in grown else []
         window.labels += [label for label in dict.fromkeys(labels) if label not in window.labels]
         if end.reasons is None and not _THROTTLE_FIELDS.keys() & end.times.keys():
-            window.warnings.append(f"NVML does not tell whether {name} was throttled")
+            window.warnings.append(f"NVML does not report whether {name} was throttled")
         self._fill_processes(window, [pids for pids in (start.pids, end.pids) if pids is not None])
 
     def reasons(self) -> int | None:
-        """Why the clocks are lower than they could be now; ``None`` where NVML does not tell."""
-        reasons = self._nvml.optional("nvmlDeviceGetCurrentClocksEventReasons", self._handle)
-        if reasons is None:
-            reasons = self._nvml.optional("nvmlDeviceGetCurrentClocksThrottleReasons", self._handle)
-        return reasons
+        """Why the clocks are lower than they could be now; ``None`` where NVML does not report it."""
+        for name in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
+            reasons: int | None = self._nvml.optional(name, self._handle)
+            if reasons is not None:
+                return reasons
+        return None
 
     def foreign_processes(self) -> list[Disturbance]:
         """The processes on the board now that are not ours."""
@@ -130,14 +131,16 @@ class BoardWatch:
     def _fill_processes(self, window: Window, seen: list[tuple[int, ...]]) -> None:
         name = describe([self.board])
         if not seen:
-            window.warnings.append(f"NVML does not tell which processes use {name}: foreign ones would not be noticed")
+            window.warnings.append(
+                f"NVML does not report which processes use {name}: foreign ones would not be noticed"
+            )
             return
-        if all(processes_are_hidden(pids, own_pid=family_root()) for pids in seen):
+        if all(processes_are_hidden(pids, family_root()) for pids in seen):
             window.warnings.append(
                 f"NVML lists no process on {name}, not even our own: in this container foreign ones would not be "
                 "noticed"
             )
-        # Each list for itself: in a container, ours are told by their number.
+        # Each list on its own: in a container, ours are recognised by their number.
         for disturbance in dict.fromkeys(found for pids in seen for found in self._foreign(pids)):
             window.disturb(disturbance)
 
@@ -145,7 +148,7 @@ class BoardWatch:
         name = describe([self.board])
         return [
             Disturbance("foreign_process", f"a foreign process is on {name}: PID {pid}{self._process_name(pid)}")
-            for pid in foreign_pids(pids, own_pid=family_root())
+            for pid in foreign_pids(pids, family_root())
         ]
 
     def _process_name(self, pid: int) -> str:
@@ -175,7 +178,7 @@ class BoardWatch:
 
 
 def throttle_names(reasons: int) -> list[str]:
-    """In words, what of these reasons for low clocks is a fault: heat and hardware brakes."""
+    """The names of those reasons for low clocks that are faults: heat and hardware brakes."""
     names = [text for bit, text in _THROTTLES.items() if reasons & bit]
     # The general bit is set along with the particular ones.
     return names[:-1] if reasons & _HARDWARE_SLOWDOWN and reasons & 0xC0 else names

@@ -1,4 +1,4 @@
-"""Idle power of a board before the work, told from samples of its power."""
+"""Idle power of a board before the work, estimated from samples of its power."""
 
 from __future__ import annotations
 

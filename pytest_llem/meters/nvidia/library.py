@@ -14,12 +14,12 @@ from pytest_llem.errors import MeasurementError, MeterUnavailableError
 from pytest_llem.meters.nvidia.visibility import describe, select_visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
 
 @dataclass(frozen=True)
 class Board:
-    """One GPU board. What the board or its driver does not tell is ``None``.
+    """One GPU board. What the board or its driver does not report is ``None``.
 
     Attributes:
         uuid: as NVML spells it, ``GPU-...``.
@@ -55,7 +55,7 @@ class Nvml:
         """Load and initialise NVML.
 
         Raises:
-            MeterUnavailableError: there is no binding, no library or no driver; the text says how to mend it.
+            MeterUnavailableError: there is no binding, no library or no driver; the text says how to fix it.
         """
         try:
             import pynvml
@@ -68,19 +68,19 @@ class Nvml:
         try:
             self.binding.nvmlInit()
         except self.binding.NVMLError as error:
-            raise MeterUnavailableError(self._mend(error)) from error
+            raise MeterUnavailableError(self._remedy(error)) from error
         self._open = True
         self._handles: dict[str, Any] = {}
 
     def close(self) -> None:
-        """Give back this instance's count. Closing twice is harmless."""
+        """Return this instance's count. Closing twice is harmless."""
         if not self._open:
             return
         self._open = False
         try:
             self.binding.nvmlShutdown()
         except (self.binding.NVMLError_Uninitialized, self.binding.NVMLError_FunctionNotFound):
-            # Someone shut down more often than they initialised, or the library cannot: there is nothing to give back.
+            # Other code shut it down too often, or the library has no such function: no count is left to return.
             return
 
     def __enter__(self) -> Nvml:
@@ -177,37 +177,34 @@ class Nvml:
                 uuids.append(uuid)
         return tuple(uuids)
 
-    def _mend(self, error: Exception) -> str:
+    def _remedy(self, error: Exception) -> str:
         nvml = self.binding
-        if isinstance(error, nvml.NVMLError_LibraryNotFound):
-            return (
-                "libnvidia-ml.so.1 was not found; install the NVIDIA driver, or start the container with its "
-                "GPUs (docker run --gpus all)"
-            )
-        if isinstance(error, nvml.NVMLError_DriverNotLoaded):
-            return "the NVIDIA kernel driver is not loaded; load it (modprobe nvidia) and try nvidia-smi"
-        if isinstance(error, nvml.NVMLError_LibRmVersionMismatch):
-            return "the NVIDIA driver was updated under the running kernel module; reboot or reload it"
-        if isinstance(error, nvml.NVMLError_NoPermission):
-            return "no permission to open the NVIDIA device files; grant this user access to /dev/nvidia*"
-        return f"NVML could not be initialised ({error}); see what nvidia-smi says"
+        remedies = {
+            nvml.NVMLError_LibraryNotFound: "libnvidia-ml.so.1 was not found; install the NVIDIA driver, or start the "
+            "container with its GPUs (docker run --gpus all)",
+            nvml.NVMLError_DriverNotLoaded: "the NVIDIA kernel driver is not loaded; load it (modprobe nvidia) and try "
+            "nvidia-smi",
+            nvml.NVMLError_LibRmVersionMismatch: "the NVIDIA driver was updated under the running kernel module; "
+            "reboot or reload it",
+            nvml.NVMLError_NoPermission: "no permission to open the NVIDIA device files; grant this user access to "
+            "/dev/nvidia*",
+        }
+        otherwise = f"NVML could not be initialised ({error}); see what nvidia-smi says"
+        return remedies.get(type(error), otherwise)
 
 
-def visible_boards(environ: Mapping[str, str] | None = None) -> list[Board]:
+def visible_boards() -> list[Board]:
     """The boards that CUDA lets this process use.
-
-    Args:
-        environ: the environment to read ``CUDA_VISIBLE_DEVICES`` from; default: this process's.
 
     Raises:
         MeterUnavailableError: NVML cannot work here, or ``CUDA_VISIBLE_DEVICES`` names a MIG slice.
     """
     with Nvml() as nvml:
-        return list(select_visible(nvml.boards(), os.environ if environ is None else environ).boards)
+        return list(select_visible(nvml.boards(), os.environ).boards)
 
 
 def lost_board(board: Board, error: Exception) -> MeasurementError:
-    """The one clear failure for a board that stopped answering."""
+    """The error for a board that stopped answering."""
     return MeasurementError(
         f"{describe([board])} stopped answering while it was measured: {error}; the kernel log names "
         "the cause (dmesg | grep -i xid)"

@@ -1,6 +1,6 @@
-"""One user a board: whoever measures a GPU holds its lock, and the next one waits.
+"""One session per board: it holds the lock of each GPU that it measures, and the next session waits.
 
-The joules of a board are those of everything that runs on it, so two sessions on one board would measure each other.
+The joules of a board are those of everything that runs on it, so two sessions on one board would disturb each other.
 The locks are files that the operating system locks (``flock``): that of a process which died, however it died, is free
 at once. They lie in a folder of the machine that all its users may write, ``/tmp/pytest-llem-locks``; containers that
 share a board share that folder by mounting it, or another one that ``PYTEST_LLEM_LOCK_DIR`` names in each of them.
@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +39,7 @@ _EVERYONE = 0o666
 
 
 def say_on_stderr(message: str) -> None:
-    """The default way of telling that a board is waited for."""
+    """Write a message to the standard error: the default of ``say``."""
     sys.stderr.write(f"{message}\n")
     sys.stderr.flush()
 
@@ -59,7 +58,7 @@ class BoardLocks:
 
         Args:
             uuids: of the boards, as NVML spells them.
-            say: told who is waited for, at once and then every minute.
+            say: called with a message that names the process waited for, at once and then every minute.
             timeout_s: how long to wait for each board, in seconds.
 
         Raises:
@@ -79,7 +78,7 @@ class BoardLocks:
             self._held = stack.pop_all()
 
     def release(self) -> None:
-        """Let the next one in. Releasing twice is harmless."""
+        """Unlock the boards. Releasing twice is harmless."""
         self._held.close()
 
 
@@ -138,10 +137,10 @@ def _hold(stack: ExitStack, uuid: str, say: Callable[[str], None], timeout_s: fl
         try:
             lock.acquire(timeout=wait_s, poll_interval=_POLL_S)
         except Timeout:
-            owner = _Owner.read(path)
+            owner, token = _read_owner(path)
         else:
             break
-        if owner.token in _inherited_tokens():
+        if token in _inherited_tokens():
             return
         left_s = deadline_s - time.monotonic()
         if left_s <= 0:
@@ -153,7 +152,7 @@ def _hold(stack: ExitStack, uuid: str, say: Callable[[str], None], timeout_s: fl
         wait_s = min(_REPEAT_S, left_s)
     stack.callback(lock.release)
     if lock.lock_counter == 1:
-        _Owner(str(os.getpid()), _own_token()).write(path)
+        _write_owner(path)
 
 
 def _make_folder(path: Path) -> None:
@@ -163,32 +162,23 @@ def _make_folder(path: Path) -> None:
         path.chmod(0o1777)
 
 
-@dataclass(frozen=True)
-class _Owner:
-    """Who holds a lock, in a file beside it: opening a lock file empties it."""
+def _read_owner(lock: Path) -> tuple[str, str]:
+    """What to call the process that holds a lock, and its token; from a file of its own: opening a lock empties it."""
+    try:
+        pid, token = lock.with_suffix(".owner").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return "another process", ""
+    return f"PID {pid}", token
 
-    pid: str | None
-    token: str | None
 
-    def __str__(self) -> str:
-        return f"PID {self.pid}" if self.pid else "another process"
-
-    @classmethod
-    def read(cls, lock: Path) -> _Owner:
-        try:
-            words = lock.with_suffix(".owner").read_text(encoding="ascii").split()
-        except (OSError, ValueError):
-            return cls(None, None)
-        return cls(*words) if len(words) == 2 else cls(None, None)
-
-    def write(self, lock: Path) -> None:
-        path = lock.with_suffix(".owner")
-        # Linux refuses O_CREAT on another user's file in a folder like /tmp, and follows no link that is not asked for.
-        create = 0 if path.exists() else os.O_CREAT
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | create, _EVERYONE), "w") as file:
-            file.write(f"{self.pid} {self.token}")
-            with suppress(PermissionError):  # another user's file, which is open to everyone already
-                os.fchmod(file.fileno(), _EVERYONE)
+def _write_owner(lock: Path) -> None:
+    path = lock.with_suffix(".owner")
+    # Linux refuses O_CREAT on another user's file in a folder like /tmp, and with O_NOFOLLOW follows no link.
+    create = 0 if path.exists() else os.O_CREAT
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | create, _EVERYONE), "w") as file:
+        file.write(f"{os.getpid()} {_own_token()}")
+        with suppress(PermissionError):  # another user's file, which is open to everyone already
+            os.fchmod(file.fileno(), _EVERYONE)
 
 
 def _inherited_tokens() -> list[str]:

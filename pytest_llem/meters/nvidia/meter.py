@@ -1,8 +1,8 @@
 """Joules of NVIDIA boards.
 
 Volta and newer boards count millijoules since the driver was loaded (``nvmlDeviceGetTotalEnergyConsumption``). The
-counter stands still between updates, some tens of milliseconds apart, so a window is told from an update before the
-work and one after it, with the idle power of either side: what the board drew above idle because of the work, until it
+counter stands still between updates, some tens of milliseconds apart, so a window is measured from an update before the
+work to one after it, with the idle power of either side: what the board drew above idle because of the work, until it
 has settled, and idle power over the window's time. All waiting lies outside the window, and nothing is read inside it.
 Boards without a counter are read by samples of their power.
 
@@ -34,7 +34,8 @@ from pytest_llem.meters.base import (
 from pytest_llem.meters.idle import settled_power
 from pytest_llem.meters.nvidia import readiness
 from pytest_llem.meters.nvidia.counter.calibration_store import CalibrationStore
-from pytest_llem.meters.nvidia.counter.group import readings
+from pytest_llem.meters.nvidia.counter.counter import CounterResetError
+from pytest_llem.meters.nvidia.counter.pursuit import wait_for_edges
 from pytest_llem.meters.nvidia.counter.sensor import CounterSensor
 from pytest_llem.meters.nvidia.disturbances import BoardWatch
 from pytest_llem.meters.nvidia.idle_blocks import BoardBlocks
@@ -72,7 +73,7 @@ class NvmlMeter:
     environment: Mapping[str, object] = MappingProxyType({})
 
     def __init__(self, nvml: Nvml, selection: Selection, request: MeterRequest, locks: BoardLocks | None) -> None:
-        """Take over ``nvml`` and ``locks``: closing the meter closes and releases them.
+        """Own ``nvml`` and ``locks`` from now on: closing the meter closes and releases them.
 
         Args:
             nvml: an initialised library.
@@ -81,7 +82,7 @@ class NvmlMeter:
             locks: of the boards, where they are locked.
 
         Raises:
-            MeterUnavailableError: no board was selected, one is divided into MIG slices, or one tells neither
+            MeterUnavailableError: no board was selected, one is divided into MIG slices, or one reports neither
                 energy nor power.
         """
         self._nvml = nvml
@@ -98,30 +99,25 @@ class NvmlMeter:
         store = CalibrationStore()
         self._counters: list[CounterSensor] = []
         self._power_sensors: list[PowerSensor] = []
-        self._handles: list[Any] = []
         for board in self.boards:
-            handle, has_counter = self._open(board)
-            self._handles.append(handle)
-            if has_counter:
-                read = partial(self._read_counter_j, board, handle)
-                samples = open_samples(nvml, board, handle, clock)
+            if self._has_counter(board):
+                read = partial(self._read_counter_j, board, nvml.handle(board.uuid))
+                samples = open_samples(nvml, board, clock)
                 self._counters.append(CounterSensor(board, read, clock, store, request.aligned, samples))
                 continue
-            power = open_power_sensor(nvml, board, handle, clock)
+            power = open_power_sensor(nvml, board, clock)
             if power is None:
                 raise MeterUnavailableError(
                     f"{describe([board])} has no energy counter; it needs a Volta or newer board, "
-                    "not a virtual one, and a current driver; it tells no power either; leave the board out of "
+                    "not a virtual one, and a current driver; it reports no power either; leave the board out of "
                     "CUDA_VISIBLE_DEVICES, or measure time alone with the meter none",
                 )
             self._power_sensors.append(power)
-        self._watches = [
-            BoardWatch(nvml, board, handle) for board, handle in zip(self.boards, self._handles, strict=True)
-        ]
+        self._watches = [BoardWatch(nvml, board) for board in self.boards]
 
     @property
     def auto_window_s(self) -> float:
-        """Least seconds of a window whose 95% interval is as narrow as was asked for.
+        """Least seconds of a window whose 95% interval is as narrow as the request wants it.
 
         The first use may take a few seconds, to learn how the counters behave; see
         :mod:`pytest_llem.meters.nvidia.counter.sizing` for the formula.
@@ -164,12 +160,12 @@ class NvmlMeter:
             self._ended_s = end_s
             self._note_state(window)
             window.seconds = end_s - start_s
-            found = readings(self._counters, start_s, end_s)
-            found += [power.reading(start_s, end_s) for power in self._power_sensors]
+            self._wait_until_settled(end_s)
+            readings = [sensor.reading(start_s, end_s) for sensor in self._sensors]
         finally:
             for power in self._power_sensors:
                 power.stop()
-        fill_energy(window, found)
+        fill_energy(window, readings)
         # Plain reads err by the phase of their edges, which ``pause`` makes random.
         window.errors_average_out = not self._power_sensors and not any(s.aligned for s in self._counters)
         window.power_curves = {sensor.board.uuid: sensor.curve for sensor in self._sensors if sensor.curve is not None}
@@ -181,18 +177,14 @@ class NvmlMeter:
         self._clock.sleep(self._random.uniform(0.0, max(sensor.period_s for sensor in self._sensors)))
 
     def check_quiet(self) -> list[Disturbance]:
-        """What would disturb a measurement that started now: a foreign process, a busy board.
+        """See :func:`pytest_llem.meters.nvidia.readiness.check_quiet`.
 
-        Ask while nothing of ours runs. Takes half a second, up to three on a board that does not come to rest.
+        Takes half a second, or up to three on a board that stays busy.
         """
         return readiness.check_quiet(self._watches, self._clock)
 
     def cool_down(self, limit_s: float = COOL_DOWN_LIMIT_S) -> bool:
-        """Wait until no board is throttled and each is well below its slowdown temperature or cools no further.
-
-        Returns:
-            Whether that came to be within ``limit_s`` seconds.
-        """
+        """See :func:`pytest_llem.meters.nvidia.readiness.cool_down`."""
         return readiness.cool_down(self._watches, self._clock, limit_s)
 
     def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:
@@ -220,22 +212,19 @@ class NvmlMeter:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _open(self, board: Board) -> tuple[Any, bool]:
-        """The board's handle, and whether it has an energy counter."""
+    def _has_counter(self, board: Board) -> bool:
         if board.mig_enabled:
             raise MeterUnavailableError(f"{describe([board])} is divided by MIG: {MIG_REFUSAL}")
         binding = self._nvml.binding
         try:
-            handle = self._nvml.handle(board.uuid)
-            try:
-                binding.nvmlDeviceGetTotalEnergyConsumption(handle)
-            except (binding.NVMLError_NotSupported, binding.NVMLError_FunctionNotFound):
-                return handle, False
+            binding.nvmlDeviceGetTotalEnergyConsumption(self._nvml.handle(board.uuid))
+        except (binding.NVMLError_NotSupported, binding.NVMLError_FunctionNotFound):
+            return False
         except binding.NVMLError as error:
             raise MeterUnavailableError(
                 f"{describe([board])}: reading the energy counter failed: {error}; try nvidia-smi"
             ) from error
-        return handle, True
+        return True
 
     def _read_counter_j(self, board: Board, handle: Any) -> float:
         try:
@@ -251,8 +240,27 @@ class NvmlMeter:
         for sensor in self._counters:
             sensor.prepare()
 
+    def _wait_until_settled(self, end_s: float) -> None:
+        """Wait for the edges that the counters need after the work, of all boards together."""
+        while True:
+            wanted = [(counter, counter.next_after(end_s)) for counter in self._counters]
+            pursuits = {counter: pursuit for counter, pursuit in wanted if pursuit is not None}
+            if not pursuits:
+                return
+            try:
+                wait_for_edges(list(pursuits.values()))
+            except CounterResetError as error:
+                for counter in pursuits:
+                    if counter.counter is error.counter:
+                        counter.note_reset(in_window=True)
+                # The others go on.
+                pursuits = {counter: pursuit for counter, pursuit in pursuits.items() if pursuit.edge is not None}
+            for counter, pursuit in pursuits.items():
+                counter.note_after(pursuit.edge)
+
     def _note_state(self, window: Window) -> None:
-        for board, handle in zip(self.boards, self._handles, strict=True):
+        for board in self.boards:
+            handle = self._nvml.handle(board.uuid)
             clock_mhz = self._nvml.optional("nvmlDeviceGetClockInfo", handle, self._nvml.binding.NVML_CLOCK_SM)
             if clock_mhz is not None:
                 window.sm_clock_hz[board.uuid] = clock_mhz * 1e6

@@ -5,8 +5,8 @@ Three sources, the best that the board has:
 * NVML's own buffer of samples, each with its date (``samples``). It is emptied now and then, so
   in all but long windows the meter does nothing. A window is integrated from idle to idle, as a counter's is, so that
   a delay of the samples cancels;
-* the instantaneous power, asked for by a thread every 50 ms;
-* the power usage, asked for likewise: a mean of the last second on most boards, so that the ends of a window
+* the instantaneous power, read by a thread every 50 ms;
+* the power usage, read likewise: a mean of the last second on most boards, so that the ends of a window
   are smeared by as much.
 """
 
@@ -18,15 +18,17 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pytest_llem.errors import MeasurementError
+from pytest_llem.meters.base import COVERAGE_FACTOR_95
 from pytest_llem.meters.nvidia.agreement import power_curve, sampled_energy
-from pytest_llem.meters.nvidia.counter.calibration import CounterTiming
-from pytest_llem.meters.nvidia.counter.sizing import unaligned_window_s
+from pytest_llem.meters.nvidia.counter.sizing import least_window_s
 from pytest_llem.meters.nvidia.idle_power import Idle, idle_from_samples, unknown_idle
 from pytest_llem.meters.nvidia.library import lost_board
 from pytest_llem.meters.nvidia.reading import Reading
 from pytest_llem.meters.nvidia.samples import PowerSample, SampleBuffer, open_samples
-from pytest_llem.meters.nvidia.settling import FADED_S, Settling, settle
+from pytest_llem.meters.nvidia.settling import FADED_S, settle
 from pytest_llem.meters.nvidia.visibility import describe
 from pytest_llem.meters.nvidia.window_energy import WindowEnergy
 
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from pytest_llem.meters.base import Clock, PowerCurve
     from pytest_llem.meters.nvidia.library import Board, Nvml
 
-_COVERAGE_FACTOR = 1.96
 _POLL_S = 0.05
 _FEWEST_SAMPLES = 3
 _INSTANT_MEMORY_S = 0.1  # longest update period that users of NVML report
@@ -54,7 +55,7 @@ class PowerSource:
     """Where samples come from.
 
     Attributes:
-        text: in words, for warnings.
+        text: what they are, for warnings.
         memory_s: how long an earlier power is still seen in a sample, in seconds.
         pause_s: how often new ones must be fetched while a window runs, in seconds.
         fetch: all samples since it was called last; none where ``buffer`` keeps them.
@@ -74,17 +75,17 @@ class PowerSensor:
     Its methods raise a ``MeasurementError`` when the board stopped answering.
 
     Attributes:
-        board: whose it is.
+        board: the board that it measures.
         source: where samples come from.
         curve: the samples of the last window.
         period_s: how long an earlier power is still seen in a sample, in seconds.
     """
 
     def __init__(self, board: Board, source: PowerSource, clock: Clock, error: type[Exception]) -> None:
-        """Take a source that answers.
+        """Use a source that answers.
 
         Args:
-            board: whose power it is.
+            board: the board that it measures.
             source: where samples come from.
             clock: the clock that windows are timed by.
             error: what NVML raises when the board stops answering.
@@ -97,41 +98,37 @@ class PowerSensor:
         self.curve: PowerCurve | None = None
         self._samples: list[PowerSample] = []
         self._idle: Idle | None = None
-        self._failure: Exception | None = None
+        self._failure: MeasurementError | None = None
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
     def least_window_s(self, relative_uncertainty: float) -> float:
         """Seconds that a window needs for its energy to be known so well."""
-        timing = CounterTiming(self.source.memory_s, 0.0, 0.001, 0.0)
-        seconds = unaligned_window_s(timing, relative_uncertainty)
-        # "At least 5 s" for boards that look away: the good practice of arXiv 2312.02741.
-        return max(seconds, 5.0) if looks_away(self.board.name) else seconds
+        seconds = least_window_s(self.period_s, 0.001, relative_uncertainty)
+        # "At least 5 s" for such boards: the good practice of arXiv 2312.02741.
+        return max(seconds, 5.0) if samples_partly(self.board.name) else seconds
 
     def begin(self) -> None:
         """Start to collect samples."""
         self._samples = []
-        self.curve = None
-        self._failure = None
+        self.curve = self._failure = None
         self._stopped.clear()
         self._collect()
         self._thread = threading.Thread(target=self._collect_until_stopped, name="llem power samples", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop to collect. Stopping twice is harmless."""
+        """Stop collecting. Stopping twice is harmless."""
         if self._thread is not None:
             self._stopped.set()
             self._thread.join()
             self._thread = None
 
     def reading(self, start_s: float, end_s: float) -> Reading:
-        """Stop, and tell the energy between two instants."""
+        """Stop, and return the energy between two instants."""
         self.stop()
-        if isinstance(self._failure, MeasurementError):
-            raise self._failure
         if self._failure is not None:
-            raise lost_board(self.board, self._failure) from self._failure
+            raise self._failure
         buffer = self.source.buffer
         energy = self._smeared(start_s, end_s) if buffer is None else self._settled(buffer, start_s, end_s)
         name = describe([self.board])
@@ -141,7 +138,13 @@ class PowerSensor:
                 reason=f"below the resolution of the power sensor: {name} gave too few samples "
                 f"in {end_s - start_s:.3g} s; measure a longer window",
             )
-        return Reading(self.board.uuid, energy, warnings=self.warnings)
+        warnings = [f"{name} has no energy counter: its joules are integrated from {self.source.text}"]
+        if samples_partly(self.board.name):
+            warnings.append(
+                f"the power sensor of {name} samples 25 ms of every 100 ms (arXiv 2312.02741): work that "
+                "changes in step with it is misjudged; measure several windows of 5 s or more"
+            )
+        return Reading(self.board.uuid, energy, warnings=tuple(warnings))
 
     def _smeared(self, start_s: float, end_s: float) -> WindowEnergy | None:
         # The last stretch of the work is in the first sample after it.
@@ -169,29 +172,12 @@ class PowerSensor:
                     return None
                 known = settling.seen and settling.error_j <= _SETTLED_SHARE * found.energy.joules
                 if known or waited_s > (settling.patience_s if settling.seen else _MOST_WAIT_S):
-                    return self._keep(found.energy, settling, samples, start_s, at_s)
+                    self.curve = power_curve(samples, start_s, at_s)
+                    self._idle = Idle(settling.idle_w, settling.idle_error_w, 1.0)
+                    return found.energy
             elif waited_s > _MOST_WAIT_S:
                 return None
             self._clock.sleep(buffer.period_s)
-
-    def _keep(
-        self, energy: WindowEnergy, settling: Settling, samples: Sequence[PowerSample], start_s: float, at_s: float
-    ) -> WindowEnergy:
-        self.curve = power_curve(samples, start_s, at_s)
-        self._idle = Idle(settling.idle_w, settling.idle_error_w, 1.0)
-        return energy
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What a reader of these joules must know."""
-        name = describe([self.board])
-        texts = [f"{name} has no energy counter: its joules are integrated from {self.source.text}"]
-        if looks_away(self.board.name):
-            texts.append(
-                f"the power sensor of {name} looks at 25 ms of every 100 ms (arXiv 2312.02741): work that "
-                "changes in step with it is misjudged; measure several windows of 5 s or more"
-            )
-        return tuple(texts)
 
     def _collect(self) -> None:
         try:
@@ -202,8 +188,8 @@ class PowerSensor:
     def _collect_until_stopped(self) -> None:
         while not self._stopped.wait(self.source.pause_s):
             try:
-                self._samples += self.source.fetch()
-            except (self._error, MeasurementError) as error:
+                self._collect()
+            except MeasurementError as error:
                 self._failure = error
                 return
 
@@ -231,33 +217,28 @@ def integrate_smeared(
     inside = [sample.power_w for sample in samples if start_s <= sample.time_s <= end_s]
     if len(inside) < _FEWEST_SAMPLES:
         return None
-    joules = 0.0
-    stretches_s = []
-    for index, sample in enumerate(samples):
-        from_s = samples[index - 1].time_s if index else -math.inf
-        to_s = sample.time_s if index < len(samples) - 1 else math.inf
-        stretch_s = min(to_s, end_s) - max(from_s, start_s)
-        if stretch_s > 0:
-            joules += sample.power_w * stretch_s
-            stretches_s.append(stretch_s)
+    # Each sample's stretch begins at the one before it; the first and the last reach to the ends.
+    bounds_s = np.array([-math.inf, *(sample.time_s for sample in samples[:-1]), math.inf])
+    stretches_s = np.diff(np.clip(bounds_s, start_s, end_s))
+    joules = float(stretches_s @ [sample.power_w for sample in samples])
     ends_j = joules / (end_s - start_s) * memory_s / math.sqrt(6.0)
-    between_j = statistics.stdev(inside) * math.hypot(*stretches_s)
-    return WindowEnergy(joules, _COVERAGE_FACTOR * math.hypot(ends_j, between_j))
+    between_j = statistics.stdev(inside) * float(np.linalg.norm(stretches_s))
+    return WindowEnergy(joules, COVERAGE_FACTOR_95 * math.hypot(ends_j, between_j))
 
 
-def looks_away(name: str | None) -> bool:
-    """Whether a board of this name has a power sensor that looks at a quarter of the time only."""
+def samples_partly(name: str | None) -> bool:
+    """Whether a board of this name has a power sensor that samples only a quarter of the time."""
     return not _PARTLY_BLIND.isdisjoint((name or "").replace("-", " ").split())
 
 
-def open_power_sensor(nvml: Nvml, board: Board, handle: Any, clock: Clock) -> PowerSensor | None:
-    """The board's power sensor; ``None`` where NVML tells no power at all."""
-    source = _buffer(nvml, board, handle, clock) or _polled(nvml, handle, clock)
+def open_power_sensor(nvml: Nvml, board: Board, clock: Clock) -> PowerSensor | None:
+    """The board's power sensor; ``None`` where NVML reports no power at all."""
+    source = _buffer(nvml, board, clock) or _polled(nvml, nvml.handle(board.uuid), clock)
     return None if source is None else PowerSensor(board, source, clock, nvml.binding.NVMLError)
 
 
-def _buffer(nvml: Nvml, board: Board, handle: Any, clock: Clock) -> PowerSource | None:
-    buffer = open_samples(nvml, board, handle, clock, _KEPT)
+def _buffer(nvml: Nvml, board: Board, clock: Clock) -> PowerSource | None:
+    buffer = open_samples(nvml, board, clock, _KEPT)
     if buffer is None:
         return None
 

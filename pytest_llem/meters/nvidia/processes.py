@@ -2,12 +2,11 @@
 
 Ours are this process and those that descend from it. In a container that is a question: NVML lists PIDs of the
 host, which mean nothing inside. There, as many processes as there are of ours with CUDA open are taken for our
-own; when NVML lists more than those, nobody can tell which are whose, and all of them are foreign.
+own; when NVML lists more than those, which are ours is unknown, and all of them count as foreign.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,16 +21,15 @@ _HOST_PIDS = "pid:[4026531836]"
 _CUDA_DEVICE = "/dev/nvidia-uvm"
 
 
-def foreign_pids(listed: Collection[int], proc: Path | None = None, own_pid: int | None = None) -> list[int]:
+def foreign_pids(listed: Collection[int], own_pid: int, proc: Path | None = None) -> list[int]:
     """Those of the processes on a board that are not ours, in the order of their numbers.
 
     Args:
         listed: PIDs as NVML lists them.
-        proc: where the kernel tells of processes; default: ``/proc``.
-        own_pid: this process.
+        own_pid: this process, or the one whose descendants are ours.
+        proc: where the kernel lists processes; default: ``/proc``.
     """
     proc = PROC if proc is None else proc
-    own_pid = os.getpid() if own_pid is None else own_pid
     others = sorted(pid for pid in set(listed) if not descends(pid, own_pid, proc))
     none_is_ours = len(others) == len(set(listed))
     if others and none_is_ours and _pids_are_hidden(proc) and len(others) <= len(_cuda_processes(own_pid, proc)):
@@ -39,10 +37,9 @@ def foreign_pids(listed: Collection[int], proc: Path | None = None, own_pid: int
     return others
 
 
-def processes_are_hidden(listed: Collection[int], proc: Path | None = None, own_pid: int | None = None) -> bool:
+def processes_are_hidden(listed: Collection[int], own_pid: int, proc: Path | None = None) -> bool:
     """Whether NVML keeps processes from us: it lists none although one of ours has CUDA open, in a container."""
     proc = PROC if proc is None else proc
-    own_pid = os.getpid() if own_pid is None else own_pid
     return not listed and _pids_are_hidden(proc) and bool(_cuda_processes(own_pid, proc))
 
 
@@ -59,7 +56,7 @@ def descends(pid: int, ancestor: int, proc: Path | None = None) -> bool:
 
 
 def _parent(pid: int, proc: Path) -> int:
-    """The parent's PID; 0 where there is none or the kernel does not tell."""
+    """The parent's PID; 0 where there is none or the kernel does not say."""
     try:
         stat = (proc / str(pid) / "stat").read_text()
         # "pid (name) state parent ...", and a name may hold anything.

@@ -1,4 +1,4 @@
-"""Whether boards are fit to be measured: quiet before the start, cool again after they were throttled."""
+"""Whether boards are ready to be measured: idle before the start, cool again after they were throttled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_llem.meters.nvidia.disturbances import BoardWatch
 
 # NVML's utilisation is that of the last 1/6 to 1 s, by board: our own work just before the start is forgotten
-# by the end of these samples, so a board that turns quiet within them was busy with that.
+# by the end of these samples, so a board that becomes idle within them was busy with that.
 _SAMPLE_PAUSE_S = 0.25
 _MOST_SAMPLES = 12
 _QUIET_SAMPLES = 3
@@ -30,8 +30,8 @@ _MARGIN_C = 10
 def check_quiet(watches: Sequence[BoardWatch], clock: Clock) -> list[Disturbance]:
     """What would disturb a measurement on these boards that started now, while nothing of ours runs.
 
-    A foreign process, or a board that does not come to rest: quiet is three samples of its utilisation in a row
-    of at most 5%, within 3 s.
+    A foreign process, or a board that stays busy: it is idle when three samples of its utilisation in a row
+    are at most 5%, within 3 s.
     """
     found = [disturbance for watch in watches for disturbance in watch.foreign_processes()]
     for watch in watches:
@@ -46,7 +46,7 @@ def cool_down(watches: Sequence[BoardWatch], clock: Clock, limit_s: float) -> bo
     """Wait until no board is throttled and each is well below its slowdown temperature or cools no further.
 
     Returns:
-        Whether that came to be within ``limit_s`` seconds.
+        Whether they were so within ``limit_s`` seconds.
     """
     deadline_s = clock.now_s() + limit_s
     lowest_c = [watch.temperature_c() for watch in watches]
@@ -62,20 +62,18 @@ def cool_down(watches: Sequence[BoardWatch], clock: Clock, limit_s: float) -> bo
             cool = temperature_c is None or (slowdown_c is not None and temperature_c <= slowdown_c - _MARGIN_C)
             steady = now_s - fell_s[index] >= _STEADY_S
             ready &= not throttle_names(watch.reasons() or 0) and (cool or steady)
-        if ready:
-            return True
-        if now_s >= deadline_s:
-            return False
+        if ready or now_s >= deadline_s:
+            return ready
         clock.sleep(min(_TEMPERATURE_PAUSE_S, deadline_s - now_s))
 
 
 def _utilization_if_busy(watch: BoardWatch, clock: Clock) -> float | None:
-    """Median utilisation in per cent of a board that does not come to rest; ``None`` for a quiet one."""
+    """Median utilisation in per cent of a board that stays busy; ``None`` for an idle one."""
     samples: list[int] = []
     while len(samples) < _MOST_SAMPLES:
         percent = watch.utilization_percent()
         if percent is None:
-            return None  # the board does not tell
+            return None  # unknown
         samples.append(percent)
         if len(samples) >= _QUIET_SAMPLES and max(samples[-_QUIET_SAMPLES:]) <= _QUIET_PERCENT:
             return None

@@ -21,8 +21,8 @@ class Reading:
 
     Attributes:
         uuid: the board.
-        energy: ``None`` where it could not be told.
-        reason: why not, in words that name the board.
+        energy: ``None`` where it is unknown.
+        reason: why not, in a sentence that names the board.
         reset: whether the reason is a counter that went backwards.
         warnings: what a reader of the number must know.
         doubtful: whether the board's sensors have contradicted each other too often to be believed.
@@ -40,7 +40,7 @@ def fill_energy(window: Window, readings: Sequence[Reading]) -> None:
     """Sum the boards into the window.
 
     Errors of different boards are independent, so the half-width is the root of the sum of squares (JCGM
-    100:2008, 5.1.2). A sum that its own interval does not tell from nothing is below the resolution: unknown,
+    100:2008, 5.1.2). A sum that does not exceed its own half-width is below the resolution: unknown,
     with the reason.
     """
     for reading in readings:
@@ -52,8 +52,8 @@ def fill_energy(window: Window, readings: Sequence[Reading]) -> None:
         if reading.doubtful:
             text = f"the energy counter and the power samples of {reading.uuid} disagree window after window"
             window.disturb(Disturbance("sensors", text))
-    # A reset comes first: it is the cause where several boards have something to say.
-    unknown = sorted((reading for reading in readings if reading.energy is None), key=lambda one: not one.reset)
+    # A reset comes first: it is the cause where several boards give a reason.
+    unknown = sorted((reading for reading in readings if reading.energy is None), key=lambda reading: not reading.reset)
     if unknown:
         window.reason = "; ".join(reading.reason or "no reason given" for reading in unknown)
         return

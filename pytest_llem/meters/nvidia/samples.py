@@ -12,7 +12,7 @@ import statistics
 from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,7 +28,7 @@ _FEWEST = 3
 _STEP_S, _SLEWED = 0.005, 0.0005  # a wall clock that is off by more than that, and so much of the time, was set
 _SINGLE_GAPS = 0.35  # quantile: even if many samples are lost this gap is about one period
 _SEARCHED = np.linspace(0.85, 1.15, 301)  # periods that are tried, in such gaps
-_FUTURE_S = 0.05  # a date that is later than now by more is none of our wall clock
+_FUTURE_S = 0.05  # a date that is later than now by more is not of our wall clock
 _BREAK_S, _BREAK_PERIODS = 0.09, 4.5  # a slowed host loses some samples in a row, not so many
 
 KEPT = 1500
@@ -62,15 +62,13 @@ class SampleBuffer:
         span_s: how far back NVML keeps them, in seconds.
     """
 
-    def __init__(
-        self, nvml: Nvml, board: Board, handle: Any, clock: Clock, period_s: float, span_s: float, keep: int
-    ) -> None:
-        """Take a buffer that answers; see :func:`open_samples`."""
+    def __init__(self, nvml: Nvml, board: Board, clock: Clock, period_s: float, span_s: float, keep: int) -> None:
+        """Use a buffer that answers; see :func:`open_samples`."""
         self.period_s = period_s
         self.span_s = span_s
         self._nvml = nvml
         self._board = board
-        self._handle = handle
+        self._handle = nvml.handle(board.uuid)
         self._clock = clock
         self._newest_us = 0
         self._offset_s: float | None = None
@@ -83,16 +81,16 @@ class SampleBuffer:
         return self._samples[-1].time_s if self._samples else -math.inf
 
     def fetch(self) -> None:
-        """Take over the samples that have come since the last time."""
+        """Fetch the samples that have come since the last call."""
         binding = self._nvml.binding
         try:
             _, found = binding.nvmlDeviceGetSamples(self._handle, binding.NVML_TOTAL_POWER_SAMPLES, self._newest_us)
         except (binding.NVMLError_NotFound, binding.NVMLError_InsufficientSize):
-            return  # none since the last time, or one came between the question how many there are and that for them
+            return  # none since the last call, or one came between asking for their number and for them
         except binding.NVMLError as error:
             raise lost_board(self._board, error) from error
         offset_s = _wall_to_clock_s(self._clock)
-        fresh = sorted((one.timeStamp, one.sampleValue.uiVal) for one in found if one.timeStamp > self._newest_us)
+        fresh = sorted((new.timeStamp, new.sampleValue.uiVal) for new in found if new.timeStamp > self._newest_us)
         if fresh:
             since_s = (fresh[-1][0] - self._newest_us) / 1e6
             self._newest_us = fresh[-1][0]
@@ -119,14 +117,15 @@ class SampleBuffer:
         return found[::-1]
 
 
-def open_samples(nvml: Nvml, board: Board, handle: Any, clock: Clock, keep: int = KEPT) -> SampleBuffer | None:
-    """A board's buffer; ``None`` where NVML keeps none whose dates can be told from the clock's.
+def open_samples(nvml: Nvml, board: Board, clock: Clock, keep: int = KEPT) -> SampleBuffer | None:
+    """A board's buffer; ``None`` where NVML keeps none whose dates fit the clock.
 
     Args:
         keep: how many samples it is to keep.
     """
-    answer = nvml.optional("nvmlDeviceGetSamples", handle, nvml.binding.NVML_TOTAL_POWER_SAMPLES, 0)
-    kept = [] if answer is None else sorted(one.timeStamp / 1e6 for one in answer[1])
+    kind = nvml.binding.NVML_TOTAL_POWER_SAMPLES
+    answer = nvml.optional("nvmlDeviceGetSamples", nvml.handle(board.uuid), kind, 0)
+    kept = [] if answer is None else sorted(sample.timeStamp / 1e6 for sample in answer[1])
     if len(kept) < _FEWEST:
         return None
     span_s = kept[-1] - kept[0]
@@ -136,7 +135,7 @@ def open_samples(nvml: Nvml, board: Board, handle: Any, clock: Clock, keep: int 
     snapped_s = round(period_s / _SNAP_S) * _SNAP_S
     if snapped_s > 0 and abs(period_s - snapped_s) < 0.03 * period_s:
         period_s = snapped_s
-    return SampleBuffer(nvml, board, handle, clock, period_s, span_s, keep)
+    return SampleBuffer(nvml, board, clock, period_s, span_s, keep)
 
 
 def unbroken(samples: Sequence[PowerSample]) -> Sequence[PowerSample]:

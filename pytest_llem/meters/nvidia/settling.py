@@ -1,4 +1,4 @@
-"""What a board still draws because of work that has ended, told from what its sensors show afterwards.
+"""What a board still draws because of work that has ended, estimated from what its sensors show afterwards.
 
 After work power does not step to idle where a meter looks: the sensor lags behind (a first-order filter of 10 to
 12 ms on two H200) or the board keeps its clocks up for a while. Both look alike, an excess over idle power that
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 FADED_S = 0.07
 """After so long 6 to 60 mJ are left of a step of 527 W on real boards (two H200), in seconds: earlier edges are not
-looked for, and what is left is told from the samples."""
+used, and what is left is estimated from the samples."""
 
 # Earlier than this, dates of samples that are off by milliseconds are errors of tens of watts.
 _FROM_S = 0.06
-# Time constants; the shorter, the likelier beforehand: real boards have 10 to 14 ms.
+# Time constants; the shorter, the likelier a priori: real boards have 10 to 14 ms.
 _TAUS_S = np.geomspace(0.006, 0.6, 80)
 # Falls of two rates. No recorded board has one; without them the interval of a board that does is far too narrow.
 _PAIRED = range(0, len(_TAUS_S), 4)
 _SLOW_SHARES = (0.15, 0.35, 0.5, 0.65, 0.85)
-_TWO_RATES = 0.2  # how likely they are beforehand
+_TWO_RATES = 0.2  # their prior probability
 _IDLE_RISE_SD = 2.0  # standard deviation of that rise, in units of it
 _IDLE_STEADY_W = 1.0  # of idle power that is not expected to rise
 _ANOTHER_CLOCK, _ANOTHER_CLOCK_SHARE = 0.05, 0.3  # how often idle power is another one altogether, and by how much
@@ -84,7 +84,7 @@ class Settling:
     Attributes:
         idle_w: idle power after the work, in watts.
         idle_error_w: its standard uncertainty, in watts.
-        excess_w: what is still drawn above it at the instant asked for, in watts.
+        excess_w: what is still drawn above it at that instant, in watts.
         tau_s: time constant by which that fades, the slower of two, in seconds.
         surplus_j: what the counter holds of idle power since the end of the work, less what is still to come of the
             work, in joules: to be taken from the counter's gain.

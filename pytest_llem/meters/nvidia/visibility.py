@@ -1,4 +1,4 @@
-"""Which of a machine's boards CUDA shows to this process, told from the environment alone.
+"""Which of a machine's boards CUDA shows to this process, read from the environment alone.
 
 NVML knows nothing of ``CUDA_VISIBLE_DEVICES``: it enumerates every board of the machine. A meter that ignores
 the variable charges one job for the boards of its neighbours. The rules are those of the CUDA C++ Programming
@@ -42,7 +42,7 @@ def canonical_uuid(uuid: str | bytes) -> str:
 
 
 def select_by_uuid(boards: Sequence[Board], uuids: Iterable[str | bytes]) -> Selection:
-    """The boards with exactly these UUIDs, in the order in which they are asked for, each once.
+    """The boards with exactly these UUIDs, in the given order, each once.
 
     Raises:
         MeterUnavailableError: one of them is a MIG slice or is not among ``boards``.
@@ -103,7 +103,7 @@ def select_visible(boards: Sequence[Board], environ: Mapping[str, str]) -> Selec
 
 
 def describe(boards: Iterable[Board]) -> str:
-    """Boards in words, for messages."""
+    """Boards by UUID and name, for messages."""
     return ", ".join(f"{board.uuid} ({board.name or 'name unknown'})" for board in boards) or "no board"
 
 

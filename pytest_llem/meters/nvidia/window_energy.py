@@ -6,7 +6,7 @@ it, less what was drawn before and after the work (t0 to t1) at the idle power o
 
     E = C(e1) - C(e0) - P_before (t0 - e0) - P_after (e1 - t1) + what is still to come after e1
 
-Samples of power around the window tell both idle powers, whether the board was at rest before the work, and how far it
+Samples of power around the window show both idle powers, whether the board was at rest before the work, and how far it
 had settled at e1 (``settling``). A lag of the sensor cancels, because both ends are idle; so does
 a wrong phase of the counter's lattice, but for the difference of both idle powers.
 """

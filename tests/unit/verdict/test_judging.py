@@ -10,7 +10,7 @@ from pytest_llem.report.verdicts import verdict_lines
 from pytest_llem.verdict.decision import Status
 from pytest_llem.verdict.gates import parse_gates, resolve
 from pytest_llem.verdict.history import SavedRow
-from pytest_llem.verdict.judging import Candidate, ErrorRates, detectable, judge_candidates
+from pytest_llem.verdict.judging import Candidate, ErrorRates, Judged, detectable, judge_candidates, with_moved
 from pytest_llem.verdict.limits import parse_limit
 
 RATES = ErrorRates()
@@ -103,3 +103,35 @@ def test_other_tokens_than_the_saved_runs_are_seen() -> None:
     assert "other tokens" not in lines[0]
     assert lines[1].startswith("OK ")
     assert "it generated other tokens than the saved runs" in lines[1]
+
+
+class TestMoved:
+    """A file that was moved, or pytest started in another folder."""
+
+    def judge(self, *workloads: tuple[str, str]) -> Judged:
+        """The verdict on ``new/a.yaml::a`` of workload w, after runs saved under these node ids and workloads."""
+        history = {
+            (nodeid, "energy"): [replace(run, workload_hash=workload) for run in saved(nodeid)]
+            for nodeid, workload in workloads
+        }
+        # Judged again after another run, it is known still.
+        candidates = with_moved(with_moved([candidate(100, "new/a.yaml::a")], history), history)
+        return judge_candidates(candidates, history, rates=RATES, last=20)[0]
+
+    def test_the_same_name_and_workload_is_the_same_experiment(self) -> None:
+        found = self.judge(("old/a.yaml::a", "w"), ("old/b.yaml::b", "w"), ("other/a.yaml::a", "x"))
+        assert found.verdict.status is Status.OK
+        assert found.remarks == ("saved as old/a.yaml::a",)
+        assert verdict_lines([found])[0].partition("  (")[2].startswith("saved as old/a.yaml::a; ")
+
+    def test_more_than_one_are_named(self) -> None:
+        found = self.judge(("old/a.yaml::a", "w"), ("y/a.yaml::a", "w"))
+        assert found.verdict.status is Status.NO_BASELINE
+        (remark,) = found.remarks
+        assert remark.startswith("the same workload was saved as old/a.yaml::a and as y/a.yaml::a: ")
+
+    @pytest.mark.parametrize("elsewhere", [[("new/a.yaml::a", "x"), ("old/a.yaml::a", "w")], [("old/a.yaml::a", "x")]])
+    def test_saved_runs_of_its_own_and_other_workloads_do_not_move(self, elsewhere: list[tuple[str, str]]) -> None:
+        found = self.judge(*elsewhere)
+        assert found.verdict.status in (Status.INCONCLUSIVE, Status.NO_BASELINE)
+        assert not found.remarks

@@ -92,7 +92,7 @@ def calibrate(counter: Counter) -> Calibration | None:
     counter.period_s = timing.period_s
     lost = _share_lost_by_reading(counter)
     # A board that is idle is never quite so, and being wrong here costs accuracy for as long as the driver stays:
-    # ask again before believing in a small loss.
+    # measure again before a small loss is believed.
     if 0 < lost < _OBVIOUS_LOSS:
         lost = _share_lost_by_reading(counter)
     return Calibration(timing, under_reports=lost > 0)
@@ -125,7 +125,7 @@ def _share_lost_by_reading(counter: Counter) -> float:
     difference between the two quiet stretches for a power that changes meanwhile.
 
     Returns:
-        The share of the energy that reading often costs; 0 where that cannot be told from nothing.
+        The share of the energy that reading often costs; 0 where it is not significant.
     """
     edge = next_edge(counter, counter.clock.now_s())
     powers_w, variances = [], []

@@ -1,8 +1,8 @@
-"""Keeps what was found out about energy counters, so that only the first session with a board pays for it.
+"""Keeps what was measured of energy counters, so that only the first session with a board pays for it.
 
-A JSON file in the user's cache folder (``$XDG_CACHE_HOME``, else ``~/.cache``). A counter is a matter of the
-board and of its driver, so both are its key. Whatever cannot be read is found out again; where nothing can be
-written the process remembers it.
+A JSON file in the user's cache folder (``$XDG_CACHE_HOME``, else ``~/.cache``). How a counter behaves depends on
+the board and its driver, so both are its key. What cannot be read is measured again; where nothing can be
+written, the process remembers it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from pytest_llem.meters.nvidia.counter.calibration import Calibration, CounterTiming
 
 _FORMAT = 2
+_NUMBERS = ("period_s", "jitter_s", "resolution_j", "read_cost_s")
 
 _unwritten: dict[Path, dict[str, Any]] = {}
 """By file that could not be written: its counters."""
@@ -72,26 +73,19 @@ def _key(uuid: str, driver_version: str | None) -> str:
 
 
 def _decode(entry: Any) -> Calibration | None:
-    """A calibration from its JSON; ``None`` where it is none or no counter behaves so."""
+    """A calibration from its JSON; ``None`` where it is malformed or impossible."""
     try:
-        timing = CounterTiming(
-            period_s=float(entry["period_s"]),
-            jitter_s=float(entry["jitter_s"]),
-            resolution_j=float(entry["resolution_j"]),
-            read_cost_s=float(entry["read_cost_s"]),
-            regular=entry["regular"],
-        )
-        under_reports = entry["under_reports"]
+        numbers = {name: float(entry[name]) for name in _NUMBERS}
+        regular, under_reports = entry["regular"], entry["under_reports"]
     except (KeyError, TypeError, ValueError):
         return None
-    numbers = (timing.period_s, timing.jitter_s, timing.resolution_j, timing.read_cost_s)
-    if not all(math.isfinite(number) and number >= 0 for number in numbers) or not (
-        isinstance(under_reports, bool) and isinstance(timing.regular, bool)
-    ):
+    if not all(math.isfinite(number) and number >= 0 for number in numbers.values()):
         return None
-    if timing.period_s == 0 or timing.resolution_j == 0:
+    if not (isinstance(regular, bool) and isinstance(under_reports, bool)):
         return None
-    return Calibration(timing, under_reports)
+    if numbers["period_s"] == 0 or numbers["resolution_j"] == 0:
+        return None
+    return Calibration(CounterTiming(**numbers, regular=regular), under_reports)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -2,7 +2,7 @@
 
 The energy counter of a GPU stands still for tens of milliseconds and then jumps to the energy used so far
 (``nvmlDeviceGetTotalEnergyConsumption``). Between two jumps its value is stale, at a jump it is exact. So energy is
-measured between jumps, *edges*. Where they lie on a ``lattice``, any read that is clearly between two of them tells the
+measured between jumps, *edges*. Where they lie on a ``lattice``, any read that is clearly between two of them shows the
 earlier one's energy, and nothing needs to be waited for. Where they do not, an edge is what two reads show between
 which the value has changed (``pursuit``).
 
@@ -39,7 +39,7 @@ SQRT12 = math.sqrt(12.0)
 
 # Of two H200 (periods of 100 ms), in seconds; for short periods the share of the period holds.
 _GUARD_BEFORE_S = 0.002  # no stale read starts later than 1.87 ms before an edge
-# One update in a hundred is up to 13.5 ms late: a sighting wider than this does not tell it from a punctual one.
+# One update in a hundred is up to 13.5 ms late: a sighting wider than this does not distinguish it from a punctual one.
 _WIDE_S, _WIDE_SHARE = 0.015, 0.4
 _WIDE_ERROR_S = 0.004  # standard uncertainty of the date of an edge that was seen so
 _LATE_S, _LATE_SHARE = 0.010, 0.25
@@ -60,7 +60,7 @@ class CounterResetError(MeasurementError):
     """The energy counter went backwards.
 
     Attributes:
-        counter: whose it is.
+        counter: which one.
     """
 
     def __init__(self, before_j: float, after_j: float, counter: Counter | None = None) -> None:
@@ -106,7 +106,7 @@ class Counter:
     Attributes:
         clock: the clock that edges are dated by.
         period_s: time between two updates, in seconds, as far as it is known.
-        lattice: ``None`` before :meth:`watch`, and for a counter that keeps none.
+        lattice: ``None`` before :meth:`watch`, and for a counter whose updates are irregular.
         phase_is_lost: whether an update came at quite another moment than its lattice says, since :meth:`watch`.
     """
 
@@ -119,13 +119,13 @@ class Counter:
         jitter_s: float | None = None,
         regular: bool = True,
     ) -> None:
-        """Take a counter that answers.
+        """Use a counter that answers.
 
         Args:
             read: reads it, in joules.
             clock: the clock that edges are dated by.
             period_s: how long its period is, in seconds, where that is known.
-            jitter_s: how far its updates are off their lattice, standard deviation, where that is known.
+            jitter_s: standard deviation of its updates about their lattice, in seconds, where that is known.
             regular: whether it may be taken to keep a lattice.
         """
         self.clock = clock
@@ -164,16 +164,14 @@ class Counter:
 
     @property
     def contradicts_period(self) -> bool:
-        """Whether what was seen lately disagrees with the known period or lattice, so that it should be found anew."""
+        """Whether the latest updates disagree with the known period or lattice, so that it should be measured again."""
         return self._contradictions >= 3
 
     @property
     def wanders(self) -> bool:
         """Whether updates come farther from where they were expected than they lie from their lattice: it moves."""
-        usual = self._usual_misses_s
-        return len(usual) >= _FEWEST_MISSES and statistics.fmean(usual) > _MISSED_S + 2.0 * (
-            self._known_jitter_s or 0.0
-        )
+        usual, jitter_s = self._usual_misses_s, self._known_jitter_s or 0.0
+        return len(usual) >= _FEWEST_MISSES and statistics.fmean(usual) > _MISSED_S + 2.0 * jitter_s
 
     @property
     def _usual_misses_s(self) -> list[float]:
@@ -187,7 +185,7 @@ class Counter:
         return bool(widths_s) and statistics.median(widths_s) <= _CLEAR_SHARE * self.period_s
 
     def period_seen(self) -> Period | None:
-        """The period by what was seen lately alone; ``None`` where that is no lattice."""
+        """The period by the latest sightings alone; ``None`` where they lie on no lattice."""
         lattice = fit_lattice(self._sightings)
         return None if lattice is None else Period(lattice.period_s, lattice.period_error_s)
 
@@ -213,7 +211,7 @@ class Counter:
         return Read(start_s, end_s, energy_j)
 
     def watch(self, updates: int, timeout_s: float) -> list[Read]:
-        """Read without a break until the value has changed so often, and fit the lattice to that.
+        """Read without a break until the value has changed ``updates`` times, and fit the lattice to that.
 
         Returns:
             The first read of each new value.
@@ -244,10 +242,10 @@ class Counter:
             return
         nearest_s = lattice.nearest(sighting.middle_s)
         off_s = max(sighting.after_s - nearest_s, nearest_s - sighting.before_s, 0.0)
-        # Late updates are rare: three in a row are none.
+        # Late updates are rare: three in a row mean another lattice.
         late = off_s > max(2.0 * lattice.reach_s, self._late_s) + self._guard_before_s
         self._contradictions = self._contradictions + 1 if late else 0
-        # Nor is one that is so late: the phase has been lost.
+        # So does a single one that is this late: the phase has been lost.
         self.phase_is_lost |= off_s > max(lattice.period_s / 4.0, _LOST_S)
         self._misses_s.append(off_s)
         self._sightings.append(sighting)
@@ -263,7 +261,7 @@ class Counter:
         Where a read is never clear (reads as long as the period) the edge is anywhere in it.
         """
         if self.lattice is None:
-            raise ValueError("this counter keeps no lattice")
+            raise ValueError("this counter has no lattice")
         for _ in range(_TRIES):
             now_s = self.clock.now_s()
             edge_s = self.lattice.last_before(now_s)
@@ -301,7 +299,7 @@ class Counter:
         return Edge(edge_s, read.energy_j, self.content_s)
 
     def date(self, sighting: Sighting, edge_s: float) -> tuple[float, float]:
-        """When the update of a sighting happened whose place on the lattice is ``edge_s``, and its uncertainty.
+        """When the update of a sighting happened, whose place on the lattice is ``edge_s``, and how uncertain that is.
 
         The lattice says N(edge, content^2), the sighting bounds it; an update that came late lies in its sighting.
         """
@@ -311,7 +309,7 @@ class Counter:
         return _truncated_normal(edge_s, content_s, sighting.after_s, sighting.before_s)
 
     def is_doubtful(self, sighting: Sighting, edge_s: float) -> bool:
-        """Whether the sighting is too wide to tell a late update from a punctual one."""
+        """Whether the sighting is too wide to distinguish a late update from a punctual one."""
         return sighting.width_s > self._wide_s and sighting.before_s > edge_s + self._late_s
 
     @property

@@ -1,4 +1,4 @@
-"""What is known of one board's energy counter: kept from session to session, and found out anew when it is wrong."""
+"""What is known of one board's energy counter: kept from session to session, and measured again when it is wrong."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MOST_PROBES = 2  # of a counter that contradicts what is known of it
 _MOST_LOSSES = 3  # of its phase: updates that move about so much keep no lattice
 _UNKNOWN_TIMING = CounterTiming(ASSUMED_PERIOD_S, 0.0, 0.001, 0.0)
-_PHASE_UPDATES = 5  # that tell the phase of a counter whose period is known
+_PHASE_UPDATES = 5  # enough for the phase of a counter of known period
 _SAME_PERIOD = 0.02  # of a period: one that differs by more is another
 
 
@@ -28,16 +28,16 @@ class KnownCounter:
     Whatever reads it raises a ``MeasurementError`` when the board stopped answering, or its counter was reset.
 
     Attributes:
-        board: whose counter it is.
+        board: the board that it counts for.
         calibration: ``None`` before :meth:`learn`, and for a counter that stands still.
-        counter: its edges; another object whenever its behaviour was found out anew.
+        counter: its edges; another object whenever its behaviour was measured again.
     """
 
     def __init__(self, board: Board, read: ReadJoules, clock: Clock, store: CalibrationStore, aligned: bool) -> None:
-        """Take a counter that answers.
+        """Use a counter that answers.
 
         Args:
-            board: whose it is.
+            board: the board that it counts for.
             read: reads it, in joules.
             clock: the clock that windows are timed by.
             store: where its calibration is kept from session to session.
@@ -76,11 +76,11 @@ class KnownCounter:
             return self.counter.content_s
         return (POLL_STEP_S + self.timing.read_cost_s) / SQRT12
 
-    def edges_begin_anew(self) -> None:
-        """Called when edges seen so far say nothing about those to come."""
+    def forget_edges(self) -> None:
+        """Called when the edges seen so far say nothing about those to come."""
 
     def learn(self) -> bool:
-        """Find out how the counter behaves, where that is not known or was contradicted. Takes seconds, once.
+        """Measure how the counter behaves, where that is not known or was contradicted. Takes seconds, once.
 
         Returns:
             Whether this was the first time.
@@ -101,7 +101,7 @@ class KnownCounter:
         return first
 
     def keep_phase(self) -> None:
-        """Find the phase of the lattice where it is not known any more; give the lattice up in the end."""
+        """Find the phase of the lattice where it is not known any more; give the lattice up if that is too often."""
         lattice = self.counter.lattice
         if lattice is not None and (self.counter.phase_is_lost or not lattice.reaches(self.clock.now_s())):
             self._losses += self.counter.phase_is_lost
@@ -126,13 +126,13 @@ class KnownCounter:
         return abs(gap_s - known_s) <= 0.1 * known_s + 2.0 * self.timing.jitter_s + self.timing.read_cost_s
 
     def _calibrate(self) -> None:
-        self.edges_begin_anew()
+        self.forget_edges()
         self.counter = Counter(self._read, self.clock)
         self.calibration = calibrate(self.counter)
         if self.counter.wanders:
             self._give_up_lattice()
         elif self.calibration is not None and self.counter.sees_clearly:
-            # What a slowed host saw is good for this session, and not for the next.
+            # What a slowed host saw is used in this session, and not in the next.
             self._store.save(self.board.uuid, self.board.driver_version, self.calibration)
 
     def _give_up_lattice(self) -> None:
@@ -141,7 +141,7 @@ class KnownCounter:
             self.calibration = replace(self.calibration, timing=replace(self.timing, regular=False))
             self._store.save(self.board.uuid, self.board.driver_version, self.calibration)
             self.counter = self._known_counter()
-            self.edges_begin_anew()
+            self.forget_edges()
 
     def _known_counter(self) -> Counter:
         timing = self.timing

@@ -4,7 +4,7 @@ A read of a counter says little about when the value changed: on real boards it 
 the call the value is taken is unknown. But updates come at exact intervals (two H200: 613 of 613 and 459 of 459
 changes fit one period of 100.000 ms and one phase). So each *sighting*, the stretch from the start of the last read
 of the old value to the end of the first read of the new one, bounds the phase, and the intersection of many
-sightings tells it to some tenths of a millisecond.
+sightings gives it to some tenths of a millisecond.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 REACH_S = 60.0
-"""How long sightings are good for, in seconds: the clock of a board may run 50 millionths off, which makes 3 ms."""
+"""How long sightings can be used, in seconds: the clock of a board may run 50 millionths off, which makes 3 ms."""
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FEWEST_SIGHTINGS = 3
-"""With fewer a period and a phase cannot be told from chance."""
+"""With fewer, a period and a phase cannot be distinguished from chance."""
 
-_SNAP_S = 0.005  # drivers are asked for whole multiples of 5 ms; not snapped, a period after 1 s is 0.2 to 0.6% wrong
+_SNAP_S = 0.005  # periods are whole multiples of 5 ms; not snapped, a period after 1 s is 0.2 to 0.6% wrong
 _SNAP_WITHIN = 0.015
 _OFF_SHARE = 0.125  # of the period: an update that far from its place does not keep the lattice
 _MOST_OFF = 0.2  # share of the sightings that may be off: late updates are one in a hundred
@@ -106,7 +106,7 @@ class Lattice:
         return self.first_from(instant_s - self.period_s / 2.0)
 
     def reaches(self, instant_s: float) -> bool:
-        """Whether the updates about an instant can still be told from their neighbours, and dated well.
+        """Whether the updates about an instant can still be distinguished from their neighbours, and dated well.
 
         Not for longer than a minute after the newest sighting: the clock of a board may run some 50 millionths off.
         """
@@ -154,9 +154,9 @@ def _count(gaps_s: np.ndarray, period_s: float) -> np.ndarray:
 
 
 def _likely_period(slope_s: float, error_s: float, gap_s: float, known: Period | None) -> Period:
-    """What the period is beforehand: the known one, else a whole multiple of 5 ms, else what was seen.
+    """What the period is a priori: the known one, else a whole multiple of 5 ms, else what was seen.
 
-    Where reads are as long as periods, updates are miscounted and the slope is wrong: then the usual gap tells.
+    Where reads are as long as periods, updates are miscounted and the slope is wrong: then the median gap counts.
     """
     if known is not None:
         near = abs(slope_s - known.seconds) <= max(3.0 * error_s, 2.0 * _SNAP_WITHIN * known.seconds)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 AWAITED_PERIODS = 10.0
 """After so many periods a counter that does not change stands still."""
 
-_UNCLEAR_SHARE = 0.75  # of the period: of which update the value is, a wider sighting does not tell
+_UNCLEAR_SHARE = 0.75  # of the period: which update the value is of, a wider sighting does not show
 _MOST_DOUBTS = 2
 
 
@@ -27,8 +27,8 @@ class Pursuit:
     """Waits for the first edge of a counter from an instant on.
 
     Attributes:
-        counter: whose edge it is.
-        due_s: when to :meth:`poll` next; before that reading is in vain.
+        counter: the edge is of this one.
+        due_s: when to :meth:`poll` next; reading earlier is of no use.
         edge: the edge, once it was found.
     """
 
@@ -55,11 +55,11 @@ class Pursuit:
             if read.start_s >= self.counter.surely_new_s(self._edge_s) + 1.5 * self.counter.period_s:
                 self.edge = Edge(self._edge_s, read.energy_j, self.counter.content_s)
         elif read.start_s >= self.counter.surely_new_s(self._edge_s):
-            self._take_over(read)  # it changed in the first read, or before
+            self._use_shown(read)  # it changed in the first read, or before
         return self.edge
 
-    def _take_over(self, read: Read) -> None:
-        """Take the edge that a read shows without having been seen to happen; the next one where that is not clear."""
+    def _use_shown(self, read: Read) -> None:
+        """Use the edge that a read shows, although its update was not seen; the next edge where that is not clear."""
         self.edge = self.counter.edge_shown(read)
         if self.edge is None:
             self._aim(read.end_s)
@@ -84,7 +84,7 @@ class Pursuit:
             self.edge = Edge((after_s + sighting.before_s) / 2.0, read.energy_j, error_s)
             return self.edge
         if sighting.width_s > _UNCLEAR_SHARE * counter.period_s:
-            self._take_over(read)  # of which update the value is, is not known
+            self._use_shown(read)  # which update the value is of is unknown
             return self.edge
         edge_s = lattice.nearest(sighting.middle_s)
         if edge_s < self._edge_s - counter.period_s / 2.0:

@@ -81,7 +81,7 @@ class BoardAtRest:
         """Another window begins: what the counter gained in between dates its edges, where nothing ran.
 
         Args:
-            counter: whose edges they are; it learns how well they are dated.
+            counter: the edges are of this one, which learns how well they are dated.
             before: the edge before the window.
             idle: the power before the window.
             samples: of the stretch, and of others.
@@ -90,28 +90,24 @@ class BoardAtRest:
             ``before``, with a wider uncertainty where it or the edge before it must have come late.
         """
         rest, self.edge = self.edge, None
-        if rest is None:
-            return before
-        seconds = before.time_s - rest.time_s
-        if not 0.5 * counter.period_s < seconds < _GAP_PERIODS * counter.period_s:
+        if rest is None or not 0.5 < (before.time_s - rest.time_s) / counter.period_s < _GAP_PERIODS:
             return before
         error_s = self._gain_error_s(rest, before, idle.power_w, samples)
         if error_s is None:
             return before
         usual_s = counter.content_s
-        self._note_surplus(error_s, max(usual_s, math.hypot(rest.uncertainty_s, before.uncertainty_s)))
+        self._note_surplus(error_s, counter, rest, before)
         counter.note_idle_gain(min(abs(error_s), _USUAL * usual_s), rest.uncertainty_s)
         if abs(error_s) > _UNUSUAL * usual_s:
             return Edge(before.time_s, before.energy_j, max(before.uncertainty_s, abs(error_s)))
         return before
 
     def check(self, counter: Counter, after: Sequence[Edge], idle_w: float, samples: Sequence[PowerSample]) -> None:
-        """What the counter gained from the first to the last edge after the work tells whether it had caught up."""
+        """What the counter gained from the first to the last edge after the work shows whether it had caught up."""
         error_s = self._gain_error_s(after[0], after[-1], idle_w, samples)
         if error_s is not None:
             self._checks += 1
-            dated_s = math.hypot(after[0].uncertainty_s, after[-1].uncertainty_s)
-            self._note_surplus(error_s, max(counter.content_s, dated_s))
+            self._note_surplus(error_s, counter, after[0], after[-1])
 
     def wants_check(self, after_s: float, period_s: float) -> bool:
         """Whether a further edge is to show that the counter had caught up at one so long after the work.
@@ -128,11 +124,12 @@ class BoardAtRest:
         mean_w = math.fsum(powers_w) / len(powers_w)
         return (later.energy_j - earlier.energy_j) / mean_w - (later.time_s - earlier.time_s)
 
-    def _note_surplus(self, error_s: float, usual_s: float) -> None:
+    def _note_surplus(self, error_s: float, counter: Counter, earlier: Edge, later: Edge) -> None:
         """A counter that gained more than the board drew had not caught up at the edge after the work: take later ones.
 
         One late update says nothing, unless it is more than updates are late by.
         """
+        usual_s = max(counter.content_s, math.hypot(earlier.uncertainty_s, later.uncertainty_s))
         self._surpluses.append(error_s > _USUAL * usual_s)
         if error_s > _LATEST_UPDATE_S or sum(self._surpluses) >= _FEWEST_SURPLUSES:
             self._checks = 0

@@ -11,7 +11,7 @@ from pytest_llem.meters.nvidia.counter.counter import CounterResetError, mean_po
 from pytest_llem.meters.nvidia.counter.known import KnownCounter
 from pytest_llem.meters.nvidia.counter.pursuit import Pursuit, next_edge
 from pytest_llem.meters.nvidia.counter.rest import BoardAtRest
-from pytest_llem.meters.nvidia.counter.sizing import aligned_window_s, unaligned_window_s
+from pytest_llem.meters.nvidia.counter.sizing import least_window_s
 from pytest_llem.meters.nvidia.idle_power import FLAT_SHARE, FLAT_W, Idle
 from pytest_llem.meters.nvidia.reading import Reading
 from pytest_llem.meters.nvidia.settling import Settling, Stretch, settle
@@ -38,7 +38,11 @@ _REST_ERROR = 0.01
 
 
 class CounterSensor(KnownCounter):
-    """One board's counter, from window to window. A reset in a window is the reason of its :meth:`reading`.
+    """One board's counter, from window to window.
+
+    A counter that may be read often is read at an edge before the work and at the first one after it at which the board
+    has settled (:mod:`pytest_llem.meters.nvidia.window_energy`). One that loses counts by being read, or that is not to
+    be waited for, is read once at either end. A reset in a window is the reason of its :meth:`reading`.
 
     Attributes:
         before: the edge before the work of the present window.
@@ -54,7 +58,7 @@ class CounterSensor(KnownCounter):
         aligned: bool,
         samples: SampleBuffer | None = None,
     ) -> None:
-        """Take a counter that answers.
+        """Use a counter that answers.
 
         Args:
             board, read, clock, store, aligned: see :class:`KnownCounter`.
@@ -72,7 +76,7 @@ class CounterSensor(KnownCounter):
         self._looked_again = False
 
     def prepare(self) -> None:
-        """Find out how the counter behaves, where that is not known or was contradicted. Takes seconds, once."""
+        """Measure how the counter behaves, where that is not known or was contradicted. Takes seconds, once."""
         if self.learn():
             self._rest.idle_before(self._fetched(-math.inf), self.clock.now_s())
 
@@ -81,9 +85,9 @@ class CounterSensor(KnownCounter):
         if self.calibration is None:
             return None
         idle_w = None if self._rest.idle is None else self._rest.idle.power_w
-        if not self.aligned:
-            return unaligned_window_s(self.timing, relative_uncertainty, idle_w)
-        return aligned_window_s(self.timing, self.edge_error_s, relative_uncertainty, idle_w)
+        edge_error_s = self.edge_error_s if self.aligned else None
+        timing = self.timing
+        return least_window_s(timing.period_s, timing.resolution_j, relative_uncertainty, idle_w, edge_error_s)
 
     def set_idle_power(self, power_w: float, error_w: float) -> None:
         """Use a measured idle power and its standard uncertainty, in watts."""
@@ -165,29 +169,30 @@ class CounterSensor(KnownCounter):
             self._after.append(edge)
 
     def note_reset(self, in_window: bool) -> None:
-        """The counter went backwards: its edges begin anew."""
+        """The counter went backwards: earlier edges no longer count."""
         self._was_reset |= in_window
-        self.edges_begin_anew()
+        self.forget_edges()
 
-    def edges_begin_anew(self) -> None:
+    def forget_edges(self) -> None:
         """Forget the edge since which nothing has run."""
         self._rest.edge = None
 
     def reading(self, start_s: float, end_s: float) -> Reading:
         """The window's energy, from the edges that were noted."""
-        uuid, name = self.board.uuid, describe([self.board])
+        name, before, after = describe([self.board]), self.before, self._after
         if self._was_reset:
-            return Reading(uuid, reason=f"the energy counter of {name} was reset in the window", reset=True)
-        before, after = self.before, self._after
-        known = before is not None and after and end_s > start_s
+            reason = f"the energy counter of {name} was reset in the window"
+            return Reading(self.board.uuid, reason=reason, reset=True)
+        reason = f"below the counter's resolution: the energy counter of {name} "
         if self.calibration is None:
-            text = "stands still or is updated too rarely to be of use"
-            return Reading(uuid, reason=f"below the counter's resolution: the energy counter of {name} {text}")
-        if not known or before is None or not after[-1].energy_j > before.energy_j:
-            return self._below_resolution(start_s, end_s)
-        if self.aligned:
-            return self._settled_reading(before, start_s, end_s)
-        return self._plain_reading(before, after[0], start_s, end_s)
+            return Reading(self.board.uuid, reason=f"{reason}stands still or is updated too rarely to be of use")
+        if before is not None and after and end_s > start_s and after[-1].energy_j > before.energy_j:
+            method = self._settled_reading if self.aligned else self._plain_reading
+            reading = method(before, start_s, end_s)
+            if reading is not None:
+                return reading
+        reason += f"did not change in {end_s - start_s:.3g} s; measure a longer window"
+        return Reading(self.board.uuid, reason=reason)
 
     def _settled_reading(self, before: Edge, start_s: float, end_s: float) -> Reading:
         after = self._after[-1]
@@ -216,7 +221,8 @@ class CounterSensor(KnownCounter):
                 warnings = (*warnings, f"the sensors of {describe([self.board])} disagree: {text}")
         return Reading(self.board.uuid, energy, warnings=warnings, doubtful=self._disagreements >= DISAGREEMENTS)
 
-    def _plain_reading(self, before: Edge, after: Edge, start_s: float, end_s: float) -> Reading:
+    def _plain_reading(self, before: Edge, start_s: float, end_s: float) -> Reading | None:
+        after = self._after[0]
         # The power before the start is anything between idle and that of the work, which may go on at once; most often
         # one of these two.
         seconds = after.time_s - before.time_s
@@ -224,16 +230,7 @@ class CounterSensor(KnownCounter):
         idle_w = min(self._rest.idle.power_w if self._rest.idle else 0.0, mean_w)
         deviation_w = max((mean_w - idle_w) / 2.5, 0.1 * mean_w)
         energy = interpolated_energy(before, start_s, end_s, after, (idle_w + mean_w) / 2.0, deviation_w)
-        if energy is None:
-            return self._below_resolution(start_s, end_s)
-        return Reading(self.board.uuid, energy, warnings=self._warnings())
-
-    def _below_resolution(self, start_s: float, end_s: float) -> Reading:
-        return Reading(
-            self.board.uuid,
-            reason=f"below the counter's resolution: the energy counter of {describe([self.board])} did not change "
-            f"in {end_s - start_s:.3g} s; measure a longer window",
-        )
+        return None if energy is None else Reading(self.board.uuid, energy, warnings=self._warnings())
 
     def _has_settled(self, before: Edge, end_s: float) -> tuple[Settling, bool]:
         """How far the board has settled by now, and whether that is known well enough."""
@@ -290,7 +287,7 @@ class CounterSensor(KnownCounter):
         return edge
 
     def _at_rest_by_counter(self, edge: Edge | None) -> Edge | None:
-        """Without samples only the counter tells whether the board is at rest, and at which power."""
+        """Without samples only the counter shows whether the board is at rest, and at which power."""
         for _ in range(_REST_TRIES):
             if edge is None:
                 return None

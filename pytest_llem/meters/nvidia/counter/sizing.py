@@ -1,7 +1,7 @@
-"""How long a window must be for its energy to be known as well as is asked for.
+"""How long a window must be for its energy to be known as well as it is to be.
 
 An edge that is dated wrongly by u_t costs P u_t of an energy P tau, and a counter in steps of q costs
-q / sqrt(6). So the half-width of the 95% interval is the asked share r of the energy for::
+q / sqrt(6). So the half-width of the 95% interval is the wanted share r of the energy for::
 
     tau = 1.96 / r * sqrt(u_t^2 + (q / (sqrt(6) P))^2)
 
@@ -15,39 +15,35 @@ with P the idle power, since a window draws at least that (60 W where it is not 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pytest_llem.meters.nvidia.counter.calibration import CounterTiming
+from pytest_llem.meters.base import COVERAGE_FACTOR_95
 
-_COVERAGE_FACTOR = 1.96
 _SETTLING_J = 0.15
 _LEAST_PERIODS = 5.0
 _LEAST_S, _MOST_S = 0.2, 10.0
 _ASSUMED_IDLE_W = 60.0
 
 
-def aligned_window_s(
-    timing: CounterTiming, edge_error_s: float, relative_uncertainty: float, idle_power_w: float | None = None
+def least_window_s(
+    period_s: float,
+    resolution_j: float,
+    relative_uncertainty: float,
+    idle_power_w: float | None = None,
+    edge_error_s: float | None = None,
 ) -> float:
-    """Least seconds of a window between edges of its own.
+    """Least seconds of a window.
 
     Args:
-        timing: the counter's behaviour.
-        edge_error_s: what an edge is dated by, standard uncertainty in seconds.
+        period_s: time between two updates of the counter, in seconds.
+        resolution_j: its smallest step, in joules.
         relative_uncertainty: half-width of the 95% interval of one window, as a share of its energy.
         idle_power_w: in watts, where it is known.
+        edge_error_s: what an edge is dated by, standard uncertainty in seconds; ``None`` between plain reads.
     """
-    date_s = math.hypot(math.sqrt(2.0) * edge_error_s, _SETTLING_J / (idle_power_w or _ASSUMED_IDLE_W))
-    return _window_s(date_s, timing, relative_uncertainty, idle_power_w)
-
-
-def unaligned_window_s(timing: CounterTiming, relative_uncertainty: float, idle_power_w: float | None = None) -> float:
-    """Least seconds of a window between plain reads; arguments as for :func:`aligned_window_s`."""
-    return _window_s(timing.period_s / math.sqrt(6.0), timing, relative_uncertainty, idle_power_w)
-
-
-def _window_s(date_s: float, timing: CounterTiming, relative_uncertainty: float, idle_power_w: float | None) -> float:
-    step_s = timing.resolution_j / (math.sqrt(6.0) * (idle_power_w or _ASSUMED_IDLE_W))
-    seconds = _COVERAGE_FACTOR / relative_uncertainty * math.hypot(date_s, step_s)
-    return min(max(seconds, _LEAST_PERIODS * timing.period_s, _LEAST_S), _MOST_S)
+    power_w = idle_power_w or _ASSUMED_IDLE_W
+    if edge_error_s is None:
+        date_s = period_s / math.sqrt(6.0)
+    else:
+        date_s = math.hypot(math.sqrt(2.0) * edge_error_s, _SETTLING_J / power_w)
+    seconds = COVERAGE_FACTOR_95 / relative_uncertainty * math.hypot(date_s, resolution_j / (math.sqrt(6.0) * power_w))
+    return min(max(seconds, _LEAST_PERIODS * period_s, _LEAST_S), _MOST_S)

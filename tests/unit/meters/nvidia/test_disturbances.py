@@ -108,7 +108,7 @@ class TestThrottling:
         window = window_of(SimulatedBoard(uuid="GPU-1", clocks_event_reasons=None))
         assert window.valid
         (warning,) = window.warnings
-        assert warning.startswith("NVML does not tell whether GPU-1")
+        assert warning.startswith("NVML does not report whether GPU-1")
 
     def test_a_board_that_counts_but_gives_no_reasons_tells_enough(self) -> None:
         assert window_of(SimulatedBoard(clocks_event_reasons=None, throttled_s={})).warnings == []
@@ -165,7 +165,7 @@ class TestProcesses:
         window = window_of(SimulatedBoard(uuid="GPU-1", errors=dict.fromkeys(LISTS_OF_PROCESSES, code)))
         assert window.valid
         (warning,) = window.warnings
-        assert "does not tell which processes use GPU-1" in warning
+        assert "does not report which processes use GPU-1" in warning
 
     def test_an_older_library_is_asked_in_its_way(self) -> None:
         board = SimulatedBoard(processes=[SimulatedProcess(4711)])
@@ -174,7 +174,7 @@ class TestProcesses:
     def test_a_library_without_the_query_is_a_board_that_does_not_tell(self) -> None:
         window = window_of(SimulatedBoard(uuid="GPU-1"), missing=LISTS_OF_PROCESSES)
         (warning,) = window.warnings
-        assert "does not tell which processes use GPU-1" in warning
+        assert "does not report which processes use GPU-1" in warning
 
     def test_in_a_container_the_one_process_is_ours_and_several_are_foreign(self, proc: Path) -> None:
         (proc / "self/ns/pid").unlink()

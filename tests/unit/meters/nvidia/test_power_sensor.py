@@ -15,7 +15,7 @@ from pytest_llem.errors import MeasurementError
 from pytest_llem.meters import Window, open_meter
 from pytest_llem.meters.base import MeterRequest
 from pytest_llem.meters.nvidia.meter import open_nvml_meter
-from pytest_llem.meters.nvidia.power_sensor import integrate_smeared, looks_away
+from pytest_llem.meters.nvidia.power_sensor import integrate_smeared, samples_partly
 from pytest_llem.meters.nvidia.samples import PowerSample
 from tests.simulators import LoadedPower, SimulatedBoard, SimulatedClock, install
 
@@ -95,7 +95,7 @@ class TestBuffer:
 
     def test_a_board_that_looks_away_says_so(self) -> None:
         window, _ = window_of(1.0, board_of("NVIDIA A100-SXM4-40GB", sample_period_s=0.1, duty=0.25))
-        assert any("looks at 25 ms of every 100 ms" in text for text in window.warnings)
+        assert any("samples 25 ms of every 100 ms" in text for text in window.warnings)
 
     def test_samples_that_do_not_come_are_below_the_resolution(self) -> None:
         window, _ = window_of(0.3, board_of(sample_delay_s=2.0))
@@ -195,4 +195,4 @@ class TestIntegral:
     ],
 )
 def test_which_boards_look_away(name: str | None, blind: bool) -> None:
-    assert looks_away(name) is blind
+    assert samples_partly(name) is blind

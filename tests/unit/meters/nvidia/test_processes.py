@@ -39,47 +39,47 @@ def test_this_process_and_what_descends_from_it_are_ours(proc: Path) -> None:
     add(proc, 101, OWN, name="a (strange) name")
     add(proc, 102, 101)
     add(proc, 200, 1)
-    assert foreign_pids([OWN, 101, 102], proc, OWN) == []
-    assert foreign_pids([OWN, 200, 102, 300], proc, OWN) == [200, 300]
+    assert foreign_pids([OWN, 101, 102], OWN, proc) == []
+    assert foreign_pids([OWN, 200, 102, 300], OWN, proc) == [200, 300]
 
 
 def test_a_parent_is_not_ours(proc: Path) -> None:
     add(proc, 110, OWN)
-    assert foreign_pids([OWN], proc, 110) == [OWN]
+    assert foreign_pids([OWN], 110, proc) == [OWN]
 
 
 def test_outside_containers_one_process_alone_is_foreign_too(proc: Path) -> None:
-    assert foreign_pids([4711], proc, OWN) == [4711]
+    assert foreign_pids([4711], OWN, proc) == [4711]
 
 
 def test_in_a_container_one_process_alone_is_ours_if_we_have_cuda_open(proc: Path) -> None:
     enter_container(proc)
-    assert foreign_pids([4711], proc, OWN) == []
+    assert foreign_pids([4711], OWN, proc) == []
     (proc / str(OWN) / "fd/7").unlink()
-    assert foreign_pids([4711], proc, OWN) == [4711]
+    assert foreign_pids([4711], OWN, proc) == [4711]
 
 
 def test_in_a_container_as_many_are_ours_as_have_cuda_open_and_beyond_that_nobody_can_tell(proc: Path) -> None:
     enter_container(proc)
     add(proc, 101, OWN, cuda=True)
     add(proc, 102, OWN)
-    assert foreign_pids([4711, 4712], proc, OWN) == []
-    assert foreign_pids([4713, 4711, 4712], proc, OWN) == [4711, 4712, 4713]
+    assert foreign_pids([4711, 4712], OWN, proc) == []
+    assert foreign_pids([4713, 4711, 4712], OWN, proc) == [4711, 4712, 4713]
 
 
 def test_in_a_container_that_shows_our_own_pid_the_others_are_foreign(proc: Path) -> None:
     enter_container(proc)
-    assert foreign_pids([OWN, 4711], proc, OWN) == [4711]
+    assert foreign_pids([OWN, 4711], OWN, proc) == [4711]
 
 
 def test_a_container_that_hides_even_ours_is_noticed(proc: Path) -> None:
-    assert not processes_are_hidden([], proc, OWN)
+    assert not processes_are_hidden([], OWN, proc)
     enter_container(proc)
-    assert processes_are_hidden([], proc, OWN)
-    assert not processes_are_hidden([4711], proc, OWN)
+    assert processes_are_hidden([], OWN, proc)
+    assert not processes_are_hidden([4711], OWN, proc)
     (proc / str(OWN) / "fd/7").unlink()
-    assert not processes_are_hidden([], proc, OWN)
+    assert not processes_are_hidden([], OWN, proc)
 
 
 def test_a_machine_without_a_process_table_takes_none_for_ours_but_itself(tmp_path: Path) -> None:
-    assert foreign_pids([OWN, 200], tmp_path / "none", OWN) == [200]
+    assert foreign_pids([OWN, 200], OWN, tmp_path / "none") == [200]

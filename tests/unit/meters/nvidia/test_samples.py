@@ -130,7 +130,7 @@ def opened() -> Iterator[Callable[[SimulatedBoard], Opened]]:
         nvml = Nvml()
         open_libraries.extend((nvml.close, library.uninstall))
         (found,) = nvml.boards()
-        return open_samples(nvml, found, nvml.handle(found.uuid), clock), clock
+        return open_samples(nvml, found, clock), clock
 
     yield open_of
     for close in open_libraries:
@@ -156,7 +156,7 @@ class TestBuffer:
             def wall_s(self) -> float:
                 return clock.wall_s() - behind_s
 
-        found = open_samples(buffer._nvml, buffer._board, buffer._handle, Behind())
+        found = open_samples(buffer._nvml, buffer._board, Behind())
         assert (found is not None) is usable
 
     def test_a_wall_clock_that_was_set_begins_them_anew(
