@@ -123,7 +123,7 @@ def option(
 
 
 def metadata_of(section: type[BaseModel], field: str) -> Mapping[str, Any]:
-    """What :func:`option` was told of ``field`` of ``section``, beside pydantic's own."""
+    """What ``field`` of ``section`` says of itself beside what pydantic knows, see :func:`option`."""
     extra = section.model_fields[field].json_schema_extra
     return extra if isinstance(extra, dict) else {}
 

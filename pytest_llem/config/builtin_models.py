@@ -23,7 +23,7 @@ EOS_TOKEN_ID = 257
 PAD_TOKEN_ID = 258
 
 SHAPES: Mapping[str, Mapping[str, Any]] = {
-    # Dimensions divide by 64, which the packed 4-bit kernels of bitsandbytes ask for.
+    # Dimensions divide by 64, as the packed 4-bit kernels of bitsandbytes require.
     "tiny-llama": {
         "model_type": "llama",
         "vocab_size": 259,

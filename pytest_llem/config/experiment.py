@@ -38,7 +38,7 @@ _MARKS_WITH_ARGUMENTS = ("filterwarnings", "parametrize", "skipif", "usefixtures
 def mistake_in_name(name: str) -> str | None:
     """Why ``name`` cannot name an item, ``None`` for one that can."""
     if not NAME_PATTERN.fullmatch(name):
-        return f"{name[:40]!r} is no name; use letters, digits and _ . + -, and start with a letter, digit or _"
+        return f"{name[:40]!r} is not a name; use letters, digits and _ . + -, and start with a letter, digit or _"
     if _RESERVED_NAME.fullmatch(name):
         return f"{name[:40]!r} has a meaning of its own in pytest; choose another name"
     return None
@@ -59,7 +59,7 @@ def _mark(value: str) -> str:
 
 def _limit(value: Any) -> Any:
     try:
-        # As text: a bare 5 is told to be 5%, too.
+        # As text, so that a bare 5 has the message that says to write 5%.
         parse_limit(str(value))
     except ValueError as error:
         raise refusal(str(error)) from None
@@ -227,8 +227,8 @@ def _located(model: str, folder: Path) -> str:
         if model.startswith((".", "~", "/")):
             return str(path.resolve())
     except (OSError, RuntimeError, ValueError):
-        # The home folder of nobody, links that lead back to themselves, a name that no folder can have: told when the
-        # model is loaded.
+        # The home folder of an unknown user, links that lead back to themselves, a name that no folder can have: an
+        # error when the model is loaded.
         return model
     local = _existing_folder(path)
     return model if local is None else str(local)

@@ -92,7 +92,7 @@ def load_prompts(
         tokenizer: turns texts into token ids; ``None`` where the model has none.
 
     Raises:
-        PromptError: the dataset cannot be read, is empty or holds fewer prompts than asked for, or there is no
+        PromptError: the dataset cannot be read, is empty or holds fewer prompts than ``n``, or there is no
             chat template to put them into, or one that leaves no room for them.
     """
     dataset, limit = config.dataset, config.max_input_tokens

@@ -41,7 +41,7 @@ class Assistant:
 
 
 def assistant_load_config(load: LoadConfig) -> LoadConfig | None:
-    """What decides the assistant of ``load``; ``None`` where none is asked for.
+    """What decides the assistant of ``load``; ``None`` where it has none.
 
     It has the main model's precision, attention and kind of weights; quantisation, adapters, compilation and further
     arguments are the main model's alone.

@@ -61,7 +61,7 @@ def check_complete(info: Mapping[str, Any]) -> None:
     that no layer of the model uses are common, and change nothing.
 
     Args:
-        info: what ``from_pretrained()`` tells of the loading.
+        info: the loading info of ``from_pretrained()``.
 
     Raises:
         LoadError: a part of its weights was drawn at random.
@@ -77,7 +77,7 @@ def check_complete(info: Mapping[str, Any]) -> None:
 
 @contextmanager
 def no_pickles() -> Iterator[None]:
-    """Within the block nothing is unpickled by torch, whatever way a library finds to it."""
+    """Within the block torch unpickles nothing, whichever library calls it."""
     load = torch.load
 
     def refuse(*_: object, **__: object) -> None:
@@ -93,15 +93,15 @@ def no_pickles() -> Iterator[None]:
 def _check_quantisation(config: Any) -> None:
     from transformers.quantizers.auto import AutoHfQuantizer
 
-    asked = getattr(config, "quantization_config", None)
-    asked = asked or getattr(config.get_text_config(decoder=True), "quantization_config", None)
+    quantisation = getattr(config, "quantization_config", None)
+    quantisation = quantisation or getattr(config.get_text_config(decoder=True), "quantization_config", None)
     # One that does not name its method is refused by transformers.
-    if not isinstance(asked, dict) or not asked.get("quant_method"):
+    if not isinstance(quantisation, dict) or not quantisation.get("quant_method"):
         return
-    if not AutoHfQuantizer.supports_quant_method(asked):  # type: ignore[no-untyped-call]
+    if not AutoHfQuantizer.supports_quant_method(quantisation):  # type: ignore[no-untyped-call]
         raise LoadError(
-            f"is quantised with {asked['quant_method']!r}, which this release of transformers does not know and would "
-            "leave out"
+            f"is quantised with {quantisation['quant_method']!r}, which this release of transformers does not know and "
+            "would leave out"
         )
 
 

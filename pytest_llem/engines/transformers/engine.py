@@ -43,7 +43,7 @@ class TransformersEngine(Engine):
 
         Raises:
             UnavailableError: valid, but it cannot run on this machine.
-            LoadError: it could not be loaded as asked.
+            LoadError: it could not be loaded, or differs from ``config``.
         """
         target = _target(device)
         with about(field="model", value=config.model):
@@ -147,7 +147,7 @@ class TransformersModel:
         self.model = None
         self.assistant = None
         self.tokenizer = None
-        # A static cache on CUDA, and some attention, are compiled without being asked for.
+        # A static cache on CUDA, and some attention, are compiled without an option that says so.
         forget_graphs()
         refuse_giving_up(False)
         free_unused()
@@ -233,8 +233,8 @@ def _check_window(config: ExperimentConfig, longest: int, window: int | None) ->
 def _check_stop_strings(rows: int, tokenizer: Any) -> None:
     if rows > 1:
         raise MeasurementError(
-            "in a batch, a sequence that a stop string ended cannot be told from its padding, so its tokens cannot be "
-            "counted: set pytorch.batch_size: 1",
+            "in a batch, a sequence that a stop string ended cannot be distinguished from its padding, so its tokens "
+            "cannot be counted: set pytorch.batch_size: 1",
             field="decoder.stop_strings",
         )
     if tokenizer is None:

@@ -40,7 +40,7 @@ class Source:
     Attributes:
         location: hub id or folder whose weights are to be read; ``None`` for random weights.
         config: the architecture.
-        tokenizer: its tokenizer; ``None`` where random weights were asked of a source that has none.
+        tokenizer: its tokenizer; ``None`` where weights are random and the source has none.
         commit: the hub's commit, or the fingerprint of a local folder; of a built-in model, a hash of its shape.
         hub_arguments: the further arguments with which the files are found.
     """
@@ -82,7 +82,7 @@ def find_source(load: LoadConfig) -> Source:
     random = load.weights == "random"
     config = _load_config(location, hub_arguments)
     if local is not None:
-        # Only now: any folder may be named, and what is no model need not be read.
+        # Only now: any folder may be named, and one without a model need not be read.
         commit = folder_fingerprint(local)
     tokenizer = _load_tokenizer(location, hub_arguments, required=not random)
     return Source(None if random else location, config, tokenizer, commit, hub_arguments)

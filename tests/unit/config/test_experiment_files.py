@@ -171,7 +171,8 @@ def test_an_unusable_name_is_told_and_replaced(tmp_path: Path) -> None:
     found = load(tmp_path, "model: gpt2\nexperiments:\n- {name: two words}\n- {name: setup_module}\n")
     assert [experiment.name for experiment in found] == ["x.line3", "x.line4"]
     assert first_lines(found) == [
-        "x.yaml:3: name: 'two words' is no name; use letters, digits and _ . + -, and start with a letter, digit or _",
+        "x.yaml:3: name: 'two words' is not a name; use letters, digits and _ . + -, and start with a letter, "
+        "digit or _",
         "x.yaml:4: name: 'setup_module' has a meaning of its own in pytest; choose another name",
     ]
 
