@@ -103,4 +103,4 @@ def test_a_lock_timeout_that_is_no_time_is_a_usage_error(
 ) -> None:
     result = run("--llem-lock-timeout=-1")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: --llem-lock-timeout: -1.0 is no time*"])
+    result.stderr.fnmatch_lines(["ERROR: --llem-lock-timeout: '-1' is out of range*"])
