@@ -99,11 +99,13 @@ def saved_names(saved: Callable[[], list[dict[str, Any]]]) -> Callable[[], list[
 
 @pytest.fixture
 def on_boards(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
-    """Run pytest in a process where NVML shows these boards."""
+    """Run pytest in a process where NVML shows these boards, and nobody waits for them."""
 
     def run_pytest(boards: str, *arguments: str) -> pytest.RunResult:
-        imported = "LoadedPower, SimulatedBoard, SimulatedProcess, install"
-        pytester.makeconftest(f"from tests.simulators import {imported}\n\nsimulated = install({boards})\n")
+        imported = "LoadedPower, SimulatedBoard, SimulatedProcess, install, skip_waits"
+        pytester.makeconftest(
+            f"from tests.simulators import {imported}\n\nskip_waits()\nsimulated = install({boards})\n"
+        )
         return pytester.runpytest_subprocess("--llem-meter=nvml", "--benchmark-json=out.json", *arguments)
 
     return run_pytest
