@@ -83,8 +83,7 @@ def _mistakes(node: Node, place: str) -> Iterator[Problem]:
                 if name in FILE_KEYS:
                     yield Problem(f"{place}.{name}", "belongs to the file; remove it", value.key or value.mark)
                 elif not is_known(name):
-                    message = f"unknown field; {suggestion(name)}"
-                    yield Problem(f"{place}.{name}", message, value.key or value.mark)
+                    yield Problem(f"{place}.{name}", suggestion(name), value.key or value.mark)
 
 
 def _values(node: Node) -> Iterator[tuple[str, Any]]:

@@ -119,14 +119,14 @@ class _File:
     def _listed(
         self, listed: Node, defaults: Node, sweep: Node | None, exclusions: Sequence[Exclusion]
     ) -> Iterator[Experiment]:
+        message = None
         if not isinstance(listed.content, list) or not listed.content:
             message = f"expected a list of at least one mapping, got {_shown_list(listed)}"
-            yield self._invalid(self._stem, self._own.mark.line, [Problem("experiments", message, listed.mark)])
-            return
-        if len(listed.content) > MAX_POINTS:
+        elif len(listed.content) > MAX_POINTS:
             message = (
                 f"lists {len(listed.content)} experiments, and a file holds at most {MAX_POINTS}; use several files"
             )
+        if message is not None:
             yield self._invalid(self._stem, self._own.mark.line, [Problem("experiments", message, listed.mark)])
             return
         for index, entry in enumerate(listed.content):

@@ -140,7 +140,7 @@ def _message(error: ErrorDetails, field: str) -> str:
     elif kind == "extra_forbidden" and field in fields():
         message = "does not belong to this kind of dataset; remove it"
     elif kind in ("extra_forbidden", "invalid_key"):
-        message = f"unknown field; {suggestion(field)}"
+        message = suggestion(field)
     elif kind in _BOUNDS:
         relation, key = _BOUNDS[kind]
         message = f"must be {relation} {_number(context[key])}, got {shown}"

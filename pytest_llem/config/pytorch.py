@@ -59,12 +59,13 @@ def _known_attention(value: str) -> str:
 class LoraConfig(Section, stage="load"):
     """``lora: {path: adapters/style, merge: true}``."""
 
-    path: str = Field(
-        description="Hub id or local folder of a LoRA adapter; a relative folder starts at the experiment file's.",
+    path: str = option(
+        "Hub id or local folder of a LoRA adapter; a relative folder starts at the experiment file's.",
+        default=...,
         min_length=1,
     )
-    merge: bool = Field(
-        default=False, description="Add the adapter to the weights once, instead of computing it in each forward pass."
+    merge: bool = option(
+        "Add the adapter to the weights once, instead of computing it in each forward pass.", default=False
     )
 
 

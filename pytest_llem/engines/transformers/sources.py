@@ -144,12 +144,6 @@ def _cached_file(repository: str, name: str, hub_arguments: Mapping[str, Any], *
     return found
 
 
-def snapshot_commit(path: Path) -> str | None:
-    """The commit that a file of the hub's cache belongs to: the cache keeps each in a folder of that name."""
-    found = re.search(r"[/\\]snapshots[/\\]([0-9a-f]{40})[/\\]", f"{path}/")
-    return found.group(1) if found else None
-
-
 def _hub_arguments(load: LoadConfig) -> dict[str, Any]:
     arguments = {name: load.from_pretrained[name] for name in HUB_ARGUMENTS if name in load.from_pretrained}
     return arguments | {"trust_remote_code": bool(load.pytorch.trust_remote_code)}
@@ -203,7 +197,9 @@ def _local_folder(model: str) -> Path | None:
 
 def _hub_commit(model: str, revision: str | None, hub_arguments: Mapping[str, Any]) -> str | None:
     path = hub_file(model, "config.json", {**hub_arguments, "revision": revision or "main"})
-    return snapshot_commit(path)
+    # The cache keeps each commit in a folder of that name.
+    found = re.search(r"[/\\]snapshots[/\\]([0-9a-f]{40})[/\\]", str(path))
+    return found.group(1) if found else None
 
 
 def _load_config(location: str, hub_arguments: Mapping[str, Any]) -> PretrainedConfig:
