@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,9 +18,14 @@ os.environ["PYTEST_LLEM_LOCK_DIR"] = tempfile.mkdtemp(prefix="pytest-llem-locks-
 # make a test of milliseconds one of seconds. Read by torch when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Processes that tests start find the packages of this checkout.
+os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+
 # What the inner sessions print and choose is asserted, so it must not hang on where the tests run: on a CI server
 # pytest stops cutting its summary's lines, colours add codes, a visible-devices setting takes simulated boards away.
 for name in (
+    # A session that a test starts is no worker of pytest-xdist.
+    *("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"),
     *("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"),
     *("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "PY_COLORS", "PYTEST_ADDOPTS"),
     *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HF_HUB_OFFLINE", "PYTEST_LLEM_WATTS_PER_CORE"),

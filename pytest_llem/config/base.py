@@ -21,7 +21,7 @@ The work: the loaded model (``load``), the ``prompts``, how they form a ``batch`
 does with it: whether it runs, how long it may take, how it is judged.
 """
 
-ErrorKind = Literal["contradiction", "expected", "refused"]
+ErrorKind = Literal["contradiction", "expected", "misplaced", "refused"]
 """Types of the errors that are raised here, beside pydantic's own."""
 
 CONTRADICTION: ErrorKind = "contradiction"
@@ -32,6 +32,9 @@ EXPECTED: ErrorKind = "expected"
 
 REFUSED: ErrorKind = "refused"
 """Error type of a value whose message is finished: it says what is wrong and what would be right."""
+
+MISPLACED: ErrorKind = "misplaced"
+"""Error type of a key that belongs elsewhere; its message is finished, too."""
 
 
 BUILTIN = "builtin:"

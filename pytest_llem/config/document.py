@@ -7,6 +7,7 @@ are refused, and size, depth and the nodes that aliases stand for are bounded.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -350,5 +351,8 @@ def _resolved(text: str, event: yaml.Event) -> Any:
             raise _Refusal(event, f"a number of {len(text)} digits is too large; put text in quotes")
         return int(text, 0) if text[1:2] in ("o", "x") else int(text)
     if _FLOAT.fullmatch(text):
-        return float(text.replace(".", "") if text[-1] in "fFnN" else text)
+        named = text[-1] in "fFnN"
+        number = float(text.replace(".", "") if named else text)
+        # Digits that no number can hold, such as the hash 12e4567, are text.
+        return number if named or math.isfinite(number) else text
     return text

@@ -104,12 +104,12 @@ class _File:
 
     def experiments(self) -> Iterator[Experiment]:
         root = self._root
-        defaults = merge(None, _without(root, FILE_KEYS))
+        defaults = merge(None, _fields(root))
         sweep = root.content.get("sweep")
         listed = root.content.get("experiments")
         exclusions = self._exclusions(root)
         if listed is None or listed.is_null:
-            yield from self._entry(defaults, _without(self._own, FILE_KEYS), sweep, exclusions)
+            yield from self._entry(defaults, _fields(self._own), sweep, exclusions)
         else:
             yield from self._listed(listed, defaults, sweep, exclusions)
         for problem in self._exclude_problems():
@@ -266,6 +266,12 @@ def _validated(node: Node, name: str) -> tuple[ExperimentConfig | None, list[Err
 
 def _without(node: Node, keys: Sequence[str]) -> Node:
     return Node({key: value for key, value in node.content.items() if key not in keys}, node.mark)
+
+
+def _fields(top: Node) -> Node:
+    """What a file says of its experiments, without keys that begin with x-, where it may keep YAML anchors."""
+    anchors = [key for key in top.content if isinstance(key, str) and key.startswith("x-")]
+    return _without(top, (*FILE_KEYS, *anchors))
 
 
 def _joined(shared: Node | None, own: Node | None) -> Node | None:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.config.base import CONTRADICTION, EXPECTED, REFUSED
+from pytest_llem.config.base import CONTRADICTION, EXPECTED, MISPLACED, REFUSED
 from pytest_llem.config.dataset import TAGS as DATASET_TAGS
 from pytest_llem.config.names import fields, suggestion
 from pytest_llem.errors import printable
@@ -88,7 +88,7 @@ def _problem(error: ErrorDetails, node: Node) -> Problem:
     found, depth = _descend(node, location)
     kind = error["type"]
     # A key is at fault where it should not be there or excludes another, else its value is.
-    is_key = kind in ("extra_forbidden", "invalid_key", CONTRADICTION, REFUSED) or _at_key(error)
+    is_key = kind in ("extra_forbidden", "invalid_key", CONTRADICTION, MISPLACED) or _at_key(error)
     blames_key = is_key or depth < len(location)
     mark = found.key if blames_key and found.key is not None else found.mark
     field = ".".join(str(part) for part in location)
@@ -131,7 +131,7 @@ def place_of(field: str, node: Node) -> Mark | None:
 def _message(error: ErrorDetails, field: str) -> str:
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
     shown = show(value)
-    if kind in (CONTRADICTION, REFUSED) or (kind == EXPECTED and isinstance(value, dict | list)):
+    if kind in (CONTRADICTION, MISPLACED, REFUSED) or (kind == EXPECTED and isinstance(value, dict | list)):
         message = error["msg"]
     elif kind == EXPECTED:
         message = f"{error['msg']}; got {shown}"

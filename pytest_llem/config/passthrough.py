@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationInfo, model_validator
 
-from pytest_llem.config.base import REFUSED, Conflict, Section, option, refuse
+from pytest_llem.config.base import MISPLACED, Conflict, Section, option, refuse
 from pytest_llem.config.decoder import DecoderConfig
 from pytest_llem.config.pytorch import PyTorchConfig
 
@@ -92,7 +92,7 @@ class Passthrough(Section):
 
     @model_validator(mode="after")
     def _refuse_collisions(self, info: ValidationInfo) -> Self:
-        refuse(self, self._collisions(from_a_file=bool(info.context)), REFUSED)
+        refuse(self, self._collisions(from_a_file=bool(info.context)), MISPLACED)
         return self
 
     def _collisions(self, *, from_a_file: bool) -> Iterator[Conflict]:

@@ -57,6 +57,7 @@ def experiment_file_schema() -> dict[str, Any]:
             },
             **expansion,
         },
+        "patternProperties": {"^x-": {"description": "Ignored: a place for YAML anchors."}},
         "additionalProperties": False,
         # The model may also come from a base, an entry or the sweep.
         "anyOf": [{"required": [key]} for key in ("model", "base", "experiments", "sweep")],

@@ -102,7 +102,8 @@ def _mistake(name: str, values: Node) -> str | None:
         return "mixes mappings with other values; use {} for the variant that changes nothing"
     seen: set[str] = set()
     for value in values.content:
-        text = _canonical(value.plain)
+        # What is passed through may tell 1 from 1.0; no field does.
+        text = _canonical(value.plain if name.startswith("passthrough") else _whole(value.plain))
         if text in seen:
             return f"holds {show(value.plain)} twice; keep one"
         seen.add(text)
@@ -179,6 +180,15 @@ def _spelt(value: Any) -> str:
     else:
         text = value if isinstance(value, str) else json.dumps(value)
     return text[:_LABEL_CHARS]
+
+
+def _whole(value: Any) -> Any:
+    """The value with whole numbers as such, however they are written."""
+    if isinstance(value, dict):
+        return {key: _whole(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_whole(inner) for inner in value]
+    return int(value) if type(value) is float and value.is_integer() else value
 
 
 def _canonical(value: Any) -> str:

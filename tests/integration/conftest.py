@@ -1,22 +1,21 @@
-"""pytest driven as a user drives it, on the real tiny model.
+"""pytest driven as a user drives it, on an engine that needs no torch; in the folder ``transformers``, on the real one.
 
-Inner sessions run in this process, so that torch is imported once for all of them; a test that looks at what is
-imported starts a process of its own.
+Inner sessions run in this process where they can; a test that looks at what is imported, or that ends or crashes a
+session, starts a process of its own.
 """
 
 from __future__ import annotations
 
 import gc
-import importlib.util
+import importlib
 import json
-import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 # A pass takes milliseconds; the windows are as short as they can be.
 TINY = """\
@@ -30,31 +29,43 @@ measure: {rounds: 2, warmup_rounds: 0, min_window_s: 0.001}
 """
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _torch_stays() -> None:
-    """Import what inner sessions must find imported: they forget the modules that they import themselves, and torch
-    cannot be imported twice. transformers imports much of itself only when a model runs."""
-    import pytest_llem.collection
-    import pytest_llem.report.terminal
-    import pytest_llem.runs  # noqa: F401
-    from pytest_llem.config import ExperimentConfig
-    from pytest_llem.engines.transformers.engine import TransformersEngine
+# Each costs an inner session a part of a second, or hears that this session is measured or divided over processes.
+_NOT_INSIDE = "-p no:hypothesispytest -p no:xdist -p no:pytest_cov"
 
-    config = ExperimentConfig(model="builtin:tiny-llama", max_output_tokens=2)
-    model = TransformersEngine().load(config.load_config(Path()), "cpu")
-    model.prepare(config, Path()).time_tokens(0)
-    model.close()
-    if importlib.util.find_spec("peft") is not None:
-        import peft.tuners.lora.bnb  # noqa: F401
-    # What was imported stays: the collections before every window need not look at it again.
+
+# Inner sessions forget the modules that they import themselves; numpy cannot be imported twice.
+_IMPORTED_ONCE = (
+    "numpy",
+    "pytest_llem.collection",
+    "pytest_llem.report.terminal",
+    "pytest_llem.runs",
+    "pytest_llem.session.ending",
+    "pytest_llem.session.merge",
+    "tests.simulators.engine",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imported_once() -> None:
+    """Import what inner sessions share. It stays: the collections before every window need not look at it again."""
+    for name in _IMPORTED_ONCE:
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()
 
 
+@pytest.fixture
+def engine() -> str:
+    """Arguments that choose the engine of inner sessions, and of the processes that they start."""
+    return "-p tests.simulators.engine"
+
+
 @pytest.fixture(autouse=True)
-def _inner_sessions_start_quickly(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hypothesis's plugin costs each inner session a second. After ``pytester``, which removes the variable."""
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+def _inner_sessions(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    # After ``pytester``, which removes the variable.
+    monkeypatch.setenv("PYTEST_ADDOPTS", f"{_NOT_INSIDE} {engine}")
+    # What a meter learns of a board of one test is not known in another.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(pytester.path / "cache"))
 
 
 @pytest.fixture
@@ -101,38 +112,15 @@ def saved_names(saved: Callable[[], list[dict[str, Any]]]) -> Callable[[], list[
     return read
 
 
-def without(field: str) -> str:
-    """The tiny experiment but for one field."""
-    return "".join(line for line in TINY.splitlines(keepends=True) if not line.startswith(f"{field}:"))
-
-
-def change_json(path: Path, **entries: Any) -> None:
-    """Set entries of a JSON file."""
-    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
-
-
-@pytest.fixture(scope="session")
-def honest_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model in a folder, as ``save_pretrained`` leaves it."""
-    from transformers import AutoModelForCausalLM
-
-    from pytest_llem.engines.transformers.builtin import builtin_config, builtin_tokenizer
-
-    folder = tmp_path_factory.mktemp("honest") / "model"
-    config = builtin_config("builtin:tiny-llama")
-    model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    model.save_pretrained(folder)
-    builtin_tokenizer(config.max_position_embeddings).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
-def model(honest_model: Path, pytester: pytest.Pytester) -> Path:
-    """A copy of it beside the experiment file, to be tampered with."""
-    return shutil.copytree(honest_model, pytester.path / "model")
+def on_boards(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
+    """Run pytest in a process where NVML shows these boards, and nobody waits for them."""
 
+    def run_pytest(boards: str, *arguments: str) -> pytest.RunResult:
+        imported = "LoadedPower, SimulatedBoard, SimulatedProcess, install, skip_waits"
+        pytester.makeconftest(
+            f"from tests.simulators import {imported}\n\nskip_waits()\nsimulated = install({boards})\n"
+        )
+        return pytester.runpytest_subprocess("--llem-meter=nvml", "--benchmark-json=out.json", *arguments)
 
-@pytest.fixture
-def owned(pytester: pytest.Pytester) -> Path:
-    """The file that exists once foreign code has run."""
-    return pytester.path / "owned"
+    return run_pytest

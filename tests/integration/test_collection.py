@@ -180,8 +180,13 @@ ANY = (*HEAVY, "pydantic", "yaml", "pynvml", "numpy")
     ],
 )
 def test_what_is_not_needed_is_not_imported(
-    pytester: pytest.Pytester, files: dict[str, str], options: list[str], unwanted: tuple[str, ...]
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, str],
+    options: list[str],
+    unwanted: tuple[str, ...],
 ) -> None:
+    monkeypatch.delenv("PYTEST_ADDOPTS")
     for name, text in files.items():
         (pytester.path / name).write_text(text)
     pytester.makeconftest(

@@ -47,29 +47,6 @@ def pytest_sessionfinish(session):
         assert "torch" not in sys.modules
         print("the parent is", os.getpid())
 """
-USERS = """
-import os
-
-import pytest
-
-@pytest.mark.llem("tiny.llem.yaml")
-def test_own(llem_run, llem_experiment, request):
-    print("said by the child")
-    llem_run()
-    assert request.config.getoption("own_option") == "unset", "the option arrived"
-
-@pytest.mark.llem("tiny.llem.yaml")
-def test_skips(llem_experiment):
-    pytest.skip("not today")
-
-def test_plain(request):
-    assert "llem_run" not in request.fixturenames
-"""
-
-
-@pytest.fixture(autouse=True)
-def repository(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
 
 
 def pids(pytester: pytest.Pytester) -> dict[str, int]:
@@ -131,26 +108,6 @@ def test_a_crash_an_exit_and_a_hang_cost_one_experiment_each(
     run_by = pids(pytester)
     assert run_by["first"] == run_by["crashes"]
     assert len(set(run_by.values())) == 4
-
-
-def test_users_tests_are_isolated_with_their_outcomes_messages_and_options(
-    pytester: pytest.Pytester, write: Callable[..., Path], saved_names: Callable[[], list[str]]
-) -> None:
-    pytester.makeconftest(CONFTEST)
-    pytester.makepyfile(USERS)
-    write()
-    result = pytester.runpytest_subprocess(
-        "--llem-cpu", "--llem-isolate", "-rs", "--benchmark-json=out.json", "--own-option=set", "--maxfail=5"
-    )
-    result.assert_outcomes(passed=2, failed=1, skipped=1)
-    result.stdout.fnmatch_lines(["*AssertionError: the option arrived*", "*Captured stdout call*", "said by the child"])
-    result.stdout.fnmatch_lines(["SKIPPED*not today"])
-    # A test that fails after it has measured leaves no result.
-    assert saved_names() == ["tiny"]
-    run_by = pids(pytester)
-    parent = next(int(line.split()[-1]) for line in result.outlines if "the parent is" in line)
-    assert run_by["test_plain"] == parent
-    assert parent not in {run_by["test_own[tiny]"], run_by["tiny"], run_by["test_skips[tiny]"]}
 
 
 def test_ctrl_c_ends_the_child_and_keeps_what_is_finished(

@@ -29,7 +29,7 @@ def verdicts(result: pytest.RunResult) -> list[str]:
         (GATED + "device: cuda\n", ["--llem-cpu"], "device: cuda, and this session runs on the CPU"),
         ("", ["--llem-fail=energy:5%"], "not run: pass --llem-gpu"),
         (GATED, ["--llem-cpu", "--benchmark-disable"], "it measured nothing"),
-        (GATED, ["--llem-cpu", "--llem-meter=none"], "energy was not measured"),
+        (GATED, ["--llem-cpu", "--llem-meter=none"], "no energy meter is in use"),
     ],
 )
 def test_each_gate_has_a_verdict_line_which_fails_when_strict(
@@ -57,9 +57,10 @@ def test_without_strict_what_is_skipped_is_inconclusive_and_green(
     assert (validated.ret, verdicts(validated)) == (pytest.ExitCode.OK, [])
 
 
-def test_a_failed_experiment_has_its_line_beside_the_others(run: Run, write: Write) -> None:
+def test_a_failed_experiment_has_its_line_beside_the_others(pytester: pytest.Pytester, run: Run, write: Write) -> None:
     write("a.llem.yaml", GATED)
-    write("b.llem.yaml", GATED + "passthrough: {generate: {stop_strings: [x]}}\n")
+    write("b.llem.yaml", GATED)
+    pytester.makeconftest("def pytest_runtest_call(item): assert item.name != 'b'")
     lines = verdicts(run("--llem-meter=estimate"))
     assert [line.split()[:2] for line in lines] == [["NO-BASELINE", "a"], ["INCONCLUSIVE", "b"]]
     assert lines[1].endswith("(it failed)")
@@ -73,6 +74,13 @@ def test_a_gate_that_nothing_has_fails_the_session(pytester: pytest.Pytester, ru
     assert run().ret == pytest.ExitCode.OK
 
 
+@pytest.fixture
+def _xdist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest-xdist in the inner session, which does without it elsewhere."""
+    pytest.importorskip("xdist")
+    monkeypatch.setenv("PYTEST_ADDOPTS", os.environ["PYTEST_ADDOPTS"].replace("-p no:xdist", ""))
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -84,44 +92,46 @@ def test_a_gate_that_nothing_has_fails_the_session(pytester: pytest.Pytester, ru
         ["--llem-merge=x.jsonl", "-n1"],
     ],
 )
+@pytest.mark.usefixtures("_xdist")
 def test_under_xdist_nothing_is_measured_judged_or_planned(
     pytester: pytest.Pytester, write: Write, options: list[str]
 ) -> None:
-    pytest.importorskip("xdist")
     write(extra=GATED)
     result = pytester.runpytest_subprocess(*options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "-n 0" in result.stderr.str()
 
 
-def test_validation_may_be_distributed_and_n_0_measures(
-    pytester: pytest.Pytester, write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("xdist")
+@pytest.mark.usefixtures("_xdist")
+def test_validation_may_be_distributed_and_n_0_measures(pytester: pytest.Pytester, write: Write) -> None:
     write()
     pytester.makeini("[pytest]\naddopts = -n1\n")
     pytester.runpytest_subprocess("--llem-gpu", "--collect-only").stdout.fnmatch_lines(["*1 test collected*"])
     pytester.runpytest_subprocess().assert_outcomes(skipped=1)
     # The children of an isolating session take no processes of their own.
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     result = pytester.runpytest_subprocess("--llem-cpu", "-n0", "--llem-isolate", "--llem-meter=none")
     result.assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize("option", ["--llem-report", "--llem-csv", "--llem-journal", "--benchmark-json"])
-def test_what_cannot_be_written_is_a_usage_error_before_anything_runs(run: Run, write: Write, option: str) -> None:
+def test_what_cannot_be_written_is_a_usage_error_before_anything_runs(
+    pytester: pytest.Pytester, write: Write, option: str
+) -> None:
     write()
     Path("folder").mkdir()
-    result = run("--llem-meter=none", f"{option}=folder")
+    result = pytester.runpytest_subprocess("--llem-cpu", "--llem-meter=none", f"{option}=folder")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert f"{option}: " in result.stderr.str()
     result.stdout.no_fnmatch_line("*passed*")
 
 
-def test_a_store_that_cannot_be_written_is_a_usage_error_before_anything_runs(run: Run, write: Write) -> None:
+def test_a_store_that_cannot_be_written_is_a_usage_error_before_anything_runs(
+    pytester: pytest.Pytester, write: Write
+) -> None:
     write()
     Path("file").touch()
-    result = run("--llem-meter=none", "--benchmark-autosave", "--benchmark-storage=file://file/store")
+    storage = ("--benchmark-autosave", "--benchmark-storage=file://file/store")
+    result = pytester.runpytest_subprocess("--llem-cpu", "--llem-meter=none", *storage)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "--benchmark-storage: " in result.stderr.str()
 

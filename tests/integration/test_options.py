@@ -22,19 +22,6 @@ def test_both_devices_are_a_usage_error(run: Run) -> None:
     assert "exclude each other" in errors(run("--llem-gpu"))
 
 
-def test_a_gpu_that_is_not_there_is_a_usage_error_that_says_what_is_missing(
-    pytester: pytest.Pytester, write: Write
-) -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
-    write()
-    message = errors(pytester.runpytest_inprocess("--llem-gpu"))
-    assert "--llem-gpu: " in message
-    assert "CUDA" in message or "driver" in message
-
-
 def test_collecting_for_the_gpu_needs_none(pytester: pytest.Pytester, write: Write) -> None:
     write()
     assert pytester.runpytest_inprocess("--llem-gpu", "--collect-only").ret == pytest.ExitCode.OK
@@ -86,7 +73,7 @@ def test_the_command_line_wins_over_the_ini_file(
 
 def test_windows_are_filled_with_whole_passes(run: Run, write: Write, saved: Saved) -> None:
     write(extra="")
-    run("--llem-meter=none", "--llem-min-window=0.2", "--benchmark-json=out.json")
+    run("--llem-meter=none", "--llem-min-window=0.1", "--benchmark-json=out.json")
     result = saved()[0]["extra_info"]["result"]
     assert result["calls_per_round"] % 2 == 0
     assert result["calls_per_round"] > 2

@@ -35,7 +35,6 @@ def test_sleep(llem_benchmark, number):
 @pytest.fixture
 def start(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start pytest in a process that can be killed."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     started = []
 
     def start_pytest(*arguments: str) -> subprocess.Popen[str]:
@@ -162,28 +161,6 @@ def test_the_handler_of_sigterm_is_put_back(pytester: pytest.Pytester, run: Call
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_nothing_left_to_run_is_success_and_loads_nothing(
-    pytester: pytest.Pytester,
-    run: Callable[..., pytest.RunResult],
-    write: Callable[..., Path],
-    saved: Callable[[], list[dict[str, Any]]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    write(extra="sweep: {pytorch.batch_size: [1, 2]}\ncompare: {latency: 5%}\n")
-    run("--benchmark-json=out.json").assert_outcomes(passed=2)
-    first = saved()
-    from pytest_llem.engines.transformers.engine import TransformersEngine
-
-    monkeypatch.setattr(TransformersEngine, "load", lambda *_: pytest.fail("loaded a model"))
-    again = run("--llem-resume", "--benchmark-json=out.json", "--junitxml=out.xml")
-    again.assert_outcomes(passed=2)
-    assert again.ret == pytest.ExitCode.OK
-    again.stdout.fnmatch_lines(["llem: 2 of 2 experiments taken from the journal *"])
-    again.stdout.fnmatch_lines(["NO-BASELINE *"])
-    assert saved() == first
-    assert 'name="llem.latency_s"' in Path("out.xml").read_text()
-
-
 def test_a_changed_experiment_runs_again_and_a_changed_gate_does_not(
     run: Callable[..., pytest.RunResult], write: Callable[..., Path], saved: Callable[[], list[dict[str, Any]]]
 ) -> None:
@@ -284,17 +261,6 @@ def test_a_journal_that_is_named_and_cannot_be_written_is_a_usage_error(
     # What is said to be in the way is the path, or a folder above it, and no name that nobody wrote.
     (message,) = (line for line in result.errlines if line.startswith("ERROR: --llem-journal: "))
     assert message.endswith((f"{name}'", f"{Path(name).parent}'"))
-
-
-def test_a_file_that_cannot_be_looked_at_fails_its_item_alone(
-    run: Callable[..., pytest.RunResult], write: Callable[..., Path]
-) -> None:
-    long = "x" * 300
-    items = ["{name: good}", f"{{name: folder, model: ./{long}}}", f"{{name: hub, model: {long}}}"]
-    items += [f"{{name: prompts, dataset: {{path: {long}.txt}}}}", "{name: disk, model: /}"]
-    write(extra="experiments:\n" + "".join(f"  - {item}\n" for item in items))
-    run().assert_outcomes(passed=1, failed=1, errors=3)
-    assert [line["name"] for line in lines()] == ["good"]
 
 
 def test_failures_are_run_again(pytester: pytest.Pytester, run: Callable[..., pytest.RunResult]) -> None:

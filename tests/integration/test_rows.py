@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,60 +16,6 @@ Write = Callable[..., Path]
 Run = Callable[..., pytest.RunResult]
 Saved = Callable[[], list[dict[str, Any]]]
 
-RESULT_KEYS = {
-    "input_tokens",
-    "output_tokens",
-    "energy_j",
-    "energy_uncertainty_j",
-    "energy_per_output_token_j",
-    "latency_s",
-    "time_to_first_token_s",
-    "time_per_output_token_s",
-    "output_tokens_per_s",
-    "mean_power_w",
-    "idle_power_w",
-    "peak_memory_bytes",
-    "meter",
-    "estimated",
-    "rounds",
-    "calls_per_round",
-    "valid",
-    "warnings",
-    "schema_version",
-}
-
-
-def test_one_row_per_metric_describes_the_same_calls(run: Run, write: Write, saved: Saved) -> None:
-    write(extra="sweep: {pytorch.batch_size: [1, 2]}\n")
-    run("--benchmark-json=out.json", "--llem-meter=estimate").assert_outcomes(passed=2)
-    rows = saved()
-    assert [(row["extra_info"]["metric"], row["extra_info"]["unit"]) for row in rows] == [
-        ("latency", "s"),
-        ("energy", "J"),
-    ] * 2
-    for latency, energy in zip(rows[::2], rows[1::2], strict=True):
-        info = latency["extra_info"]
-        result = info["result"]
-        assert result.keys() >= RESULT_KEYS
-        assert energy["extra_info"]["result"] == result
-        assert latency["name"] != energy["name"]
-        assert latency["stats"]["rounds"] == energy["stats"]["rounds"] == result["rounds"] == 2
-        assert latency["stats"]["iterations"] == energy["stats"]["iterations"] == result["calls_per_round"]
-        assert latency["stats"]["mean"] == pytest.approx(result["latency_s"])
-        assert energy["stats"]["mean"] == pytest.approx(result["energy_j"])
-        assert result["mean_power_w"] == pytest.approx(result["energy_j"] / result["latency_s"])
-        assert result["energy_per_output_token_j"] == pytest.approx(result["energy_j"] / result["output_tokens"])
-        assert result["output_tokens_per_s"] == pytest.approx(result["output_tokens"] / result["latency_s"])
-        assert result["meter"] == "estimate"
-        assert result["estimated"] is True
-        assert "UNSERIALIZABLE" not in json.dumps([latency, energy])
-    one, two = rows[0]["extra_info"]["result"], rows[2]["extra_info"]["result"]
-    assert (one["input_tokens"], one["output_tokens"]) == (8, 4)
-    assert (two["input_tokens"], two["output_tokens"]) == (16, 8)
-    assert rows[0]["params"] == {"pytorch.batch_size": 1}
-    assert rows[0]["extra_info"]["workload_hash"] != rows[2]["extra_info"]["workload_hash"]
-    assert rows[0]["extra_info"]["environment_hash"] == rows[2]["extra_info"]["environment_hash"]
-
 
 def test_the_workload_hash_is_of_the_work_and_not_of_its_name_or_its_repetitions(
     pytester: pytest.Pytester, run: Run, write: Write, saved: Saved
@@ -80,18 +27,6 @@ def test_the_workload_hash_is_of_the_work_and_not_of_its_name_or_its_repetitions
     run("--benchmark-json=out.json", "--llem-meter=none")
     a, b, c = (row["extra_info"]["workload_hash"] for row in saved())
     assert a == b != c
-
-
-def test_machine_info_names_the_libraries(pytester: pytest.Pytester, run: Run, write: Write) -> None:
-    import torch
-    import transformers
-
-    write()
-    run("--benchmark-json=out.json")
-    info = json.loads((pytester.path / "out.json").read_text())["machine_info"]["llem"]
-    assert info["libraries"]["torch"] == torch.__version__
-    assert info["libraries"]["transformers"] == transformers.__version__
-    assert info["cuda"] == torch.version.cuda
 
 
 def test_without_a_meter_there_is_latency_and_no_energy(run: Run, write: Write, saved: Saved) -> None:
@@ -133,12 +68,12 @@ def test_rows_are_grouped_by_a_parameter_that_some_lack(pytester: pytest.Pyteste
     result = run("--llem-meter=none", "--benchmark-group-by=param:pytorch.batch_size")
     result.assert_outcomes(passed=4)
     tables = [line.split("'")[1] for line in result.outlines if line.startswith("---") and "benchmark '" in line]
-    assert tables == ["pytorch.batch_size=None", "pytorch.batch_size=1", "pytorch.batch_size=2"]
+    assert sorted(tables) == [f"pytorch.batch_size={size}" for size in ("1", "2", "None", "None latency")]
 
 
 def test_options_without_an_effect_are_named(run: Run, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     write()
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest --benchmark-min-rounds=7")
+    monkeypatch.setenv("PYTEST_ADDOPTS", f"{os.environ['PYTEST_ADDOPTS']} --benchmark-min-rounds=7")
     result = run("--llem-meter=none", "--benchmark-warmup=on", "--benchmark-sort=mean")
     result.stdout.fnmatch_lines(["llem: --benchmark-min-rounds, --benchmark-warmup: no effect on experiments*"])
 
@@ -227,19 +162,19 @@ def test_disabled_benchmarks_run_once_and_record_nothing(run: Run, write: Write,
     write()
     pytester.makeconftest(
         """
-        from pytest_llem.engines.transformers.workload import TransformersWorkload
+        from tests.simulators.engine import FakeWorkload
 
-        run = TransformersWorkload.run
+        run = FakeWorkload.run
 
         def counting(self, index):
             print("CALL", index)
             return run(self, index)
 
         def pytest_configure():
-            TransformersWorkload.run = counting
+            FakeWorkload.run = counting
 
         def pytest_unconfigure():
-            TransformersWorkload.run = run
+            FakeWorkload.run = run
         """
     )
     result = run("--benchmark-disable", "--benchmark-json=out.json", "-s")

@@ -109,14 +109,6 @@ def test_a_model_that_is_needed_again_is_counted_again(pytester: pytest.Pytester
     result.stdout.fnmatch_lines(["llem plan: 3 items, 3 loads (2 different models), 0 skipped, 0 not valid"])
 
 
-def test_the_plan_without_an_answer_says_why(run: Run, write: Write) -> None:
-    write(base="model: ./no-such-folder\n")
-    result = run("--llem-plan")
-    assert result.ret == 0
-    result.stdout.fnmatch_lines(["    memory: unknown: ?*; time: at least 10 s"])
-    result.stdout.no_fnmatch_line("memory: up to*")
-
-
 def test_contradictions_of_a_sweep_are_skipped_with_reasons_and_a_misspelt_field_fails(run: Run, write: Write) -> None:
     write(extra="sweep:\n  pytorch.num_beams: [1, 2]\n  pytorch: [{}, {length_penalty: 0.5}, {lenght_penalty: 0.5}]\n")
     result = run("-rs")

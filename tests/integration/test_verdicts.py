@@ -1,66 +1,36 @@
-"""Gates, end to end on a simulated board in real time."""
+"""Gates, end to end: what the terminal, the exit status and the saved rows say of them."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-CONFTEST = """
-from tests.simulators import SimulatedBoard, install
-
-simulated = install([SimulatedBoard(uuid="GPU-aaaa", power={power}, period_s=0.02)])
-"""
 EXPERIMENT = """\
 model: builtin:tiny-llama
-precision: fp32
 dataset: {synthetic: {n: 1, input_len: 8}}
-max_input_tokens: 8
 max_output_tokens: TOKENS
-decoder: {preset: deterministic, min_new_tokens: TOKENS}
-measure: {rounds: 3, warmup_rounds: 0, min_window_s: 0.25}
-"""
-# A pass as long on every machine: the energy is then the board's power alone.
-STEADY = """
-import time
-
-import pytest
-
-@pytest.fixture(autouse=True)
-def steady(monkeypatch):
-    from pytest_llem.engines.transformers.workload import TransformersWorkload
-
-    run = TransformersWorkload.run
-
-    def padded(self, index):
-        until = time.perf_counter() + 0.1
-        output = run(self, index)
-        while time.perf_counter() < until:
-            pass
-        return output
-
-    monkeypatch.setattr(TransformersWorkload, "run", padded)
+measure: {rounds: 3, warmup_rounds: 0, min_window_s: 0.03}
 """
 
 
 @pytest.fixture
-def measure(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pytest.RunResult]:
-    """Run the experiment in a process where the board draws ``power`` watts."""
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(pytester.path / "cache"))
+def measure(
+    run: Callable[..., pytest.RunResult], write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., pytest.RunResult]:
+    """Run the experiment with calls of ``call_s`` of the processor's time, by which its energy is estimated."""
 
-    def run(*arguments: str, power: float = 200.0, tokens: int = 2) -> pytest.RunResult:
-        (pytester.path / "tiny.llem.yaml").write_text(EXPERIMENT.replace("TOKENS", str(tokens)))
-        (pytester.path / "conftest.py").write_text(CONFTEST.format(power=power) + STEADY)
-        return pytester.runpytest_subprocess("--llem-cpu", "--llem-meter=nvml", *arguments)
+    def run_experiment(*arguments: str, call_s: float = 0.01, tokens: int = 2) -> pytest.RunResult:
+        write(base=EXPERIMENT.replace("TOKENS", str(tokens)))
+        monkeypatch.setenv("FAKE_CALL_S", str(call_s))
+        return run("--llem-meter=estimate", *arguments)
 
-    return run
+    return run_experiment
 
 
 def verdicts(result: pytest.RunResult) -> list[str]:
@@ -96,7 +66,7 @@ def test_a_history_of_six_runs_gates(pytester: pytest.Pytester, measure: Callabl
     assert "vs 6 saved" in verdicts(unchanged)[0]
     assert unchanged.ret == pytest.ExitCode.OK
 
-    worse = measure(gate, power=260.0)
+    worse = measure(gate, call_s=0.013)
     (line,) = verdicts(worse)
     assert line.startswith("REGRESSED ")
     assert "energy" in line
@@ -108,7 +78,7 @@ def test_a_history_of_six_runs_gates(pytester: pytest.Pytester, measure: Callabl
     elsewhere.stdout.no_fnmatch_line("*have a baseline*")
     assert verdicts(elsewhere)[0].startswith("INCONCLUSIVE ")
 
-    better = measure(gate, power=140.0)
+    better = measure(gate, call_s=0.007)
     assert verdicts(better)[0].startswith("IMPROVED ")
     assert better.ret == pytest.ExitCode.OK
 
@@ -118,10 +88,10 @@ def test_a_history_of_six_runs_gates(pytester: pytest.Pytester, measure: Callabl
     assert other.ret == pytest.ExitCode.OK
     assert measure(gate, "--llem-strict", tokens=3).ret == pytest.ExitCode.TESTS_FAILED
 
-    accepted = measure(gate, "--llem-accept", "--benchmark-save=accepted", power=260.0)
+    accepted = measure(gate, "--llem-accept", "--benchmark-save=accepted", call_s=0.013)
     assert verdicts(accepted)[0].startswith("OK ")
     assert "accepted" in verdicts(accepted)[0]
-    after = measure("--llem-fail=energy:20%;rule=point", power=260.0)
+    after = measure("--llem-fail=energy:20%;rule=point", call_s=0.013)
     assert verdicts(after)[0].startswith("OK ")
     assert "vs 1 saved" in verdicts(after)[0]
 
@@ -182,3 +152,12 @@ def test_a_report_holds_the_history_without_this_session(
     page = (pytester.path / "out" / "report.html").read_text()
     assert "3 runs, oldest first." in page  # two saved ones and this
     assert (pytester.path / "out" / "results.csv").read_text().count("tiny.llem.yaml::tiny") == 1
+
+
+def test_joules_of_a_board_are_judged(on_boards: Callable[..., pytest.RunResult], write: Callable[..., Path]) -> None:
+    write()
+    common = ("--llem-cpu", "--llem-min-window=0.1")
+    on_boards("[SimulatedBoard(power=50.0, period_s=0.02)]", *common, "--benchmark-save=base").assert_outcomes(passed=1)
+    worse = on_boards("[SimulatedBoard(power=500.0, period_s=0.02)]", *common, "--llem-fail=energy:50%;rule=point")
+    assert [line.split()[:3] for line in verdicts(worse)] == [["REGRESSED", "tiny", "energy"]]
+    assert worse.ret == pytest.ExitCode.TESTS_FAILED

@@ -2,7 +2,8 @@
 
 ``pytest -p tests.simulators.engine`` puts it in the place of the backend ``pytorch``, for that session and for the
 children that inherit its arguments: experiment files stay as they are. A call takes :data:`CALL_S` of the processor's
-time, and its tokens are a hash of its prompts and its seed.
+time, and its tokens are a hash of its prompts and the experiment's
+seed.
 
 The model's name may ask for a fault, as in ``model: fake/hangs``; where experiments are to share the load all the same,
 ``passthrough: {generate: {fault: hangs}}`` does.
@@ -15,7 +16,9 @@ The model's name may ask for a fault, as in ``model: fake/hangs``; where experim
 ``kills-its-process``   the first call ends the process, as the kernel does when memory runs out
 ``loses-the-device``    the first call fails, and so would all that follow in this process
 
-``passthrough: {generate: {call_s: 0.1}}`` makes a call last longer, in seconds.
+The environment variable ``FAKE_CALL_S`` makes calls last longer or shorter: the same work, done better or worse.
+
+PYTEST_DONT_REWRITE: it holds no assertions, and a test may have imported it before.
 """
 
 from __future__ import annotations
@@ -25,7 +28,6 @@ import os
 import re
 import signal
 import time
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.engines.base import CallTiming, Engine, MemoryPlan
@@ -81,7 +83,7 @@ class FakeModel:
     """See :class:`pytest_llem.engines.base.LoadedModel`."""
 
     def __init__(self, config: LoadConfig, device: str) -> None:
-        self.model: Any = SimpleNamespace()
+        self.model: Any = _Weights()
         self.tokenizer: Any = _Tokenizer()
         self.device: Any = device
         self.commit: str | None = f"{config.model}-{config.random_seed}"
@@ -104,7 +106,7 @@ class FakeWorkload:
         self.prompts = prompts
         self._new_tokens = config.max_output_tokens if new_tokens is None else new_tokens
         asked = config.passthrough.generate
-        self._call_s = float(asked.get("call_s", CALL_S))
+        self._call_s = float(os.environ.get("FAKE_CALL_S", CALL_S))
         self._fault = asked.get("fault") or _fault_of(config.model)
         self._ran = 0
         size = _batch_size(config)
@@ -119,12 +121,13 @@ class FakeWorkload:
         return len(self.prompts) * self._new_tokens
 
     def run(self, index: int) -> list[list[int]]:
-        until_s = time.perf_counter() + self._call_s
+        # Of the processor's time, which does not hang on what else the machine does.
+        until_s = time.process_time() + self._call_s
         self._ran += 1
         self._act_out_the_fault()
         tokens = self._new_tokens - (self._fault == "miscounts")
         output = [[self._token(prompt, position) for position in range(tokens)] for prompt in self._batches[index]]
-        while time.perf_counter() < until_s:
+        while time.process_time() < until_s:
             pass
         return output
 
@@ -161,6 +164,10 @@ class FakeWorkload:
 
     def peak_memory_bytes(self) -> tuple[int | None, str | None]:
         return 2**20, None
+
+
+class _Weights:
+    """What is freed when the model is closed."""
 
 
 class _Tokenizer:

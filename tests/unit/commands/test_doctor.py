@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,7 @@ class TestMeters:
         assert meter(findings, "rapl").detail == "RuntimeError: two lines"
 
 
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
 def test_versions_come_from_metadata_alone() -> None:
     code = (
         "import sys, pytest_llem.commands.doctor as d\n"

@@ -303,7 +303,7 @@ def test_passthrough_names_the_field_of_an_argument_that_has_one(call: str, argu
     with pytest.raises(ValidationError) as caught:
         Passthrough.model_validate({call: {argument: 1}})
     (error,) = caught.value.errors()
-    assert (error["loc"], error["type"], error["msg"]) == ((call, argument), "refused", field)
+    assert (error["loc"], error["type"], error["msg"]) == ((call, argument), "misplaced", field)
 
 
 def test_passthrough_keeps_the_rest_as_it_is() -> None:

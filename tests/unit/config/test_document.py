@@ -53,6 +53,7 @@ def refusal(folder: Path, text: str | bytes) -> str:
         ("1E3", 1000.0),
         (".5", 0.5),
         ("-.inf", float("-inf")),
+        ("12e4567", "12e4567"),  # a commit's hash, not infinity
         ("!!float 1", 1.0),
         ("yes", True),
         ("Off", False),

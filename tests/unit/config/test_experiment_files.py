@@ -218,7 +218,7 @@ def test_axes_and_groups_are_crossed_in_the_order_of_the_file(tmp_path: Path) ->
     ("sweep", "expected"),
     [
         ("{pytorch.use_cache: [true, null]}", ["use_cache:true", "use_cache:null"]),
-        ("{timeout_s: [1, 1.0, 1e-5]}", ["timeout_s:1", "timeout_s:1.0", "timeout_s:1e-05"]),
+        ("{timeout_s: [1, 1.5, 1e-5]}", ["timeout_s:1", "timeout_s:1.5", "timeout_s:1e-05"]),
         ("{model: [org/a.b, 'c d']}", ["model:org/a.b", "model:c_d"]),
         ("{marks: [[], [a, b]]}", ["marks:", "marks:a+b"]),
         (
@@ -361,6 +361,8 @@ def test_a_misspelt_or_mistyped_value_is_an_error_beside_a_contradiction(tmp_pat
             "2: sweep.pytorch: mixes mappings with other values; use {} for the variant that changes nothing",
         ),
         ("{random_seed: [1, 2, 1]}", "2: sweep.random_seed: holds 1 twice; keep one"),
+        ("{timeout_s: [1, 1.0]}", "2: sweep.timeout_s: holds 1.0 twice; keep one"),
+        ("{decoder: [{temperature: 1}, {temperature: 1.0}]}", "2: sweep.decoder: holds a mapping twice; keep one"),
         ("{name: [a, b]}", "2: sweep.name: cannot be swept; each point has its own id already"),
         ("{experiments: [{}]}", "2: sweep.experiments: cannot be swept; each point has its own id already"),
         (
@@ -419,6 +421,20 @@ def test_a_large_sweep_of_what_no_load_depends_on_has_one_load(tmp_path: Path) -
 
 
 # -- messages ----------------------------------------------------------------------------------------------
+
+
+def test_keys_for_anchors_at_the_top_are_ignored_and_no_others(tmp_path: Path) -> None:
+    entries = "experiments: [{name: a, pytorch: *greedy}, {x-b: 1}]\n"
+    first, second = load(tmp_path, f"x-greedy: &greedy {{num_beams: 1}}\nmodel: gpt2\n{entries}x-c: 3\n")
+    assert valid(first).pytorch == PyTorchConfig(num_beams=1)
+    assert second.errors[0].startswith("x.yaml:3: x-b: unknown field")
+    (inner,) = load(tmp_path, "model: gpt2\npytorch: {x-d: 1}\n")
+    assert inner.errors[0].startswith("x.yaml:2: pytorch.x-d: unknown field")
+
+
+def test_a_bad_name_is_shown_at_the_name(tmp_path: Path) -> None:
+    (experiment,) = load(tmp_path, "model: gpt2\nname: 'a b'\n")
+    assert "--> x.yaml:2:7" in experiment.errors[0]
 
 
 def test_a_message_shows_the_place(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from pytest_llem.engines.prompts import (
     load_prompts,
     synthetic_token_ids,
 )
-from pytest_llem.engines.transformers.builtin import builtin_tokenizer
 
 
 class Characters:
@@ -173,69 +172,6 @@ class TestOrder:
         assert shuffled != whole
         assert sorted(shuffled) == sorted(whole)
         assert load(dataset={"builtin": "natural", "n": 5, "shuffle": True, "seed": 3}).token_ids == shuffled[:5]
-
-
-class TestChat:
-    TEMPLATE = (
-        "<bos>{% for message in messages %}[{{ message['role'] }}]{{ message['content'] }}{% endfor %}"
-        "{% if add_generation_prompt %}[assistant]{% endif %}"
-    )
-
-    @pytest.fixture
-    def tokenizer(self) -> Any:
-        tokenizer = builtin_tokenizer(2048)
-        tokenizer.chat_template = self.TEMPLATE
-        return tokenizer
-
-    @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
-        (tmp_path / "p.jsonl").write_text('{"prompt": "one"}\n{"prompt": "{{ two }}"}\n')
-        return tmp_path
-
-    def test_prompts_are_put_into_the_template_as_a_users_message(self, folder: Path, tokenizer: Any) -> None:
-        prompts = load(folder, tokenizer, dataset={"path": "p.jsonl"}, chat=True)
-        texts = [tokenizer.decode(ids) for ids in prompts.token_ids]
-        assert texts == ["<bos>[user]one[assistant]", "<bos>[user]{{ two }}[assistant]"]
-        # The template brings the token that begins a text; the tokenizer must not add it again.
-        assert prompts.token_ids[0].count(256) == 1
-
-    @pytest.mark.parametrize("chat", [None, False])
-    def test_without_chat_they_stay_plain(self, folder: Path, tokenizer: Any, chat: bool | None) -> None:
-        prompts = load(folder, tokenizer, dataset={"path": "p.jsonl"}, chat=chat)
-        assert tokenizer.decode(prompts.token_ids[0]) == "<bos>one"
-
-    def test_a_builtin_set_is_put_into_the_template_too(self, tokenizer: Any) -> None:
-        plain, chat = (load(tokenizer=tokenizer, dataset="natural", chat=on) for on in (False, True))
-        assert len(plain.token_ids) == len(chat.token_ids)
-        assert plain.sha256() != chat.sha256()
-
-    def test_the_template_counts_towards_the_limit(self, folder: Path, tokenizer: Any) -> None:
-        prompts = load(folder, tokenizer, dataset={"path": "p.jsonl"}, chat=True, max_input_tokens=20)
-        assert [len(ids) for ids in prompts.token_ids] == [20, 20]
-        assert prompts.truncated == 2
-
-    def test_the_users_text_is_cut_and_not_the_header_of_the_answer(self, tmp_path: Path, tokenizer: Any) -> None:
-        text = "abcdefghij" * 50
-        (tmp_path / "p.jsonl").write_text("\n".join(json.dumps({"prompt": one}) for one in (text, "abc", "é" * 99)))
-        for limit in (20, 35, 100, 499):
-            prompts = load(tmp_path, tokenizer, dataset={"path": "p.jsonl"}, chat=True, max_input_tokens=limit)
-            # The template takes eighteen of the limit, as every byte is a token.
-            assert tokenizer.decode(prompts.token_ids[0]) == f"<bos>[user]{text[: limit - 18]}[assistant]"
-            assert len(prompts.token_ids[0]) == limit
-        prompts = load(tmp_path, tokenizer, dataset={"path": "p.jsonl"}, chat=True, max_input_tokens=35)
-        assert tokenizer.decode(prompts.token_ids[1]) == "<bos>[user]abc[assistant]"
-        # Half a character is none: the limit is not reached.
-        assert tokenizer.decode(prompts.token_ids[2]) == f"<bos>[user]{'é' * 8}[assistant]"
-        assert prompts.truncated == 2
-
-    def test_a_template_that_leaves_no_room_is_refused(self, folder: Path, tokenizer: Any) -> None:
-        message = r"p\.jsonl: the chat template leaves no room for prompt 1 in 18 tokens; raise max_input_tokens"
-        with pytest.raises(PromptError, match=message):
-            load(folder, tokenizer, dataset={"path": "p.jsonl"}, chat=True, max_input_tokens=18)
-
-    def test_a_tokenizer_without_a_template_is_refused(self, folder: Path) -> None:
-        with pytest.raises(PromptError, match=r"^chat: the model's tokenizer has no chat template"):
-            load(folder, builtin_tokenizer(2048), dataset={"path": "p.jsonl"}, chat=True)
 
 
 def test_the_natural_set_is_there() -> None:

@@ -13,13 +13,13 @@ from pytest_llem.config.builtin_models import builtin_fingerprint
 from pytest_llem.engines.transformers.adapters import adapter_layers
 from pytest_llem.engines.transformers.sources import folder_fingerprint
 from pytest_llem.errors import LoadError
-from tests.unit.engines.conftest import HERE, experiment
+from tests.unit.engines.transformers.conftest import HERE, experiment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llem.engines.transformers.engine import TransformersModel
-    from tests.unit.engines.conftest import Load
+    from tests.unit.engines.transformers.conftest import Load
 
 
 BUILTIN = builtin_fingerprint("builtin:tiny-llama")

@@ -11,13 +11,13 @@ from pytest_llem.config.builtin_models import builtin_fingerprint
 from pytest_llem.engines.transformers.assistant import watched
 from pytest_llem.engines.transformers.sources import folder_fingerprint
 from pytest_llem.errors import LoadError, MeasurementError
-from tests.unit.engines.conftest import HERE, experiment
+from tests.unit.engines.transformers.conftest import HERE, experiment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llem.engines.transformers.engine import TransformersModel
-    from tests.unit.engines.conftest import Load
+    from tests.unit.engines.transformers.conftest import Load
 
 SAME = {"assistant_model": "builtin:tiny-llama"}
 

@@ -10,7 +10,7 @@ from pytest_llem.config.builtin_models import BOS_TOKEN_ID, PREFIX, is_builtin
 from pytest_llem.engines.transformers.builtin import builtin_config, builtin_tokenizer
 
 if TYPE_CHECKING:
-    from tests.unit.engines.conftest import Load
+    from tests.unit.engines.transformers.conftest import Load
 
 # As published with the checkpoints whose shapes these are; tied weights count once.
 PARAMETERS = {"llama-1b": 1_235_814_400, "llama-8b": 8_030_261_248, "qwen-0.5b": 494_032_768}

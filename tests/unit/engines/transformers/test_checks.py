@@ -8,13 +8,13 @@ import torch
 
 from pytest_llem.engines.transformers.checks import check_loaded, placement
 from pytest_llem.errors import LoadError, UnavailableError
-from tests.unit.engines.conftest import HERE, experiment
+from tests.unit.engines.transformers.conftest import HERE, experiment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llem.engines.transformers.engine import TransformersModel
-    from tests.unit.engines.conftest import Load
+    from tests.unit.engines.transformers.conftest import Load
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tests.unit.engines.conftest import HERE, experiment
+from tests.unit.engines.transformers.conftest import HERE, experiment
 
 if TYPE_CHECKING:
     from pytest_llem.engines.transformers.engine import TransformersModel
@@ -19,7 +19,7 @@ SAMPLED: dict[str, Any] = {"decoder": {"do_sample": True, "temperature": 1.5}, "
 
 SCRIPT = """
 import json, sys
-from tests.unit.engines.conftest import HERE, experiment, load_experiment
+from tests.unit.engines.transformers.conftest import HERE, experiment, load_experiment
 
 config = experiment(**json.loads(sys.argv[1]))
 workload = load_experiment(config).prepare(config, HERE)

@@ -18,7 +18,7 @@ from pytest_llem.config import DecoderConfig, PyTorchConfig
 from pytest_llem.engines.transformers.checks import placement
 from pytest_llem.engines.transformers.compiling import compiled_graphs
 from pytest_llem.errors import UnavailableError
-from tests.unit.engines.conftest import HERE, Load, experiment
+from tests.unit.engines.transformers.conftest import HERE, Load, experiment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

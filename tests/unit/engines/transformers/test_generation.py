@@ -16,13 +16,13 @@ from pytest_llem.engines.transformers.generation import (
     special_tokens,
 )
 from pytest_llem.errors import MeasurementError, UnavailableError
-from tests.unit.engines.conftest import HERE, experiment
+from tests.unit.engines.transformers.conftest import HERE, experiment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llem.engines.transformers.engine import TransformersModel
-    from tests.unit.engines.conftest import Load
+    from tests.unit.engines.transformers.conftest import Load
 
 SPECIAL = SpecialTokens(bos=256, eos=(257,), pad=258)
 

@@ -24,12 +24,12 @@ from pytest_llem.engines.transformers.loading import say_once
 from pytest_llem.engines.transformers.requirements import check_load_requirements
 from pytest_llem.engines.transformers.sources import folder_fingerprint
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
-from tests.unit.engines.conftest import HERE, experiment
+from tests.unit.engines.transformers.conftest import HERE, experiment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.unit.engines.conftest import Load
+    from tests.unit.engines.transformers.conftest import Load
 
 EAGER_COMPILE = {"torch_compile": True, "torch_compile_backend": "eager"}
 STATIC: dict[str, Any] = {"cache_implementation": "static"}

@@ -8,10 +8,10 @@ import torch
 
 from pytest_llem.engines.transformers.logits import FiniteLogits
 from pytest_llem.errors import MeasurementError
-from tests.unit.engines.conftest import HERE, experiment, load_experiment
+from tests.unit.engines.transformers.conftest import HERE, experiment, load_experiment
 
 if TYPE_CHECKING:
-    from tests.unit.engines.conftest import Load
+    from tests.unit.engines.transformers.conftest import Load
 
 INF, NAN = float("inf"), float("nan")
 

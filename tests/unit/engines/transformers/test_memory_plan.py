@@ -14,14 +14,14 @@ from pytest_llem.engines.transformers.memory_plan import (
     predict_weights,
 )
 from pytest_llem.errors import UnavailableError
-from tests.unit.engines.conftest import HERE, experiment
+from tests.unit.engines.transformers.conftest import HERE, experiment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llem.engines.base import MemoryPlan
     from pytest_llem.engines.transformers.engine import TransformersModel
-    from tests.unit.engines.conftest import Load
+    from tests.unit.engines.transformers.conftest import Load
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,7 @@ import torch
 
 from pytest_llem.engines.transformers.tf32 import tf32
 from pytest_llem.errors import MeasurementError
-from tests.unit.engines.conftest import HERE, experiment
+from tests.unit.engines.transformers.conftest import HERE, experiment
 
 if TYPE_CHECKING:
     from pytest_llem.engines.transformers.engine import TransformersModel

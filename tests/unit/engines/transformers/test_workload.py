@@ -10,14 +10,14 @@ from pytest_llem.engines.prompts import PromptError
 from pytest_llem.engines.transformers import caches
 from pytest_llem.engines.transformers.timing import TokenClock
 from pytest_llem.errors import MeasurementError, UnavailableError
-from tests.unit.engines.conftest import HERE, experiment, load_experiment
+from tests.unit.engines.transformers.conftest import HERE, experiment, load_experiment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llem.engines.transformers.engine import TransformersModel
     from pytest_llem.engines.transformers.workload import TransformersWorkload
-    from tests.unit.engines.conftest import Load
+    from tests.unit.engines.transformers.conftest import Load
 
 
 def prepare(model: TransformersModel, /, **fields: Any) -> TransformersWorkload:

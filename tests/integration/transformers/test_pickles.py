@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.integration.conftest import change_json, without
+from tests.integration.transformers.conftest import change_json, without
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_llem.config import DecoderConfig, PyTorchConfig, load_experiments
 from pytest_llem.engines.transformers import ignored
-from tests.integration.conftest import change_json, without
+from tests.integration.transformers.conftest import change_json, without
 
 if TYPE_CHECKING:
     from collections.abc import Callable
