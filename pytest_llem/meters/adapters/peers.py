@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llem.errors import LlemError, MeterUnavailableError, one_line
 from pytest_llem.meters.base import MeterRequest, SimpleMeter
 from pytest_llem.meters.nvidia.library import Nvml
-from pytest_llem.meters.nvidia.visibility import MIG_REFUSAL, Selection, describe, select_by_uuid, select_visible
+from pytest_llem.meters.nvidia.visibility import Selection, select
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,11 +75,4 @@ def _import_peer(meter: str, module: str) -> Any:
 
 def _select_boards(gpu_uuids: Sequence[str] | None) -> Selection:
     with Nvml() as nvml:
-        boards = nvml.boards()
-    selection = select_visible(boards, os.environ) if gpu_uuids is None else select_by_uuid(boards, gpu_uuids)
-    if not selection.boards:
-        raise MeterUnavailableError("no GPU is visible to this process; see nvidia-smi -L and CUDA_VISIBLE_DEVICES")
-    divided = [board for board in selection.boards if board.mig_enabled]
-    if divided:
-        raise MeterUnavailableError(f"{describe(divided)} is divided by MIG: {MIG_REFUSAL}")
-    return selection
+        return select(nvml.boards(), gpu_uuids, os.environ)
