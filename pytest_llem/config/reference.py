@@ -96,12 +96,12 @@ def _tables() -> Iterator[str]:
 
 
 def _values(schema: dict[str, Any]) -> str:
-    """What a field takes, in words."""
+    """What a field takes."""
     if choices := schema.get("anyOf") or schema.get("oneOf"):
-        kinds = (_values(one) for one in choices if one != {"type": "null"})
+        kinds = (_values(choice) for choice in choices if choice != {"type": "null"})
         return ", or ".join(dict.fromkeys(kinds))
     if "enum" in schema:
-        return ", ".join(f"`{one}`" for one in schema["enum"])
+        return ", ".join(f"`{choice}`" for choice in schema["enum"])
     if "const" in schema:
         return f"`{schema['const']}`"
     kind = schema.get("type")
@@ -109,8 +109,8 @@ def _values(schema: dict[str, Any]) -> str:
         return f"list of {_values(schema['items'])}"
     if kind == "object" or "$ref" in schema:
         return "mapping"
-    words = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`", "string": "text"}[str(kind)]
-    return words + _bounds(schema)
+    name = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`", "string": "text"}[str(kind)]
+    return name + _bounds(schema)
 
 
 def _bounds(schema: dict[str, Any]) -> str:

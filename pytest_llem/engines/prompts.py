@@ -13,20 +13,22 @@ import hashlib
 import json
 import random
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_llem.config import FileDataset, SyntheticDataset
-from pytest_llem.errors import LlemError
+from pytest_llem.errors import LlemError, about
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
-    from pytest_llem.config import BuiltinDataset, ExperimentConfig
+    from pytest_llem.config import ExperimentConfig
 
 _DATA_PACKAGE = "pytest_llem.config.data"
 _DEFAULT_FIELD = "prompt"
+_SUFFIXES = (".jsonl", ".ndjson", ".txt")
 
 
 class PromptError(LlemError):
@@ -90,7 +92,7 @@ def load_prompts(
         tokenizer: turns texts into token ids; ``None`` where the model has none.
 
     Raises:
-        PromptError: the dataset cannot be read, is empty or holds fewer prompts than asked for, or there is no
+        PromptError: the dataset cannot be read, is empty or holds fewer prompts than ``n``, or there is no
             chat template to put them into, or one that leaves no room for them.
     """
     dataset, limit = config.dataset, config.max_input_tokens
@@ -99,12 +101,19 @@ def load_prompts(
         ids = synthetic_token_ids(dataset.synthetic.n, length, config.dataset_seed, vocabulary_size, special_ids)
         return Prompts(ids, truncated=0)
 
-    texts, place = _texts(dataset, folder)
-    if not texts:
-        raise PromptError("holds no prompts", **place)
-    if not isinstance(dataset, str):
-        texts = _selected(texts, dataset.n, config.dataset_seed if dataset.shuffle else None, place)
-    return _tokenise(texts, tokenizer, limit, chat=bool(config.chat), place=place)
+    if isinstance(dataset, FileDataset):
+        path = folder / Path(dataset.path).expanduser()
+        place, read = {"file": str(path)}, partial(_file_texts, path, dataset.field or _DEFAULT_FIELD)
+    else:
+        name = dataset if isinstance(dataset, str) else dataset.builtin
+        place, read = {"field": "dataset", "value": name}, partial(_builtin_texts, name)
+    with about(**place):
+        texts = read()
+        if not texts:
+            raise PromptError("holds no prompts")
+        if not isinstance(dataset, str):
+            texts = _selected(texts, dataset.n, config.dataset_seed if dataset.shuffle else None)
+        return _tokenise(texts, tokenizer, limit, chat=bool(config.chat))
 
 
 def synthetic_token_ids(
@@ -132,19 +141,10 @@ def synthetic_token_ids(
     return tuple(tuple(token_id() for _ in range(length)) for _ in range(n))
 
 
-def _texts(dataset: str | BuiltinDataset | FileDataset, folder: Path) -> tuple[list[str], dict[str, Any]]:
-    """All texts of ``dataset`` in its own order, and where a :class:`PromptError` about them is."""
-    if isinstance(dataset, FileDataset):
-        path = folder / Path(dataset.path).expanduser()
-        return _file_texts(path, dataset.field or _DEFAULT_FIELD), {"file": str(path)}
-    name = dataset if isinstance(dataset, str) else dataset.builtin
-    return _builtin_texts(name), {"field": "dataset", "value": name}
-
-
-def _selected(texts: Sequence[str], n: int | None, seed: int | None, place: dict[str, Any]) -> list[str]:
+def _selected(texts: Sequence[str], n: int | None, seed: int | None) -> list[str]:
     """The first ``n`` of ``texts``, in the order that ``seed`` decides; ``None`` leaves them all, or in their order."""
     if n is not None and n > len(texts):
-        raise PromptError(f"holds {len(texts)} prompts, fewer than n ({n}); lower n", **place)
+        raise PromptError(f"holds {len(texts)} prompts, fewer than n ({n}); lower n")
     order = list(range(len(texts)))
     if seed is not None:
         random.Random(seed).shuffle(order)  # noqa: S311  (reproducible on purpose)
@@ -153,36 +153,27 @@ def _selected(texts: Sequence[str], n: int | None, seed: int | None, place: dict
 
 def _builtin_texts(name: str) -> list[str]:
     file = resources.files(_DATA_PACKAGE) / f"{name}.jsonl"
-    return _json_lines(file.read_text(encoding="utf-8").splitlines(), _DEFAULT_FIELD, file.name)
+    return _json_lines(file.read_text(encoding="utf-8").splitlines(), _DEFAULT_FIELD)
 
 
 def _file_texts(path: Path, field: str) -> list[str]:
-    read = _readers(field).get(path.suffix.lower())
-    if read is None:
-        message = "prompts are read from .jsonl (a JSON object per line) or .txt (a prompt per line)"
-        raise PromptError(message, file=str(path))
+    kind = path.suffix.lower()
+    if kind not in _SUFFIXES:
+        raise PromptError("prompts are read from .jsonl (a JSON object per line) or .txt (a prompt per line)")
     try:
         # A device or a pipe might never end, or never begin.
         if path.exists() and not path.is_file():
-            raise PromptError("cannot be read: not a file", file=str(path))
+            raise PromptError("cannot be read: not a file")
         # Not str.splitlines: it also splits at characters that JSON strings may hold.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as exc:
-        raise PromptError(f"cannot be read: {exc.strerror or exc}", file=str(path)) from exc
+        raise PromptError(f"cannot be read: {exc.strerror or exc}") from exc
     except UnicodeDecodeError as exc:
-        raise PromptError(f"is not UTF-8: {exc.reason} at byte {exc.start}", file=str(path)) from exc
-    return read(lines, str(path))
+        raise PromptError(f"is not UTF-8: {exc.reason} at byte {exc.start}") from exc
+    return _json_lines(lines, field) if kind != ".txt" else [line.rstrip("\r") for line in lines if line.strip()]
 
 
-def _readers(field: str) -> dict[str, Callable[[Sequence[str], str], list[str]]]:
-    return {
-        ".jsonl": lambda lines, file: _json_lines(lines, field, file),
-        ".ndjson": lambda lines, file: _json_lines(lines, field, file),
-        ".txt": lambda lines, _: [line.rstrip("\r") for line in lines if line.strip()],
-    }
-
-
-def _json_lines(lines: Iterable[str], field: str, file: str) -> list[str]:
+def _json_lines(lines: Iterable[str], field: str) -> list[str]:
     texts: list[str] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -190,27 +181,23 @@ def _json_lines(lines: Iterable[str], field: str, file: str) -> list[str]:
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError) as exc:
-            raise PromptError(f"not JSON: {exc}", file=file, line=number) from exc
+            raise PromptError(f"not JSON: {exc}", line=number) from exc
         if not isinstance(entry, dict):
-            raise PromptError(f"expected a JSON object, found {type(entry).__name__}", file=file, line=number)
+            raise PromptError(f"expected a JSON object, found {type(entry).__name__}", line=number)
         if field not in entry:
             near = difflib.get_close_matches(field, entry, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise PromptError(
-                f"no field {field!r}: {hint}there is {', '.join(entry) or 'nothing'}", file=file, line=number
-            )
+            raise PromptError(f"no field {field!r}: {hint}there is {', '.join(entry) or 'nothing'}", line=number)
         text = entry[field]
         if not isinstance(text, str) or not text:
-            raise PromptError(f"field {field!r} is not a text, or is empty", file=file, line=number)
+            raise PromptError(f"field {field!r} is not a text, or is empty", line=number)
         texts.append(text)
     return texts
 
 
-def _tokenise(
-    texts: Sequence[str], tokenizer: Tokenizer | None, limit: int, *, chat: bool, place: dict[str, Any]
-) -> Prompts:
+def _tokenise(texts: Sequence[str], tokenizer: Tokenizer | None, limit: int, *, chat: bool) -> Prompts:
     if tokenizer is None:
-        raise PromptError("the model comes without a tokenizer; use a synthetic dataset", **place)
+        raise PromptError("the model comes without a tokenizer; use a synthetic dataset")
     if chat and not tokenizer.chat_template:
         message = "the model's tokenizer has no chat template; use a model made for chat, or remove chat"
         raise PromptError(message, field="chat")
@@ -219,14 +206,13 @@ def _tokenise(
     for number, text in enumerate(texts, start=1):
         ids = _chat_ids(text, tokenizer) if chat else tokenizer(text)["input_ids"]
         if not ids:
-            raise PromptError(f"prompt {number} has no tokens", **place)
+            raise PromptError(f"prompt {number} has no tokens")
         if len(ids) > limit:
             truncated += 1
             ids = _shortened_chat_ids(text, tokenizer, limit) if chat else ids[:limit]
         if not ids:
             raise PromptError(
-                f"the chat template leaves no room for prompt {number} in {limit} tokens; raise max_input_tokens",
-                **place,
+                f"the chat template leaves no room for prompt {number} in {limit} tokens; raise max_input_tokens"
             )
         prompts.append(tuple(ids))
     return Prompts(tuple(prompts), truncated)

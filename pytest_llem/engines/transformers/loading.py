@@ -41,7 +41,7 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
     from transformers import AutoModelForCausalLM
 
     refuse_ignored_by_from_pretrained(load.from_pretrained, builtin=is_builtin(load.model))
-    check_checkpoint(load.model, source, load.from_pretrained.get("variant"))
+    check_checkpoint(source, load.from_pretrained.get("variant"))
     arguments = _from_pretrained_arguments(load, options, device)
     model: PreTrainedModel
     info: Mapping[str, Any]
@@ -63,11 +63,9 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
     if getattr(model, "_hf_peft_config_loaded", False):
         raise LoadError(
             "holds an adapter, which transformers put over weights that are perhaps another model's; name the base as "
-            "model and the adapter as pytorch.lora",
-            field="model",
-            value=load.model,
+            "model and the adapter as pytorch.lora"
         )
-    check_complete(load.model, info)
+    check_complete(info)
     model.train(False)
     return model
 
@@ -103,9 +101,7 @@ def _draw_random(load: LoadConfig, options: PyTorchConfig, source: Source, devic
     if getattr(source.config, "quantization_config", None) is not None:
         raise LoadError(
             "its configuration is that of a quantised checkpoint, which random weights would not be: name the "
-            "unquantised model",
-            field="model",
-            value=load.model,
+            "unquantised model"
         )
     arguments: dict[str, Any] = {"dtype": DTYPES[load.precision]}
     # A kernel of the hub is none of the drawing's business.

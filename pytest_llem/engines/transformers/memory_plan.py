@@ -19,7 +19,7 @@ from pytest_llem.engines.base import MemoryPlan
 from pytest_llem.engines.transformers.assistant import assistant_load_config
 from pytest_llem.engines.transformers.checks import DTYPES
 from pytest_llem.engines.transformers.sources import load_architecture
-from pytest_llem.errors import LlemError, UnavailableError
+from pytest_llem.errors import LlemError, UnavailableError, about
 from pytest_llem.sizes import size
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def available_bytes(device: torch.device) -> int | None:
 def predict_weights(load: LoadConfig) -> _Weights:
     """Bytes of the weights that ``load`` describes, its assistant's included."""
     try:
-        architecture = load_architecture(load)
+        with about(field="model", value=load.model):
+            architecture = load_architecture(load)
         if getattr(architecture, "quantization_config", None) is not None:
             return _Weights(None, architecture, "not predicted for a checkpoint that is quantised already")
         model = _build_without_memory(architecture, load)

@@ -40,7 +40,7 @@ class Source:
     Attributes:
         location: hub id or folder whose weights are to be read; ``None`` for random weights.
         config: the architecture.
-        tokenizer: its tokenizer; ``None`` where random weights were asked of a source that has none.
+        tokenizer: its tokenizer; ``None`` where weights are random and the source has none.
         commit: the hub's commit, or the fingerprint of a local folder; of a built-in model, a hash of its shape.
         hub_arguments: the further arguments with which the files are found.
     """
@@ -82,7 +82,7 @@ def find_source(load: LoadConfig) -> Source:
     random = load.weights == "random"
     config = _load_config(location, hub_arguments)
     if local is not None:
-        # Only now: any folder may be named, and what is no model need not be read.
+        # Only now: any folder may be named, and one without a model need not be read.
         commit = folder_fingerprint(local)
     tokenizer = _load_tokenizer(location, hub_arguments, required=not random)
     return Source(None if random else location, config, tokenizer, commit, hub_arguments)
@@ -108,11 +108,8 @@ def hub_access(load: LoadConfig) -> dict[str, Any]:
     return {name: load.from_pretrained[name] for name in _ACCESS_ARGUMENTS if name in load.from_pretrained}
 
 
-def hub_file(repository: str, name: str, hub_arguments: Mapping[str, Any], *, field: str = "model") -> Path:
+def hub_file(repository: str, name: str, hub_arguments: Mapping[str, Any]) -> Path:
     """A file of the hub, downloaded if it is not in the cache.
-
-    Args:
-        field: the experiment's field that names ``repository``, for messages.
 
     Raises:
         LoadError: there is no such file, or it cannot be reached.
@@ -123,8 +120,7 @@ def hub_file(repository: str, name: str, hub_arguments: Mapping[str, Any], *, fi
         return Path(str(_cached_file(repository, name, hub_arguments)))
     except (OSError, ValueError) as exc:
         reason = "it is not in the cache, and HF_HUB_OFFLINE is set" if is_offline_mode() else one_line(exc)
-        message = f"no such folder, and not to be had from the hub: {reason}"
-        raise LoadError(message, field=field, value=repository) from exc
+        raise LoadError(f"no such folder, and not to be had from the hub: {reason}") from exc
 
 
 def hub_file_if_any(repository: str, name: str, hub_arguments: Mapping[str, Any]) -> Path | None:
@@ -136,8 +132,7 @@ def hub_file_if_any(repository: str, name: str, hub_arguments: Mapping[str, Any]
     try:
         found = _cached_file(repository, name, hub_arguments, _raise_exceptions_for_missing_entries=False)
     except (OSError, ValueError) as exc:
-        message = f"{name} is not to be had from the hub: {one_line(exc)}"
-        raise LoadError(message, field="model", value=repository) from exc
+        raise LoadError(f"{name} is not to be had from the hub: {one_line(exc)}") from exc
     return None if found is None else Path(found)
 
 
@@ -195,15 +190,13 @@ def _local_folder(model: str) -> Path | None:
     path = Path(model)
     if path.is_absolute():
         if not path.is_dir():
-            raise LoadError("no such folder", field="model", value=model)
+            raise LoadError("no such folder")
         return path
     if path.is_dir():
         # transformers would read it instead of the hub's model of that name.
         raise LoadError(
             "a folder of this name lies where pytest was started, but folders are named from the experiment file's; "
-            "start pytest elsewhere, or write the path with ./ in front",
-            field="model",
-            value=model,
+            "start pytest elsewhere, or write the path with ./ in front"
         )
     return None
 
@@ -221,14 +214,11 @@ def _load_config(location: str, hub_arguments: Mapping[str, Any]) -> PretrainedC
     except (OSError, ValueError, KeyError) as exc:
         if "trust_remote_code" in str(exc):
             raise LoadError(
-                "comes with Python code of its own; set pytorch.trust_remote_code: true if you trust it",
-                field="model",
-                value=location,
+                "comes with Python code of its own; set pytorch.trust_remote_code: true if you trust it"
             ) from exc
-        raise LoadError(f"its configuration cannot be read: {one_line(exc)}", field="model", value=location) from exc
+        raise LoadError(f"its configuration cannot be read: {one_line(exc)}") from exc
     if config.is_encoder_decoder:
-        message = "an encoder-decoder model; only decoder-only models are measured"
-        raise LoadError(message, field="model", value=location)
+        raise LoadError("an encoder-decoder model; only decoder-only models are measured")
     return config
 
 
@@ -244,7 +234,7 @@ def _load_tokenizer(
     except (OSError, ValueError, KeyError, TypeError) as exc:
         if not required:
             return None
-        raise LoadError(f"its tokenizer cannot be loaded: {one_line(exc)}", field="model", value=location) from exc
+        raise LoadError(f"its tokenizer cannot be loaded: {one_line(exc)}") from exc
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         # Padding is masked out of the attention and never counted, so which token pads does not matter.
         tokenizer.pad_token = tokenizer.eos_token

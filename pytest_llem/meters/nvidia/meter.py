@@ -108,7 +108,6 @@ class NvmlMeter:
                     f"{describe([board])} has no energy counter; it needs a Volta or newer board, "
                     "not a virtual one, and a current driver; it reports no power either; leave the board out of "
                     "CUDA_VISIBLE_DEVICES, or measure time alone with the meter none",
-                    meter="nvml",
                 )
             self._power_sensors.append(power)
         self._watches = [BoardWatch(nvml, board) for board in self.boards]
@@ -218,7 +217,7 @@ class NvmlMeter:
             return False
         except binding.NVMLError as error:
             raise MeterUnavailableError(
-                f"{describe([board])}: reading the energy counter failed: {error}; try nvidia-smi", meter="nvml"
+                f"{describe([board])}: reading the energy counter failed: {error}; try nvidia-smi"
             ) from error
         return True
 
@@ -283,7 +282,6 @@ def open_nvml_meter(request: MeterRequest) -> NvmlMeter:
             raise MeterUnavailableError(
                 "the model runs on the CPU, so which board to read is not known: NVML shows "
                 f"{describe(selection.boards)}; name one in CUDA_VISIBLE_DEVICES",
-                meter="nvml",
             )
         if request.lock_timeout_s is not None:
             uuids = (board.uuid for board in selection.boards)
