@@ -281,7 +281,7 @@ def open_nvml_meter(request: MeterRequest) -> NvmlMeter:
         if request.gpu_uuids is None and request.device != "cuda" and len(selection.boards) > 1:
             raise MeterUnavailableError(
                 "the model runs on the CPU, so which board to read is not known: NVML shows "
-                f"{describe(selection.boards)}; name one in CUDA_VISIBLE_DEVICES"
+                f"{describe(selection.boards)}; name one in CUDA_VISIBLE_DEVICES",
             )
         if request.lock_timeout_s is not None:
             uuids = (board.uuid for board in selection.boards)
