@@ -52,9 +52,15 @@ def test_without_strict_what_is_skipped_is_inconclusive_and_green(
     assert len(verdicts(result)) == 1
     # A report of an earlier session would be taken for this one's.
     assert "session runs on the CPU" in (pytester.path / "report.html").read_text()
-    # Nothing is measured, so nothing is gated.
+    # Validation gates nothing, unless it is told to.
     validated = pytester.runpytest_inprocess()
     assert (validated.ret, verdicts(validated)) == (pytest.ExitCode.OK, [])
+    asked = pytester.runpytest_inprocess("--llem-fail=latency:5%", "--llem-csv=table.csv")
+    assert [line.split()[:3] for line in verdicts(asked)] == [
+        ["INCONCLUSIVE", "tiny", "energy"],
+        ["INCONCLUSIVE", "tiny", "latency"],
+    ]
+    asked.stdout.fnmatch_lines(["llem: wrote table.csv"])
 
 
 def test_a_failed_experiment_has_its_line_beside_the_others(pytester: pytest.Pytester, run: Run, write: Write) -> None:

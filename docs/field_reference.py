@@ -1,6 +1,6 @@
-"""The reference of experiment files, written from the fields that validate them.
+"""Writes the reference of experiment files from the fields that validate them.
 
-python -m pytest_llem.config.reference > docs/reference.md
+python docs/field_reference.py > docs/reference.md
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _INTRODUCTION = """\
 # Reference of experiment files
 
-Written by `python -m pytest_llem.config.reference`; do not edit. `pytest --llem-schema > llem.schema.json` writes the
+Written by `python docs/field_reference.py`; do not edit. `pytest --llem-schema > llem.schema.json` writes the
 same as a JSON Schema, by which editors complete and check a file that starts with
 
 ```yaml
