@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # The C0 and C1 controls, line breaks among them, the controls of writing direction, and halves of surrogate pairs.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -54,6 +59,17 @@ class LlemError(Exception):
             field = f"{field} {str(self.value).lower() if isinstance(self.value, bool) else repr(self.value)}"
         parts = (place, field, f"{self.meter} meter" if self.meter else None, self.message)
         return printable(": ".join(part for part in parts if part))
+
+
+@contextmanager
+def about(**what: Any) -> Iterator[None]:
+    """Within the block, an error of which neither file, field nor meter is known is about ``what``, its attributes."""
+    try:
+        yield
+    except LlemError as error:
+        if error.file is error.field is error.meter is None:
+            vars(error).update(what)
+        raise
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -117,11 +117,10 @@ def _features_of_measuring(settings: Settings) -> Iterator[object]:
     from pytest_llem.session.resume import Resume
     from pytest_llem.session.termination import Termination
 
-    judges = settings.mode == "measure" or settings.strict
-    if judges:
+    if settings.judges:
         yield Reporting(settings)
     yield Termination()
-    if judges:
+    if settings.judges:
         yield Judging(settings)
     yield Isolation(settings)
     yield Resume(settings)
@@ -180,7 +179,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         gc.freeze()
     if settings.mode not in ("validate", "measure") or not config.pluginmanager.has_plugin("benchmark"):
         return
-    if measured or settings.mode == "measure" or settings.shard or settings.strict:
+    if measured or settings.shard or settings.judges:
         for feature in _features_of_measuring(settings):
             config.pluginmanager.register(feature)
 

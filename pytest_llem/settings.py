@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from pytest_llem.verdict.limits import Limit
 
+_OUTPUTS = ("llem_fail", "llem_report", "llem_csv")
+
 Mode = Literal["validate", "measure", "plan", "collect", "merge", "child"]
 
 
@@ -31,6 +33,7 @@ class Settings:
         min_window_s: overrides ``measure.min_window_s`` of every experiment, in seconds.
         files: patterns of experiment files.
         gates: limits of the command line or the ini file by metric; they replace those of the files.
+        judges: gates are judged and reports written: where experiments run, and where the command line names one.
         strict: INCONCLUSIVE and NO-BASELINE fail the session too.
         accept: the session's changes are wanted.
         baseline: the saved runs to judge against, as given.
@@ -55,6 +58,7 @@ class Settings:
     min_window_s: float | None
     files: tuple[str, ...]
     gates: Mapping[str, Limit]
+    judges: bool
     strict: bool
     accept: bool
     baseline: str
@@ -116,6 +120,7 @@ class Settings:
             min_window_s=given["min_window"],
             files=tuple(config.getini("llem_files")),
             gates=given["fail"],
+            judges=mode == "measure" or given["strict"] or any(map(config.getoption, _OUTPUTS)),
             strict=given["strict"],
             accept=given["accept"],
             baseline=given["baseline"],

@@ -63,8 +63,8 @@ class BoardFinding:
     Attributes:
         board: what it says of itself.
         visible: whether CUDA lets this process use it.
-        persistence_mode: whether the driver stays loaded while nothing runs; ``None`` where it does not tell.
-        counter: its energy counter in words.
+        persistence_mode: whether the driver stays loaded while nothing runs; ``None`` where that is unknown.
+        counter: a description of its energy counter.
     """
 
     board: Board
@@ -81,7 +81,7 @@ class MeterFinding:
         name: one of :func:`pytest_llem.meters.meter_names`.
         works: whether it could be opened.
         detail: what it reads, or why it cannot.
-        commands: what to type to mend it, one a line.
+        commands: what to type to fix it, line by line.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Findings:
         boards: every board that NVML shows, hidden ones too.
         boards_reason: why there is none, or what is wrong with the choice among them.
         cuda_visible_devices: the environment variable, ``None`` where it is not set.
-        meters: one finding a meter; ``auto`` names those that it picks.
+        meters: a finding for each meter; ``auto`` names those that it picks.
         container: what kind of container this is, ``None`` outside of one.
     """
 
@@ -184,7 +184,7 @@ def find_meters(device: str, clock: Clock, powercap_root: Path = POWERCAP_ROOT) 
     """Open every meter and close it again.
 
     Args:
-        device: what ``nvml``, ``zeus`` and ``codecarbon`` are asked for, ``cuda`` or ``cpu``.
+        device: what ``nvml``, ``zeus`` and ``codecarbon`` are opened for, ``cuda`` or ``cpu``.
         clock: where time is read.
         powercap_root: where the counters of processors are.
     """
@@ -192,8 +192,8 @@ def find_meters(device: str, clock: Clock, powercap_root: Path = POWERCAP_ROOT) 
     for name in meter_names():
         if name == "auto":
             detail = [
-                f"{_auto(one, clock, powercap_root)} for work on the {words}"
-                for one, words in (("cuda", "GPU"), ("cpu", "CPU"))
+                f"{_auto(kind, clock, powercap_root)} for work on the {shown}"
+                for kind, shown in (("cuda", "GPU"), ("cpu", "CPU"))
             ]
             found.append(MeterFinding(name, True, "picks " + ", ".join(detail)))
             continue
@@ -213,7 +213,7 @@ def find_container(environ: Mapping[str, str], root: Path = Path("/")) -> str | 
 
 
 def _attempt(look: Callable[[], T]) -> tuple[T | None, str | None]:
-    """What ``look`` finds, or ``None`` and what went wrong, whatever it was; which meter it was is known already."""
+    """What ``look`` finds, or ``None`` and what went wrong, without the meter's name, which the caller knows."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

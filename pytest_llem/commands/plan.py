@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_llem.config import ExperimentConfig, LoadConfig
     from pytest_llem.settings import Settings
 
-# Windows whose length nobody asked for are this long with meters that need no longer ones, in seconds.
+# Length of a window in seconds where neither the file nor an option says it and the meter needs no longer one.
 _PLAIN_WINDOW_S = 1.0
 _METERS_WITH_PLAIN_WINDOWS = ("rapl", "estimate", "none")
 
@@ -36,7 +36,7 @@ class PlannedItem:
         nodeid: pytest's name of it.
         config: its experiment.
         folder: where relative paths of it start.
-        load: the model it needs, ``None`` for a test that asks for none.
+        load: the model it needs, ``None`` for a test without one.
     """
 
     nodeid: str
@@ -102,7 +102,7 @@ def make_plan(items: Sequence[pytest.Item]) -> Plan:
         else:
             load = parameters.get("llem_model")
             planned.append(PlannedItem(item.nodeid, experiment.valid_config, experiment.path.parent, load))
-    loads = [list(group) for _, group in itertools.groupby(planned, key=lambda one: one.load)]
+    loads = [list(group) for _, group in itertools.groupby(planned, key=lambda item: item.load)]
     return Plan(loads, skipped, invalid, others)
 
 
@@ -159,7 +159,7 @@ def _totals(plan: Plan, seconds: Sequence[float | None], memory: _Memory) -> Ite
     if plan.others:
         counts.append(_counted(plan.others, "other test"))
     yield f"llem plan: {', '.join(counts)}"
-    known = [one for one in seconds if one is not None]
+    known = [item_s for item_s in seconds if item_s is not None]
     unknown = len(seconds) - len(known)
     beside = f", and {_counted(unknown, 'item')} whose windows the sensor decides" if unknown else ""
     yield (f"time: at least {_duration(sum(known))}{beside}; loading, warming up and whole passes come on top")
@@ -179,7 +179,7 @@ class _Memory:
         self._texts: dict[Any, str] = {}
 
     def of(self, item: PlannedItem) -> str:
-        """What ``item`` needs, in words."""
+        """What ``item`` needs, for people."""
         if item.load is None:
             return "no model"
         beside_work = fields_of(type(item.config), "measurement", "session")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from pytest_llem.config.builtin_models import BUILTIN_NAMES
+from pytest_llem.config.builtin_models import BUILTIN_NAMES, PREFIX, is_builtin
 from pytest_llem.config.data import builtin_dataset_names
 
 Stage = Literal["load", "prompts", "batch", "call", "measurement", "session"]
@@ -37,19 +37,15 @@ MISPLACED: ErrorKind = "misplaced"
 """Error type of a key that belongs elsewhere; its message is finished, too."""
 
 
-BUILTIN = "builtin:"
-"""Prefix of the models that are built in memory, without a download."""
-
-
-def is_builtin(model: str | None) -> bool:
-    """Whether ``model`` names a model that is built in memory."""
-    return model is not None and model.startswith(BUILTIN)
+def refusal(message: str) -> PydanticCustomError:
+    """An error of the type :data:`REFUSED`. As a parameter, so that braces of the message are no template's."""
+    return PydanticCustomError(REFUSED, "{message}", {"message": message})
 
 
 def builtin_model(model: str) -> str:
     """Refuse a built-in model that there is not."""
     if is_builtin(model):
-        _refuse_unknown("model", model.removeprefix(BUILTIN), BUILTIN_NAMES, BUILTIN)
+        _refuse_unknown("model", model.removeprefix(PREFIX), BUILTIN_NAMES, PREFIX)
     return model
 
 
@@ -63,10 +59,9 @@ def _refuse_unknown(kind: str, name: str, names: Sequence[str], prefix: str = ""
     if name in names:
         return
     near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {prefix}{near[0]}? " if near else ""
+    hint = f"; did you mean {prefix}{near[0]}?" if near else ""
     there = ", ".join(prefix + known for known in names)
-    message = f"there is no built-in {kind} {name[:60]!r}; {hint}there is {there}{further}"
-    raise PydanticCustomError(REFUSED, "{message}", {"message": message})
+    raise refusal(f"unknown built-in {kind} {name[:60]!r}; use one of {there}{further}{hint}")
 
 
 class Section(BaseModel):
@@ -128,7 +123,7 @@ def option(
 
 
 def metadata_of(section: type[BaseModel], field: str) -> Mapping[str, Any]:
-    """What :func:`option` was told of ``field`` of ``section``, beside pydantic's own."""
+    """What ``field`` of ``section`` says of itself beside what pydantic knows, see :func:`option`."""
     extra = section.model_fields[field].json_schema_extra
     return extra if isinstance(extra, dict) else {}
 
@@ -180,7 +175,6 @@ def refuse(section: BaseModel, conflicts: Iterable[Conflict], kind: ErrorKind = 
     """
     errors = [
         InitErrorDetails(
-            # The message as a parameter: its braces must not be taken for a template's.
             type=PydanticCustomError(kind, "{message}", {"message": message}),
             loc=tuple(field.split(".")),
             input=None,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX = "builtin:"
+"""Prefix of the models that are built in memory, without a download."""
 
 # The tokenizer's ids: one for each byte, then these. All built-in models share it, whatever their
 # vocabulary's size.
@@ -22,7 +23,7 @@ EOS_TOKEN_ID = 257
 PAD_TOKEN_ID = 258
 
 SHAPES: Mapping[str, Mapping[str, Any]] = {
-    # Dimensions divide by 64, which the packed 4-bit kernels of bitsandbytes ask for.
+    # Dimensions divide by 64, as the packed 4-bit kernels of bitsandbytes require.
     "tiny-llama": {
         "model_type": "llama",
         "vocab_size": 259,
@@ -97,9 +98,9 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
 BUILTIN_NAMES: tuple[str, ...] = tuple(SHAPES)
 
 
-def is_builtin(model: str) -> bool:
+def is_builtin(model: str | None) -> bool:
     """Whether ``model`` names a built-in model rather than a hub id or a folder."""
-    return model.startswith(PREFIX)
+    return model is not None and model.startswith(PREFIX)
 
 
 def builtin_fingerprint(model: str) -> str:

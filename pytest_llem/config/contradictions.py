@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llem.config.backends import BACKENDS
-from pytest_llem.config.base import Conflict, is_builtin
+from pytest_llem.config.base import Conflict
+from pytest_llem.config.builtin_models import is_builtin
 from pytest_llem.config.dataset import SyntheticDataset
 from pytest_llem.config.decoder import SAMPLING_OPTIONS
 from pytest_llem.config.kv_cache import OFFLOADED_CACHES, STATIC_CACHES

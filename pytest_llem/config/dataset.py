@@ -22,9 +22,7 @@ class SyntheticPrompts(Section, stage="prompts"):
 class SyntheticDataset(Section, stage="prompts"):
     """``dataset: {synthetic: {n: 8, input_len: 128, seed: 0}}``."""
 
-    synthetic: SyntheticPrompts = Field(
-        default_factory=SyntheticPrompts, description="Random token ids of one exact length."
-    )
+    synthetic: SyntheticPrompts = option("Random token ids of one exact length.", default=SyntheticPrompts())
 
 
 class TextDataset(Section, stage="prompts"):
@@ -57,8 +55,9 @@ class BuiltinDataset(TextDataset):
 class FileDataset(TextDataset):
     """``dataset: {path: prompts.jsonl, field: prompt}``."""
 
-    path: str = Field(
-        description="File of prompts, JSON Lines or text; a relative path starts at the experiment file's folder.",
+    path: str = option(
+        "File of prompts, JSON Lines or text; a relative path starts at the experiment file's folder.",
+        default=...,
         min_length=1,
     )
     field: str | None = option("Key of the prompt in each line of a JSON Lines file. Unset: prompt.", min_length=1)
@@ -78,13 +77,10 @@ TAGS = ("<name>", "<synthetic>", "<builtin>", "<file>")
 def _kind(value: Any) -> str | None:
     if isinstance(value, str):
         return "<name>"
-    if isinstance(value, SyntheticDataset) or (isinstance(value, Mapping) and "synthetic" in value):
-        return "<synthetic>"
-    if isinstance(value, BuiltinDataset) or (isinstance(value, Mapping) and "builtin" in value):
-        return "<builtin>"
-    if isinstance(value, FileDataset | Mapping):
-        return "<file>"
-    return None
+    for section, key in ((SyntheticDataset, "synthetic"), (BuiltinDataset, "builtin")):
+        if isinstance(value, section) or (isinstance(value, Mapping) and key in value):
+            return f"<{key}>"
+    return "<file>" if isinstance(value, FileDataset | Mapping) else None
 
 
 DATASET_HELP = (

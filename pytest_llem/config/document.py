@@ -68,7 +68,7 @@ class Mark:
     source: Source = field(repr=False)
 
     def excerpt(self) -> str:
-        """The place in words and, below it, the line of the file with a sign beneath the column."""
+        """The place and, below it, the line of the file with a sign beneath the column."""
         line, column, lines = self.line, self.column, self.source.lines
         text = lines[line - 1].replace("\t", " ") if line <= len(lines) else ""
         start = max(0, column - 1 - _SHOWN_LINE_CHARS // 2) if len(text) > _SHOWN_LINE_CHARS else 0
@@ -336,7 +336,7 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
     if kind not in types:
         raise _Refusal(event, f"the tag {event.tag[:60]!r} is not allowed; remove it")
     if type(value) is not types[kind]:
-        raise _Refusal(event, f"{text[:40]!r} is no {kind}; remove the tag or mend the value")
+        raise _Refusal(event, f"{text[:40]!r} is not of the type {kind}; remove the tag or fix the value")
     return value
 
 

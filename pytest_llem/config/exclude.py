@@ -27,12 +27,12 @@ class Exclusion:
         self.place = place
         self.used = False
         self._wanted = {name: _alternatives(value) for name, value in _values(node)}
-        self._asked = False
+        self._applied = False
         self._seen: set[str] = set()
 
     def drops(self, point: Mapping[str, Any]) -> bool:
         """Whether the experiment ``point`` has all the values of this exclusion."""
-        self._asked = matches = True
+        self._applied = matches = True
         for name, wanted in self._wanted.items():
             if _holds(_value_at(point, name.split(".")), wanted):
                 self._seen.add(name)
@@ -43,14 +43,14 @@ class Exclusion:
 
     def unused(self) -> Problem:
         """What to say of an exclusion that dropped nothing."""
-        if not self._asked:
+        if not self._applied:
             return Problem(self.place, "has no effect without a sweep; remove it", self.node.mark)
         never = [name for name in self._wanted if name not in self._seen]
         if never:
             reason = f"no point has {never[0]}: {' or '.join(map(show, self._wanted[never[0]]))}"
         else:
             reason = "no point has all these values at once"
-        return Problem(self.place, f"matches no point of the sweep: {reason}; mend it or remove it", self.node.mark)
+        return Problem(self.place, f"matches no point of the sweep: {reason}; fix it or remove it", self.node.mark)
 
 
 def read_exclusions(exclude: Node | None) -> tuple[list[Exclusion], list[Problem]]:
@@ -81,10 +81,9 @@ def _mistakes(node: Node, place: str) -> Iterator[Problem]:
         for key, value in node.content.items():
             for name, _ in flattened(str(key), value.plain):
                 if name in FILE_KEYS:
-                    yield Problem(f"{place}.{name}", "is no field of an experiment; remove it", value.key or value.mark)
+                    yield Problem(f"{place}.{name}", "belongs to the file; remove it", value.key or value.mark)
                 elif not is_known(name):
-                    message = f"unknown field; {suggestion(name)}"
-                    yield Problem(f"{place}.{name}", message, value.key or value.mark)
+                    yield Problem(f"{place}.{name}", suggestion(name), value.key or value.mark)
 
 
 def _values(node: Node) -> Iterator[tuple[str, Any]]:
@@ -107,7 +106,7 @@ def _value_at(value: Any, path: Sequence[str]) -> Any:
 
 def _holds(value: Any, wanted: Sequence[Any]) -> bool:
     # A field may itself take a list: then the whole list may be meant.
-    return any(_equal(value, one) for one in wanted) or (isinstance(value, list) and value == wanted)
+    return any(_equal(value, alternative) for alternative in wanted) or (isinstance(value, list) and value == wanted)
 
 
 def _equal(value: Any, wanted: Any) -> bool:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from pytest_llem.config.backends import BACKENDS, backend_name
-from pytest_llem.config.base import REFUSED, Section, builtin_model, expects, is_builtin, option, refuse
+from pytest_llem.config.base import Section, builtin_model, expects, option, refusal, refuse
+from pytest_llem.config.builtin_models import is_builtin
 from pytest_llem.config.contradictions import contradictions
 from pytest_llem.config.dataset import DATASET_HELP, Dataset, SyntheticDataset, SyntheticPrompts, TextDataset
 from pytest_llem.config.decoder import DecoderConfig
@@ -39,7 +39,7 @@ _MARKS_WITH_ARGUMENTS = ("filterwarnings", "parametrize", "skipif", "usefixtures
 def mistake_in_name(name: str) -> str | None:
     """Why ``name`` cannot name an item, ``None`` for one that can."""
     if not NAME_PATTERN.fullmatch(name):
-        return f"{name[:40]!r} is no name; use letters, digits and _ . + -, and start with a letter, digit or _"
+        return f"{name[:40]!r} is not a name; use letters, digits and _ . + -, and start with a letter, digit or _"
     if _RESERVED_NAME.fullmatch(name):
         return f"{name[:40]!r} has a meaning of its own in pytest; choose another name"
     return None
@@ -48,7 +48,7 @@ def mistake_in_name(name: str) -> str | None:
 def _name(value: str) -> str:
     message = mistake_in_name(value)
     if message is not None:
-        raise PydanticCustomError(REFUSED, "{message}", {"message": message})
+        raise refusal(message)
     return value
 
 
@@ -56,23 +56,21 @@ def _day(value: str) -> str:
     try:
         return date.fromisoformat(value).isoformat()
     except ValueError:
-        message = f"{value[:40]!r} is no date; write one such as 2026-01-01"
-        raise PydanticCustomError(REFUSED, "{message}", {"message": message}) from None
+        raise refusal(f"{value[:40]!r} is no date; write one such as 2026-01-01") from None
 
 
 def _mark(value: str) -> str:
     if value in _MARKS_WITH_ARGUMENTS:
-        message = f"the mark {value} takes arguments, which an experiment file cannot give; remove it"
-        raise PydanticCustomError(REFUSED, "{message}", {"message": message})
+        raise refusal(f"the mark {value} takes arguments, which an experiment file cannot give; remove it")
     return value
 
 
 def _limit(value: Any) -> Any:
     try:
-        # As text: a bare 5 is told to be 5%, too.
+        # As text, so that a bare 5 has the message that says to write 5%.
         parse_limit(str(value))
     except ValueError as error:
-        raise PydanticCustomError(REFUSED, "{message}", {"message": str(error)}) from None
+        raise refusal(str(error)) from None
     return value
 
 
@@ -242,8 +240,8 @@ def _located(model: str, folder: Path) -> str:
         if model.startswith((".", "~", "/")):
             return str(path.resolve())
     except (OSError, RuntimeError, ValueError):
-        # The home folder of nobody, links that lead back to themselves, a name that no folder can have: told when the
-        # model is loaded.
+        # The home folder of an unknown user, links that lead back to themselves, a name that no folder can have: an
+        # error when the model is loaded.
         return model
     local = _existing(path)
     return model if local is None else str(local)

@@ -119,14 +119,14 @@ class _File:
     def _listed(
         self, listed: Node, defaults: Node, sweep: Node | None, exclusions: Sequence[Exclusion]
     ) -> Iterator[Experiment]:
+        message = None
         if not isinstance(listed.content, list) or not listed.content:
             message = f"expected a list of at least one mapping, got {_shown_list(listed)}"
-            yield self._invalid(self._stem, self._own.mark.line, [Problem("experiments", message, listed.mark)])
-            return
-        if len(listed.content) > MAX_POINTS:
+        elif len(listed.content) > MAX_POINTS:
             message = (
                 f"lists {len(listed.content)} experiments, and a file holds at most {MAX_POINTS}; use several files"
             )
+        if message is not None:
             yield self._invalid(self._stem, self._own.mark.line, [Problem("experiments", message, listed.mark)])
             return
         for index, entry in enumerate(listed.content):
@@ -164,10 +164,10 @@ class _File:
         kept = [point for point in found if not _excluded(point, exclusions)] if exclusions else found
         if found and not kept:
             mark = next(exclusion.node.mark for exclusion in exclusions if exclusion.used)
-            mistakes.append(Problem("exclude", f"drops every point of {name}; mend it or remove it", mark))
+            mistakes.append(Problem("exclude", f"drops every point of {name}; fix it or remove it", mark))
         if mistakes:
             self._sweeps_hold &= not sweep_mistakes
-            # What the sweep may have mended is no mistake yet.
+            # What the sweep may set is no mistake yet.
             _, errors = _validated(base, name)
             errors = [error for error in errors if error["type"] not in ("missing", CONTRADICTION)]
             yield self._invalid(name, line, mistakes + problems(errors, base))
@@ -175,7 +175,7 @@ class _File:
         yield from self._swept(base, name, line, kept)
 
     def _exclusions(self, node: Node) -> list[Exclusion]:
-        """The exclusions of the file or of an entry; what is wrong with them is told after all experiments."""
+        """The exclusions of the file or of an entry; what is wrong with them follows all experiments."""
         found, mistakes = read_exclusions(node.content.get("exclude"))
         self._exclude_mistakes += mistakes
         self._all_exclusions += found

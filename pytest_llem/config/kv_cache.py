@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import model_validator
-from pydantic_core import PydanticCustomError
 
-from pytest_llem.config.base import REFUSED, Conflict, Section, option, refuse
+from pytest_llem.config.base import Conflict, Section, option, refusal, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +32,7 @@ MISLEADING_CACHES: Mapping[str, str] = {
 def known_cache(value: Any) -> Any:
     """Refuse a name under which another cache would run."""
     if isinstance(value, str) and value in MISLEADING_CACHES:
-        raise PydanticCustomError(REFUSED, "{message}", {"message": MISLEADING_CACHES[value]})
+        raise refusal(MISLEADING_CACHES[value])
     return value
 
 

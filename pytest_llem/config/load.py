@@ -42,7 +42,7 @@ class LoadConfig:
     _key: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # Text tells 1 from true and 1.0, which compare equal in Python but not for every argument.
+        # As text, 1 differs from true and 1.0, which Python calls equal but an argument may not.
         key = [_canonical(getattr(self, field.name)) for field in fields(self) if field.init]
         object.__setattr__(self, "_key", json.dumps(key, default=repr))
 

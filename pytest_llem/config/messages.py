@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_llem.config.document import Mark, Node
 
-# The words for what a field takes, and for its bounds, by pydantic's error types.
+# What a field takes, and its bounds, by pydantic's error types.
 _KINDS = {
     "bool_type": "true or false",
     "int_type": "a whole number",
@@ -73,14 +73,14 @@ class Problem:
 
 
 def problems(errors: Iterable[ErrorDetails], node: Node) -> list[Problem]:
-    """The errors of one validation in plain words, in the order of the file, a file after the other.
+    """The errors of one validation as messages, in the order of the files.
 
     Args:
         errors: what pydantic found.
         node: the mapping that was validated.
     """
     found = [_problem(error, node) for error in errors]
-    return sorted(found, key=lambda one: (one.mark.source.display, one.mark.line, one.mark.column))
+    return sorted(found, key=lambda problem: (problem.mark.source.display, problem.mark.line, problem.mark.column))
 
 
 def _problem(error: ErrorDetails, node: Node) -> Problem:
@@ -140,10 +140,10 @@ def _message(error: ErrorDetails, field: str) -> str:
     elif kind == "extra_forbidden" and field in fields():
         message = "does not belong to this kind of dataset; remove it"
     elif kind in ("extra_forbidden", "invalid_key"):
-        message = f"unknown field; {suggestion(field)}"
+        message = suggestion(field)
     elif kind in _BOUNDS:
-        words, key = _BOUNDS[kind]
-        message = f"must be {words} {_number(context[key])}, got {shown}"
+        relation, key = _BOUNDS[kind]
+        message = f"must be {relation} {_number(context[key])}, got {shown}"
     elif kind in _KINDS:
         quotes = kind == "string_type" and isinstance(value, bool | int | float)
         message = f"expected {_KINDS[kind]}, got {shown}{'; put it in quotes' if quotes else ''}"

@@ -87,9 +87,9 @@ _OTHER_NAMES = {
 
 @lru_cache(maxsize=1024)
 def suggestion(name: str) -> str:
-    """What to say of the unknown dotted ``name``: the field that was meant, or the fields there are."""
+    """The message about the unknown dotted ``name``, with the field that was meant, or the fields there are."""
     if name in FILE_KEYS:
-        return "it belongs to the file and not to an experiment; move it to the top level"
+        return "unknown field; it belongs to the file and not to an experiment; move it to the top level"
     section, _, leaf = name.rpartition(".")
     siblings = {_leaf(other): other for other in fields() if other.rpartition(".")[0] == section}
     if not section:
@@ -98,10 +98,10 @@ def suggestion(name: str) -> str:
     # A misspelt name in this section, then one of another section, misspelt or not.
     meant = _OTHER_NAMES.get(leaf) or _nearest(leaf, siblings, 0.7) or _nearest(leaf, everywhere, 0.8)
     if meant:
-        return f"did you mean {meant}?"
+        return f"unknown field; did you mean {meant}?"
     if siblings:
-        return f"the fields here are {', '.join(sorted(siblings))}"
-    return "remove it"
+        return f"unknown field; the fields here are {', '.join(sorted(siblings))}"
+    return "unknown field; remove it"
 
 
 def _leaf(name: str) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError, PydanticKnownError
+from pydantic_core import PydanticKnownError
 
-from pytest_llem.config.base import REFUSED, Conflict, Section, Stage, builtin_model, expects, option, refuse
+from pytest_llem.config.base import Conflict, Section, Stage, builtin_model, expects, option, refusal, refuse
 from pytest_llem.config.kv_cache import (
     STATIC_CACHES,
     CacheImplementation,
@@ -52,8 +51,7 @@ def _known_attention(value: str) -> str:
     if value in ATTENTION or HUB_KERNEL.fullmatch(value):
         return value
     if value.startswith("paged|"):
-        message = "paged attention belongs to continuous batching, which generate() is not; remove paged|"
-        raise PydanticCustomError(REFUSED, "{message}", {"message": message})
+        raise refusal("paged attention belongs to continuous batching, which generate() is not; remove paged|")
     names = ", ".join(f"'{name}'" for name in ATTENTION)
     raise PydanticKnownError("literal_error", {"expected": f"{names} or a kernel of the hub such as 'org/repo'"})
 
@@ -61,12 +59,13 @@ def _known_attention(value: str) -> str:
 class LoraConfig(Section, stage="load"):
     """``lora: {path: adapters/style, merge: true}``."""
 
-    path: str = Field(
-        description="Hub id or local folder of a LoRA adapter; a relative folder starts at the experiment file's.",
+    path: str = option(
+        "Hub id or local folder of a LoRA adapter; a relative folder starts at the experiment file's.",
+        default=...,
         min_length=1,
     )
-    merge: bool = Field(
-        default=False, description="Add the adapter to the weights once, instead of computing it in each forward pass."
+    merge: bool = option(
+        "Add the adapter to the weights once, instead of computing it in each forward pass.", default=False
     )
 
 
@@ -260,10 +259,6 @@ class PyTorchConfig(Section):
 
     def only(self, stage: Stage) -> PyTorchConfig:
         """The options that decide ``stage``, the others unset; an option switched off counts as unset."""
-        kept = {field: value for field, value in self.given(stage).items() if value is not False}
-        return _unset().model_copy(update=kept)
-
-
-@cache
-def _unset() -> PyTorchConfig:
-    return PyTorchConfig()
+        return PyTorchConfig.model_construct(
+            **{field: value for field, value in self.given(stage).items() if value is not False}
+        )

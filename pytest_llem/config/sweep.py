@@ -93,7 +93,7 @@ def _mistake(name: str, values: Node) -> str | None:
     if name == "name" or name in FILE_KEYS:
         return "cannot be swept; each point has its own id already"
     if not is_known(name):
-        return f"unknown field; {suggestion(name)}"
+        return suggestion(name)
     if not isinstance(values.content, list):
         return f"expected a list of values, such as [{show(values.plain)}]; got {show(values.plain)}"
     if not values.content:

@@ -56,8 +56,7 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Tokenizer, today: date) -> None:
         if not tokenizer.chat_template:
-            message = "the model's tokenizer has no chat template; use a model made for chat, or remove chat"
-            raise PromptError(message, field="chat")
+            raise PromptError("the model's tokenizer has no chat template; use a model made for chat, or remove chat")
         self._tokenizer = tokenizer
         try:
             template = tokenizer.get_chat_template()
@@ -117,8 +116,7 @@ class ChatTemplate:
         name = getattr(self._tokenizer, "name_or_path", "")
         return PromptError(
             f"the template{f' of {name!r}' if name else ''} {fault}; use another model, or remove chat and write "
-            "the prompts as its template would",
-            field="chat",
+            "the prompts as its template would"
         )
 
 

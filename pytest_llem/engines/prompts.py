@@ -14,22 +14,24 @@ import json
 import random
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_llem.config import FileDataset, SyntheticDataset
 from pytest_llem.engines.chat import ChatTemplate
-from pytest_llem.errors import PromptError
+from pytest_llem.errors import PromptError, about
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from pytest_llem.config import BuiltinDataset, ExperimentConfig
+    from pytest_llem.config import ExperimentConfig
     from pytest_llem.engines.chat import Tokenizer
 
 _DATA_PACKAGE = "pytest_llem.config.data"
 _DEFAULT_FIELD = "prompt"
+_SUFFIXES = (".jsonl", ".ndjson", ".txt")
 _DEFAULT_DATE = "2026-01-01"
 
 # So many prompts are made twice, to find a tokenizer or a template that draws at random.
@@ -100,15 +102,23 @@ def load_prompts(
         ids = synthetic_token_ids(dataset.synthetic.n, length, config.dataset_seed, vocabulary_size, special_ids)
         return Prompts(ids, truncated=0)
 
-    texts, place = _texts(dataset, folder)
-    if not texts:
-        raise PromptError("holds no prompts", **place)
-    if not isinstance(dataset, str):
-        texts = _selected(texts, dataset.n, config.dataset_seed if dataset.shuffle else None, place)
-    if tokenizer is None:
-        raise PromptError("the model comes without a tokenizer; use a synthetic dataset", **place)
+    if isinstance(dataset, FileDataset):
+        path = folder / Path(dataset.path).expanduser()
+        place, read = {"file": str(path)}, partial(_file_texts, path, dataset.field or _DEFAULT_FIELD)
+    else:
+        name = dataset if isinstance(dataset, str) else dataset.builtin
+        place, read = {"field": "dataset", "value": name}, partial(_builtin_texts, name)
+    with about(**place):
+        texts = read()
+        if not texts:
+            raise PromptError("holds no prompts")
+        if not isinstance(dataset, str):
+            texts = _selected(texts, dataset.n, config.dataset_seed if dataset.shuffle else None)
+        if tokenizer is None:
+            raise PromptError("the model comes without a tokenizer; use a synthetic dataset")
     today = config.template_date or _DEFAULT_DATE
-    template = ChatTemplate(tokenizer, date.fromisoformat(today)) if config.chat else None
+    with about(field="chat"):
+        template = ChatTemplate(tokenizer, date.fromisoformat(today)) if config.chat else None
     ids, truncated = _tokenise(texts, tokenizer, template, limit, vocabulary_size)
     dated = template is not None and template.uses_date
     return Prompts(ids, truncated, (f"template_date: the chat template writes the date {today}",) if dated else ())
@@ -139,57 +149,47 @@ def synthetic_token_ids(
     return tuple(tuple(token_id() for _ in range(length)) for _ in range(n))
 
 
-def _texts(dataset: str | BuiltinDataset | FileDataset, folder: Path) -> tuple[list[_Text], dict[str, Any]]:
-    """All texts of ``dataset`` in its own order, and where a :class:`PromptError` about them is."""
-    if isinstance(dataset, FileDataset):
-        path = folder / Path(dataset.path).expanduser()
-        return _file_texts(path, dataset.field or _DEFAULT_FIELD), {"file": str(path)}
-    name = dataset if isinstance(dataset, str) else dataset.builtin
-    file = resources.files(_DATA_PACKAGE) / f"{name}.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return _json_lines(lines, _DEFAULT_FIELD, file.name), {"field": "dataset", "value": name}
-
-
-def _selected(texts: Sequence[_Text], n: int | None, seed: int | None, place: dict[str, Any]) -> list[_Text]:
+def _selected(texts: Sequence[_Text], n: int | None, seed: int | None) -> list[_Text]:
     """The first ``n`` of ``texts``, in the order that ``seed`` decides; ``None`` leaves them all, or in their order."""
     if n is not None and n > len(texts):
-        raise PromptError(f"holds {len(texts)} prompts, fewer than n ({n}); lower n", **place)
+        raise PromptError(f"holds {len(texts)} prompts, fewer than n ({n}); lower n")
     order = list(range(len(texts)))
     if seed is not None:
         random.Random(seed).shuffle(order)  # noqa: S311  (reproducible on purpose)
     return [texts[index] for index in order[:n]]
 
 
+def _builtin_texts(name: str) -> list[_Text]:
+    file = resources.files(_DATA_PACKAGE) / f"{name}.jsonl"
+    return _json_lines(file.read_text(encoding="utf-8").splitlines(), _DEFAULT_FIELD, file.name)
+
+
 def _file_texts(path: Path, field: str) -> list[_Text]:
-    file, kind = str(path), path.suffix.lower()
-    if kind not in (".jsonl", ".ndjson", ".txt"):
-        message = "prompts are read from .jsonl (a JSON object per line) or .txt (a prompt per line)"
-        raise PromptError(message, file=file)
+    kind = path.suffix.lower()
+    if kind not in _SUFFIXES:
+        raise PromptError("prompts are read from .jsonl (a JSON object per line) or .txt (a prompt per line)")
     try:
         # A device or a pipe might never end, or never begin.
         if path.exists() and not path.is_file():
-            raise PromptError("cannot be read: not a file", file=file)
+            raise PromptError("cannot be read: not a file")
         # Not str.splitlines: it also splits at characters that JSON strings may hold.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as exc:
-        raise PromptError(f"cannot be read: {exc.strerror or exc}", file=file) from exc
+        raise PromptError(f"cannot be read: {exc.strerror or exc}") from exc
     except UnicodeDecodeError as exc:
         line = exc.object.count(b"\n", 0, exc.start) + 1
-        raise PromptError(f"is not UTF-8: {exc.reason}; save the file as UTF-8", file=file, line=line) from exc
+        raise PromptError(f"is not UTF-8: {exc.reason}; save the file as UTF-8", line=line) from exc
     if kind != ".txt":
-        return _json_lines(lines, field, file)
-    return [_Text(text, file, line) for line, text in enumerate(lines, start=1) if text.strip()]
+        return _json_lines(lines, field, str(path))
+    return [_Text(text, str(path), number) for number, text in enumerate(lines, start=1) if text.strip()]
 
 
 def _json_lines(lines: Iterable[str], field: str, file: str) -> list[_Text]:
     texts: list[_Text] = []
-    for line, text in enumerate(lines, start=1):
-        try:
-            if text.strip():
-                texts.append(_Text(_field(text, field), file, line))
-        except PromptError as exc:
-            exc.file, exc.line = file, line
-            raise
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            with about(file=file, line=number):
+                texts.append(_Text(_field(line, field), file, number))
     return texts
 
 
@@ -230,7 +230,7 @@ def _tokenise(
     prompts: list[tuple[int, ...]] = []
     truncated = 0
     for number, (text, file, line) in enumerate(texts, start=1):
-        try:
+        with about(file=file, line=line, field=f"prompt {number}"):
             ids = encode(text)
             if number <= _MADE_TWICE and encode(text) != ids:
                 raise PromptError(
@@ -241,9 +241,6 @@ def _tokenise(
                 truncated += 1
                 ids = ids[:limit] if template is None else _shortened(text, encode, limit)
             _check_embedded(ids, vocabulary_size, tokenizer)
-        except PromptError as exc:
-            exc.file, exc.line, exc.message = file, line, f"prompt {number}: {exc.message}"
-            raise
         prompts.append(tuple(ids))
     return tuple(prompts), truncated
 

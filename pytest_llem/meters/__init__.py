@@ -41,7 +41,7 @@ import difflib
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from pytest_llem.errors import LlemError, MeterUnavailableError, one_line
+from pytest_llem.errors import LlemError, MeterUnavailableError, about, one_line
 from pytest_llem.meters.base import (
     Clock,
     Disturbance,
@@ -167,18 +167,18 @@ def check_name(name: str) -> None:
 
 
 def _open(name: str, request: MeterRequest) -> Meter:
-    if name in _BUILT_IN:
-        module, _, opener = _BUILT_IN[name].partition(":")
-        return cast("Meter", getattr(import_module(module), opener)(request))
     check_name(name)
-    entry_point = _registered()[name]
-    try:
-        return cast("Meter", entry_point.load()(request))
-    except LlemError:
-        raise
-    except Exception as error:
-        message = f"{entry_point.value} cannot be opened: {one_line(error)}"
-        raise MeterUnavailableError(message, meter=name) from error
+    with about(meter=name):
+        if name in _BUILT_IN:
+            module, _, opener = _BUILT_IN[name].partition(":")
+            return cast("Meter", getattr(import_module(module), opener)(request))
+        entry_point = _registered()[name]
+        try:
+            return cast("Meter", entry_point.load()(request))
+        except LlemError:
+            raise
+        except Exception as error:
+            raise MeterUnavailableError(f"{entry_point.value} cannot be opened: {one_line(error)}") from error
 
 
 def _registered() -> Mapping[str, EntryPoint]:

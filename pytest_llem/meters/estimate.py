@@ -75,5 +75,5 @@ def _watts_per_core(argument: float | None, environ: Mapping[str, str]) -> float
     except ValueError:
         watts = math.nan
     if not (math.isfinite(watts) and watts > 0):
-        raise MeterUnavailableError(f"{origin}={given}: must be a positive number of watts", meter="estimate")
+        raise MeterUnavailableError(f"{origin}={given}: must be a positive number of watts")
     return watts

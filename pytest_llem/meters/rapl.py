@@ -151,7 +151,6 @@ def find_domains(root: Path = POWERCAP_ROOT) -> list[Domain]:
         raise MeterUnavailableError(
             f"no RAPL domain under {root}; it needs Linux on an Intel or AMD processor with the "
             "kernel module intel_rapl_msr, and virtual machines and most containers hide it",
-            meter="rapl",
         )
     return domains
 
@@ -165,10 +164,9 @@ def _domain(zone: Path, name: str, kind: str) -> Domain:
         raise MeterUnavailableError(
             f"no permission to read {error.filename}; as root: chmod a+r {energy_file} (until "
             "the next boot; a udev rule makes it last), or give Python the capability CAP_DAC_READ_SEARCH",
-            meter="rapl",
         ) from error
     except (OSError, ValueError) as error:
-        raise MeterUnavailableError(f"{zone} cannot be read: {error}", meter="rapl") from error
+        raise MeterUnavailableError(f"{zone} cannot be read: {error}") from error
     return domain
 
 

@@ -6,6 +6,8 @@ session, starts a process of its own.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +33,25 @@ measure: {rounds: 2, warmup_rounds: 0, min_window_s: 0.001}
 _NOT_INSIDE = "-p no:hypothesispytest -p no:xdist -p no:pytest_cov"
 
 
+# Inner sessions forget the modules that they import themselves; numpy cannot be imported twice.
+_IMPORTED_ONCE = (
+    "numpy",
+    "pytest_llem.collection",
+    "pytest_llem.report.terminal",
+    "pytest_llem.runs",
+    "pytest_llem.session.ending",
+    "pytest_llem.session.merge",
+    "tests.simulators.engine",
+)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _imported_once() -> None:
-    """What inner sessions must find imported: they forget the modules that they import themselves."""
-    import numpy  # noqa: F401  (cannot be imported twice)
-
-    import tests.simulators.engine  # noqa: F401
+    """Import what inner sessions share. It stays: the collections before every window need not look at it again."""
+    for name in _IMPORTED_ONCE:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -99,11 +114,13 @@ def saved_names(saved: Callable[[], list[dict[str, Any]]]) -> Callable[[], list[
 
 @pytest.fixture
 def on_boards(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
-    """Run pytest in a process where NVML shows these boards."""
+    """Run pytest in a process where NVML shows these boards, and nobody waits for them."""
 
     def run_pytest(boards: str, *arguments: str) -> pytest.RunResult:
-        imported = "LoadedPower, SimulatedBoard, SimulatedProcess, install"
-        pytester.makeconftest(f"from tests.simulators import {imported}\n\nsimulated = install({boards})\n")
+        imported = "LoadedPower, SimulatedBoard, SimulatedProcess, install, skip_waits"
+        pytester.makeconftest(
+            f"from tests.simulators import {imported}\n\nskip_waits()\nsimulated = install({boards})\n"
+        )
         return pytester.runpytest_subprocess("--llem-meter=nvml", "--benchmark-json=out.json", *arguments)
 
     return run_pytest

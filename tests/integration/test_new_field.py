@@ -23,7 +23,7 @@ from types import SimpleNamespace
 
 import pytest_llem
 from pytest_llem.config import ExperimentConfig, experiment_file_schema, load_experiments
-from pytest_llem.config.reference import reference
+from docs.field_reference import reference
 from pytest_llem.engines.transformers.generation import SpecialTokens, build_generation
 from pytest_llem.records import identity
 from pytest_llem.session import fingerprint
@@ -74,6 +74,8 @@ assert len({config.load_config(Path()) for config in configs}) == 1
 def test_a_decoder_field_is_added_in_one_place(tmp_path: Path) -> None:
     package = Path(pytest_llem.__file__).parent
     shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "docs").mkdir()
+    shutil.copy(Path(__file__).parents[2] / "docs" / "field_reference.py", tmp_path / "docs")
     decoder = tmp_path / package.name / "config" / "decoder.py"
     before = "    repetition_penalty: float | None"
     text = decoder.read_text(encoding="utf-8")

@@ -52,9 +52,15 @@ def test_without_strict_what_is_skipped_is_inconclusive_and_green(
     assert len(verdicts(result)) == 1
     # A report of an earlier session would be taken for this one's.
     assert "session runs on the CPU" in (pytester.path / "report.html").read_text()
-    # Nothing is measured, so nothing is gated.
+    # Validation gates nothing, unless it is told to.
     validated = pytester.runpytest_inprocess()
     assert (validated.ret, verdicts(validated)) == (pytest.ExitCode.OK, [])
+    asked = pytester.runpytest_inprocess("--llem-fail=latency:5%", "--llem-csv=table.csv")
+    assert [line.split()[:3] for line in verdicts(asked)] == [
+        ["INCONCLUSIVE", "tiny", "energy"],
+        ["INCONCLUSIVE", "tiny", "latency"],
+    ]
+    asked.stdout.fnmatch_lines(["llem: wrote table.csv"])
 
 
 def test_a_failed_experiment_has_its_line_beside_the_others(pytester: pytest.Pytester, run: Run, write: Write) -> None:
@@ -74,6 +80,13 @@ def test_a_gate_that_nothing_has_fails_the_session(pytester: pytest.Pytester, ru
     assert run().ret == pytest.ExitCode.OK
 
 
+@pytest.fixture
+def _xdist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest-xdist in the inner session, which does without it elsewhere."""
+    pytest.importorskip("xdist")
+    monkeypatch.setenv("PYTEST_ADDOPTS", os.environ["PYTEST_ADDOPTS"].replace("-p no:xdist", ""))
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -85,26 +98,23 @@ def test_a_gate_that_nothing_has_fails_the_session(pytester: pytest.Pytester, ru
         ["--llem-merge=x.jsonl", "-n1"],
     ],
 )
+@pytest.mark.usefixtures("_xdist")
 def test_under_xdist_nothing_is_measured_judged_or_planned(
     pytester: pytest.Pytester, write: Write, options: list[str]
 ) -> None:
-    pytest.importorskip("xdist")
     write(extra=GATED)
     result = pytester.runpytest_subprocess(*options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "-n 0" in result.stderr.str()
 
 
-def test_validation_may_be_distributed_and_n_0_measures(
-    pytester: pytest.Pytester, write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("xdist")
+@pytest.mark.usefixtures("_xdist")
+def test_validation_may_be_distributed_and_n_0_measures(pytester: pytest.Pytester, write: Write) -> None:
     write()
     pytester.makeini("[pytest]\naddopts = -n1\n")
     pytester.runpytest_subprocess("--llem-gpu", "--collect-only").stdout.fnmatch_lines(["*1 test collected*"])
     pytester.runpytest_subprocess().assert_outcomes(skipped=1)
     # The children of an isolating session take no processes of their own.
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     result = pytester.runpytest_subprocess("--llem-cpu", "-n0", "--llem-isolate", "--llem-meter=none")
     result.assert_outcomes(passed=1)
 

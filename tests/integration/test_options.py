@@ -73,7 +73,7 @@ def test_the_command_line_wins_over_the_ini_file(
 
 def test_windows_are_filled_with_whole_passes(run: Run, write: Write, saved: Saved) -> None:
     write(extra="")
-    run("--llem-meter=none", "--llem-min-window=0.2", "--benchmark-json=out.json")
+    run("--llem-meter=none", "--llem-min-window=0.1", "--benchmark-json=out.json")
     result = saved()[0]["extra_info"]["result"]
     assert result["calls_per_round"] % 2 == 0
     assert result["calls_per_round"] > 2

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-ARGUMENTS = ("--llem-cpu", "--llem-meter=none", "--llem-rounds=3", "--llem-min-window=0.2")
+ARGUMENTS = ("--llem-cpu", "--llem-meter=none", "--llem-rounds=3", "--llem-min-window=0.1")
 
 
 def on_a_terminal(folder: Path, *arguments: str) -> str:

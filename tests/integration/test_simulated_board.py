@@ -1,4 +1,4 @@
-"""Experiments whose joules come from a simulated board, in real time: everything above NVML is the real thing."""
+"""Experiments whose joules come from a simulated board, with real work: everything above NVML is the real thing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_several_boards_are_a_usage_error_on_the_cpu(
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: *GPU-aaaa*GPU-bbbb*"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aaaa")
-    on_boards(boards, "--llem-cpu", "--llem-min-window=0.2").assert_outcomes(passed=1)
+    on_boards(boards, "--llem-cpu", "--llem-min-window=0.1").assert_outcomes(passed=1)
     assert rows(pytester)["energy"]["extra_info"]["result"]["boards"].keys() == {"GPU-aaaa"}
 
 

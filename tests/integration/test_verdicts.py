@@ -156,7 +156,7 @@ def test_a_report_holds_the_history_without_this_session(
 
 def test_joules_of_a_board_are_judged(on_boards: Callable[..., pytest.RunResult], write: Callable[..., Path]) -> None:
     write()
-    common = ("--llem-cpu", "--llem-min-window=0.2")
+    common = ("--llem-cpu", "--llem-min-window=0.1")
     on_boards("[SimulatedBoard(power=50.0, period_s=0.02)]", *common, "--benchmark-save=base").assert_outcomes(passed=1)
     worse = on_boards("[SimulatedBoard(power=500.0, period_s=0.02)]", *common, "--llem-fail=energy:50%;rule=point")
     assert [line.split()[:3] for line in verdicts(worse)] == [["REGRESSED", "tiny", "energy"]]

@@ -21,11 +21,12 @@
 ``library``  the library of these functions, put beneath ``pynvml``
 ``engine``   an engine without a model: ``pytest -p tests.simulators.engine``
 
-In real time (a pytest run in a child process, say), leave the clock out: ``install([SimulatedBoard()])``.
+In real time (a pytest run in a child process, say), leave the clock out: ``install([SimulatedBoard()])``. After
+``skip_waits()`` the work takes its time there, and what a meter waits for takes none.
 """
 
 from tests.simulators.board import SimulatedBoard, SimulatedProcess, ideal_board, noisy_board
-from tests.simulators.clock import SimulatedClock
+from tests.simulators.clock import SimulatedClock, skip_waits
 from tests.simulators.costs import RECORDED_READ_COSTS_S
 from tests.simulators.kinds import KINDS
 from tests.simulators.library import SimulatedNvml, install
@@ -48,4 +49,5 @@ __all__ = [
     "install",
     "load_recording",
     "noisy_board",
+    "skip_waits",
 ]

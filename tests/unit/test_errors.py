@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_llem.errors import ExperimentFileError, LlemError, LoadError, MeterUnavailableError
+from pytest_llem.errors import ExperimentFileError, LlemError, LoadError, MeterUnavailableError, about
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,24 @@ def test_an_error_of_another_process_keeps_its_data() -> None:
     assert (error.message, error.meter, str(error)) == ("is missing", "nvml", "nvml meter: is missing")
     error = pickle.loads(pickle.dumps(ExperimentFileError("is empty", file="a", line=1, excerpt="-->")))  # noqa: S301
     assert (str(error), error.excerpt) == ("a:1: is empty", "-->")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (LlemError("is wrong"), "model 'a': is wrong"),
+        (LlemError("is wrong", field="pytorch.lora"), "pytorch.lora: is wrong"),
+        (LlemError("is wrong", meter="rapl"), "rapl meter: is wrong"),
+        (LlemError("is wrong", file="b"), "b: is wrong"),
+    ],
+)
+def test_an_error_that_says_nothing_is_about_what_was_under_way(error: LlemError, text: str) -> None:
+    with pytest.raises(LlemError) as caught, about(field="model", value="a"):
+        raise error
+    assert caught.value is error
+    assert str(error) == text
+
+
+def test_the_line_of_an_error_is_that_of_the_file_under_way() -> None:
+    with pytest.raises(LlemError, match=r"^prompts\.txt:3: is wrong$"), about(file="prompts.txt"):
+        raise LlemError("is wrong", line=3)

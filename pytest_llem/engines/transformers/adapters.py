@@ -39,22 +39,22 @@ def find_adapter(path: str, hub_arguments: Mapping[str, Any]) -> Path:
     """
     folder = Path(path)
     if not folder.is_absolute():
-        files = [hub_file(path, name, hub_arguments, field="pytorch.lora.path") for name in (_CONFIG, _WEIGHTS)]
+        files = [hub_file(path, name, hub_arguments) for name in (_CONFIG, _WEIGHTS)]
         folder = files[0].parent
     elif not folder.is_dir():
-        raise _refusal(path, "no such folder")
+        raise LoadError("no such folder")
     try:
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
-        raise _refusal(path, f"its {_CONFIG} cannot be read: {one_line(exc)}") from exc
+        raise LoadError(f"its {_CONFIG} cannot be read: {one_line(exc)}") from exc
     kind = config.get("peft_type") if isinstance(config, dict) else None
     if kind != "LORA":
-        raise _refusal(path, f"an adapter of the kind {kind}; only LORA is applied")
+        raise LoadError(f"an adapter of the kind {kind}; only LORA is applied")
     if config.get("megatron_config"):
         # peft would import a module that the adapter names.
-        raise _refusal(path, "is made for Megatron; only adapters of transformers' own layers are applied")
+        raise LoadError("is made for Megatron; only adapters of transformers' own layers are applied")
     if not (folder / _WEIGHTS).is_file():
-        raise _refusal(path, f"has no {_WEIGHTS}; pickled weights are never loaded")
+        raise LoadError(f"has no {_WEIGHTS}; pickled weights are never loaded")
     return folder
 
 
@@ -80,20 +80,20 @@ def apply_lora(model: PreTrainedModel, lora: LoraConfig, folder: Path, precision
                 model, str(folder), adapter_name=_NAME, autocast_adapter_dtype=False
             )
     except (RuntimeError, ValueError, KeyError) as exc:
-        raise _refusal(lora.path, f"does not fit the model: {one_line(exc)}") from exc
+        raise LoadError(f"does not fit the model: {one_line(exc)}") from exc
     layers = adapter_layers(wrapped)
     if not layers:
-        raise _refusal(lora.path, "fits no layer of the model")
+        raise LoadError("fits no layer of the model")
     for layer in layers:
         _to_dtype(layer, DTYPES[precision])
-    _check_tensors(wrapped, folder, lora.path)
+    _check_tensors(wrapped, folder)
     if lora.merge:
-        _merge(layers, lora.path)
+        _merge(layers)
         merged: PreTrainedModel = wrapped.base_model.unload()
         return merged
     for layer in layers:
         if layer.disable_adapters or layer.merged or _NAME not in layer.active_adapters:
-            raise _refusal(lora.path, "peft left the adapter inactive")
+            raise LoadError("peft left the adapter inactive")
     base: PreTrainedModel = wrapped.get_base_model()
     base.train(False)
     return base
@@ -112,7 +112,7 @@ def _to_dtype(layer: Any, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(dtype)
 
 
-def _check_tensors(wrapped: Any, folder: Path, label: str) -> None:
+def _check_tensors(wrapped: Any, folder: Path) -> None:
     from peft import get_peft_model_state_dict
     from safetensors.torch import load_file
 
@@ -121,22 +121,18 @@ def _check_tensors(wrapped: Any, folder: Path, label: str) -> None:
     stored = load_file(folder / _WEIGHTS)
     if odd := sorted(set(loaded) ^ set(stored)):
         where = "the model" if odd[0] in stored else "the adapter"
-        raise _refusal(label, f"{len(odd)} tensors do not match, {odd[0]!r} is missing in {where}")
+        raise LoadError(f"{len(odd)} tensors do not match, {odd[0]!r} is missing in {where}")
     for name, tensor in stored.items():
         applied = loaded[name].detach().cpu()
         if not torch.equal(applied, tensor.to(applied.dtype)):
-            raise _refusal(label, f"{name!r} in the model is not what the adapter holds")
+            raise LoadError(f"{name!r} in the model is not what the adapter holds")
 
 
-def _merge(layers: list[Any], label: str) -> None:
+def _merge(layers: list[Any]) -> None:
     changed = False
     for layer in layers:
         before = layer.get_base_layer().weight.detach().clone()
         layer.merge(safe_merge=True)
         changed |= not torch.equal(before, layer.get_base_layer().weight)
     if not changed:
-        raise _refusal(label, "merging it changed no weight: it is zero, or too small for this precision")
-
-
-def _refusal(path: str, reason: str) -> LoadError:
-    return LoadError(reason, field="pytorch.lora.path", value=path)
+        raise LoadError("merging it changed no weight: it is zero, or too small for this precision")

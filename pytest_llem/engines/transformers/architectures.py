@@ -13,11 +13,8 @@ if TYPE_CHECKING:
 _AUTO_CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
 
 
-def generating_class(model: str, config: PretrainedConfig) -> Any:
+def generating_class(config: PretrainedConfig) -> Any:
     """The auto class that transformers, or the code that came with the model, names for ``config``.
-
-    Args:
-        model: its name, for messages.
 
     Raises:
         LoadError: there is none.
@@ -31,4 +28,4 @@ def generating_class(model: str, config: PretrainedConfig) -> Any:
         if auto_class is not None and (name in brought or type(config) in auto_class._model_mapping):
             return auto_class
     message = f"transformers {transformers.__version__} generates no text with its architecture, {config.model_type!r}"
-    raise LoadError(f"{message}; only decoder-only models are measured", field="model", value=model)
+    raise LoadError(f"{message}; only decoder-only models are measured")

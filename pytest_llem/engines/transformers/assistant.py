@@ -13,7 +13,7 @@ from pytest_llem.engines.transformers.checks import check_loaded
 from pytest_llem.engines.transformers.hub import hub_access
 from pytest_llem.engines.transformers.loading import load_weights
 from pytest_llem.engines.transformers.sources import find_source
-from pytest_llem.errors import LoadError, MeasurementError
+from pytest_llem.errors import LoadError, MeasurementError, about
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +42,7 @@ class Assistant:
 
 
 def assistant_load_config(load: LoadConfig) -> LoadConfig | None:
-    """What decides the assistant of ``load``; ``None`` where none is asked for.
+    """What decides the assistant of ``load``; ``None`` where it has none.
 
     It has the main model's precision, attention and kind of weights; quantisation, adapters, compilation and further
     arguments are the main model's alone.
@@ -65,15 +65,11 @@ def load_assistant(load: LoadConfig, main: Source, device: torch.device) -> Assi
     Raises:
         LoadError: it could not be loaded, or its tokens are not the main model's.
     """
-    try:
+    with about(field="pytorch.assistant_model", value=load.model):
         source = find_source(load)
-        _check_same_tokens(load.model, source, main)
+        _check_same_tokens(source, main)
         model = load_weights(load, load.pytorch, source, device)
         check_loaded(model, load, load.pytorch, device)
-    except LoadError as error:
-        if error.field == "model":
-            error.field = "pytorch.assistant_model"
-        raise
     return Assistant(model, source.commit)
 
 
@@ -115,14 +111,12 @@ def watched(assistant: PreTrainedModel | None) -> Iterator[None]:
         raise MeasurementError("generate() never ran it", field="pytorch.assistant_model")
 
 
-def _check_same_tokens(name: str, source: Source, main: Source) -> None:
+def _check_same_tokens(source: Source, main: Source) -> None:
     ours, theirs = (model.config.get_text_config().vocab_size for model in (source, main))
     if ours != theirs:
         raise LoadError(
             f"has a vocabulary of {ours} tokens, the model one of {theirs}: its drafts would mean something else; "
-            "choose one of the same family",
-            field="pytorch.assistant_model",
-            value=name,
+            "choose one of the same family"
         )
     if source.tokenizer is None or main.tokenizer is None:
         return
@@ -131,7 +125,5 @@ def _check_same_tokens(name: str, source: Source, main: Source) -> None:
         differing = len(set(vocabulary.items()) ^ set(expected.items()))
         raise LoadError(
             f"its tokenizer differs from the model's in {differing} entries: its drafts would mean something else; "
-            "choose one of the same family",
-            field="pytorch.assistant_model",
-            value=name,
+            "choose one of the same family"
         )

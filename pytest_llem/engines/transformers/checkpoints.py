@@ -29,18 +29,15 @@ _INDEX = ".safetensors.index.json"
 _SHOWN = 3
 
 
-def check_checkpoint(model: str, source: Source, variant: str | None) -> None:
+def check_checkpoint(source: Source, variant: str | None) -> None:
     """Look at what ``source`` says of its weights, before they are read.
-
-    Args:
-        model: its name, for messages.
 
     Raises:
         LoadError: they are pickled or lie elsewhere, or are quantised in a way that would be left out.
     """
     if source.location is None:
         return
-    _check_quantisation(model, source.config)
+    _check_quantisation(source.config)
     middle = f".{variant}" if variant else ""
     index_name = f"model{_SUFFIX}.index{middle}.json"
     # A configuration may name the file, and then transformers takes a pickle among others.
@@ -50,28 +47,26 @@ def check_checkpoint(model: str, source: Source, variant: str | None) -> None:
             return  # it is preferred to an index
     elif str(named).endswith(_INDEX):
         index_name = str(named)
-        _check_place(model, "config.json", index_name)
+        _check_place("config.json", index_name)
     else:
-        _check_name(model, "config.json", str(named))
+        _check_name("config.json", str(named))
         return
     index = _find(source.location, index_name, source.hub_arguments)
     if index is None:
         only = "" if Path(source.location).is_absolute() else only_in_the_cache(source.hub_arguments)
         raise LoadError(
             f"has no model{middle}{_SUFFIX}{only}: other weights, such as pickled ones, are never loaded, as they can "
-            "run code; load them with transformers where you trust them, and save them with save_pretrained()",
-            field="model",
-            value=model,
+            "run code; load them with transformers where you trust them, and save them with save_pretrained()"
         )
-    _check_index(model, index)
+    _check_index(index)
 
 
-def check_complete(model: str, info: Mapping[str, Any]) -> None:
-    """Compare what was read with what ``model`` has. Tensors that are tied to others are not missing; further ones
+def check_complete(info: Mapping[str, Any]) -> None:
+    """Compare what was read with what the model has. Tensors that are tied to others are not missing; further ones
     that no layer of the model uses are common, and change nothing.
 
     Args:
-        info: what ``from_pretrained()`` tells of the loading.
+        info: the loading info of ``from_pretrained()``.
 
     Raises:
         LoadError: a part of its weights was drawn at random.
@@ -81,15 +76,13 @@ def check_complete(model: str, info: Mapping[str, Any]) -> None:
         if names:
             raise LoadError(
                 f"its checkpoint {fault} {_listed(names)}, which would be random numbers: its files are not whole, or "
-                "not those of its config.json",
-                field="model",
-                value=model,
+                "not those of its config.json"
             )
 
 
 @contextmanager
 def no_pickles() -> Iterator[None]:
-    """Within the block nothing is unpickled by torch, whatever way a library finds to it."""
+    """Within the block torch unpickles nothing, whichever library calls it."""
     load = torch.load
 
     def refuse(*_: object, **__: object) -> None:
@@ -102,20 +95,18 @@ def no_pickles() -> Iterator[None]:
         torch.load = load
 
 
-def _check_quantisation(model: str, config: Any) -> None:
+def _check_quantisation(config: Any) -> None:
     from transformers.quantizers.auto import AutoHfQuantizer
 
-    asked = getattr(config, "quantization_config", None)
-    asked = asked or getattr(config.get_text_config(decoder=True), "quantization_config", None)
+    quantisation = getattr(config, "quantization_config", None)
+    quantisation = quantisation or getattr(config.get_text_config(decoder=True), "quantization_config", None)
     # One that does not name its method is refused by transformers.
-    if not isinstance(asked, dict) or not asked.get("quant_method"):
+    if not isinstance(quantisation, dict) or not quantisation.get("quant_method"):
         return
-    if not AutoHfQuantizer.supports_quant_method(asked):  # type: ignore[no-untyped-call]
+    if not AutoHfQuantizer.supports_quant_method(quantisation):  # type: ignore[no-untyped-call]
         raise LoadError(
-            f"is quantised with {asked['quant_method']!r}, which this release of transformers does not know and would "
-            "leave out",
-            field="model",
-            value=model,
+            f"is quantised with {quantisation['quant_method']!r}, which this release of transformers does not know and "
+            "would leave out"
         )
 
 
@@ -126,27 +117,25 @@ def _find(location: str, name: str, hub_arguments: Mapping[str, Any]) -> Path | 
     return path if path.is_file() else None
 
 
-def _check_index(model: str, index: Path) -> None:
+def _check_index(index: Path) -> None:
     try:
         files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as exc:
-        raise LoadError(f"its {index.name} cannot be read: {one_line(exc)}", field="model", value=model) from exc
+        raise LoadError(f"its {index.name} cannot be read: {one_line(exc)}") from exc
     for file in files:
-        _check_name(model, index.name, str(file))
+        _check_name(index.name, str(file))
 
 
-def _check_name(model: str, source: str, file: str) -> None:
+def _check_name(source: str, file: str) -> None:
     if PurePosixPath(file).suffix != _SUFFIX:
-        message = f"its {source} names {file!r} as weights; only safetensors are read, pickled weights never"
-        raise LoadError(message, field="model", value=model)
-    _check_place(model, source, file)
+        raise LoadError(f"its {source} names {file!r} as weights; only safetensors are read, pickled weights never")
+    _check_place(source, file)
 
 
-def _check_place(model: str, source: str, file: str) -> None:
+def _check_place(source: str, file: str) -> None:
     path = PurePosixPath(file)
     if path.is_absolute() or ".." in path.parts:
-        message = f"its {source} names {file!r} as weights, which lie outside the model's folder"
-        raise LoadError(message, field="model", value=model)
+        raise LoadError(f"its {source} names {file!r} as weights, which lie outside the model's folder")
 
 
 def _listed(names: Iterable[str]) -> str:

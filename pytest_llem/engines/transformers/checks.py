@@ -1,7 +1,7 @@
-"""What was asked for against what is there, once a model is loaded.
+"""A loaded model, compared with its experiment.
 
-transformers accepts many requests that it then does not carry out. A measurement of something else under the
-asked name is worse than none, so each difference is a :class:`~pytest_llem.errors.LoadError`.
+transformers accepts many requests that it then does not carry out. A measurement of something else under this
+name is worse than none, so each difference is a :class:`~pytest_llem.errors.LoadError`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _CPU_BLOCK = 32
 
 
 def check_loaded(model: PreTrainedModel, load: LoadConfig, options: PyTorchConfig, device: torch.device) -> None:
-    """Compare ``model`` with what ``load`` asks for.
+    """Compare ``model`` with ``load``.
 
     Raises:
-        LoadError: something asked for did not happen.
+        LoadError: they differ.
         UnavailableError: the model could not be run on this machine.
     """
     _check_attention(model, options)
@@ -58,10 +58,10 @@ def _place(entry: int | str | torch.device) -> str:
 
 
 def _check_attention(model: PreTrainedModel, options: PyTorchConfig) -> None:
-    asked = options.attn_implementation
+    expected = options.attn_implementation
     loaded = model.config._attn_implementation
-    if asked is not None and loaded != asked:
-        raise LoadError(f"the model uses {loaded!r} instead", field="pytorch.attn_implementation", value=asked)
+    if expected is not None and loaded != expected:
+        raise LoadError(f"the model uses {loaded!r} instead", field="pytorch.attn_implementation", value=expected)
 
 
 def _check_quantisation(model: PreTrainedModel, options: PyTorchConfig) -> None:
@@ -127,14 +127,14 @@ def _check_4bit_options(layers: Iterable[Any], options: PyTorchConfig) -> None:
             "bnb_4bit_use_double_quant": layer.weight.quant_state.nested,
         }
         for field, value in shown.items():
-            asked = getattr(options, field)
-            if asked is not None and value != asked:
-                raise LoadError(f"the model's layers show {value!r} instead", field=f"pytorch.{field}", value=asked)
+            expected = getattr(options, field)
+            if expected is not None and value != expected:
+                raise LoadError(f"the model's layers show {value!r} instead", field=f"pytorch.{field}", value=expected)
 
 
 def _check_dtypes(model: PreTrainedModel, load: LoadConfig, options: PyTorchConfig) -> None:
-    asked = DTYPES[load.precision]
-    # Some architectures keep a few layers (a router, a norm) in fp32 whatever is asked.
+    expected = DTYPES[load.precision]
+    # Some architectures keep a few layers (a router, a norm) in fp32 at any precision.
     kept = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
     # A checkpoint that is quantised already brings scales of its own types; its ordinary layers still obey.
     quantised_by_us = options.load_in_4bit or options.load_in_8bit
@@ -145,7 +145,7 @@ def _check_dtypes(model: PreTrainedModel, load: LoadConfig, options: PyTorchConf
             continue
         for name, parameter in module.named_parameters(recurse=False):
             full_name = f"{module_name}.{name}"
-            if not parameter.is_floating_point() or parameter.dtype == asked:
+            if not parameter.is_floating_point() or parameter.dtype == expected:
                 continue
             if parameter.dtype == torch.float32 and any(part in kept for part in full_name.split(".")):
                 continue

@@ -33,7 +33,7 @@ def compile_model(model: PreTrainedModel, options: PyTorchConfig) -> None:
 
 
 def compile_config(options: PyTorchConfig) -> CompileConfig:
-    """What ``options`` asks for, for ``generate()`` to compile the steps after the prefill by itself."""
+    """The configuration with which ``generate()`` is to compile the steps after the prefill by itself."""
     from transformers import CompileConfig
 
     backend = {} if options.torch_compile_backend is None else {"backend": options.torch_compile_backend}

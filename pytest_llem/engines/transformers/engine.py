@@ -30,7 +30,7 @@ from pytest_llem.engines.transformers.positions import beyond_window
 from pytest_llem.engines.transformers.requirements import check_load_requirements
 from pytest_llem.engines.transformers.sources import find_source
 from pytest_llem.engines.transformers.workload import TransformersWorkload
-from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError
+from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError, about
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pytest_llem.config import ExperimentConfig, LoadConfig
 
 
+# How a model's configuration names tokens that stand for something else than text.
 _MEDIA_TOKENS = ("_token_id", "_token_index")
 
 
@@ -50,24 +51,24 @@ class TransformersEngine(Engine):
 
         Raises:
             UnavailableError: valid, but it cannot run on this machine.
-            LoadError: it could not be loaded as asked.
+            LoadError: it could not be loaded, or differs from ``config``.
         """
         target = _target(device)
-        try:
-            return _load(config, target)
-        except LlemError as exc:
-            release(exc)
-            raise
-        except ImportError as exc:
-            message = f"needs a package that is missing: {one_line(exc)}"
-            raise UnavailableError(message, field="model", value=config.model) from exc
-        except Exception as exc:
-            release(exc)
-            if is_out_of_memory(exc):
-                text = f"out of memory on {target} while loading: use a smaller model or precision, or quantise"
-            else:
-                text = f"could not be loaded: {one_line(exc)}"
-            raise LoadError(text, field="model", value=config.model) from exc
+        with about(field="model", value=config.model):
+            try:
+                return _load(config, target)
+            except LlemError as exc:
+                release(exc)
+                raise
+            except ImportError as exc:
+                raise UnavailableError(f"needs a package that is missing: {one_line(exc)}") from exc
+            except Exception as exc:
+                release(exc)
+                if is_out_of_memory(exc):
+                    text = f"out of memory on {target} while loading: use a smaller model or precision, or quantise"
+                else:
+                    text = f"could not be loaded: {one_line(exc)}"
+                raise LoadError(text) from exc
 
     predict_memory = staticmethod(predict)
     release = staticmethod(release)
@@ -160,7 +161,7 @@ class TransformersModel:
         self.model = None
         self.assistant = None
         self.tokenizer = None
-        # A static cache on CUDA, and some attention, are compiled without being asked for.
+        # A static cache on CUDA, and some attention, are compiled without an option that says so.
         forget_graphs()
         refuse_giving_up(False)
         free_unused()
@@ -177,13 +178,17 @@ def _load(load: LoadConfig, device: torch.device) -> TransformersModel:
     check_load_requirements(options, device)
     source = find_source(load)
     commits = [source.commit]
-    adapter = find_adapter(options.lora.path, hub_access(load)) if options.lora is not None else None
+    adapter = None
+    if options.lora is not None:
+        with about(field="pytorch.lora.path", value=options.lora.path):
+            adapter = find_adapter(options.lora.path, hub_access(load))
     if options.device_map is None:
         check_fits(predict_weights(load).loading_bytes, device, "the weights")
     model = load_weights(load, options, source, device)
     check_loaded(model, load, options, device)
     if options.lora is not None and adapter is not None:
-        model = apply_lora(model, options.lora, adapter, load.precision)
+        with about(field="pytorch.lora.path", value=options.lora.path):
+            model = apply_lora(model, options.lora, adapter, load.precision)
         if options.lora.merge:
             check_loaded(model, load, options, device)
         commits.append(folder_fingerprint(adapter))
@@ -234,8 +239,8 @@ def _gpu_uuid(device: torch.device) -> str:
 def _check_stop_strings(rows: int, tokenizer: Any) -> None:
     if rows > 1:
         raise MeasurementError(
-            "in a batch, a sequence that a stop string ended cannot be told from its padding, so its tokens cannot be "
-            "counted: set pytorch.batch_size: 1",
+            "in a batch, a sequence that a stop string ended cannot be distinguished from its padding, so its tokens "
+            "cannot be counted: set pytorch.batch_size: 1",
             field="decoder.stop_strings",
         )
     if tokenizer is None:

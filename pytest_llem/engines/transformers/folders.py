@@ -43,7 +43,7 @@ def local_folder(model: str, hub_arguments: Mapping[str, Any]) -> Path | None:
     else:
         return None
     if fault is not None:
-        raise LoadError(fault, field="model", value=model)
+        raise LoadError(fault)
     return path
 
 

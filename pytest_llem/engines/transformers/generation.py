@@ -54,7 +54,7 @@ class Generation:
         drafting: the options that ``generate()`` takes from the assistant's own generation config.
         allow_tf32: whether fp32 matrix products may use TF32; ``None`` leaves that as it is.
         compiled_by: dotted name of the field that decides that graphs are compiled; ``None`` where none does.
-        cuda_graphs: whether it asks for CUDA graphs.
+        cuda_graphs: whether they are CUDA graphs.
     """
 
     config: GenerationConfig
@@ -137,7 +137,7 @@ def build_generation(config: ExperimentConfig, special: SpecialTokens, *, cuda: 
         "bos_token_id": special.bos,
         "eos_token_id": list(special.eos) or None,
         "pad_token_id": special.pad,
-        # The cache that comes back with the tokens shows whether it is the one asked for.
+        # The cache that comes back with the tokens shows whether it is the experiment's.
         "return_dict_in_generate": True,
     }
     compiled_by = "pytorch.disable_compile" if options.get("disable_compile") is False else None
@@ -146,7 +146,7 @@ def build_generation(config: ExperimentConfig, special: SpecialTokens, *, cuda: 
         if pytorch.torch_compile:
             compiled_by = "pytorch.torch_compile"
             cuda_graphs = cuda and uses_cuda_graphs(pytorch)
-        # With a static cache transformers compiles on its own account, whatever the experiment asks for.
+        # With a static cache transformers compiles by itself in any case.
         if pytorch.torch_compile and (cuda_graphs or _compiles_by_itself(config)):
             options["compile_config"] = compile_config(pytorch)
         else:
@@ -192,7 +192,7 @@ def neutral_generation(model: PreTrainedModel) -> Iterator[None]:
 
 
 def check_resolved(model: PreTrainedModel, generation: Generation, assistant: PreTrainedModel | None = None) -> None:
-    """Compare the config that ``generate()`` would run with to the one asked for.
+    """Compare the config that ``generate()`` would run with to that of ``generation``.
 
     Args:
         assistant: the model that drafts tokens, where there is one.
@@ -211,9 +211,9 @@ def check_resolved(model: PreTrainedModel, generation: Generation, assistant: Pr
         resolve: Any = model._prepare_generation_config
         resolved, _ = resolve(generation.config, **generation.arguments)
     defaults = GenerationConfig._get_default_generation_params()
-    asked = generation.config.to_dict()
+    own = generation.config.to_dict()
     for name, value in resolved.to_dict().items():
-        wanted = asked.get(name)
+        wanted = own.get(name)
         if wanted is None:
             wanted = defaults.get(name)
         if value != wanted and name != "transformers_version":

@@ -29,11 +29,8 @@ def hub_access(load: LoadConfig) -> dict[str, Any]:
     return {name: load.from_pretrained[name] for name in _ACCESS_ARGUMENTS if name in load.from_pretrained}
 
 
-def hub_file(repository: str, name: str, hub_arguments: Mapping[str, Any], *, field: str = "model") -> Path:
+def hub_file(repository: str, name: str, hub_arguments: Mapping[str, Any]) -> Path:
     """A file of the hub, downloaded if it is not in the cache.
-
-    Args:
-        field: the experiment's field that names ``repository``, for messages.
 
     Raises:
         LoadError: there is no such file, or it cannot be reached.
@@ -41,7 +38,7 @@ def hub_file(repository: str, name: str, hub_arguments: Mapping[str, Any], *, fi
     try:
         return Path(str(_cached_file(repository, name, hub_arguments)))
     except (OSError, ValueError) as exc:
-        raise _not_to_be_had(repository, name, hub_arguments, field, exc) from exc
+        raise _not_to_be_had(repository, name, hub_arguments, exc) from exc
 
 
 def hub_file_if_any(repository: str, name: str, hub_arguments: Mapping[str, Any]) -> Path | None:
@@ -53,7 +50,7 @@ def hub_file_if_any(repository: str, name: str, hub_arguments: Mapping[str, Any]
     try:
         found = _cached_file(repository, name, hub_arguments, _raise_exceptions_for_missing_entries=False)
     except (OSError, ValueError) as exc:
-        raise _not_to_be_had(repository, name, hub_arguments, "model", exc) from exc
+        raise _not_to_be_had(repository, name, hub_arguments, exc) from exc
     return None if found is None else Path(found)
 
 
@@ -80,9 +77,7 @@ def _cached_file(repository: str, name: str, hub_arguments: Mapping[str, Any], *
     return found
 
 
-def _not_to_be_had(
-    repository: str, name: str, hub_arguments: Mapping[str, Any], field: str, exc: Exception
-) -> LoadError:
+def _not_to_be_had(repository: str, name: str, hub_arguments: Mapping[str, Any], exc: Exception) -> LoadError:
     cached = _cached_revisions(repository, hub_arguments.get("cache_dir"))
     only = only_in_the_cache(hub_arguments)
     if not only:
@@ -93,9 +88,9 @@ def _not_to_be_had(
         message = f"{name} of revision {hub_arguments.get('revision') or 'main'!r} is not{only}"
     if cached:
         more = f" and {len(cached) - _SHOWN} more" if len(cached) > _SHOWN else ""
-        way_out = "; name one of them as pytorch.revision" if field == "model" else ""
+        way_out = "; name one of them as pytorch.revision" if "revision" in hub_arguments else ""
         message += f"; the cache has the revisions {', '.join(cached[:_SHOWN])}{more}{way_out}"
-    return LoadError(message, field=field, value=repository)
+    return LoadError(message)
 
 
 def _cached_revisions(repository: str, cache: str | None) -> list[str]:

@@ -40,7 +40,7 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
     needs, for a moment, both the drawn and the quantised weights.
     """
     refuse_ignored_by_from_pretrained(load.from_pretrained, builtin=is_builtin(load.model))
-    check_checkpoint(load.model, source, load.from_pretrained.get("variant"))
+    check_checkpoint(source, load.from_pretrained.get("variant"))
     arguments = _from_pretrained_arguments(load, options, device)
     model: PreTrainedModel
     info: Mapping[str, Any]
@@ -56,17 +56,15 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
                     None, config=drawn.config, state_dict=drawn.state_dict(), **arguments
                 )
         else:
-            model, info = generating_class(load.model, source.config).from_pretrained(
+            model, info = generating_class(source.config).from_pretrained(
                 source.location, config=source.config, **arguments, **source.hub_arguments
             )
     if getattr(model, "_hf_peft_config_loaded", False):
         raise LoadError(
             "holds an adapter, which transformers put over weights that are perhaps another model's; name the base as "
-            "model and the adapter as pytorch.lora",
-            field="model",
-            value=load.model,
+            "model and the adapter as pytorch.lora"
         )
-    check_complete(load.model, info)
+    check_complete(info)
     model.train(False)
     return model
 
@@ -100,9 +98,7 @@ def _draw_random(load: LoadConfig, options: PyTorchConfig, source: Source, devic
     if getattr(source.config, "quantization_config", None) is not None:
         raise LoadError(
             "its configuration is that of a quantised checkpoint, which random weights would not be: name the "
-            "unquantised model",
-            field="model",
-            value=load.model,
+            "unquantised model"
         )
     arguments: dict[str, Any] = {"dtype": DTYPES[load.precision]}
     # A kernel of the hub is none of the drawing's business.
@@ -113,7 +109,7 @@ def _draw_random(load: LoadConfig, options: PyTorchConfig, source: Source, devic
     cuda_indices = [place.index or 0] if place.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda_indices), place:
         torch.manual_seed(load.random_seed)
-        model: PreTrainedModel = generating_class(load.model, source.config).from_config(
+        model: PreTrainedModel = generating_class(source.config).from_config(
             source.config,
             trust_remote_code=bool(options.trust_remote_code),
             **arguments,

@@ -22,7 +22,7 @@ from pytest_llem.engines.transformers.available_memory import available
 from pytest_llem.engines.transformers.checks import DTYPES
 from pytest_llem.engines.transformers.failures import one_line
 from pytest_llem.engines.transformers.sources import load_architecture
-from pytest_llem.errors import LlemError, UnavailableError
+from pytest_llem.errors import LlemError, UnavailableError, about
 from pytest_llem.sizes import size
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ def check_fits(needed_bytes: int, device: torch.device, what: str) -> None:
 def predict_weights(load: LoadConfig) -> _Weights:
     """Bytes of the weights that ``load`` describes, its assistant's included."""
     try:
-        architecture = load_architecture(load)
+        with about(field="model", value=load.model):
+            architecture = load_architecture(load)
         if getattr(architecture, "quantization_config", None) is not None:
             return _Weights(None, architecture, "not predicted for a checkpoint that is quantised already")
         model = _build_without_memory(architecture, load)
@@ -170,7 +171,7 @@ def _unnamed_heads(config: Any) -> int:
 
 def _build_without_memory(architecture: PretrainedConfig, load: LoadConfig) -> PreTrainedModel:
     with torch.device("meta"):
-        model: PreTrainedModel = generating_class(load.model, architecture).from_config(
+        model: PreTrainedModel = generating_class(architecture).from_config(
             architecture, dtype=DTYPES[load.precision], trust_remote_code=bool(load.pytorch.trust_remote_code)
         )
     return model

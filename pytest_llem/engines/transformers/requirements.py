@@ -62,7 +62,7 @@ def check_generate_requirements(
         cuda_graphs: whether the forward pass is compiled to CUDA graphs.
 
     Raises:
-        UnavailableError: a package or a device is missing, or would not do what is asked for.
+        UnavailableError: a package or a device is missing, or would not do what an option says.
     """
     if allow_tf32:
         if not cuda:

@@ -58,7 +58,7 @@ def find_source(load: LoadConfig) -> Source:
 
     location, commit, hub_arguments = _locate(load)
     config = _load_config(location, hub_arguments)
-    # Only now: any folder may be named, and what is no model need not be read.
+    # Only now: any folder may be named, and one without a model need not be read.
     commit = commit or (folder_fingerprint(Path(location)) if Path(location).is_absolute() else None)
     random = load.weights == "random"
     tokenizer = _load_tokenizer(location, hub_arguments, required=not random)
@@ -107,14 +107,11 @@ def _load_config(location: str, hub_arguments: Mapping[str, Any]) -> PretrainedC
     except (OSError, ValueError, KeyError) as exc:
         if "trust_remote_code" in str(exc):
             raise LoadError(
-                "comes with Python code of its own; set pytorch.trust_remote_code: true if you trust it",
-                field="model",
-                value=location,
+                "comes with Python code of its own; set pytorch.trust_remote_code: true if you trust it"
             ) from exc
-        raise LoadError(f"its configuration cannot be read: {one_line(exc)}", field="model", value=location) from exc
+        raise LoadError(f"its configuration cannot be read: {one_line(exc)}") from exc
     if config.is_encoder_decoder:
-        message = "an encoder-decoder model; only decoder-only models are measured"
-        raise LoadError(message, field="model", value=location)
+        raise LoadError("an encoder-decoder model; only decoder-only models are measured")
     return config
 
 
@@ -132,7 +129,7 @@ def _load_tokenizer(
             return None
         if isinstance(exc, ImportError):
             raise  # for what is missing, an experiment is skipped
-        raise LoadError(f"its tokenizer cannot be loaded: {one_line(exc)}", field="model", value=location) from exc
+        raise LoadError(f"its tokenizer cannot be loaded: {one_line(exc)}") from exc
     # transformers makes one up, with hardly a token, where the model comes without.
     own = tuple(getattr(tokenizer, "vocab_files_names", {}).values())
     if own and not _has_any(location, (*_VOCABULARIES, *own), hub_arguments):

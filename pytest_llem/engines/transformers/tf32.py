@@ -37,7 +37,7 @@ def tf32(allowed: bool | None) -> Iterator[None]:
 
 
 def _legacy_precision() -> str | None:
-    """The switch for all libraries; ``None`` where somebody has set those of single ones since."""
+    """The switch for all libraries; ``None`` where those of single ones have been set since."""
     try:
         return torch.get_float32_matmul_precision()
     except RuntimeError:
@@ -47,4 +47,4 @@ def _legacy_precision() -> str | None:
 def _own_precisions() -> list[tuple[Any, str]]:
     """The switches of the single libraries, which torch has since release 2.9, and what they are set to."""
     libraries: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
-    return [(one, one.fp32_precision) for one in libraries if hasattr(one, "fp32_precision")]
+    return [(library, library.fp32_precision) for library in libraries if hasattr(library, "fp32_precision")]

@@ -31,7 +31,7 @@ class TokenClock(BaseStreamer):
         self._start_s = time.perf_counter()
 
     def put(self, value: torch.Tensor) -> None:
-        """Take the prompt (the first call) or the tokens of a step: one a row, with speculation several."""
+        """Take the prompt (the first call) or the tokens of a step: one per sequence, several with speculation."""
         now_s = time.perf_counter()
         if self._rows is None:
             self._rows = value.shape[0]

@@ -88,7 +88,7 @@ class TransformersWorkload:
         """Run call ``index`` of the pass; returns prompts and new tokens, a row for each sequence.
 
         Raises:
-            MeasurementError: the call failed, or ran otherwise than the experiment asks.
+            MeasurementError: the call failed, or did not run as the experiment says.
             UnavailableError: the call needs a package that is missing.
         """
         return self._generate(index, self._generation.config)
@@ -109,7 +109,7 @@ class TransformersWorkload:
         With beams, whose tokens are known only at the end, a run of one token is taken off the whole run.
 
         Raises:
-            MeasurementError: the call failed, or ran otherwise than the experiment asks.
+            MeasurementError: the call failed, or did not run as the experiment says.
         """
         self.synchronize()
         if self._generation.beams == 1:
@@ -221,7 +221,7 @@ class TransformersWorkload:
             )
 
     def _checked_call(self, index: int, config: Any, arguments: dict[str, Any]) -> Any:
-        """The first call, which warms up: what it used is compared with what the experiment asks for."""
+        """The first call, which warms up: what it used is compared with the experiment."""
         state = vars(self._loaded.model)
         if config.disable_compile:
             state.pop(_COMPILED_CALL, None)  # of another experiment

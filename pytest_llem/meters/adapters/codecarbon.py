@@ -116,16 +116,13 @@ class CodeCarbonMeter(PeerMeter):
             self.start()
             self._stop_task()
         except Exception as error:
-            raise MeterUnavailableError(
-                f"CodeCarbon cannot start: {log[0] if log else one_line(error)}", meter="codecarbon"
-            ) from error
+            raise MeterUnavailableError(f"CodeCarbon cannot start: {log[0] if log else one_line(error)}") from error
         # Not its gpu_count: that is the number of those requested.
         if self.boards and not hardware["gpu_model"]:
             self.close()
             raise MeterUnavailableError(
                 "CodeCarbon finds no GPU; it looks for the command nvidia-smi on the PATH and for "
                 "NVML when it is imported",
-                meter="codecarbon",
             )
 
     def _stop_task(self) -> Any:

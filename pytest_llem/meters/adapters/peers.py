@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from pytest_llem.errors import LlemError, MeterUnavailableError, one_line
 from pytest_llem.meters.base import MeterRequest, SimpleMeter
 from pytest_llem.meters.nvidia.library import Nvml
-from pytest_llem.meters.nvidia.visibility import MIG_REFUSAL, Selection, describe, select_by_uuid, select_visible
+from pytest_llem.meters.nvidia.visibility import select
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from pytest_llem.meters.nvidia.library import Board
 
@@ -46,7 +46,8 @@ class PeerMeter(SimpleMeter):
         self.warnings = [f"{self.name} states no uncertainty"]
         self.boards: tuple[Board, ...] = ()
         if request.device == "cuda" or request.gpu_uuids is not None:
-            selection = _select_boards(self.name, request.gpu_uuids)
+            with Nvml() as nvml:
+                selection = select(nvml.boards(), request.gpu_uuids, os.environ)
             self.boards = selection.boards
             self.warnings += selection.warnings
 
@@ -67,25 +68,7 @@ def _import_peer(meter: str, module: str) -> Any:
     except ModuleNotFoundError as error:
         # The extra that installs the tool has the meter's name.
         raise MeterUnavailableError(
-            f"the Python package {error.name} is missing; pip install 'pytest-llem[{meter}]'", meter=meter
+            f"the Python package {error.name} is missing; pip install 'pytest-llem[{meter}]'"
         ) from error
     except Exception as error:
-        raise MeterUnavailableError(f"{module} cannot be imported: {one_line(error)}", meter=meter) from error
-
-
-def _select_boards(meter: str, gpu_uuids: Sequence[str] | None) -> Selection:
-    try:
-        with Nvml() as nvml:
-            boards = nvml.boards()
-        selection = select_visible(boards, os.environ) if gpu_uuids is None else select_by_uuid(boards, gpu_uuids)
-    except MeterUnavailableError as error:
-        # NVML's errors name the meter nvml.
-        raise MeterUnavailableError(error.message, meter=meter) from error
-    if not selection.boards:
-        raise MeterUnavailableError(
-            "no GPU is visible to this process; see nvidia-smi -L and CUDA_VISIBLE_DEVICES", meter=meter
-        )
-    divided = [board for board in selection.boards if board.mig_enabled]
-    if divided:
-        raise MeterUnavailableError(f"{describe(divided)} is divided by MIG: {MIG_REFUSAL}", meter=meter)
-    return selection
+        raise MeterUnavailableError(f"{module} cannot be imported: {one_line(error)}") from error

@@ -43,7 +43,6 @@ class ZeusMeter(PeerMeter):
             raise MeterUnavailableError(
                 "Zeus finds no RAPL counter that it may read under /sys/class/powercap/intel-rapl; "
                 "where they are there, make them readable (as root: chmod -R a+r /sys/class/powercap/intel-rapl/)",
-                meter="zeus",
             )
         # Read every sensor once: one that cannot be read is found now, and what Zeus starts late is running.
         with self.raised_as(MeterUnavailableError, _UNREADABLE):
@@ -99,14 +98,13 @@ class ZeusMeter(PeerMeter):
             raise MeterUnavailableError(
                 f"Zeus reads CUDA_VISIBLE_DEVICES as numbers only, and it is {listed}; for the same "
                 f"boards: CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={numbers}",
-                meter="zeus",
             )
         gpus = self._start_monitor([], cpu_indices=[]).gpus
         place = {gpu.gpu_index: number for number, gpu in enumerate(gpus.gpus)}
         missing = [board for board in self.boards if board.index not in place]
         if missing:
             reason = f"Zeus does not see {describe(missing)}; see CUDA_VISIBLE_DEVICES"
-            raise MeterUnavailableError(reason, meter="zeus")
+            raise MeterUnavailableError(reason)
         indices = [place[board.index] for board in self.boards]
         for board, index in zip(self.boards, indices, strict=True):
             with self.raised_as(MeterUnavailableError, f"Zeus cannot use {describe([board])}"):
@@ -115,7 +113,6 @@ class ZeusMeter(PeerMeter):
                 raise MeterUnavailableError(
                     f"{describe([board])} has no energy counter, which came with Volta; Zeus would poll "
                     "its power from a process of its own, and the meter nvml does without one",
-                    meter="zeus",
                 )
         return indices
 

@@ -61,14 +61,14 @@ class Nvml:
             import pynvml
         except ImportError as error:
             raise MeterUnavailableError(
-                "the Python package nvidia-ml-py is missing; pip install nvidia-ml-py", meter="nvml"
+                "the Python package nvidia-ml-py is missing; pip install nvidia-ml-py"
             ) from error
         # Typed as Any on purpose: the binding ships no annotations.
         self.binding: Any = pynvml
         try:
             self.binding.nvmlInit()
         except self.binding.NVMLError as error:
-            raise MeterUnavailableError(self._remedy(error), meter="nvml") from error
+            raise MeterUnavailableError(self._remedy(error)) from error
         self._open = True
         self._handles: dict[str, Any] = {}
 
@@ -101,7 +101,7 @@ class Nvml:
         try:
             return list(self._found())
         except self.binding.NVMLError as error:
-            raise MeterUnavailableError(f"NVML cannot list its boards: {error}", meter="nvml") from error
+            raise MeterUnavailableError(f"NVML cannot list its boards: {error}") from error
 
     def handle(self, uuid: str) -> Any:
         """NVML's handle of a board that :meth:`boards` has found."""

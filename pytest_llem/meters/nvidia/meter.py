@@ -44,7 +44,7 @@ from pytest_llem.meters.nvidia.lock import BoardLocks, say_on_stderr
 from pytest_llem.meters.nvidia.power_sensor import open_power_sensor
 from pytest_llem.meters.nvidia.reading import fill_energy
 from pytest_llem.meters.nvidia.samples import open_samples
-from pytest_llem.meters.nvidia.visibility import MIG_REFUSAL, Selection, describe, select_by_uuid, select_visible
+from pytest_llem.meters.nvidia.visibility import Selection, describe, select
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -82,8 +82,7 @@ class NvmlMeter:
             locks: of the boards, where they are locked.
 
         Raises:
-            MeterUnavailableError: no board was selected, one is divided into MIG slices, or one reports neither
-                energy nor power.
+            MeterUnavailableError: a board reports neither energy nor power.
         """
         self._nvml = nvml
         self._locks = locks
@@ -92,10 +91,6 @@ class NvmlMeter:
         self._ended_s: float | None = None
         self._relative_uncertainty = request.relative_uncertainty
         self.boards: tuple[Board, ...] = selection.boards
-        if not self.boards:
-            raise MeterUnavailableError(
-                "no GPU is visible to this process; see nvidia-smi -L and CUDA_VISIBLE_DEVICES", meter="nvml"
-            )
         # Of its own: the user's seeds are not to be used up.
         self._random = random.Random()  # noqa: S311
         store = CalibrationStore()
@@ -113,7 +108,6 @@ class NvmlMeter:
                     f"{describe([board])} has no energy counter; it needs a Volta or newer board, "
                     "not a virtual one, and a current driver; it reports no power either; leave the board out of "
                     "CUDA_VISIBLE_DEVICES, or measure time alone with the meter none",
-                    meter="nvml",
                 )
             self._power_sensors.append(power)
         self._watches = [BoardWatch(nvml, board) for board in self.boards]
@@ -216,8 +210,6 @@ class NvmlMeter:
         self.close()
 
     def _has_counter(self, board: Board) -> bool:
-        if board.mig_enabled:
-            raise MeterUnavailableError(f"{describe([board])} is divided by MIG: {MIG_REFUSAL}", meter="nvml")
         binding = self._nvml.binding
         try:
             binding.nvmlDeviceGetTotalEnergyConsumption(self._nvml.handle(board.uuid))
@@ -225,7 +217,7 @@ class NvmlMeter:
             return False
         except binding.NVMLError as error:
             raise MeterUnavailableError(
-                f"{describe([board])}: reading the energy counter failed: {error}; try nvidia-smi", meter="nvml"
+                f"{describe([board])}: reading the energy counter failed: {error}; try nvidia-smi"
             ) from error
         return True
 
@@ -285,17 +277,12 @@ def open_nvml_meter(request: MeterRequest) -> NvmlMeter:
     nvml = Nvml()
     locks = None
     try:
-        boards = nvml.boards()
-        if request.gpu_uuids is not None:
-            selection = select_by_uuid(boards, request.gpu_uuids)
-        else:
-            selection = select_visible(boards, os.environ)
-            if request.device != "cuda" and len(selection.boards) > 1:
-                raise MeterUnavailableError(
-                    "the model runs on the CPU, so which board to read is not known: NVML shows "
-                    f"{describe(selection.boards)}; name one in CUDA_VISIBLE_DEVICES",
-                    meter="nvml",
-                )
+        selection = select(nvml.boards(), request.gpu_uuids, os.environ)
+        if request.gpu_uuids is None and request.device != "cuda" and len(selection.boards) > 1:
+            raise MeterUnavailableError(
+                "the model runs on the CPU, so which board to read is not known: NVML shows "
+                f"{describe(selection.boards)}; name one in CUDA_VISIBLE_DEVICES",
+            )
         if request.lock_timeout_s is not None:
             uuids = (board.uuid for board in selection.boards)
             locks = BoardLocks(uuids, say=request.say or say_on_stderr, timeout_s=request.lock_timeout_s)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_llem.meters.nvidia.library import Board
 
-MIG_REFUSAL = (
+_MIG_REFUSAL = (
     "a MIG slice has no energy counter of its own, and its board's joules hold the work of the other slices "
     "too; turn MIG off (nvidia-smi -mig 0) or measure on a board without it"
 )
@@ -41,6 +41,21 @@ def canonical_uuid(uuid: str | bytes) -> str:
     return "GPU-" + text.strip().lower().removeprefix("gpu-")
 
 
+def select(boards: Sequence[Board], uuids: Iterable[str | bytes] | None, environ: Mapping[str, str]) -> Selection:
+    """The boards with these UUIDs, without any those that CUDA lets this process use.
+
+    Raises:
+        MeterUnavailableError: there is none, or one is a MIG slice or divided into such.
+    """
+    selection = select_visible(boards, environ) if uuids is None else select_by_uuid(boards, uuids)
+    if not selection.boards:
+        raise MeterUnavailableError("no GPU is visible to this process; see nvidia-smi -L and CUDA_VISIBLE_DEVICES")
+    divided = [board for board in selection.boards if board.mig_enabled]
+    if divided:
+        raise MeterUnavailableError(f"{describe(divided)} is divided by MIG: {_MIG_REFUSAL}")
+    return selection
+
+
 def select_by_uuid(boards: Sequence[Board], uuids: Iterable[str | bytes]) -> Selection:
     """The boards with exactly these UUIDs, in the given order, each once.
 
@@ -52,12 +67,10 @@ def select_by_uuid(boards: Sequence[Board], uuids: Iterable[str | bytes]) -> Sel
     for uuid in uuids:
         text = uuid.decode() if isinstance(uuid, bytes) else str(uuid)
         if text.startswith("MIG-"):
-            raise MeterUnavailableError(f"{text}: {MIG_REFUSAL}", meter="nvml")
+            raise MeterUnavailableError(f"{text}: {_MIG_REFUSAL}")
         wanted = canonical_uuid(text)
         if wanted not in by_uuid:
-            raise MeterUnavailableError(
-                f"NVML does not show {wanted} to this process; it shows {describe(boards)}", meter="nvml"
-            )
+            raise MeterUnavailableError(f"NVML does not show {wanted} to this process; it shows {describe(boards)}")
         chosen[wanted] = by_uuid[wanted]
     return Selection(tuple(chosen.values()))
 
@@ -80,7 +93,7 @@ def select_visible(boards: Sequence[Board], environ: Mapping[str, str]) -> Selec
         return Selection(tuple(boards))
     entries = [entry.strip() for entry in value.split(",")]
     if entries[0].startswith("MIG-"):
-        raise MeterUnavailableError(f"CUDA_VISIBLE_DEVICES={value}: {MIG_REFUSAL}", meter="nvml")
+        raise MeterUnavailableError(f"CUDA_VISIBLE_DEVICES={value}: {_MIG_REFUSAL}")
     by_uuid = entries[0].lower().startswith("gpu-")
     chosen: list[Board] = []
     for entry in entries:

@@ -32,7 +32,6 @@ def _torch_stays() -> None:
     model.close()
     if importlib.util.find_spec("peft") is not None:
         import peft.tuners.lora.bnb  # noqa: F401
-    # What was imported stays: the collections before every window need not look at it again.
     gc.collect()
     gc.freeze()
 

@@ -224,7 +224,7 @@ class TestOutput:
         write(extra="name: ../../owned\n")
         result = run("--benchmark-histogram")
         result.assert_outcomes(errors=1)
-        result.stdout.fnmatch_lines(["tiny.llem.yaml:*name: '../../owned' is no name*"])
+        result.stdout.fnmatch_lines(["tiny.llem.yaml:*name: '../../owned' is not a name*"])
 
 
 class TestFiles:

@@ -204,7 +204,7 @@ def test_a_model_that_cannot_be_loaded_fails_alone(run: Run, write: Write) -> No
 
 def test_joules_are_those_of_the_board(pytester: pytest.Pytester, on_boards: Run, write: Write) -> None:
     write()
-    on_boards(f"[{BOARD}]", "--llem-cpu", "--llem-min-window=0.3").assert_outcomes(passed=1)
+    on_boards(f"[{BOARD}]", "--llem-cpu", "--llem-min-window=0.1").assert_outcomes(passed=1)
     saved = rows(pytester)
     assert saved["energy"]["group"] == "energy"
     result = saved["energy"]["extra_info"]["result"]

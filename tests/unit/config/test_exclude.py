@@ -99,13 +99,13 @@ experiments:
     [
         (
             "- {pytorch.batch_size: 1}\n- {precision: fp16}",
-            ["5: exclude.1: matches no point of the sweep: no point has precision: 'fp16'; mend it or remove it"],
+            ["5: exclude.1: matches no point of the sweep: no point has precision: 'fp16'; fix it or remove it"],
         ),
         (
             "- {precision: fp32, pytorch.batch_size: [2, 3]}",
             [
                 "4: exclude.0: matches no point of the sweep: no point has pytorch.batch_size: 2 or 3; "
-                "mend it or remove it"
+                "fix it or remove it"
             ],
         ),
         (
@@ -113,15 +113,14 @@ experiments:
             [
                 "5: exclude.1: expected a mapping such as {pytorch.batch_size: 8}, got 4",
                 "6: exclude.2: is empty and would drop every point; name values or remove it",
-                "4: exclude.0: matches no point of the sweep: no point has pytorch.batch_size: 16; "
-                "mend it or remove it",
+                "4: exclude.0: matches no point of the sweep: no point has pytorch.batch_size: 16; fix it or remove it",
             ],
         ),
         (
             "- {pytorch.batch_sise: 1, sweep: 3}",
             [
                 "4: exclude.0.pytorch.batch_sise: unknown field; did you mean pytorch.batch_size?",
-                "4: exclude.0.sweep: is no field of an experiment; remove it",
+                "4: exclude.0.sweep: belongs to the file; remove it",
             ],
         ),
         (
@@ -147,14 +146,13 @@ def test_values_that_no_point_has_at_once(tmp_path: Path) -> None:
     text = "model: x\nexperiments: [{name: a}, {name: b, precision: fp32}]\nsweep: {random_seed: [1, 2]}\n"
     found = load(tmp_path, text + "exclude: [{name: a, precision: fp32}]\n")
     assert first_lines(found) == [
-        "x.yaml:4: exclude.0: matches no point of the sweep: no point has all these values at once; "
-        "mend it or remove it"
+        "x.yaml:4: exclude.0: matches no point of the sweep: no point has all these values at once; fix it or remove it"
     ]
 
 
 def test_dropping_every_point_is_a_mistake(tmp_path: Path) -> None:
     found = load(tmp_path, f"{SWEEP}exclude: [{{model: gpt2}}]\n")
-    assert first_lines(found) == ["x.yaml:3: exclude: drops every point of x; mend it or remove it"]
+    assert first_lines(found) == ["x.yaml:3: exclude: drops every point of x; fix it or remove it"]
 
 
 def test_without_a_sweep_there_is_nothing_to_exclude(tmp_path: Path) -> None:

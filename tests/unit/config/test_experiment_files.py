@@ -171,7 +171,8 @@ def test_an_unusable_name_is_told_and_replaced(tmp_path: Path) -> None:
     found = load(tmp_path, "model: gpt2\nexperiments:\n- {name: two words}\n- {name: setup_module}\n")
     assert [experiment.name for experiment in found] == ["x.line3", "x.line4"]
     assert first_lines(found) == [
-        "x.yaml:3: name: 'two words' is no name; use letters, digits and _ . + -, and start with a letter, digit or _",
+        "x.yaml:3: name: 'two words' is not a name; use letters, digits and _ . + -, and start with a letter, "
+        "digit or _",
         "x.yaml:4: name: 'setup_module' has a meaning of its own in pytest; choose another name",
     ]
 
@@ -512,23 +513,23 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         ),
         (
             "name: x\nmodel: builtin:tiny-lama",
-            "2: model: there is no built-in model 'tiny-lama'; did you mean builtin:tiny-llama? there is "
-            "builtin:tiny-llama, builtin:llama-1b, builtin:llama-8b, builtin:qwen-0.5b",
+            "2: model: unknown built-in model 'tiny-lama'; use one of builtin:tiny-llama, builtin:llama-1b, "
+            "builtin:llama-8b, builtin:qwen-0.5b; did you mean builtin:tiny-llama?",
         ),
         (
             "model: x\npytorch: {assistant_model: builtin:x}",
-            "2: pytorch.assistant_model: there is no built-in model 'x'; there is builtin:tiny-llama, "
+            "2: pytorch.assistant_model: unknown built-in model 'x'; use one of builtin:tiny-llama, "
             "builtin:llama-1b, builtin:llama-8b, builtin:qwen-0.5b",
         ),
         (
             "model: x\ndataset: naturel",
-            "2: dataset: there is no built-in dataset 'naturel'; did you mean natural? there is natural; for a file, "
-            "write {path: ...}",
+            "2: dataset: unknown built-in dataset 'naturel'; use one of natural; for a file, write {path: ...}; "
+            "did you mean natural?",
         ),
         (
             "model: x\ndataset: {builtin: naturel}",
-            "2: dataset.builtin: there is no built-in dataset 'naturel'; did you mean natural? there is natural; for a "
-            "file, write {path: ...}",
+            "2: dataset.builtin: unknown built-in dataset 'naturel'; use one of natural; for a file, write "
+            "{path: ...}; did you mean natural?",
         ),
         ("model: x\ndataset: {synthetic: {n: 0}}", "2: dataset.synthetic.n: must be at least 1, got 0"),
         (

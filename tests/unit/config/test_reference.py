@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from docs.field_reference import reference
 from pytest_llem.config.names import fields
-from pytest_llem.config.reference import reference
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference.md"
 
 
 def test_the_page_is_not_stale() -> None:
-    hint = "run: python -m pytest_llem.config.reference > docs/reference.md"
+    hint = "run: python docs/field_reference.py > docs/reference.md"
     assert PAGE.read_text(encoding="utf-8") == reference(), hint
 
 

@@ -46,7 +46,7 @@ class TestRegisteredByOthers:
             "def unplugged(request):\n"
             "    raise OSError('no such\\nport')\n"
             "def silent(request):\n"
-            "    raise MeterUnavailableError('silent meter: switch it on')\n"
+            "    raise MeterUnavailableError('switch it on')\n"
         )
         monkeypatch.syspath_prepend(tmp_path)
 

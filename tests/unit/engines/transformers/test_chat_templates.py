@@ -76,7 +76,7 @@ def test_a_text_arrives_in_the_form_that_the_template_wants(content: str) -> Non
 def test_a_template_that_loses_the_text_is_named(template: Any, message: str) -> None:
     with pytest.raises(PromptError) as error:
         ChatTemplate(tokenizer(template), TODAY)
-    assert str(error.value).startswith(f"chat: the template of 'some/model' {message}")
+    assert str(error.value).startswith(f"the template of 'some/model' {message}")
     assert str(error.value).endswith("; use another model, or remove chat and write the prompts as its template would")
     assert "\n" not in str(error.value)
 

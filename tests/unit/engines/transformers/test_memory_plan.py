@@ -218,7 +218,7 @@ def test_weights_that_do_not_fit_are_not_loaded(load: Load, monkeypatch: pytest.
 
     monkeypatch.setattr("pytest_llem.engines.transformers.engine.load_weights", fail)
     monkeypatch.setattr(memory_plan, "available", lambda _: Available(2**30))
-    with pytest.raises(UnavailableError, match=r"^the weights would take 15\.0 GiB"):
+    with pytest.raises(UnavailableError, match=r"^model .builtin:llama-8b.: the weights would take 15\.0 GiB"):
         load(model="builtin:llama-8b", precision="bf16")
 
 

@@ -1,6 +1,6 @@
-"""The reference of experiment files, written from the fields that validate them.
+"""Writes the reference of experiment files from the fields that validate them.
 
-python -m pytest_llem.config.reference > docs/reference.md
+python docs/field_reference.py > docs/reference.md
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _INTRODUCTION = """\
 # Reference of experiment files
 
-Written by `python -m pytest_llem.config.reference`; do not edit. `pytest --llem-schema > llem.schema.json` writes the
+Written by `python docs/field_reference.py`; do not edit. `pytest --llem-schema > llem.schema.json` writes the
 same as a JSON Schema, by which editors complete and check a file that starts with
 
 ```yaml
@@ -96,12 +96,12 @@ def _tables() -> Iterator[str]:
 
 
 def _values(schema: dict[str, Any]) -> str:
-    """What a field takes, in words."""
+    """What a field takes."""
     if choices := schema.get("anyOf") or schema.get("oneOf"):
-        kinds = (_values(one) for one in choices if one != {"type": "null"})
+        kinds = (_values(choice) for choice in choices if choice != {"type": "null"})
         return ", or ".join(dict.fromkeys(kinds))
     if "enum" in schema:
-        return ", ".join(f"`{one}`" for one in schema["enum"])
+        return ", ".join(f"`{choice}`" for choice in schema["enum"])
     if "const" in schema:
         return f"`{schema['const']}`"
     kind = schema.get("type")
@@ -109,17 +109,12 @@ def _values(schema: dict[str, Any]) -> str:
         return f"list of {_values(schema['items'])}"
     if kind == "object" or "$ref" in schema:
         return "mapping"
-    words = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`", "string": "text"}[str(kind)]
-    return words + _bounds(schema)
+    name = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`", "string": "text"}[str(kind)]
+    return name + _bounds(schema)
 
 
 def _bounds(schema: dict[str, Any]) -> str:
-    words = {
-        "minimum": "from",
-        "exclusiveMinimum": "above",
-        "maximum": "to",
-        "exclusiveMaximum": "below",
-    }
+    words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
     return "".join(f" {word} {schema[key]}" for key, word in words.items() if key in schema)
 
 
