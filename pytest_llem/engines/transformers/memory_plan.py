@@ -8,6 +8,7 @@ an experiment takes at least. Random weights are drawn before they are quantised
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -209,11 +210,8 @@ def _quantised_bytes(layer: torch.nn.Linear, options: PyTorchConfig) -> int:
 
 
 def _available_on_host() -> int | None:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        return None
+    with suppress(OSError), open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
     return None
