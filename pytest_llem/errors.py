@@ -95,5 +95,9 @@ class LoadError(LlemError):
     """The model could not be loaded as the experiment asks."""
 
 
+class PromptError(LlemError):
+    """The prompts of an experiment cannot be read, or do not fit its limits or its model."""
+
+
 class MeasurementError(LlemError):
     """The experiment ran but produced no result that could be trusted; nothing of it is saved."""

@@ -51,6 +51,8 @@ def _prompts(config: ExperimentConfig) -> Iterator[Conflict]:
             "needs prompts that are text, but synthetic prompts are token ids; set dataset: natural or a file of "
             "prompts, or remove chat",
         )
+    if config.template_date is not None and not config.chat:
+        yield Conflict("template_date", "has no effect without a chat template; set chat: true or remove it")
 
 
 def _decoder(config: ExperimentConfig) -> Iterator[Conflict]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -49,6 +50,13 @@ def _name(value: str) -> str:
     if message is not None:
         raise refusal(message)
     return value
+
+
+def _day(value: str) -> str:
+    try:
+        return date.fromisoformat(value).isoformat()
+    except ValueError:
+        raise refusal(f"{value[:40]!r} is no date; write one such as 2026-01-01") from None
 
 
 def _mark(value: str) -> str:
@@ -120,6 +128,11 @@ class ExperimentConfig(Section):
         "Put each prompt into the tokenizer's chat template, as the user's message. Needs prompts that are text. "
         "Unset: no.",
         stage="prompts",
+    )
+    template_date: Annotated[str, AfterValidator(_day)] | None = option(
+        "The date that a chat template gets where it asks for today's, as year-month-day. Unset: 2026-01-01.",
+        stage="prompts",
+        json_schema_extra={"format": "date"},
     )
     max_input_tokens: int = option(
         "Longer prompts are cut to this length; with chat, it is the user's text that loses its end.",
@@ -219,7 +232,7 @@ class ExperimentConfig(Section):
 
 
 def _located(model: str, folder: Path) -> str:
-    """``model``, made absolute where it is a folder seen from ``folder`` or is written like one; else a hub id."""
+    """``model``, made absolute where it exists seen from ``folder`` or is written like one; else a hub id."""
     if is_builtin(model):
         return model
     try:
@@ -230,12 +243,12 @@ def _located(model: str, folder: Path) -> str:
         # The home folder of an unknown user, links that lead back to themselves, a name that no folder can have: an
         # error when the model is loaded.
         return model
-    local = _existing_folder(path)
+    local = _existing(path)
     return model if local is None else str(local)
 
 
-def _existing_folder(path: Path) -> Path | None:
+def _existing(path: Path) -> Path | None:
     try:
-        return path.resolve() if path.is_dir() else None
+        return path.resolve() if path.exists() else None
     except OSError:  # a name longer than the file system allows, or one in a folder we may not look into
         return None

@@ -13,38 +13,37 @@ import hashlib
 import json
 import random
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_llem.config import FileDataset, SyntheticDataset
-from pytest_llem.errors import LlemError, about
+from pytest_llem.engines.chat import ChatTemplate
+from pytest_llem.errors import PromptError, about
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from pytest_llem.config import ExperimentConfig
+    from pytest_llem.engines.chat import Tokenizer
 
 _DATA_PACKAGE = "pytest_llem.config.data"
 _DEFAULT_FIELD = "prompt"
 _SUFFIXES = (".jsonl", ".ndjson", ".txt")
+_DEFAULT_DATE = "2026-01-01"
+
+# So many prompts are made twice, to find a tokenizer or a template that draws at random.
+_MADE_TWICE = 16
 
 
-class PromptError(LlemError):
-    """The prompts of an experiment cannot be read, or do not fit its limits."""
+class _Text(NamedTuple):
+    """A prompt before it is tokenised, and where it stands."""
 
-
-class Tokenizer(Protocol):
-    """The part of a transformers tokenizer that prompts need."""
-
-    chat_template: Any
-
-    def __call__(self, text: str) -> Any: ...
-
-    def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, add_generation_prompt: bool, return_dict: bool
-    ) -> Any: ...
+    text: str
+    file: str
+    line: int
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,12 @@ class Prompts:
         token_ids: one tuple of token ids for each prompt, in the order in which they run.
         truncated: how many prompts were longer than ``max_input_tokens`` and lost their end, or that of the user's
             text where it stands in a chat template.
+        notes: what else a result should say of them.
     """
 
     token_ids: tuple[tuple[int, ...], ...]
     truncated: int
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -85,15 +86,15 @@ def load_prompts(
     """The prompts of ``config``.
 
     Args:
-        config: the experiment; its ``dataset``, ``chat``, ``max_input_tokens`` and seeds are used.
+        config: the experiment; its fields of the prompts and its seeds are used.
         folder: where a relative ``dataset.path`` starts.
         vocabulary_size: number of token ids that the model has an embedding for.
         special_ids: token ids that synthetic prompts leave out.
         tokenizer: turns texts into token ids; ``None`` where the model has none.
 
     Raises:
-        PromptError: the dataset cannot be read, is empty or holds fewer prompts than ``n``, or there is no
-            chat template to put them into, or one that leaves no room for them.
+        PromptError: the dataset cannot be read, is empty or holds fewer prompts than asked for, there is no chat
+            template that takes them whole and leaves room for them, or their tokens are not the model's.
     """
     dataset, limit = config.dataset, config.max_input_tokens
     if isinstance(dataset, SyntheticDataset):
@@ -113,7 +114,14 @@ def load_prompts(
             raise PromptError("holds no prompts")
         if not isinstance(dataset, str):
             texts = _selected(texts, dataset.n, config.dataset_seed if dataset.shuffle else None)
-        return _tokenise(texts, tokenizer, limit, chat=bool(config.chat))
+        if tokenizer is None:
+            raise PromptError("the model comes without a tokenizer; use a synthetic dataset")
+    today = config.template_date or _DEFAULT_DATE
+    with about(field="chat"):
+        template = ChatTemplate(tokenizer, date.fromisoformat(today)) if config.chat else None
+    ids, truncated = _tokenise(texts, tokenizer, template, limit, vocabulary_size)
+    dated = template is not None and template.uses_date
+    return Prompts(ids, truncated, (f"template_date: the chat template writes the date {today}",) if dated else ())
 
 
 def synthetic_token_ids(
@@ -141,7 +149,7 @@ def synthetic_token_ids(
     return tuple(tuple(token_id() for _ in range(length)) for _ in range(n))
 
 
-def _selected(texts: Sequence[str], n: int | None, seed: int | None) -> list[str]:
+def _selected(texts: Sequence[_Text], n: int | None, seed: int | None) -> list[_Text]:
     """The first ``n`` of ``texts``, in the order that ``seed`` decides; ``None`` leaves them all, or in their order."""
     if n is not None and n > len(texts):
         raise PromptError(f"holds {len(texts)} prompts, fewer than n ({n}); lower n")
@@ -151,12 +159,12 @@ def _selected(texts: Sequence[str], n: int | None, seed: int | None) -> list[str
     return [texts[index] for index in order[:n]]
 
 
-def _builtin_texts(name: str) -> list[str]:
+def _builtin_texts(name: str) -> list[_Text]:
     file = resources.files(_DATA_PACKAGE) / f"{name}.jsonl"
-    return _json_lines(file.read_text(encoding="utf-8").splitlines(), _DEFAULT_FIELD)
+    return _json_lines(file.read_text(encoding="utf-8").splitlines(), _DEFAULT_FIELD, file.name)
 
 
-def _file_texts(path: Path, field: str) -> list[str]:
+def _file_texts(path: Path, field: str) -> list[_Text]:
     kind = path.suffix.lower()
     if kind not in _SUFFIXES:
         raise PromptError("prompts are read from .jsonl (a JSON object per line) or .txt (a prompt per line)")
@@ -169,63 +177,95 @@ def _file_texts(path: Path, field: str) -> list[str]:
     except OSError as exc:
         raise PromptError(f"cannot be read: {exc.strerror or exc}") from exc
     except UnicodeDecodeError as exc:
-        raise PromptError(f"is not UTF-8: {exc.reason} at byte {exc.start}") from exc
-    return _json_lines(lines, field) if kind != ".txt" else [line.rstrip("\r") for line in lines if line.strip()]
+        line = exc.object.count(b"\n", 0, exc.start) + 1
+        raise PromptError(f"is not UTF-8: {exc.reason}; save the file as UTF-8", line=line) from exc
+    if kind != ".txt":
+        return _json_lines(lines, field, str(path))
+    return [_Text(text, str(path), number) for number, text in enumerate(lines, start=1) if text.strip()]
 
 
-def _json_lines(lines: Iterable[str], field: str) -> list[str]:
-    texts: list[str] = []
+def _json_lines(lines: Iterable[str], field: str, file: str) -> list[_Text]:
+    texts: list[_Text] = []
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as exc:
-            raise PromptError(f"not JSON: {exc}", line=number) from exc
-        if not isinstance(entry, dict):
-            raise PromptError(f"expected a JSON object, found {type(entry).__name__}", line=number)
-        if field not in entry:
-            near = difflib.get_close_matches(field, entry, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise PromptError(f"no field {field!r}: {hint}there is {', '.join(entry) or 'nothing'}", line=number)
-        text = entry[field]
-        if not isinstance(text, str) or not text:
-            raise PromptError(f"field {field!r} is not a text, or is empty", line=number)
-        texts.append(text)
+        if line.strip():
+            with about(file=file, line=number):
+                texts.append(_Text(_field(line, field), file, number))
     return texts
 
 
-def _tokenise(texts: Sequence[str], tokenizer: Tokenizer | None, limit: int, *, chat: bool) -> Prompts:
-    if tokenizer is None:
-        raise PromptError("the model comes without a tokenizer; use a synthetic dataset")
-    if chat and not tokenizer.chat_template:
-        message = "the model's tokenizer has no chat template; use a model made for chat, or remove chat"
-        raise PromptError(message, field="chat")
+def _field(line: str, field: str) -> str:
+    """The text in ``field`` of a line of JSON."""
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError as exc:
+        raise PromptError(f"not JSON: {exc.msg} at column {exc.colno}") from exc
+    except (ValueError, RecursionError) as exc:
+        raise PromptError(f"not JSON: {exc}") from exc
+    if not isinstance(entry, dict):
+        raise PromptError(f"expected a JSON object, found {type(entry).__name__}")
+    if field not in entry:
+        near = difflib.get_close_matches(field, entry, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise PromptError(f"no field {field!r}: {hint}there is {', '.join(entry) or 'nothing'}")
+    text = entry[field]
+    if not isinstance(text, str) or not text:
+        raise PromptError(f"field {field!r} is not a text, or is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        half = f"half a character ({text[exc.start]}) after {exc.start} others"
+        raise PromptError(f"field {field!r} holds {half}: complete its escape, or remove it") from exc
+    return text
+
+
+def _tokenise(
+    texts: Sequence[_Text], tokenizer: Tokenizer, template: ChatTemplate | None, limit: int, vocabulary_size: int
+) -> tuple[tuple[tuple[int, ...], ...], int]:
+    """The token ids of ``texts``, and how many of them were cut to ``limit``."""
+
+    def plain(text: str) -> list[int]:
+        return list(tokenizer(text)["input_ids"])
+
+    encode = plain if template is None else template.token_ids
     prompts: list[tuple[int, ...]] = []
     truncated = 0
-    for number, text in enumerate(texts, start=1):
-        ids = _chat_ids(text, tokenizer) if chat else tokenizer(text)["input_ids"]
-        if not ids:
-            raise PromptError(f"prompt {number} has no tokens")
-        if len(ids) > limit:
-            truncated += 1
-            ids = _shortened_chat_ids(text, tokenizer, limit) if chat else ids[:limit]
-        if not ids:
-            raise PromptError(
-                f"the chat template leaves no room for prompt {number} in {limit} tokens; raise max_input_tokens"
-            )
+    for number, (text, file, line) in enumerate(texts, start=1):
+        with about(file=file, line=line, field=f"prompt {number}"):
+            ids = encode(text)
+            if number <= _MADE_TWICE and encode(text) != ids:
+                raise PromptError(
+                    "gets other tokens each time: the tokenizer or its chat template draws at random; remove what "
+                    "draws (a dropout in tokenizer.json, the filter random in the template)"
+                )
+            if len(ids) > limit:
+                truncated += 1
+                ids = ids[:limit] if template is None else _shortened(text, encode, limit)
+            _check_embedded(ids, vocabulary_size, tokenizer)
         prompts.append(tuple(ids))
-    return Prompts(tuple(prompts), truncated)
+    return tuple(prompts), truncated
 
 
-def _shortened_chat_ids(text: str, tokenizer: Tokenizer, limit: int) -> list[int]:
-    """The longest beginning of ``text`` that fits into ``limit`` tokens with the template; empty if none does.
+def _check_embedded(ids: Sequence[int], vocabulary_size: int, tokenizer: Tokenizer) -> None:
+    if not ids:
+        raise PromptError("has no tokens")
+    if max(ids) >= vocabulary_size:
+        raise PromptError(
+            f"has the token id {max(ids)}, but the model embeds {vocabulary_size} tokens, and its tokenizer has "
+            f"{len(tokenizer)}: one of the two is another model's"
+        )
+
+
+def _shortened(text: str, encode: Callable[[str], list[int]], limit: int) -> list[int]:
+    """The token ids of the longest beginning of ``text`` of which ``encode`` makes no more than ``limit``.
 
     The text is cut and not the ids, whose end is the header of the answer.
+
+    Raises:
+        PromptError: there is no such beginning.
     """
 
     def exceeds(characters: int) -> bool:
-        return len(_chat_ids(text[:characters], tokenizer)) > limit
+        return len(encode(text[:characters])) > limit
 
     # Up from a short text: tokenising much more than is kept takes long where texts are whole documents.
     high = min(limit, len(text))
@@ -233,12 +273,6 @@ def _shortened_chat_ids(text: str, tokenizer: Tokenizer, limit: int) -> list[int
         high = min(2 * high, len(text))
     # A few more characters may make fewer tokens, but what the search ends at has been tried and fits.
     kept = bisect.bisect_left(range(1, high + 1), True, key=exceeds)
-    return _chat_ids(text[:kept], tokenizer) if kept else []
-
-
-def _chat_ids(text: str, tokenizer: Tokenizer) -> list[int]:
-    # With the header of the answer, so that the model answers instead of writing on in the user's name.
-    messages = [{"role": "user", "content": text}]
-    encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-    ids: list[int] = encoded["input_ids"]
-    return ids
+    if not kept:
+        raise PromptError(f"the chat template leaves it no room in {limit} tokens; raise max_input_tokens")
+    return encode(text[:kept])

@@ -57,7 +57,8 @@ def measure_workload(
     _check_tokens(tokens, workload.expected_output_tokens, measured.passes)
     timings = _time_tokens(workload, protocol.min_window_s)
     per_token_s = [t.time_per_output_token_s for t in timings if t.time_per_output_token_s is not None]
-    warnings = [*measured.warnings, *(disturbance.text for disturbance in disturbances)]
+    notes = [disturbance.text for disturbance in disturbances]
+    warnings = [*measured.warnings, *notes, *workload.prompts.notes]
     missing: dict[str, str] = {}
     if not per_token_s:
         missing |= {"time_per_output_token_s": "no sequence has a token after those of its first step"}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Kernels and numerics of these decide time and energy.
 _DECIDING_LIBRARIES = ("torch", "transformers", "bitsandbytes", "peft", "kernels", "flash-attn")
 # These are replaced by what they resolved to: two spellings of the same work have one hash.
-_RESOLVED = {"model", "dataset", "decoder", "pytorch"}
+_RESOLVED = {"model", "dataset", "template_date", "decoder", "pytorch"}
 
 
 def workload_hash(config: ExperimentConfig, model: LoadedModel, workload: Workload) -> str:

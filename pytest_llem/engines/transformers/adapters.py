@@ -16,7 +16,7 @@ import torch
 from pytest_llem.engines.transformers.checkpoints import no_pickles
 from pytest_llem.engines.transformers.checks import DTYPES
 from pytest_llem.engines.transformers.failures import one_line
-from pytest_llem.engines.transformers.sources import hub_file
+from pytest_llem.engines.transformers.hub import hub_file
 from pytest_llem.errors import LoadError
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from transformers import GenerationConfig
 
 from pytest_llem.config import PyTorchConfig
 from pytest_llem.engines.transformers.checks import check_loaded
+from pytest_llem.engines.transformers.hub import hub_access
 from pytest_llem.engines.transformers.loading import load_weights
-from pytest_llem.engines.transformers.sources import find_source, hub_access
+from pytest_llem.engines.transformers.sources import find_source
 from pytest_llem.errors import LoadError, MeasurementError, about
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_llem.engines.transformers.failures import one_line
-from pytest_llem.engines.transformers.sources import hub_file_if_any
+from pytest_llem.engines.transformers.hub import hub_file_if_any, only_in_the_cache
 from pytest_llem.errors import LoadError
 
 if TYPE_CHECKING:
@@ -52,8 +52,13 @@ def check_checkpoint(source: Source, variant: str | None) -> None:
         _check_name("config.json", str(named))
         return
     index = _find(source.location, index_name, source.hub_arguments)
-    if index is not None:
-        _check_index(index)
+    if index is None:
+        only = "" if Path(source.location).is_absolute() else only_in_the_cache(source.hub_arguments)
+        raise LoadError(
+            f"has no model{middle}{_SUFFIX}{only}: other weights, such as pickled ones, are never loaded, as they can "
+            "run code; load them with transformers where you trust them, and save them with save_pretrained()"
+        )
+    _check_index(index)
 
 
 def check_complete(info: Mapping[str, Any]) -> None:

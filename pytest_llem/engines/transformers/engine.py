@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pytest_llem.engines.base import Engine
-from pytest_llem.engines.prompts import PromptError, load_prompts
+from pytest_llem.engines.prompts import load_prompts
 from pytest_llem.engines.transformers.adapters import apply_lora, find_adapter
 from pytest_llem.engines.transformers.assistant import assistant_load_config, load_assistant
 from pytest_llem.engines.transformers.checks import check_loaded, placement
@@ -20,11 +21,14 @@ from pytest_llem.engines.transformers.failures import (
     one_line,
     release,
 )
+from pytest_llem.engines.transformers.folders import folder_fingerprint
 from pytest_llem.engines.transformers.generation import build_generation, check_resolved, special_tokens
+from pytest_llem.engines.transformers.hub import hub_access
 from pytest_llem.engines.transformers.loading import load_weights
 from pytest_llem.engines.transformers.memory_plan import check_fits, kv_cache_bytes, predict, predict_weights
+from pytest_llem.engines.transformers.positions import beyond_window
 from pytest_llem.engines.transformers.requirements import check_load_requirements
-from pytest_llem.engines.transformers.sources import find_source, folder_fingerprint, hub_access
+from pytest_llem.engines.transformers.sources import find_source
 from pytest_llem.engines.transformers.workload import TransformersWorkload
 from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError, about
 
@@ -33,6 +37,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llem.config import ExperimentConfig, LoadConfig
+
+
+# How a model's configuration names tokens that stand for something else than text.
+_MEDIA_TOKENS = ("_token_id", "_token_index")
 
 
 class TransformersEngine(Engine):
@@ -114,6 +122,10 @@ class TransformersModel:
         text_config = self.model.config.get_text_config()
         special_ids = {special.pad, *special.eos} | ({special.bos} if special.bos is not None else set())
         special_ids |= set(getattr(self.tokenizer, "all_special_ids", ()))
+        if text_config is not self.model.config:
+            # Those that stand for an image, where there is none.
+            named = self.model.config.to_dict().items()
+            special_ids |= {value for name, value in named if name.endswith(_MEDIA_TOKENS) and isinstance(value, int)}
         prompts = load_prompts(
             config,
             folder,
@@ -122,7 +134,9 @@ class TransformersModel:
             tokenizer=self.tokenizer,
         )
         longest = max(map(len, prompts.token_ids))
-        _check_window(config, longest, getattr(text_config, "max_position_embeddings", None))
+        note = beyond_window(self.model, longest, config.max_output_tokens)
+        if note is not None:
+            prompts = replace(prompts, notes=(*prompts.notes, note))
         batch_size = (config.pytorch.batch_size if config.pytorch else None) or 1
         if generation.config.stop_strings:
             _check_stop_strings(batch_size * generation.rows_per_prompt, self.tokenizer)
@@ -220,14 +234,6 @@ def _gpu_uuid(device: torch.device) -> str:
     # torch leaves out the prefix that NVML has.
     uuid = str(torch.cuda.get_device_properties(device).uuid)
     return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-
-
-def _check_window(config: ExperimentConfig, longest: int, window: int | None) -> None:
-    if window is not None and longest + config.max_output_tokens > window:
-        raise PromptError(
-            f"prompts of {longest} tokens and max_output_tokens {config.max_output_tokens} exceed the "
-            f"model's context window of {window} tokens: lower max_input_tokens or max_output_tokens"
-        )
 
 
 def _check_stop_strings(rows: int, tokenizer: Any) -> None:

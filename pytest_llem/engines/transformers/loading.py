@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_llem.config.builtin_models import is_builtin
+from pytest_llem.engines.transformers.architectures import generating_class
 from pytest_llem.engines.transformers.checkpoints import check_checkpoint, check_complete, no_pickles
 from pytest_llem.engines.transformers.checks import DTYPES
+from pytest_llem.engines.transformers.hub import HUB_ARGUMENTS
 from pytest_llem.engines.transformers.ignored import refuse_ignored_by_from_pretrained
 from pytest_llem.engines.transformers.progress import no_progress_bars
 from pytest_llem.engines.transformers.requirements import is_hub_kernel
-from pytest_llem.engines.transformers.sources import HUB_ARGUMENTS
 from pytest_llem.errors import LoadError
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
     arguments mean the same for both. Tensors that stay as they are change hands without a copy; quantising
     needs, for a moment, both the drawn and the quantised weights.
     """
-    from transformers import AutoModelForCausalLM
-
     refuse_ignored_by_from_pretrained(load.from_pretrained, builtin=is_builtin(load.model))
     check_checkpoint(source, load.from_pretrained.get("variant"))
     arguments = _from_pretrained_arguments(load, options, device)
@@ -57,7 +56,7 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
                     None, config=drawn.config, state_dict=drawn.state_dict(), **arguments
                 )
         else:
-            model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
+            model, info = generating_class(source.config).from_pretrained(
                 source.location, config=source.config, **arguments, **source.hub_arguments
             )
     if getattr(model, "_hf_peft_config_loaded", False):
@@ -94,8 +93,6 @@ class _OncePerMessage(logging.Filter):
 
 
 def _draw_random(load: LoadConfig, options: PyTorchConfig, source: Source, device: torch.device) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM
-
     if load.random_seed is None:
         raise LoadError("is needed for random weights", field="random_seed")
     if getattr(source.config, "quantization_config", None) is not None:
@@ -112,7 +109,7 @@ def _draw_random(load: LoadConfig, options: PyTorchConfig, source: Source, devic
     cuda_indices = [place.index or 0] if place.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda_indices), place:
         torch.manual_seed(load.random_seed)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+        model: PreTrainedModel = generating_class(source.config).from_config(
             source.config,
             trust_remote_code=bool(options.trust_remote_code),
             **arguments,

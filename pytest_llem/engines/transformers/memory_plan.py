@@ -8,7 +8,6 @@ an experiment takes at least. Random weights are drawn before they are quantised
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,11 @@ import torch
 
 from pytest_llem.config import PyTorchConfig
 from pytest_llem.engines.base import MemoryPlan
+from pytest_llem.engines.transformers.architectures import generating_class
 from pytest_llem.engines.transformers.assistant import assistant_load_config
+from pytest_llem.engines.transformers.available_memory import available
 from pytest_llem.engines.transformers.checks import DTYPES
+from pytest_llem.engines.transformers.failures import one_line
 from pytest_llem.engines.transformers.sources import load_architecture
 from pytest_llem.errors import LlemError, UnavailableError, about
 from pytest_llem.sizes import size
@@ -73,18 +75,11 @@ def check_fits(needed_bytes: int, device: torch.device, what: str) -> None:
     Raises:
         UnavailableError: it does not fit.
     """
-    free_bytes = available_bytes(device)
-    if free_bytes is not None and needed_bytes > free_bytes:
-        raise UnavailableError(f"{what} would take {size(needed_bytes)}, but {device} has {size(free_bytes)} available")
-
-
-def available_bytes(device: torch.device) -> int | None:
-    """Memory that this process could still get on ``device``, in bytes; ``None`` where the system does not say."""
-    if device.type == "cuda":
-        free_bytes, _ = torch.cuda.mem_get_info(device)
-        # torch keeps freed memory in reserve.
-        return free_bytes + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return _available_on_host()
+    found = available(device)
+    if found is not None and needed_bytes > found.free_bytes:
+        limited = f" ({found.limit})" if found.limit else ""
+        has = f"{device} has {size(found.free_bytes)} available{limited}"
+        raise UnavailableError(f"{what} would take {size(needed_bytes)}, but {has}")
 
 
 @lru_cache(maxsize=64)
@@ -103,8 +98,8 @@ def predict_weights(load: LoadConfig) -> _Weights:
             loading_bytes += _weights_bytes(model, PyTorchConfig())
     except LlemError as exc:
         return _Weights(None, None, str(exc))
-    except (ImportError, ValueError, RuntimeError) as exc:
-        return _Weights(None, None, f"the model's architecture cannot be built: {exc}")
+    except Exception as exc:  # noqa: BLE001  (an estimate that cannot be made is no failure)
+        return _Weights(None, None, f"the model's architecture cannot be built: {one_line(exc)}")
     assistant_load = assistant_load_config(load)
     if assistant_load is None:
         return _Weights(total_bytes, architecture, loading_bytes=loading_bytes)
@@ -118,7 +113,7 @@ def predict_weights(load: LoadConfig) -> _Weights:
 def kv_cache_bytes(
     config: ExperimentConfig, architecture: PretrainedConfig, prompts: int, longest_prompt: int
 ) -> int | None:
-    """Bytes of keys and values at the end of one call, on the model's device; ``None`` where unknown.
+    """Bytes of keys and values at the end of one call, on the model's device; ``None`` where they cannot be told.
 
     Args:
         prompts: prompts of the call.
@@ -135,7 +130,11 @@ def kv_cache_bytes(
     rows = prompts
     if options is not None:
         rows *= max(options.num_beams or 1, options.num_return_sequences or 1)
-    layers = _layer_bytes_a_row(architecture.get_text_config(decoder=True), length, DTYPES[config.precision].itemsize)
+    try:
+        text_config = architecture.get_text_config(decoder=True)
+        layers = _layer_bytes_a_row(text_config, length, DTYPES[config.precision].itemsize)
+    except Exception:  # noqa: BLE001  (a model without attention has no heads, another has other names for them)
+        return None
     if layers is None:
         return None
     if kind is not None and kind.startswith("offloaded"):
@@ -171,10 +170,8 @@ def _unnamed_heads(config: Any) -> int:
 
 
 def _build_without_memory(architecture: PretrainedConfig, load: LoadConfig) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM
-
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+        model: PreTrainedModel = generating_class(architecture).from_config(
             architecture, dtype=DTYPES[load.precision], trust_remote_code=bool(load.pytorch.trust_remote_code)
         )
     return model
@@ -207,11 +204,3 @@ def _quantised_bytes(layer: torch.nn.Linear, options: PyTorchConfig) -> int:
     if not options.bnb_4bit_use_double_quant:
         return numbers // 2 + 4 * scales
     return numbers // 2 + scales + 4 * -(-scales // _SCALES_A_SCALE)
-
-
-def _available_on_host() -> int | None:
-    with suppress(OSError), open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123
-        for line in lines:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None

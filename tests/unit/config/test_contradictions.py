@@ -30,6 +30,11 @@ def errors(**values: Any) -> list[tuple[str, str, str]]:
             "prompts, or remove chat",
         ),
         (
+            {"template_date": "2026-05-01", "dataset": "natural"},
+            "template_date",
+            "has no effect without a chat template; set chat: true or remove it",
+        ),
+        (
             {"passthrough": {"generate": {"typical_p": 0.5}}},
             "passthrough.generate.typical_p",
             "has no effect without sampling; set decoder.do_sample: true or remove it",
@@ -169,7 +174,7 @@ def test_refuses_with_the_way_out(values: dict[str, Any], field: str, message: s
 @pytest.mark.parametrize(
     "values",
     [
-        {"chat": True, "dataset": "natural"},
+        {"chat": True, "dataset": "natural", "template_date": "2026-05-01"},
         {"chat": False},
         {"decoder": {"do_sample": True}, "passthrough": {"generate": {"typical_p": 0.5}}},
         {"decoder": {"do_sample": True}, "pytorch": {"num_return_sequences": 3}},

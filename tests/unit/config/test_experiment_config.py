@@ -40,6 +40,7 @@ def test_only_the_model_is_required() -> None:
         "device": "any",
         "dataset": {"synthetic": {"n": 8, "input_len": None, "seed": None}},
         "chat": None,
+        "template_date": None,
         "max_input_tokens": 128,
         "max_output_tokens": 64,
         "random_seed": 42,

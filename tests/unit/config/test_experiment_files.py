@@ -564,7 +564,11 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
             "model: x\n7: y",
             "2: 7: unknown field; the fields here are backend, base, chat, compare, dataset, decoder, device, "
             "exclude, experiments, marks, max_input_tokens, max_output_tokens, measure, model, name, "
-            "passthrough, precision, pytorch, random_seed, sweep, tensorrt, timeout_s, vllm, weights",
+            "passthrough, precision, pytorch, random_seed, sweep, template_date, tensorrt, timeout_s, vllm, weights",
+        ),
+        (
+            "model: x\nchat: true\ntemplate_date: 2026-02-30",
+            "3: template_date: '2026-02-30' is no date; write one such as 2026-01-01",
         ),
         (
             "model: x\npytorch: {cache_implementation: quantized, cache_config: {nbits: 3}}",

@@ -8,12 +8,8 @@ import pytest
 
 from pytest_llem.config import ExperimentConfig
 from pytest_llem.config.data import builtin_dataset_names
-from pytest_llem.engines.prompts import (
-    PromptError,
-    Prompts,
-    load_prompts,
-    synthetic_token_ids,
-)
+from pytest_llem.engines.prompts import Prompts, load_prompts, synthetic_token_ids
+from pytest_llem.errors import PromptError
 
 
 class Characters:
@@ -21,13 +17,23 @@ class Characters:
 
     chat_template = None
 
+    def __len__(self) -> int:
+        return 2**16
+
     def __call__(self, text: str) -> dict[str, list[int]]:
         return {"input_ids": [ord(character) for character in text]}
 
 
-def load(folder: Path = Path(), tokenizer: Any = Characters(), **fields: Any) -> Prompts:  # noqa: B008
+def load(
+    folder: Path = Path(),
+    tokenizer: Any = Characters(),  # noqa: B008
+    vocabulary_size: int = 2**16,
+    **fields: Any,
+) -> Prompts:
     config = ExperimentConfig.model_validate({"model": "builtin:tiny-llama"} | fields)
-    return load_prompts(config, folder, vocabulary_size=259, special_ids={256, 257, 258}, tokenizer=tokenizer)
+    return load_prompts(
+        config, folder, vocabulary_size=vocabulary_size, special_ids={256, 257, 258}, tokenizer=tokenizer
+    )
 
 
 class TestSynthetic:
@@ -88,14 +94,19 @@ class TestFile:
     @pytest.mark.parametrize(
         ("line", "message"),
         [
-            ("{", "p.jsonl:2: not JSON: "),
+            ('{"prompt": "x', "p.jsonl:2: not JSON: Unterminated string starting at at column 12"),
             ("[1]", "p.jsonl:2: expected a JSON object, found list"),
             ('{"promt": "x"}', "p.jsonl:2: no field 'prompt': did you mean 'promt'? there is promt"),
             ('{"prompt": 3}', "p.jsonl:2: field 'prompt' is not a text, or is empty"),
             ('{"prompt": ""}', "p.jsonl:2: field 'prompt' is not a text, or is empty"),
             ("[" * 100_000, "p.jsonl:2: not JSON: "),
+            (
+                r'{"prompt": "smile \ud83d"}',
+                r"p.jsonl:2: field 'prompt' holds half a character (\ud83d) after 6 others: ",
+            ),
+            (r'{"prompt": "\udc00"}', r"p.jsonl:2: field 'prompt' holds half a character (\udc00) after 0 others: "),
         ],
-        ids=["syntax", "list", "field", "number", "empty", "deep"],
+        ids=["syntax", "list", "field", "number", "empty", "deep", "first-half", "second-half"],
     )
     def test_a_malformed_line_is_named(self, tmp_path: Path, line: str, message: str) -> None:
         (tmp_path / "p.jsonl").write_text(f'{{"prompt": "fine"}}\n{line}\n')
@@ -108,10 +119,11 @@ class TestFile:
         [
             ("p.jsonl", b"\n", "holds no prompts"),
             ("p.txt", b"", "holds no prompts"),
-            ("p.txt", b"caf\xe9", "is not UTF-8"),
+            ("p.txt", b"a\r\n\ncaf\xe9\nb", r"p\.txt:3: is not UTF-8"),
+            ("p.jsonl", b'\xef\xbb\xbf{"prompt": "a"}\n{"prompt": "\xed\xa0\xbd"}', r"p\.jsonl:2: is not UTF-8"),
             ("p.csv", b"a", "a JSON object per line"),
         ],
-        ids=["blank", "empty", "latin-1", "csv"],
+        ids=["blank", "empty", "latin-1", "surrogate", "csv"],
     )
     def test_a_file_that_cannot_be_used(self, tmp_path: Path, name: str, content: bytes, message: str) -> None:
         (tmp_path / name).write_bytes(content)
@@ -132,6 +144,27 @@ class TestFile:
         prompts = load(tmp_path, dataset={"path": "p.txt"}, max_input_tokens=4)
         assert prompts.token_ids == (tuple(map(ord, "abcd")),) * 2
         assert prompts.truncated == 1
+
+    def test_a_token_that_the_model_does_not_embed_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "p.txt").write_text("fine\n\nabcé\n", encoding="utf-8")
+        dataset: dict[str, Any] = {"path": "p.txt", "shuffle": True, "seed": 1}
+        load(tmp_path, vocabulary_size=ord("é") + 1, dataset=dataset)
+        # What is cut off never reaches the model.
+        load(tmp_path, vocabulary_size=ord("é"), dataset=dataset, max_input_tokens=3)
+        message = (
+            r"p\.txt:3: prompt 1: has the token id 233, but the model embeds 233 tokens, and its tokenizer has 65536"
+        )
+        with pytest.raises(PromptError, match=message):
+            load(tmp_path, vocabulary_size=ord("é"), dataset=dataset)
+
+    def test_a_text_of_no_tokens_is_named(self, tmp_path: Path) -> None:
+        class Deaf(Characters):
+            def __call__(self, text: str) -> dict[str, list[int]]:
+                return {"input_ids": []}
+
+        (tmp_path / "p.txt").write_text("\none\n")
+        with pytest.raises(PromptError, match=r"p\.txt:2: prompt 1: has no tokens"):
+            load(tmp_path, Deaf(), dataset={"path": "p.txt"})
 
 
 class TestOrder:

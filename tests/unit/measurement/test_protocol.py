@@ -136,6 +136,11 @@ def test_prompts_that_were_cut_are_named(clock: SimulatedClock, meter: Meter) ->
     assert any("3 prompts" in warning and "max_input_tokens" in warning for warning in result.warnings)
 
 
+def test_what_is_to_be_said_of_the_prompts_is_in_the_result(clock: SimulatedClock, meter: Meter) -> None:
+    prompts = Prompts(((1,),), truncated=0, notes=("a note",))
+    assert "a note" in measure_workload(FakeWorkload(clock, prompts=prompts), ONE_PASS, meter).warnings
+
+
 def test_a_wrong_token_count_is_no_result(clock: SimulatedClock, meter: Meter) -> None:
     assert measure_workload(FakeWorkload(clock, expected_output_tokens=10), ONE_PASS, meter).output_tokens == 5
     with pytest.raises(MeasurementError, match="wrong token count"):

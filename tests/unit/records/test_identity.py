@@ -87,6 +87,11 @@ def test_what_is_not_work_and_how_it_is_spelt_do_not_matter(fields: dict[str, An
         assert workload_hash(fields) == workload_hash({})
 
 
+def test_the_date_of_a_template_counts_where_it_reaches_the_tokens() -> None:
+    chat: dict[str, Any] = {"chat": True, "dataset": "natural"}
+    assert workload_hash(chat | {"template_date": "2025-12-31"}) == workload_hash(chat)
+
+
 def environment_hash(*boards: SimulatedBoard, gpu_uuids: tuple[str, ...] = (), **nvml: Any) -> str:
     with install(list(boards), **nvml), open_meter("none") as meter:
         return identity.environment_hash(identity.environment(gpu_uuids, meter))

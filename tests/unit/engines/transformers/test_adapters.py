@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from pytest_llem.config.builtin_models import builtin_fingerprint
 from pytest_llem.engines.transformers.adapters import adapter_layers
-from pytest_llem.engines.transformers.sources import folder_fingerprint
+from pytest_llem.engines.transformers.folders import folder_fingerprint
 from pytest_llem.errors import LoadError
 from tests.unit.engines.transformers.conftest import HERE, experiment
 

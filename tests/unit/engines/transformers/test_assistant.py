@@ -9,7 +9,7 @@ import pytest
 
 from pytest_llem.config.builtin_models import builtin_fingerprint
 from pytest_llem.engines.transformers.assistant import watched
-from pytest_llem.engines.transformers.sources import folder_fingerprint
+from pytest_llem.engines.transformers.folders import folder_fingerprint
 from pytest_llem.errors import LoadError, MeasurementError
 from tests.unit.engines.transformers.conftest import HERE, experiment
 

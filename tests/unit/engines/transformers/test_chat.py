@@ -1,4 +1,4 @@
-"""Prompts in the chat template of a tokenizer."""
+"""Prompts in the tokens of a real tokenizer, and in its chat template."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tokenizers.models import BPE
 
-from pytest_llem.engines.prompts import PromptError
 from pytest_llem.engines.transformers.builtin import builtin_tokenizer
+from pytest_llem.errors import PromptError
 from tests.unit.engines.test_prompts import load
 
 if TYPE_CHECKING:
@@ -69,10 +70,19 @@ class TestChat:
         assert prompts.truncated == 2
 
     def test_a_template_that_leaves_no_room_is_refused(self, folder: Path, tokenizer: Any) -> None:
-        message = r"p\.jsonl: the chat template leaves no room for prompt 1 in 18 tokens; raise max_input_tokens"
+        message = r"p\.jsonl:1: prompt 1: the chat template leaves it no room in 18 tokens; raise max_input_tokens"
         with pytest.raises(PromptError, match=message):
             load(folder, tokenizer, dataset={"path": "p.jsonl"}, chat=True, max_input_tokens=18)
 
     def test_a_tokenizer_without_a_template_is_refused(self, folder: Path) -> None:
         with pytest.raises(PromptError, match=r"^chat: the model's tokenizer has no chat template"):
             load(folder, builtin_tokenizer(2048), dataset={"path": "p.jsonl"}, chat=True)
+
+
+def test_tokens_that_are_drawn_at_random_are_refused(tmp_path: Path) -> None:
+    tokenizer: Any = builtin_tokenizer(2048)
+    vocabulary = {"a": 0, "b": 1, "ab": 2}
+    tokenizer.backend_tokenizer.model = BPE(vocab=vocabulary, merges=[("a", "b")], dropout=0.9)
+    (tmp_path / "p.txt").write_text("ab" * 400)
+    with pytest.raises(PromptError, match=r"p\.txt:1: prompt 1: gets other tokens each time"):
+        load(tmp_path, tokenizer, dataset={"path": "p.txt"}, max_input_tokens=999)

@@ -20,9 +20,9 @@ from pytest_llem.config import PyTorchConfig
 from pytest_llem.config.builtin_models import SHAPES, builtin_fingerprint
 from pytest_llem.engines.transformers.compiling import compiled_graphs
 from pytest_llem.engines.transformers.engine import TransformersEngine, TransformersModel
+from pytest_llem.engines.transformers.folders import folder_fingerprint
 from pytest_llem.engines.transformers.loading import say_once
 from pytest_llem.engines.transformers.requirements import check_load_requirements
-from pytest_llem.engines.transformers.sources import folder_fingerprint
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
 from tests.unit.engines.transformers.conftest import HERE, experiment
 
@@ -305,13 +305,6 @@ class TestLocalFolder:
         with pytest.raises(LoadError, match=r"pytorch\.revision 'v1': cannot be applied to model .*: a local folder"):
             load(model=str(saved_model), pytorch={"revision": "v1"})
 
-    def test_pickled_weights_are_refused(self, load: Load, saved_model: Path, tmp_path: Path) -> None:
-        folder = shutil.copytree(saved_model, tmp_path / "pickled")
-        (folder / "model.safetensors").unlink()
-        torch.save({}, folder / "pytorch_model.bin")
-        with pytest.raises(LoadError, match=r"safetensors"):
-            load(model=str(folder))
-
     @pytest.mark.parametrize(
         "fields",
         [
@@ -408,62 +401,6 @@ class TestLocalFolder:
                     stream.write(b"\x01")
             seen.add(folder_fingerprint(tmp_path))
         assert len(seen) == 3
-
-
-def test_a_hub_model_that_cannot_be_reached_is_one_line(load: Load) -> None:
-    with pytest.raises(LoadError, match="model 'nobody/nothing': no such folder, and not to be had") as error:
-        load(model="nobody/nothing")
-    assert "\n" not in str(error.value)
-    assert error.value.__cause__ is not None
-
-
-class TestHub:
-    """A model of the hub that is in the cache already, so that no network is needed."""
-
-    COMMITS = {"main": "a" * 40, "v2": "b" * 40}  # noqa: RUF012
-
-    @pytest.fixture
-    def cached(self, load: Load, saved_model: Path, tmp_path: Path) -> dict[str, Any]:
-        repository = tmp_path / "models--someone--small"
-        for branch, commit in self.COMMITS.items():
-            shutil.copytree(saved_model, repository / "snapshots" / commit)
-            (repository / "refs").mkdir(exist_ok=True)
-            (repository / "refs" / branch).write_text(commit)
-        second = repository / "snapshots" / self.COMMITS["v2"]
-        load(random_seed=9).model.save_pretrained(second)
-        tokenizer = json.loads((second / "tokenizer_config.json").read_text())
-        (second / "tokenizer_config.json").write_text(json.dumps(tokenizer | {"model_max_length": 77}))
-        return {"model": "someone/small", "passthrough": {"from_pretrained": {"cache_dir": str(tmp_path)}}}
-
-    def test_the_commit_is_that_of_the_main_branch(self, load: Load, cached: dict[str, Any]) -> None:
-        assert load(**cached).commit == self.COMMITS["main"]
-
-    def test_a_revision_reaches_weights_tokenizer_and_configuration(
-        self, load: Load, cached: dict[str, Any], tiny: TransformersModel
-    ) -> None:
-        main = load(**cached)
-        second = load(**cached, pytorch={"revision": "v2"})
-        assert second.commit == self.COMMITS["v2"]
-        assert torch.equal(main.model.lm_head.weight, tiny.model.lm_head.weight)
-        assert not torch.equal(second.model.lm_head.weight, tiny.model.lm_head.weight)
-        assert second.tokenizer.model_max_length == 77
-        assert main.model.generation_config.do_sample
-        assert not second.model.generation_config.do_sample
-
-    def test_an_index_of_the_hub_does_not_name_pickles(
-        self, load: Load, cached: dict[str, Any], tmp_path: Path
-    ) -> None:
-        snapshot = tmp_path / "models--someone--small" / "snapshots" / self.COMMITS["main"]
-        (snapshot / "model.safetensors").unlink()
-        index = {"metadata": {}, "weight_map": {"lm_head.weight": "evil.bin"}}
-        (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
-        torch.save({}, snapshot / "evil.bin")
-        with pytest.raises(LoadError, match=r"index\.json names 'evil\.bin' as weights; only safetensors"):
-            load(**cached)
-
-    def test_an_unknown_revision_is_refused(self, load: Load, cached: dict[str, Any]) -> None:
-        with pytest.raises(LoadError, match="someone/small"):
-            load(**cached, pytorch={"revision": "v3"})
 
 
 class TestCompile:

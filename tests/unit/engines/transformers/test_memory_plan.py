@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pytest_llem.engines.transformers import memory_plan
+from pytest_llem.engines.transformers.available_memory import Available
 from pytest_llem.engines.transformers.memory_plan import (
-    available_bytes,
     check_fits,
     predict,
     predict_weights,
@@ -203,13 +203,13 @@ def test_a_quantised_checkpoint_is_unknown(tmp_path: Path, saved_model: Path) ->
 
 
 def test_too_little_memory_is_said_with_both_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    available = available_bytes(CPU)
-    assert available is not None
-    assert available > 2**20
-    monkeypatch.setattr(memory_plan, "available_bytes", lambda _: 5 * 2**30)
+    monkeypatch.setattr(memory_plan, "available", lambda _: Available(5 * 2**30))
     check_fits(5 * 2**30, CPU, "the experiment")
     with pytest.raises(UnavailableError, match=r"would take 5\.50 GiB, but cpu has 5\.00 GiB available"):
         check_fits(11 * 2**29, CPU, "the experiment")
+    monkeypatch.setattr(memory_plan, "available", lambda _: Available(2**30, "limited by X"))
+    with pytest.raises(UnavailableError, match=r"but cpu has 1\.00 GiB available \(limited by X\)$"):
+        check_fits(2**31, CPU, "the experiment")
 
 
 def test_weights_that_do_not_fit_are_not_loaded(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,14 +217,14 @@ def test_weights_that_do_not_fit_are_not_loaded(load: Load, monkeypatch: pytest.
         raise AssertionError("loaded")
 
     monkeypatch.setattr("pytest_llem.engines.transformers.engine.load_weights", fail)
-    monkeypatch.setattr(memory_plan, "available_bytes", lambda _: 2**30)
+    monkeypatch.setattr(memory_plan, "available", lambda _: Available(2**30))
     with pytest.raises(UnavailableError, match=r"^model .builtin:llama-8b.: the weights would take 15\.0 GiB"):
         load(model="builtin:llama-8b", precision="bf16")
 
 
 def test_a_cache_that_does_not_fit_is_not_filled(tiny: TransformersModel, monkeypatch: pytest.MonkeyPatch) -> None:
     # Two tensors, four layers, two heads of 64, 8 + 6 - 1 tokens, fp32.
-    monkeypatch.setattr(memory_plan, "available_bytes", lambda _: 2 * 4 * 2 * 64 * 13 * 4)
+    monkeypatch.setattr(memory_plan, "available", lambda _: Available(2 * 4 * 2 * 64 * 13 * 4))
     tiny.prepare(experiment(), HERE)
     with pytest.raises(UnavailableError, match="the key-value cache would take"):
         tiny.prepare(experiment(pytorch={"batch_size": 2}), HERE)
