@@ -140,3 +140,23 @@ def test_the_memory_of_a_model_without_attention_is_not_known_and_no_fault(
     assert "cache" in str(planned.reason)
     model = load(**fields)
     assert [len(row) for row in generated(model, **fields)] == [6]
+
+
+@pytest.mark.parametrize("auto_class", ["AutoModelForCausalLM", "AutoModelForImageTextToText"])
+def test_a_class_that_came_with_the_model_is_the_one_it_names(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auto_class: str
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    folder = tmp_path / auto_class
+    folder.mkdir()
+    (folder / "own.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class Config(LlamaConfig):\n    model_type = 'own'\n"
+        "class Model(LlamaForCausalLM):\n    config_class = Config\n"
+    )
+    named = {"auto_map": {"AutoConfig": "own.Config", auto_class: "own.Model"}}
+    fields = folder_of(folder, "own", TEXT | named) | {"pytorch": {"trust_remote_code": True}}
+    model = load(**fields)
+    assert type(model.model).__name__ == "Model"
+    assert len(generated(model, **fields)[0]) >= 1
