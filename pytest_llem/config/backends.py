@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoints, entry_points
 from typing import Any
 
 from pydantic_core import PydanticKnownError
@@ -16,23 +16,20 @@ ENGINES = "pytest_llem.engines"
 
 
 @functools.cache
-def registered() -> dict[str, tuple[EntryPoint, ...]]:
-    """The engines of other packages by backend. Nothing of them is imported; the search reads every installed package's
-    metadata, so it is made only for a name that this package has no engine for."""
-    found: dict[str, tuple[EntryPoint, ...]] = {}
-    for entry in entry_points(group=ENGINES):
-        found[entry.name] = (*found.get(entry.name, ()), entry)
-    return found
+def registered() -> EntryPoints:
+    """The engines of other packages. None is imported; every installed package's metadata is read, so ask for this only
+    where a name is not this package's own."""
+    return entry_points(group=ENGINES)
 
 
 def backends() -> list[str]:
     """All names: this package's, then the registered ones."""
-    return [*BACKENDS, *sorted(registered().keys() - BACKENDS)]
+    return [*BACKENDS, *sorted(registered().names - {*BACKENDS})]
 
 
 def backend_name(name: Any) -> Any:
     """Refuse a name that is neither this package's nor registered."""
-    if name in BACKENDS or (isinstance(name, str) and name in registered()):
+    if name in BACKENDS or name in backends():
         return name
     *names, last = map(repr, backends())
     raise PydanticKnownError("literal_error", {"expected": f"{', '.join(names)} or {last}"})

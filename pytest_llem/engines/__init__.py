@@ -23,9 +23,9 @@ BUILT_IN = {"pytorch": "pytest_llem.engines.transformers.engine:TransformersEngi
 
 def no_engine(backend: str) -> str | None:
     """Why no engine runs experiments of ``backend``; ``None`` where there is one. Imports none."""
-    if backend in BUILT_IN or backend in registered():
+    if backend in BUILT_IN or backend in registered().names:
         return None
-    return f"{backend} has no engine yet; use {', '.join(sorted({*BUILT_IN, *registered()}))}"
+    return f"{backend} has no engine yet; use {', '.join(sorted(registered().names | BUILT_IN.keys()))}"
 
 
 def get_engine(backend: str) -> Engine:
@@ -38,13 +38,13 @@ def get_engine(backend: str) -> Engine:
     if reason is not None:
         raise UnavailableError(f"backend {reason}")
     built_in = BUILT_IN.get(backend)
-    entries = registered()[backend] if built_in is None else (EntryPoint(backend, built_in, ENGINES),)
-    if len(entries) > 1:
-        offers = ", ".join(entry.value for entry in entries)
+    entry, *others = [EntryPoint(backend, built_in, ENGINES)] if built_in else registered().select(name=backend)
+    if others:
+        offers = ", ".join(offer.value for offer in (entry, *others))
         raise UnavailableError(f"backend {backend} is offered by several packages ({offers}); uninstall all but one")
     try:
-        engine: Engine = entries[0].load()()
+        engine: Engine = entry.load()()
     except Exception as error:  # another package's code may raise anything
         cause = f"{type(error).__name__}: {error}"
-        raise UnavailableError(f"backend {backend}: {entries[0].value} cannot be imported: {cause}") from error
+        raise UnavailableError(f"backend {backend}: {entry.value} cannot be imported: {cause}") from error
     return engine

@@ -60,11 +60,8 @@ class Workload(Protocol):
         expected_output_tokens: real output tokens of one pass where the options fix them, else ``None``.
     """
 
-    @property
-    def calls(self) -> int: ...
-
-    @property
-    def prompts(self) -> Prompts: ...
+    calls: int
+    prompts: Prompts
 
     @property
     def expected_output_tokens(self) -> int | None: ...

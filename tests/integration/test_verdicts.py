@@ -21,14 +21,18 @@ measure: {rounds: 3, warmup_rounds: 0, min_window_s: 0.03}
 
 @pytest.fixture
 def measure(
-    run: Callable[..., pytest.RunResult], write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    pytester: pytest.Pytester, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., pytest.RunResult]:
-    """Run the experiment with calls of ``call_s`` of the processor's time, by which its energy is estimated."""
+    """Run the experiment with calls of ``call_s`` of the processor's time, by which its energy is estimated.
 
-    def run_experiment(*arguments: str, call_s: float = 0.01, tokens: int = 2) -> pytest.RunResult:
+    Apart from this process where fresh processes follow: torch may be in use here, whose threads are told of a result.
+    """
+
+    def run_experiment(*arguments: str, call_s: float = 0.01, tokens: int = 2, apart: bool = False) -> pytest.RunResult:
         write(base=EXPERIMENT.replace("TOKENS", str(tokens)))
         monkeypatch.setenv("FAKE_CALL_S", str(call_s))
-        return run("--llem-meter=estimate", *arguments)
+        run = pytester.runpytest_subprocess if apart else pytester.runpytest_inprocess
+        return run("--llem-cpu", "--llem-meter=estimate", *arguments)
 
     return run_experiment
 
@@ -106,11 +110,11 @@ def test_no_saved_run_is_said_and_fails_only_when_strict(measure: Callable[..., 
 def test_an_open_verdict_is_measured_again_in_fresh_processes_and_saved_so(
     pytester: pytest.Pytester, measure: Callable[..., pytest.RunResult]
 ) -> None:
-    measure("--benchmark-save=base").assert_outcomes(passed=1)
+    measure("--benchmark-save=base", apart=True).assert_outcomes(passed=1)
     vary_history(pytester.path / ".benchmarks", 6, by=0.2)
     # Tighter than the spread of the saved runs allows: no number of runs can settle it.
     # Quiet, where the line of the tests' progress is not ended when they are over.
-    result = measure("--llem-fail=energy:1%..4%", "--benchmark-json=out.json", "-q")
+    result = measure("--llem-fail=energy:1%..4%", "--benchmark-json=out.json", "-q", apart=True)
     (line,) = verdicts(result)
     assert line.startswith("INCONCLUSIVE ")
     assert "3 runs vs 6 saved" in line

@@ -111,10 +111,7 @@ class FakeWorkload:
         self._ran = 0
         size = _batch_size(config)
         self._batches = [prompts.token_ids[start : start + size] for start in range(0, len(prompts.token_ids), size)]
-
-    @property
-    def calls(self) -> int:
-        return len(self._batches)
+        self.calls = len(self._batches)
 
     @property
     def expected_output_tokens(self) -> int | None:

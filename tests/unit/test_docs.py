@@ -6,6 +6,7 @@ import configparser
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,8 +63,24 @@ def test_dead_links_are_found(tmp_path: Path) -> None:
     assert dead_links(page) == ["gone.md", "other.md#two", "#f"]
 
 
-def test_the_site_is_built_with_what_the_extra_installs() -> None:
+def tox_dependencies(environment: str) -> list[str]:
     tox = configparser.ConfigParser(interpolation=None)
     tox.read(ROOT / "tox.ini", encoding="utf-8")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert tox["testenv:docs"]["deps"].split() == project["optional-dependencies"]["docs"]
+    return tox[f"testenv:{environment}"]["deps"].split()
+
+
+def project() -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return found
+
+
+def test_the_site_is_built_with_what_the_extra_installs() -> None:
+    assert tox_dependencies("docs") == project()["optional-dependencies"]["docs"]
+
+
+def test_the_quick_tests_have_all_that_the_package_needs_but_torch_and_its_relatives() -> None:
+    installed, needed = (
+        {re.split(r"[\[<>=!]", dependency)[0] for dependency in dependencies}
+        for dependencies in (tox_dependencies("quick"), project()["dependencies"])
+    )
+    assert needed - installed == {"torch", "transformers", "accelerate"}

@@ -65,6 +65,7 @@ class TransformersWorkload:
         batches = [
             prompts.token_ids[start : start + batch_size] for start in range(0, len(prompts.token_ids), batch_size)
         ]
+        self.calls = len(batches)
         self._rows = [len(batch) * generation.rows_per_prompt for batch in batches]
         self._inputs = [_left_padded(batch, special.pad, loaded.device) for batch in batches]
         self._seeds = [_call_seed(random_seed, index) for index in range(len(batches))]
@@ -72,11 +73,6 @@ class TransformersWorkload:
         self._checked = False
         cuda_devices = loaded.cuda_devices
         self._memory = CudaPeakMemory(cuda_devices) if cuda_devices else ResidentPeakMemory()
-
-    @property
-    def calls(self) -> int:
-        """Number of ``generate()`` calls in a pass."""
-        return len(self._inputs)
 
     @property
     def expected_output_tokens(self) -> int | None:
