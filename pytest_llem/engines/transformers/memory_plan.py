@@ -145,8 +145,9 @@ def kv_cache_bytes(
 def _layer_bytes_a_row(config: Any, length: int, number_bytes: int) -> list[int] | None:
     from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-    if getattr(config, "kv_lora_rank", None) is not None:
-        return None  # latent attention: what is cached differs from model to model
+    # Latent attention, and models without any: what is kept differs from model to model.
+    if getattr(config, "kv_lora_rank", None) is not None or not hasattr(config, "num_attention_heads"):
+        return None
     layers = DynamicCache(config=config).layers
     own = getattr(config, "per_layer_config", None) or [config] * len(layers)
     sizes = []
