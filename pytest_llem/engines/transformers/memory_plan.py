@@ -17,6 +17,7 @@ import torch
 from pytest_llem.config import PyTorchConfig
 from pytest_llem.engines.base import MemoryPlan
 from pytest_llem.engines.transformers.assistant import assistant_load_config
+from pytest_llem.engines.transformers.checkpoints import quantisation_of
 from pytest_llem.engines.transformers.checks import DTYPES
 from pytest_llem.engines.transformers.sources import load_architecture
 from pytest_llem.errors import LlemError, UnavailableError
@@ -91,7 +92,7 @@ def predict_weights(load: LoadConfig) -> _Weights:
     """Bytes of the weights that ``load`` describes, its assistant's included."""
     try:
         architecture = load_architecture(load)
-        if getattr(architecture, "quantization_config", None) is not None:
+        if quantisation_of(architecture):
             return _Weights(None, architecture, "not predicted for a checkpoint that is quantised already")
         model = _build_without_memory(architecture, load)
         total_bytes = _weights_bytes(model, load.pytorch)

@@ -229,7 +229,8 @@ class TransformersWorkload:
         # For a single token there is nothing to draft.
         with watched(self._loaded.assistant if config.max_new_tokens > 1 else None):
             output = self._call(index, config, arguments | {"logits_processor": processors})
-        check_cache(self._generation.config, output.past_key_values)
+        # Releases differ in its name, and the attribute of the former one warns.
+        check_cache(self._generation.config, output.get("cache", output.get("past_key_values")))
         self._check_compiled()
         if config.disable_compile and _COMPILED_CALL in state:
             raise MeasurementError("disable_compile was asked for, but generate() compiled the model")
