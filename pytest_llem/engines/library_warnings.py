@@ -8,7 +8,7 @@ import sys
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_llem.errors import printable
 
@@ -21,37 +21,23 @@ _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 _NOT_OF_THE_WORK = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
 
-class LibraryWarnings(dict[tuple[str, str], tuple[logging.Logger, logging.LogRecord]]):
-    """Log records, by source and message: each is kept once, however often it is logged."""
+class LibraryWarnings:
+    """Log records by source and message, and warnings: each once, however often it comes."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self.logged: dict[tuple[str, str], tuple[logging.Logger, logging.LogRecord]] = {}
         self.issued: list[warnings.WarningMessage] = []
 
     @property
     def texts(self) -> list[str]:
-        """``SOURCE: MESSAGE`` of each, once, on one printable line of at most 400 characters."""
-        said = [*self, *((_module_of(warning.filename), str(warning.message)) for warning in self._of_the_work())]
+        """``SOURCE: MESSAGE`` of each, on one printable line of at most 400 characters."""
+        said = [*self.logged, *((_module_of(warning.filename), str(warning.message)) for warning in self.issued)]
         lines = (printable(" ".join(_COLOURS.sub("", f"{source}: {text}").split())) for source, text in said)
         return list(dict.fromkeys(line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..." for line in lines))
 
     def by(self, source: str) -> list[str]:
         """The messages of the logger ``source`` and of those beneath it."""
-        return [text for name, text in self if f"{name}.".startswith(f"{source}.")]
-
-    def pass_on(self) -> None:
-        """Hand over to whoever else listens: pytest's capturing, the terminal, files."""
-        for logger, record in self.values():
-            if logger.isEnabledFor(record.levelno):
-                logger.handle(record)
-
-    def issue(self) -> None:
-        """Issue the warnings anew, where the filters of the user apply."""
-        for warning in self._of_the_work():
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-
-    def _of_the_work(self) -> list[warnings.WarningMessage]:
-        return [warning for warning in self.issued if not issubclass(warning.category, _NOT_OF_THE_WORK)]
+        return [text for name, text in self.logged if f"{name}.".startswith(f"{source}.")]
 
 
 @contextmanager
@@ -62,37 +48,31 @@ def library_warnings() -> Iterator[LibraryWarnings]:
     on to them after the block. What libraries say once a process counts anew in each block.
     """
     kept = LibraryWarnings()
-    handle = logging.Logger.handle
+    enabled, handle = logging.Logger.isEnabledFor, logging.Logger.handle
 
     def keep(self: logging.Logger, record: logging.LogRecord) -> None:
         if record.levelno < logging.WARNING:
             handle(self, record)
         else:
-            kept.setdefault((self.name, record.getMessage()), (self, record))
+            kept.logged.setdefault((self.name, record.getMessage()), (self, record))
 
     _forget_what_was_said()
-    known = [logging.root, *logging.root.manager.loggerDict.values()]
-    silenced = {
-        logger: logger.level
-        for logger in known
-        if isinstance(logger, logging.Logger) and logger.level > logging.WARNING
-    }
-    disabled = logging.root.manager.disable
+    logger: Any = logging.Logger
+    logger.isEnabledFor = lambda self, level: level >= logging.WARNING or enabled(self, level)
+    logger.handle = keep
     try:
-        for logger in silenced:
-            logger.setLevel(logging.WARNING)
-        logging.disable(min(disabled, logging.INFO))
-        logging.Logger.handle = keep  # type: ignore[method-assign]
         with warnings.catch_warnings(record=True) as kept.issued:
             warnings.simplefilter("default")
+            for category in _NOT_OF_THE_WORK:
+                warnings.simplefilter("ignore", category)
             yield kept
     finally:
-        logging.Logger.handle = handle  # type: ignore[method-assign]
-        logging.disable(disabled)
-        for logger, level in silenced.items():
-            logger.setLevel(level)
-        kept.pass_on()
-    kept.issue()
+        logger.isEnabledFor, logger.handle = enabled, handle
+        for source, record in kept.logged.values():
+            if source.isEnabledFor(record.levelno):
+                source.handle(record)
+    for warning in kept.issued:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def _forget_what_was_said() -> None:

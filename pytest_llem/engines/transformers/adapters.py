@@ -14,9 +14,8 @@ import torch
 
 from pytest_llem.engines.transformers.checkpoints import no_pickles
 from pytest_llem.engines.transformers.checks import DTYPES
-from pytest_llem.engines.transformers.failures import one_line
 from pytest_llem.engines.transformers.sources import hub_file
-from pytest_llem.errors import LoadError
+from pytest_llem.errors import LoadError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

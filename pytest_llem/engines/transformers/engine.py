@@ -14,20 +14,14 @@ from pytest_llem.engines.transformers.adapters import apply_lora, find_adapter
 from pytest_llem.engines.transformers.assistant import assistant_load_config, load_assistant
 from pytest_llem.engines.transformers.checks import check_loaded, placement
 from pytest_llem.engines.transformers.compiling import compile_model, forget_graphs, refuse_giving_up
-from pytest_llem.engines.transformers.failures import (
-    free_unused,
-    is_device_lost,
-    is_out_of_memory,
-    one_line,
-    release,
-)
+from pytest_llem.engines.transformers.failures import free_unused, is_device_lost, is_out_of_memory, release
 from pytest_llem.engines.transformers.generation import build_generation, check_resolved, special_tokens
 from pytest_llem.engines.transformers.loading import load_weights
 from pytest_llem.engines.transformers.memory_plan import check_fits, kv_cache_bytes, predict, predict_weights
 from pytest_llem.engines.transformers.requirements import check_load_requirements, missing_kernels
 from pytest_llem.engines.transformers.sources import find_source, folder_fingerprint, hub_access
 from pytest_llem.engines.transformers.workload import TransformersWorkload
-from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError
+from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,12 +34,6 @@ class TransformersEngine(Engine):
     """See :class:`pytest_llem.engines.base.Engine`."""
 
     def load(self, config: LoadConfig, device: str) -> TransformersModel:
-        """Load what ``config`` describes onto ``device`` (``cpu`` or ``cuda``).
-
-        Raises:
-            UnavailableError: valid, but it cannot run on this machine.
-            LoadError: it could not be loaded as asked.
-        """
         target = _target(device)
         try:
             with library_warnings() as heard:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llem.config.builtin_models import builtin_fingerprint, is_builtin
 from pytest_llem.engines.transformers.builtin import builtin_config, builtin_tokenizer
-from pytest_llem.engines.transformers.failures import one_line
-from pytest_llem.errors import LoadError
+from pytest_llem.errors import LoadError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
