@@ -12,6 +12,7 @@ import pytest
 
 from pytest_llem.collection import NotLoadedError, display_path
 from pytest_llem.engines import get_engine
+from pytest_llem.engines.library_warnings import library_warnings
 from pytest_llem.errors import LlemError, UnavailableError
 from pytest_llem.items import gates_of
 from pytest_llem.measurement.protocol import measure_workload, run_once
@@ -148,7 +149,8 @@ class ExperimentRun:
         __tracebackhide__ = True
         experiment, config = self._experiment, self._config
         self._recorder.claim("llem_run")
-        with _reported(f"{display_path(experiment.path, self._item.config)}:{experiment.line}: {self._item.name}"):
+        where = f"{display_path(experiment.path, self._item.config)}:{experiment.line}: {self._item.name}"
+        with _reported(where), library_warnings() as heard:
             workload = self._model.prepare(config, experiment.path.parent)
             if self._recorder.disabled:
                 return run_once(workload, self._meter)
@@ -167,7 +169,8 @@ class ExperimentRun:
                 progress.erase()
             result = replace(result, load_s=self._model.load_s)
             took_s = time.monotonic() - started_s
-            result = replace(result, warnings=[*result.warnings, *_batch_notes(config, len(workload.prompts))])
+            notes = [*_batch_notes(config, len(workload.prompts)), *self._model.warnings, *heard.texts]
+            result = replace(result, warnings=list(dict.fromkeys([*result.warnings, *notes])))
             if config.timeout_s is not None and took_s > config.timeout_s:
                 note = f"timeout_s: it took {took_s:.1f} s of {config.timeout_s:g} s, and was let run"
                 result = replace(result, warnings=[*result.warnings, note])
@@ -274,7 +277,7 @@ class BenchmarkRun:
             call()
             return last[0]
         window_s = settings.min_window_s if min_window_s is None else min_window_s
-        with _reported("llem_benchmark"):
+        with _reported("llem_benchmark"), library_warnings() as heard:
             disturbances = self._meter.check_quiet()
             measured = measure_windows(
                 call,
@@ -285,7 +288,7 @@ class BenchmarkRun:
                 ),
                 self._meter,
             )
-        notes = [*measured.warnings, *(disturbance.text for disturbance in disturbances)]
+        notes = [*measured.warnings, *(disturbance.text for disturbance in disturbances), *heard.texts]
         self.result = summarise(measured.windows, calls_per_round=measured.passes, meter=self._meter, warnings=notes)
         if disturbances:
             self.result = replace(self.result, valid=False)

@@ -99,6 +99,7 @@ class LoadedModel(Protocol):
             and of an assistant follow, joined by ``+``.
         gpu_uuids: UUIDs of the GPUs the model lies on, as NVML spells them (``GPU-...``); empty on the CPU.
         load_s: seconds that loading took.
+        warnings: what libraries warned of meanwhile; part of each result of the model.
     """
 
     model: Any
@@ -107,6 +108,7 @@ class LoadedModel(Protocol):
     commit: str | None
     gpu_uuids: Sequence[str]
     load_s: float
+    warnings: Sequence[str]
 
     def prepare(self, config: ExperimentConfig, folder: Path) -> Workload:
         """Build the workload of ``config``. Relative dataset paths start at ``folder``.

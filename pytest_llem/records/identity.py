@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from pytest_llem.engines.base import LoadedModel, Workload
     from pytest_llem.meters.base import Meter
 
-# Kernels and numerics of these decide time and energy.
-_DECIDING_LIBRARIES = ("torch", "transformers", "bitsandbytes", "peft", "kernels", "flash-attn")
+# Kernels and numerics of the libraries decide time and energy. These count where they are absent, too; others count
+# where they are installed, but for two that are everywhere, and never were part of what is compared.
+_ALWAYS_NAMED = ("torch", "transformers", "bitsandbytes", "peft", "kernels", "flash-attn")
+_NOT_COMPARED = ("pytest-llem", "accelerate")
 # These are replaced by what they resolved to: two spellings of the same work have one hash.
 _RESOLVED = {"model", "dataset", "template_date", "decoder", "pytorch"}
 
@@ -73,7 +75,8 @@ def environment(
         "device": device or ("cuda" if gpu_uuids else "cpu"),
         "boards": on_boards,
         "cpu": machine.cpu_name(),
-        "libraries": {name: libraries.get(name) for name in _DECIDING_LIBRARIES},
+        "libraries": dict.fromkeys(_ALWAYS_NAMED)
+        | {name: version for name, version in libraries.items() if name not in _NOT_COMPARED},
         "cuda": machine.cuda_version(),
         "meter": meter.name,
         # The processor's share of the work.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import re
 import subprocess
 import sys
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -77,19 +78,45 @@ def boards() -> list[dict[str, Any]]:
 @functools.cache
 def library_versions() -> dict[str, str]:
     """Installed versions, read from their metadata so that nothing is imported."""
-    versions = {}
-    for name in _LIBRARIES:
-        try:
+    providers = importlib.metadata.packages_distributions()
+    found = {name for package in _kernel_packages() for name in providers.get(package, ())}
+    names = [*_LIBRARIES, *sorted({re.sub("[-_.]+", "-", name).lower() for name in found}.difference(_LIBRARIES))]
+    versions, pinned = {}, ""
+    for name in names:
+        with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+            if name == "torch":
+                pinned = " ".join(importlib.metadata.requires(name) or ())
+    # With torch's version, those of what it pins are known.
+    return {name: version for name, version in versions.items() if not re.search(rf"\b{name}==", pinned)}
+
+
+def _kernel_packages() -> set[str]:
+    """The modules that transformers looks for where it chooses kernels: for quantised weights, and beside torch. Read
+    from its source, because importing it costs seconds."""
+    spec = find_spec("transformers")
+    if spec is None or spec.origin is None:
+        return set()
+    library = Path(spec.origin).parent
+    quantisers = [path.read_text(encoding="utf-8") for path in (library / "quantizers").glob("*.py")]
+    for_weights = set(re.findall(r"\bis_\w+_available\b", "".join(quantisers)))
+    found: set[str] = set()
+    source = (library / "utils" / "import_utils.py").read_text(encoding="utf-8")
+    for check in re.split(r"^(?=def )", source, flags=re.MULTILINE):
+        name, _, body = check.removeprefix("def ").partition("(")
+        packages = re.findall(r'_is_package_available\(\s*"(\w+)', body)
+        if name in for_weights:
+            found.update(packages)
+        elif "is_torch_" in body:
+            # torchvision, torchaudio: other trades.
+            found.update(package for package in packages if not package.startswith("torch"))
+    return found
 
 
 @functools.cache
 def cuda_version() -> str | None:
     """CUDA version that torch was built with, read from its version file; importing torch costs seconds."""
-    spec = importlib.util.find_spec("torch")
+    spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return None
     try:

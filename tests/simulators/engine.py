@@ -89,6 +89,7 @@ class FakeModel:
         self.commit: str | None = f"{config.model}-{config.random_seed}"
         self.gpu_uuids: Sequence[str] = ()
         self.load_s = CALL_S
+        self.warnings: Sequence[str] = ()
 
     def prepare(self, config: ExperimentConfig, folder: Path) -> FakeWorkload:
         prompts = load_prompts(config, folder, vocabulary_size=_VOCABULARY, special_ids=(), tokenizer=self.tokenizer)

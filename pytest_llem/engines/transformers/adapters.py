@@ -7,7 +7,6 @@ adapter's tensors are compared with those that ended up in the model.
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,8 @@ import torch
 
 from pytest_llem.engines.transformers.checkpoints import no_pickles
 from pytest_llem.engines.transformers.checks import DTYPES
-from pytest_llem.engines.transformers.failures import one_line
 from pytest_llem.engines.transformers.hub import hub_file
-from pytest_llem.errors import LoadError
+from pytest_llem.errors import LoadError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,9 +71,7 @@ def apply_lora(model: PreTrainedModel, lora: LoraConfig, folder: Path, precision
     from peft import PeftModel
 
     try:
-        with warnings.catch_warnings(), no_pickles():
-            # peft calls what transformers has deprecated: not the user's doing.
-            warnings.simplefilter("ignore", FutureWarning)
+        with no_pickles():
             wrapped: Any = PeftModel.from_pretrained(
                 model, str(folder), adapter_name=_NAME, autocast_adapter_dtype=False
             )

@@ -6,6 +6,7 @@ name is worse than none, so each difference is a :class:`~pytest_llem.errors.Loa
 
 from __future__ import annotations
 
+import copy
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import torch
 from pytest_llem.errors import LoadError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from transformers import PreTrainedModel
 
@@ -133,23 +134,48 @@ def _check_4bit_options(layers: Iterable[Any], options: PyTorchConfig) -> None:
 
 
 def _check_dtypes(model: PreTrainedModel, load: LoadConfig, options: PyTorchConfig) -> None:
-    expected = DTYPES[load.precision]
-    # Some architectures keep a few layers (a router, a norm) in fp32 at any precision.
-    kept = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
+    wanted = _dtype_rule(model, DTYPES[load.precision])
     # A checkpoint that is quantised already brings scales of its own types; its ordinary layers still obey.
     quantised_by_us = options.load_in_4bit or options.load_in_8bit
     foreign = getattr(model, "hf_quantizer", None) is not None and not quantised_by_us
     ordinary = (torch.nn.Linear, torch.nn.Embedding)
-    for module_name, module in model.named_modules():
-        if foreign and type(module) not in ordinary:
-            continue
-        for name, parameter in module.named_parameters(recurse=False):
-            full_name = f"{module_name}.{name}"
-            if not parameter.is_floating_point() or parameter.dtype == expected:
-                continue
-            if parameter.dtype == torch.float32 and any(part in kept for part in full_name.split(".")):
-                continue
-            raise LoadError(f"{full_name} is {parameter.dtype}", field="precision", value=load.precision)
+    odd = {
+        name: parameter.dtype
+        for module_name, module in model.named_modules()
+        if not foreign or type(module) in ordinary
+        for name, parameter in module.named_parameters(module_name, recurse=False)
+        if parameter.is_floating_point() and parameter.dtype != wanted(name)
+    }
+    if not odd:
+        return
+    # A class may give a parameter a type of its own, whatever the precision.
+    with torch.device("meta"):
+        built = type(model)._from_config(  # type: ignore[no-untyped-call]
+            copy.deepcopy(model.config), dtype=DTYPES[load.precision]
+        )
+    own = {name: parameter.dtype for name, parameter in built.named_parameters()}
+    for name, dtype in odd.items():
+        if own.get(name) != dtype:
+            raise LoadError(f"{name} is {dtype}", field="precision", value=load.precision)
+
+
+def _dtype_rule(model: PreTrainedModel, precision: torch.dtype) -> Callable[[str], torch.dtype]:
+    """The rule by which transformers itself chooses the type of a parameter while loading: some architectures keep a
+    few (of a router, a norm) in fp32, by patterns."""
+    from transformers.core_model_loading import build_glob_alternation
+
+    # In the first releases of version 5 an attribute.
+    plan: Any = model._get_dtype_plan(precision) if hasattr(model, "_get_dtype_plan") else model.dtype_plan
+    if not plan:
+        return lambda _: precision
+    pattern, entries, _ = build_glob_alternation(list(plan))
+
+    def wanted(name: str) -> torch.dtype:
+        found = pattern.search(name)
+        dtype: torch.dtype = precision if found is None else plan[entries[str(found.lastgroup)]]
+        return dtype
+
+    return wanted
 
 
 def _check_placement(model: PreTrainedModel, load: LoadConfig, options: PyTorchConfig, device: torch.device) -> None:

@@ -9,28 +9,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_llem.engines.base import Engine
+from pytest_llem.engines.library_warnings import library_warnings
 from pytest_llem.engines.prompts import load_prompts
 from pytest_llem.engines.transformers.adapters import apply_lora, find_adapter
 from pytest_llem.engines.transformers.assistant import assistant_load_config, load_assistant
 from pytest_llem.engines.transformers.checks import check_loaded, placement
 from pytest_llem.engines.transformers.compiling import compile_model, forget_graphs, refuse_giving_up
-from pytest_llem.engines.transformers.failures import (
-    free_unused,
-    is_device_lost,
-    is_out_of_memory,
-    one_line,
-    release,
-)
+from pytest_llem.engines.transformers.failures import free_unused, is_device_lost, is_out_of_memory, release
 from pytest_llem.engines.transformers.folders import folder_fingerprint
 from pytest_llem.engines.transformers.generation import build_generation, check_resolved, special_tokens
 from pytest_llem.engines.transformers.hub import hub_access
 from pytest_llem.engines.transformers.loading import load_weights
 from pytest_llem.engines.transformers.memory_plan import check_fits, kv_cache_bytes, predict, predict_weights
 from pytest_llem.engines.transformers.positions import beyond_window
-from pytest_llem.engines.transformers.requirements import check_load_requirements
+from pytest_llem.engines.transformers.requirements import check_load_requirements, missing_kernels
 from pytest_llem.engines.transformers.sources import find_source
 from pytest_llem.engines.transformers.workload import TransformersWorkload
-from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError, about
+from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError, about, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +51,9 @@ class TransformersEngine(Engine):
         target = _target(device)
         with about(field="model", value=config.model):
             try:
-                return _load(config, target)
+                with library_warnings() as heard:
+                    loaded = _load(config, target)
+                loaded.warnings = [*missing_kernels(loaded.model), *heard.texts]
             except LlemError as exc:
                 release(exc)
                 raise
@@ -69,6 +66,7 @@ class TransformersEngine(Engine):
                 else:
                     text = f"could not be loaded: {one_line(exc)}"
                 raise LoadError(text) from exc
+            return loaded
 
     predict_memory = staticmethod(predict)
     release = staticmethod(release)
@@ -93,6 +91,7 @@ class TransformersModel:
         self.device = device
         self.commit = commit
         self.load_s = 0.0
+        self.warnings: Sequence[str] = ()
         self.cuda_devices: Sequence[torch.device] = tuple(
             torch.device(place) for place in sorted(placement(model)) if place.startswith("cuda")
         )

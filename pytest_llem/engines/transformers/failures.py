@@ -29,14 +29,6 @@ _DEVICE_LOST = (
 )
 
 
-def one_line(exc: BaseException) -> str:
-    """The type of ``exc`` and the first line of what it says."""
-    text = str(exc).strip()
-    if not text:
-        return type(exc).__name__
-    return f"{type(exc).__name__}: {' '.join(text.splitlines()[0].split())}"
-
-
 def is_out_of_memory(exc: BaseException) -> bool:
     """Whether ``exc`` says that a device or the host ran out of memory."""
     if isinstance(exc, torch.OutOfMemoryError | MemoryError):

@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.engines.transformers.failures import one_line
-from pytest_llem.errors import LoadError
+from pytest_llem.errors import LoadError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

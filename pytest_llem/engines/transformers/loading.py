@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pytest_llem.config.builtin_models import is_builtin
+from pytest_llem.engines.library_warnings import library_warnings
 from pytest_llem.engines.transformers.architectures import generating_class
-from pytest_llem.engines.transformers.checkpoints import check_checkpoint, check_complete, no_pickles
+from pytest_llem.engines.transformers.checkpoints import (
+    check_as_stored,
+    check_checkpoint,
+    check_complete,
+    no_pickles,
+    quantisation_of,
+)
 from pytest_llem.engines.transformers.checks import DTYPES
 from pytest_llem.engines.transformers.hub import HUB_ARGUMENTS
 from pytest_llem.engines.transformers.ignored import refuse_ignored_by_from_pretrained
@@ -40,14 +45,11 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
     needs, for a moment, both the drawn and the quantised weights.
     """
     refuse_ignored_by_from_pretrained(load.from_pretrained, builtin=is_builtin(load.model))
-    check_checkpoint(source, load.from_pretrained.get("variant"))
+    files = check_checkpoint(source, load.from_pretrained.get("variant"))
     arguments = _from_pretrained_arguments(load, options, device)
     model: PreTrainedModel
     info: Mapping[str, Any]
-    with warnings.catch_warnings(), no_progress_bars(), no_pickles():
-        # Importing the quantisation stack calls what torch has deprecated: not the user's doing.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
+    with library_warnings() as heard, no_progress_bars(), no_pickles():
         if source.location is None:
             drawn = _draw_random(load, options, source, device)
             with _no_allocation_ahead():
@@ -64,38 +66,16 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
             "holds an adapter, which transformers put over weights that are perhaps another model's; name the base as "
             "model and the adapter as pytorch.lora"
         )
-    check_complete(info)
+    check_as_stored(load, model, source, files, heard)
+    check_complete(model, info)
     model.train(False)
     return model
-
-
-def say_once(logger_name: str) -> None:
-    """Let each message of a library's logger through once.
-
-    bitsandbytes logs a cast in every layer of every step, which would be timed and paid for as inference.
-    """
-    logger = logging.getLogger(logger_name)
-    if not any(isinstance(present, _OncePerMessage) for present in logger.filters):
-        logger.addFilter(_OncePerMessage())
-
-
-class _OncePerMessage(logging.Filter):
-    def __init__(self) -> None:
-        super().__init__()
-        self._seen: set[str] = set()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        if message in self._seen:
-            return False
-        self._seen.add(message)
-        return True
 
 
 def _draw_random(load: LoadConfig, options: PyTorchConfig, source: Source, device: torch.device) -> PreTrainedModel:
     if load.random_seed is None:
         raise LoadError("is needed for random weights", field="random_seed")
-    if getattr(source.config, "quantization_config", None) is not None:
+    if quantisation_of(source.config):
         raise LoadError(
             "its configuration is that of a quantised checkpoint, which random weights would not be: name the "
             "unquantised model"
@@ -150,7 +130,6 @@ def _from_pretrained_arguments(load: LoadConfig, options: PyTorchConfig, device:
             arguments["allow_all_kernels"] = True
     if options.load_in_4bit or options.load_in_8bit:
         arguments["quantization_config"] = _quantisation(options)
-        say_once("bitsandbytes.autograd._functions")
     return arguments | {name: value for name, value in load.from_pretrained.items() if name not in HUB_ARGUMENTS}
 
 

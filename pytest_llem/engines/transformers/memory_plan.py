@@ -19,10 +19,10 @@ from pytest_llem.engines.base import MemoryPlan
 from pytest_llem.engines.transformers.architectures import generating_class
 from pytest_llem.engines.transformers.assistant import assistant_load_config
 from pytest_llem.engines.transformers.available_memory import available
+from pytest_llem.engines.transformers.checkpoints import quantisation_of
 from pytest_llem.engines.transformers.checks import DTYPES
-from pytest_llem.engines.transformers.failures import one_line
 from pytest_llem.engines.transformers.sources import load_architecture
-from pytest_llem.errors import LlemError, UnavailableError, about
+from pytest_llem.errors import LlemError, UnavailableError, about, one_line
 from pytest_llem.sizes import size
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def predict_weights(load: LoadConfig) -> _Weights:
     try:
         with about(field="model", value=load.model):
             architecture = load_architecture(load)
-        if getattr(architecture, "quantization_config", None) is not None:
+        if quantisation_of(architecture):
             return _Weights(None, architecture, "not predicted for a checkpoint that is quantised already")
         model = _build_without_memory(architecture, load)
         total_bytes = _weights_bytes(model, load.pytorch)
@@ -146,8 +146,9 @@ def kv_cache_bytes(
 def _layer_bytes_a_row(config: Any, length: int, number_bytes: int) -> list[int] | None:
     from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-    if getattr(config, "kv_lora_rank", None) is not None:
-        return None  # latent attention: what is cached differs from model to model
+    # Latent attention, and models without any: what is kept differs from model to model.
+    if getattr(config, "kv_lora_rank", None) is not None or not hasattr(config, "num_attention_heads"):
+        return None
     layers = DynamicCache(config=config).layers
     own = getattr(config, "per_layer_config", None) or [config] * len(layers)
     sizes = []

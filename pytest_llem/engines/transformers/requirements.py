@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,6 +30,9 @@ _FLASH_MODULES: Mapping[str, tuple[str, str]] = {
 
 # What a quantised cache's backend imports, and the package it comes from; fp8 is torch's own.
 _CACHE_MODULES: Mapping[str, tuple[str, str]] = {"quanto": ("optimum.quanto", "optimum-quanto"), "hqq": ("hqq", "hqq")}
+
+# How transformers' code asks for a package. Those of torch are its build and devices; attention has a field of its own.
+_ASKED_FOR = re.compile(r"is_(?!torch|flash_attn)(\w+)_available")
 
 # The first GPUs with TF32 tensor cores (Ampere).
 _TF32_CAPABILITY = (8, 0)
@@ -88,6 +93,14 @@ def check_generate_requirements(
         if backend in _CACHE_MODULES:
             module, package = _CACHE_MODULES[backend]
             _require(module, package, field="pytorch.cache_implementation", value=cache)
+
+
+def missing_kernels(model: Any) -> list[str]:
+    """What ``model`` may run slower for: packages that its code looks for, without which it takes a reference path,
+    sometimes without a word."""
+    code = getattr(sys.modules.get(type(model).__module__), "__dict__", {})
+    names = [found[1] for name, there in code.items() if (found := _ASKED_FOR.fullmatch(name)) and not there()]
+    return [f"transformers: {type(model).__name__} looks for {name}, which is not usable here" for name in names]
 
 
 def is_hub_kernel(attention: str) -> bool:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llem.config.builtin_models import builtin_fingerprint, is_builtin
 from pytest_llem.engines.transformers.builtin import builtin_config, builtin_tokenizer
-from pytest_llem.engines.transformers.failures import one_line
 from pytest_llem.engines.transformers.folders import folder_fingerprint, local_folder
 from pytest_llem.engines.transformers.hub import HUB_ARGUMENTS, hub_file, hub_file_if_any, snapshot_commit
-from pytest_llem.errors import LoadError
+from pytest_llem.errors import LoadError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

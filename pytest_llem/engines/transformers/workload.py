@@ -17,13 +17,13 @@ from pytest_llem.engines.base import CallTiming
 from pytest_llem.engines.transformers.assistant import drafting, watched
 from pytest_llem.engines.transformers.caches import check_cache
 from pytest_llem.engines.transformers.compiling import compiled_graphs, forward_uncompiled, skipped_cuda_graphs
-from pytest_llem.engines.transformers.failures import is_device_lost, is_out_of_memory, one_line, release
+from pytest_llem.engines.transformers.failures import is_device_lost, is_out_of_memory, release
 from pytest_llem.engines.transformers.generation import neutral_generation
 from pytest_llem.engines.transformers.logits import FiniteLogits
 from pytest_llem.engines.transformers.memory import CudaPeakMemory, ResidentPeakMemory
 from pytest_llem.engines.transformers.tf32 import tf32
 from pytest_llem.engines.transformers.timing import TokenClock
-from pytest_llem.errors import LlemError, MeasurementError, UnavailableError
+from pytest_llem.errors import LlemError, MeasurementError, UnavailableError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,7 +76,6 @@ class TransformersWorkload:
 
     @property
     def expected_output_tokens(self) -> int | None:
-        """Output tokens of one pass where the options fix them, else ``None``."""
         length = self._generation.fixed_new_tokens
         return None if length is None else length * sum(self._rows)
 
@@ -145,11 +144,9 @@ class TransformersWorkload:
             raise self._explain(exc) from exc
 
     def reset_peak_memory(self) -> None:
-        """Start a new peak-memory measurement."""
         self._memory.reset()
 
     def peak_memory_bytes(self) -> tuple[int | None, str | None]:
-        """Peak memory since the last reset, in bytes, or ``None`` and the reason."""
         return self._memory.peak_bytes()
 
     def _prompt_length(self, index: int) -> int:
@@ -225,7 +222,8 @@ class TransformersWorkload:
         # For a single token there is nothing to draft.
         with watched(self._loaded.assistant if config.max_new_tokens > 1 else None):
             output = self._call(index, config, arguments | {"logits_processor": processors})
-        check_cache(self._generation.config, output.past_key_values)
+        # Releases differ in its name, and the attribute of the former one warns.
+        check_cache(self._generation.config, output.get("cache", output.get("past_key_values")))
         self._check_compiled()
         if config.disable_compile and _COMPILED_CALL in state:
             raise MeasurementError("generate() compiled the model", field="pytorch.disable_compile", value=True)

@@ -189,7 +189,9 @@ def test_the_environment_of_a_saved_run_stays_what_it_is(
     monkeypatch.setattr(machine, "torch_threads", lambda: 4)
     monkeypatch.setattr(machine, "cpu_name", lambda: "A processor")
     monkeypatch.setattr(machine, "cuda_version", lambda: "12.8")
-    monkeypatch.setattr(machine, "library_versions", lambda: {"torch": "2.9.0", "transformers": "5.0.0"})
+    # Those that are installed everywhere, and those that choose no kernels, never were part of it.
+    everywhere = {"pytest-llem": "0.1.0", "accelerate": "1.2.0"}
+    monkeypatch.setattr(machine, "library_versions", lambda: {"torch": "2.9.0", "transformers": "5.0.0", **everywhere})
     zone = tmp_path / "intel-rapl:0"
     zone.mkdir()
     for file, text in {"name": "package-0", "energy_uj": "5", "max_energy_range_uj": "1000000000000"}.items():
@@ -200,3 +202,13 @@ def test_the_environment_of_a_saved_run_stays_what_it_is(
     ):
         environment = identity.environment(gpu_uuids, meter)
     assert identity.environment_hash(environment) == expected
+
+
+def test_a_package_of_kernels_counts_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def now(**further: str) -> str:
+        monkeypatch.setattr(machine, "library_versions", lambda: {"torch": "2.9.0", **further})
+        return environment_hash()
+
+    without = now()
+    assert now(hqq="0.2") not in (without, now(hqq="0.3"))
+    assert now() == without

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CPU = torch.device("cpu")
 
 
-def check(model: TransformersModel, device: torch.device = CPU, **fields: Any) -> None:
+def check(model: TransformersModel, /, device: torch.device = CPU, **fields: Any) -> None:
     """Ask of a model that is there already what ``fields`` say."""
     load = experiment(**fields).load_config(HERE)
     check_loaded(model.model, load, load.pytorch, device)
@@ -66,6 +66,24 @@ def test_offloaded_weights_are_found_in_the_map(tiny: TransformersModel, monkeyp
     assert placement(tiny.model) == {"cuda:0", "disk"}
     with pytest.raises(LoadError, match=r"lies on disk, .*device_map"):
         check(tiny, device=torch.device("cuda", 0))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_what_stays_in_fp32_is_what_the_library_keeps_so(load: Load, tmp_path: Path, precision: str) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "moe_intermediate_size": 16, "vocab_size": 64, "head_dim": 8}
+    counts = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "n_routed_experts": 4}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "glm4_moe"} | sizes | counts))
+    fields: dict[str, Any] = {"model": str(tmp_path), "weights": "random", "precision": precision}
+    model = load(**fields)
+    layer = model.model.model.layers[1]
+    router = layer.mlp.gate
+    assert router.weight.dtype == torch.float32
+    for odd, own in ((router, torch.float32), (layer.self_attn.q_proj, layer.self_attn.q_proj.weight.dtype)):
+        odd.weight.data = odd.weight.data.to({torch.float32: torch.bfloat16}.get(own, torch.float32))
+        with pytest.raises(LoadError, match=rf"precision {precision} was asked for, but model\.layers\.1\..*weight is"):
+            check(model, **fields)
+        odd.weight.data = odd.weight.data.to(own)
+    check(model, **fields)
 
 
 class TestQuantised:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
 import shutil
 import weakref
 from dataclasses import replace
@@ -18,10 +17,10 @@ from transformers.generation.utils import GenerationMixin
 
 from pytest_llem.config import PyTorchConfig
 from pytest_llem.config.builtin_models import SHAPES, builtin_fingerprint
+from pytest_llem.engines.library_warnings import library_warnings
 from pytest_llem.engines.transformers.compiling import compiled_graphs
 from pytest_llem.engines.transformers.engine import TransformersEngine, TransformersModel
 from pytest_llem.engines.transformers.folders import folder_fingerprint
-from pytest_llem.engines.transformers.loading import say_once
 from pytest_llem.engines.transformers.requirements import check_load_requirements
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
 from tests.unit.engines.transformers.conftest import HERE, experiment
@@ -154,9 +153,7 @@ def test_4bit_layers_are_quantised_as_asked(load: Load, quant_type: str, double:
     assert [len(row) for row in generate_once(model, precision="bf16", pytorch=options)] == [6]
 
 
-def test_8bit_layers_hold_the_drawn_weights(
-    load: Load, tiny: TransformersModel, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_8bit_layers_hold_the_drawn_weights(load: Load, tiny: TransformersModel) -> None:
     options = {"load_in_8bit": True}
     model = load(pytorch=options)
     layer = model.model.model.layers[0].mlp.up_proj
@@ -165,9 +162,13 @@ def test_8bit_layers_hold_the_drawn_weights(
     restored = layer.weight.data.float() * layer.weight.SCB[:, None] / 127
     drawn = tiny.model.model.layers[0].mlp.up_proj.weight.detach()
     assert torch.allclose(restored, drawn, atol=float(drawn.abs().max()) / 127)
-    assert [len(row) for row in generate_once(model, pytorch=options)] == [6]
-    # Said in every layer of every step, it would be timed and paid for as inference.
-    assert len([record for record in caplog.records if "inputs will be cast" in record.msg]) <= 1
+    with library_warnings() as heard:
+        assert [len(row) for row in generate_once(model, pytorch=options)] == [6]
+    # Said in every layer of every step.
+    assert [text for text in heard.texts if "inputs will be cast" in text] == [
+        "bitsandbytes.autograd._functions: MatMul8bitLt: inputs will be cast from torch.float32 to float16 during "
+        "quantization"
+    ]
 
 
 def test_memory_is_allocated_ahead_for_weights_that_are_read_only(
@@ -184,15 +185,6 @@ def test_memory_is_allocated_ahead_for_weights_that_are_read_only(
     assert (len(calls), modeling_utils.caching_allocator_warmup) == (0, count)
     load(model=str(saved_model))
     assert len(calls) == 1
-
-
-def test_a_library_logs_each_message_once(caplog: pytest.LogCaptureFixture) -> None:
-    logger = logging.getLogger("a.chatty.library")
-    say_once(logger.name)
-    say_once(logger.name)
-    for value in (1, 1, 2):
-        logger.warning("cast to %s", value)
-    assert [record.getMessage() for record in caplog.records] == ["cast to 1", "cast to 2"]
 
 
 def test_an_argument_that_from_pretrained_does_not_know_is_refused(load: Load) -> None:

@@ -228,7 +228,7 @@ class TestFailures:
                 "cannot use it any more",
             ),
             (ImportError("No module named 'x'"), UnavailableError, "needs a package"),
-            (ValueError("shapes\ndiffer"), MeasurementError, r"generate\(\) failed: ValueError: shapes$"),
+            (ValueError("shapes\ndiffer"), MeasurementError, r"generate\(\) failed: ValueError: shapes differ$"),
         ],
         ids=["cuda-memory", "cpu-memory", "device-assert", "import", "other"],
     )

@@ -1,0 +1,91 @@
+"""What libraries warn of while a model is loaded, prepared or run: kept in memory, and told once the work is done."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_llem.errors import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LONGEST = 400
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
+# What these tell of is for those who write the library, or those who call it: that is us.
+_NOT_OF_THE_WORK = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
+
+
+class LibraryWarnings:
+    """Log records by source and message, and warnings: each once, however often it comes."""
+
+    def __init__(self) -> None:
+        self.logged: dict[tuple[str, str], tuple[logging.Logger, logging.LogRecord]] = {}
+        self.issued: list[warnings.WarningMessage] = []
+
+    @property
+    def texts(self) -> list[str]:
+        """``SOURCE: MESSAGE`` of each, on one printable line of at most 400 characters."""
+        said = [*self.logged, *((_module_of(warning.filename), str(warning.message)) for warning in self.issued)]
+        lines = (printable(" ".join(_COLOURS.sub("", f"{source}: {text}").split())) for source, text in said)
+        return list(dict.fromkeys(line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..." for line in lines))
+
+    def by(self, source: str) -> list[str]:
+        """The messages of the logger ``source`` and of those beneath it."""
+        return [text for name, text in self.logged if f"{name}.".startswith(f"{source}.")]
+
+
+@contextmanager
+def library_warnings() -> Iterator[LibraryWarnings]:
+    """Keep what any library logs as a warning or worse, or issues as one, within the block.
+
+    Whatever handlers, levels and filters are set, nothing is lost, and no output slows what is measured: it is passed
+    on to them after the block. What libraries say once a process counts anew in each block.
+    """
+    kept = LibraryWarnings()
+    enabled, handle = logging.Logger.isEnabledFor, logging.Logger.handle
+
+    def keep(self: logging.Logger, record: logging.LogRecord) -> None:
+        if record.levelno < logging.WARNING:
+            handle(self, record)
+        else:
+            kept.logged.setdefault((self.name, record.getMessage()), (self, record))
+
+    _forget_what_was_said()
+    logger: Any = logging.Logger
+    logger.isEnabledFor = lambda self, level: level >= logging.WARNING or enabled(self, level)
+    logger.handle = keep
+    try:
+        with warnings.catch_warnings(record=True) as kept.issued:
+            warnings.simplefilter("default")
+            for category in _NOT_OF_THE_WORK:
+                warnings.simplefilter("ignore", category)
+            yield kept
+    finally:
+        logger.isEnabledFor, logger.handle = enabled, handle
+        for source, record in kept.logged.values():
+            if source.isEnabledFor(record.levelno):
+                source.handle(record)
+    for warning in kept.issued:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def _forget_what_was_said() -> None:
+    """Empty the caches by which transformers, accelerate and torch log a message once in a process."""
+    accelerate = sys.modules.get("accelerate.logging")
+    torch = sys.modules.get("torch._logging._internal")
+    for holder in (logging.Logger, getattr(accelerate, "MultiProcessAdapter", None), torch):
+        forget = getattr(getattr(holder, "warning_once", None), "cache_clear", None)
+        if forget is not None:
+            forget()
+
+
+def _module_of(filename: str) -> str:
+    """The dotted name of an installed module; of any other file, its name."""
+    _, installed, inside = filename.rpartition("site-packages/")
+    return ".".join(Path(inside).with_suffix("").parts) if installed else Path(filename).name
