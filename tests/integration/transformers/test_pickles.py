@@ -38,7 +38,9 @@ class TestPickles:
         result = run()
         result.assert_outcomes(errors=1)
         assert not owned.exists()
-        result.stdout.fnmatch_lines(["*has no model.safetensors: other weights, such as pickled ones, are never loaded*"])
+        result.stdout.fnmatch_lines(
+            ["*has no model.safetensors: other weights, such as pickled ones, are never loaded*"]
+        )
 
     def test_nor_those_of_an_assistant(self, run: Run, write: Write, model: Path, owned: Path) -> None:
         (model / "model.safetensors").unlink()
@@ -50,7 +52,9 @@ class TestPickles:
         result = run()
         result.assert_outcomes(errors=1)
         assert not owned.exists()
-        result.stdout.fnmatch_lines(["*has no model.safetensors: other weights, such as pickled ones, are never loaded*"])
+        result.stdout.fnmatch_lines(
+            ["*has no model.safetensors: other weights, such as pickled ones, are never loaded*"]
+        )
 
     @pytest.mark.parametrize("variant", ["", "other."])
     @pytest.mark.parametrize("subfolder", ["", "sub"])
