@@ -40,7 +40,7 @@ def find_adapter(path: str, hub_arguments: Mapping[str, Any]) -> Path:
         files = [hub_file(path, name, hub_arguments) for name in (_CONFIG, _WEIGHTS)]
         folder = files[0].parent
     elif not folder.is_dir():
-        raise LoadError("no such folder")
+        raise LoadError("a file; name the folder that holds it" if folder.is_file() else "no such folder")
     try:
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:

@@ -144,6 +144,14 @@ def test_an_adapter_that_is_not_there_is_named(load: Load, path: str) -> None:
         load(pytorch={"lora": {"path": path}})
 
 
+@pytest.mark.parametrize("prefix", ["./", ""])
+def test_a_file_in_place_of_an_adapters_folder_is_named(load: Load, copied: Path, prefix: str) -> None:
+    with pytest.raises(
+        LoadError, match=r"lora\.path '.*adapter_model\.safetensors': a file; name the folder that holds"
+    ):
+        load(copied, pytorch={"lora": {"path": f"{prefix}adapter_model.safetensors"}})
+
+
 def test_an_adapter_of_the_hub(load: Load, lora_adapter: Path, tmp_path: Path) -> None:
     repository = tmp_path / "models--someone--style"
     shutil.copytree(lora_adapter, repository / "snapshots" / ("a" * 40))
