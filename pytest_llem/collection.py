@@ -17,7 +17,7 @@ from pytest_llem.config.files import Experiment, load_experiments
 from pytest_llem.config.messages import place_of
 from pytest_llem.engines import no_engine
 from pytest_llem.errors import ExperimentFileError
-from pytest_llem.settings import SETTINGS, Settings
+from pytest_llem.settings import NO_BENCHMARK, SETTINGS, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,10 +39,7 @@ class ExperimentFile(pytest.Module):
         # pytest gets the module here where it would import a Python file. This is the one private name of pytest that
         # the package relies on; with it, items are plain Functions with fixtures of every scope.
         if not self.config.pluginmanager.has_plugin("benchmark"):
-            raise self.CollectError(
-                "experiments are reported through pytest-benchmark: remove -p no:benchmark, or where plugins are not "
-                "loaded by themselves, add -p pytest_benchmark.plugin"
-            )
+            raise self.CollectError(NO_BENCHMARK)
         if self._module is None:
             self._module = _synthetic_module(self.path, _load(self.path, self.config))
         return self._module

@@ -33,8 +33,7 @@ def gates_of(item: pytest.Item, settings: Settings, *, skipped: bool = False) ->
     """
     if item.get_closest_marker("skip") is not None and not skipped:
         return {}
-    callspec = getattr(item, "callspec", None)
-    experiment = None if callspec is None else callspec.params.get("llem_experiment")
+    experiment = parameters(item).get("llem_experiment")
     if experiment is None:
         return dict(settings.gates) if "llem_benchmark" in getattr(item, "fixturenames", ()) else {}
     return {} if experiment.config is None else resolve(settings.gates, experiment.config.compare)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,13 +29,15 @@ def _meter(text: str) -> str:
     return text
 
 
-def _number(least: float, kind: Callable[[str], float] = float) -> Callable[[str], Any]:
+def _number(
+    least: float, kind: Callable[[str], float] = float, most: float = sys.float_info.max
+) -> Callable[[str], Any]:
     def read(text: str) -> float:
         try:
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not (value >= least and math.isfinite(value)):
+        if not least <= value <= most:
             raise ValueError(
                 f"{text!r} is out of range; use {'an integer' if kind is int else 'a number'}, at least {least}"
             )
@@ -217,7 +220,7 @@ OPTIONS = (
         "llem_lock_timeout",
         "How long to wait for a GPU that another session measures. Default: 3600.",
         "SECONDS",
-        _number(0),
+        _number(0, most=math.inf),
         3600.0,
     ),
     Option(

@@ -24,7 +24,7 @@ from pytest_llem.fixtures import (  # noqa: F401  (pytest finds fixtures in the 
 from pytest_llem.items import measures, parameters
 from pytest_llem.options import add_options
 from pytest_llem.session.state import SESSION, llem_session
-from pytest_llem.settings import SETTINGS, Settings
+from pytest_llem.settings import NO_BENCHMARK, SETTINGS, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -83,6 +83,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "llem(file): run the test once per experiment of this file (path from the test file's folder).",
     )
     settings = config.stash[SETTINGS] = Settings.from_config(config)
+    has_benchmark = config.pluginmanager.has_plugin("benchmark")
+    if settings.judges and settings.mode in ("measure", "merge", "validate") and not has_benchmark:
+        raise pytest.UsageError(NO_BENCHMARK)
     for feature in _features(settings):
         config.pluginmanager.register(feature)
 
@@ -117,8 +120,7 @@ def _features_of_measuring(settings: Settings) -> Iterator[object]:
     from pytest_llem.session.resume import Resume
     from pytest_llem.session.termination import Termination
 
-    if settings.judges:
-        yield Reporting(settings)
+    yield Reporting(settings)
     yield Termination()
     if settings.judges:
         yield Judging(settings)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
     from pytest_llem.verdict.limits import Limit
 
+NO_BENCHMARK = (
+    "experiments are reported through pytest-benchmark: remove -p no:benchmark, or where plugins are not loaded by "
+    "themselves, add -p pytest_benchmark.plugin"
+)
 _OUTPUTS = ("llem_fail", "llem_report", "llem_csv")
 
 Mode = Literal["validate", "measure", "plan", "collect", "merge", "child"]
@@ -103,8 +107,10 @@ class Settings:
         if given["merge"] and (given["resume"] or given["shard"]):
             raise pytest.UsageError("--llem-merge runs nothing: leave out --llem-resume and --llem-shard")
         mode = _mode(given, config)
-        distributes = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
-        if distributes and (mode not in ("validate", "collect") or given["strict"]):
+        is_worker = hasattr(config, "workerinput")
+        asks = any(map(config.getoption, _OUTPUTS))
+        distributes = config.getoption("dist", "no") != "no" and not is_worker
+        if distributes and (mode not in ("validate", "collect") or asks or config.getoption("llem_strict")):
             # pytest-xdist's processes would share the boards and the processor, and keep the results to themselves.
             raise pytest.UsageError("experiments cannot be measured, judged or planned under pytest-xdist: add -n 0")
         journal, shard = given["journal"], given["shard"]
@@ -120,7 +126,7 @@ class Settings:
             min_window_s=given["min_window"],
             files=tuple(config.getini("llem_files")),
             gates=given["fail"],
-            judges=mode == "measure" or given["strict"] or any(map(config.getoption, _OUTPUTS)),
+            judges=not is_worker and (mode in ("measure", "merge") or given["strict"] or asks),
             strict=given["strict"],
             accept=given["accept"],
             baseline=given["baseline"],

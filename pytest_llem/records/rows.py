@@ -162,6 +162,10 @@ def publish(config: Any, records: Iterable[Record], fail: Callable[[str], None])
             save()
         except Exception as error:  # noqa: BLE001  (of any storage)
             fail(f"pytest-benchmark could not save the results: {type(error).__name__}: {error}")
+            if session.json is not None:
+                # It comes first, and must not cost the store.
+                session.json = None
+                handle_saving()
 
     session.handle_saving = handle_saving
 

@@ -19,10 +19,10 @@ from pytest_llem.report.terminal import say_line
 from pytest_llem.session import gating
 from pytest_llem.session.journal import require_writable
 from pytest_llem.session.state import llem_session
-from pytest_llem.verdict.judging import Candidate
+from pytest_llem.verdict.judging import Candidate, follow_moves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Mapping, Sequence
     from pathlib import Path
 
     from pytest_llem.session.state import LlemSession
@@ -48,6 +48,8 @@ class Judging:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
         """End of the session, before anything is saved: judge what is gated; each gate gets a verdict."""
+        if session.exitstatus == pytest.ExitCode.USAGE_ERROR:
+            return (yield)
         state = llem_session(session.config)
         unmeasured = [
             Candidate(nodeid, nodeid.rpartition("::")[2], metric, limit, None, self._why.get(nodeid, "it did not run"))
@@ -55,7 +57,7 @@ class Judging:
             if nodeid not in state.records
             for metric, limit in gates.items()
         ]
-        judge(session, state, unmeasured)
+        judge(session, state, unmeasured, {*state.records, *self._gates})
         return (yield)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -81,7 +83,8 @@ class Reporting:
         Raises:
             pytest.UsageError: it cannot.
         """
-        paths = {"--llem-report": self._settings.report, "--llem-csv": self._settings.csv}
+        settings = self._settings
+        paths = {"--llem-report": settings.report, "--llem-csv": settings.csv} if settings.judges else {}
         for option, path in {**paths, **benchmark.saved_to(session.config)}.items():
             try:
                 if path is not None:
@@ -92,7 +95,8 @@ class Reporting:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
         """End of the session, once all is judged: the terminal's summary, which names the reports, comes after."""
-        write_reports(session, llem_session(session.config))
+        if self._settings.judges and session.exitstatus != pytest.ExitCode.USAGE_ERROR:
+            write_reports(session, llem_session(session.config))
         return (yield)
 
 
@@ -121,17 +125,20 @@ def announce(session: pytest.Session, settings: Settings) -> None:
         reporter.write_line(line)
 
 
-def judge(session: pytest.Session, state: LlemSession, unmeasured: Sequence[Candidate]) -> None:
+def judge(session: pytest.Session, state: LlemSession, unmeasured: Sequence[Candidate], here: Collection[str]) -> None:
     """Judge what is gated; verdicts that fail the session set its exit status.
 
     Args:
         unmeasured: what has a gate and no result.
+        here: node ids of the session.
     """
     config, settings = session.config, state.settings
     gated = bool(unmeasured) or any(record.gates for record in state.records.values())
     if gated or settings.report is not None or _on_github():
         # Before this session's own results are saved: they are no history of themselves.
         state.history = gating.load_history(config, settings)
+        measured = [gating.row_of(record, metric) for record in state.records.values() for metric in record.metrics]
+        state.remarks = follow_moves(measured, state.history, here)
     if settings.accept:
         # Whether it is gated or not: the baseline is that of the gates to come.
         for record in list(state.records.values()):
@@ -148,7 +155,7 @@ def judge(session: pytest.Session, state: LlemSession, unmeasured: Sequence[Cand
             state.notes.append("llem: interrupted while measuring again: what was open stays open")
             gating.judge_session(config, state, unmeasured, say, measure_open=False)
     failed = gating.exit_status(state.judged, strict=settings.strict)
-    if settings.gates and not gated and settings.mode == "measure" and settings.shard is None:
+    if config.getoption("llem_fail") and not gated and settings.shard is None:
         state.fail(session, "--llem-fail: nothing has this gate: there is no verdict")
     if failed or (settings.strict and state.incomplete):
         state.fail(session)

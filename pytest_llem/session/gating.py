@@ -11,7 +11,7 @@ from pytest_llem.records import rows as benchmark
 from pytest_llem.session.isolation.reruns import measure_again
 from pytest_llem.verdict.decision import MAX_RUNS, Status
 from pytest_llem.verdict.history import SavedRow, difference, is_same, read_files
-from pytest_llem.verdict.judging import Candidate, ErrorRates, Judged, detectable, judge_candidates, with_moved
+from pytest_llem.verdict.judging import Candidate, ErrorRates, Judged, detectable, judge_candidates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -81,8 +81,11 @@ def exit_status(judged: Iterable[Judged], *, strict: bool) -> bool:
 
 
 def _judge(state: LlemSession, unmeasured: Sequence[Candidate]) -> None:
-    candidates = [candidate for record in state.records.values() for candidate in _candidates(record)]
-    candidates = with_moved(candidates, state.history)
+    candidates = [
+        replace(candidate, remarks=state.remarks.get(candidate.nodeid, ()))
+        for record in state.records.values()
+        for candidate in _candidates(record)
+    ]
     for candidate in candidates:
         if candidate.row is not None and state.records[candidate.nodeid].from_journal:
             # The session that measured it may have saved it already; nothing is judged against itself.

@@ -6,7 +6,7 @@ A file may have been damaged, or written by somebody else. What the user said of
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -28,8 +28,11 @@ class OtherVersionError(ValueError):
 
 def as_line(record: Record) -> str:
     """The inverse of :func:`from_line`, with the end of the line."""
-    values = asdict(record)
-    kept = {name: values[name] for name in _KEPT}
+    kept = {name: getattr(record, name) for name in _KEPT}
+    kept["result"] = record.result.as_dict()
+    kept["more_runs"] = [run.as_dict() for run in record.more_runs]
+    # Not copied: what a user adds may be anything.
+    kept["labels"] = vars(record.labels)
     return dumps({"journal": VERSION, "version": __version__, **kept}) + "\n"
 
 

@@ -16,7 +16,7 @@ from pytest_llem.meters.nvidia.lock import BoardLocks, lock_visible_boards, say_
 from pytest_llem.settings import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_llem.engines.base import Engine, LoadedModel
     from pytest_llem.meters.base import Meter
@@ -36,6 +36,7 @@ class LlemSession:
         records: results that count by node id, in the order in which they were measured.
         judged: the verdicts on them, at the end.
         history: saved rows by node id and metric, as they were before this session's were saved.
+        remarks: what a reader of a verdict must know of an experiment, by node id.
         notes: lines for the end of the terminal's summary.
         journal: where results are kept as they finish; ``None`` where there is none.
         engines: those that models were loaded with, by backend.
@@ -48,6 +49,7 @@ class LlemSession:
     records: dict[str, Record] = field(default_factory=dict)
     judged: list[Judged] = field(default_factory=list)
     history: dict[tuple[str, str], list[SavedRow]] = field(default_factory=dict)
+    remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     journal: Journal | None = None
     engines: dict[str, Engine] = field(default_factory=dict)
@@ -116,6 +118,8 @@ class LlemSession:
 
     def note_report(self, report: pytest.TestReport) -> None:
         """Count an item's result after its last phase, or drop it if any phase did not pass."""
+        if type(report) is not pytest.TestReport:  # of a subtest: the phase that it is in reports what came of it
+            return
         if report.outcome != "passed":
             self._pending.pop(report.nodeid, None)
         elif report.when == "teardown" and (record := self._pending.pop(report.nodeid, None)) is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pytest_llem.verdict.decision import Status, Verdict, judge, pooled_spread
 from pytest_llem.verdict.history import Baseline, SavedRow, baseline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from pytest_llem.verdict.limits import Limit
     from pytest_llem.verdict.spread import Spread
@@ -104,34 +105,42 @@ def judge_candidates(
     return judged
 
 
-def with_moved(candidates: Iterable[Candidate], history: dict[tuple[str, str], list[SavedRow]]) -> list[Candidate]:
-    """Find the saved rows of what was saved under another node id, because its file was moved or pytest started in
-    another folder: they are of the same name and the same workload.
+def follow_moves(
+    rows: Iterable[SavedRow], history: dict[tuple[str, str], list[SavedRow]], here: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    """Find the saved rows of experiments that were saved under another node id, because their file was moved or pytest
+    started in another folder: they have the same name and the same workload, and end before any of its own.
 
     Args:
-        history: saved rows by experiment and metric; those that are found are added under the candidate's own node id.
+        rows: what was measured.
+        history: saved rows by experiment and metric; those that are found are put before an experiment's own.
+        here: node ids of this session, none of which has moved.
 
     Returns:
-        The candidates, with a remark where rows were found, or more than one experiment's could be meant.
+        By node id what a reader of its verdict must know: where its rows were found, or which may be meant.
     """
-    elsewhere: dict[tuple[str, str, str], set[str]] = {}
-    for (nodeid, metric), rows in history.items():
-        elsewhere.setdefault((_name(nodeid), metric, rows[-1].workload_hash if rows else ""), set()).add(nodeid)
-    found = []
-    for candidate in candidates:
-        key = (candidate.nodeid, candidate.metric)
-        remarks: tuple[str, ...] = ()
-        if candidate.row is not None and key not in history:
-            names = elsewhere.get((_name(candidate.nodeid), candidate.metric, candidate.row.workload_hash), set())
-            if len(names) == 1:
-                history[key] = history[names.pop(), candidate.metric]
-            elif names:
-                places = " and as ".join(sorted(names))
-                remarks = (f"the same workload was saved as {places}: which of them is meant is unknown",)
-        if (saved := history.get(key)) and saved[-1].fullname != candidate.nodeid:
-            remarks = (f"saved as {saved[-1].fullname}",)
-        found.append(replace(candidate, remarks=remarks))
-    return found
+    saved_as: dict[tuple[str, str, str], set[str]] = {}
+    for (nodeid, metric), saved in history.items():
+        for workload in {row.workload_hash for row in saved} if nodeid not in here else ():
+            saved_as.setdefault((_name(nodeid), metric, workload), set()).add(nodeid)
+    remarks: dict[str, tuple[str, ...]] = {}
+    for row in rows:
+        own = history.get((row.fullname, row.metric), [])
+        # Those of one experiment lie one after the other in time, and before its own.
+        parts = [
+            history[nodeid, row.metric]
+            for nodeid in saved_as.get((_name(row.fullname), row.metric, row.workload_hash), ())
+            if nodeid != row.fullname
+        ]
+        parts.sort(key=lambda part: part[0].when or "")
+        names = [part[0].fullname for part in parts]
+        if all((a[-1].when or "") < (b[0].when or "") for a, b in pairwise([*parts, own] if own else parts)):
+            history[row.fullname, row.metric] = [saved for part in parts for saved in part] + own
+            remarks |= {row.fullname: (f"saved as {' and as '.join(names)}",)} if names else {}
+        elif not own:
+            places = " and as ".join(names)
+            remarks[row.fullname] = (f"the same workload was saved as {places}: which of them is meant is unknown",)
+    return remarks
 
 
 def _name(nodeid: str) -> str:

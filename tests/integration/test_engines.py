@@ -50,5 +50,5 @@ def test_it_is_measured_and_one_that_is_broken_is_skipped(
     result.stdout.fnmatch_lines(["SKIPPED*backend broken: nowhere.to.be.found:Engine cannot be imported: *'nowhere'"])
     result.stdout.no_fnmatch_line("*Traceback*")
     planned = pytester.runpytest_subprocess("--llem-cpu", "--llem-plan")
-    planned.stdout.fnmatch_lines(["    memory: 1 MiB weights *", "    memory: unknown: backend broken: *"])
+    planned.stdout.fnmatch_lines(["    memory: 1.00 MiB weights *", "    memory: unknown: backend broken: *"])
     assert {row["name"] for row in saved()} >= {"good"}

@@ -92,8 +92,9 @@ def test_a_crash_an_exit_and_a_hang_cost_one_experiment_each(
             "*conftest.py*line * in act",
             # Published as if the parent had run them: tables, the summary, verdicts.
             "*benchmark 'latency': 2 tests*",
-            "NO-BASELINE  first  latency  *",
-            "NO-BASELINE  last   latency  *",
+            "NO-BASELINE   first    latency  *",
+            "NO-BASELINE   last     latency  *",
+            *(f"INCONCLUSIVE  {name}*(it failed)" for name in ("crashes", "exits", "hangs")),
         ]
     )
     assert saved_names() == ["first", "last"]
@@ -160,3 +161,23 @@ def test_without_a_device_no_child_is_started(
     )
     result = pytester.runpytest_subprocess("--llem-isolate")
     result.assert_outcomes(skipped=1, errors=1)
+
+
+def test_an_item_that_a_plugin_runs_again_is_one_item(pytester: pytest.Pytester, write: Callable[..., Path]) -> None:
+    """As plugins that rerun what failed do."""
+    write("a.llem.yaml", "sweep: {random_seed: [1, 2]}\n")
+    pytester.makeconftest(
+        """
+        from _pytest.runner import runtestprotocol
+
+        def pytest_runtest_protocol(item, nextitem):
+            for attempt in range(2):
+                item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+                runtestprotocol(item, nextitem=nextitem, log=attempt == 1)
+                item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+                item._initrequest()
+            return True
+        """
+    )
+    result = pytester.runpytest_subprocess("--llem-cpu", "--llem-isolate", "--llem-meter=none")
+    result.assert_outcomes(passed=2)

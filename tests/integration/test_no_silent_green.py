@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -72,12 +71,14 @@ def test_a_failed_experiment_has_its_line_beside_the_others(pytester: pytest.Pyt
     assert lines[1].endswith("(it failed)")
 
 
-def test_a_gate_that_nothing_has_fails_the_session(pytester: pytest.Pytester, run: Run) -> None:
-    pytester.makepyfile("def test_plain(): pass")
-    result = run("--llem-fail=energy:5%")
+@pytest.mark.parametrize("device", [[], ["--llem-cpu"]])
+@pytest.mark.parametrize("test", ["pass", "request.getfixturevalue('llem_benchmark').pedantic(sum, ([1],), rounds=1)"])
+def test_a_gate_that_nothing_has_fails_the_session(pytester: pytest.Pytester, device: list[str], test: str) -> None:
+    pytester.makepyfile(f"def test_plain(request): {test}")
+    result = pytester.runpytest_inprocess("--llem-fail=latency:5%", "--llem-min-window=0", *device)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["llem: --llem-fail: nothing has this gate: there is no verdict"])
-    assert run().ret == pytest.ExitCode.OK
+    assert pytester.runpytest_inprocess("--llem-min-window=0", *device).ret == pytest.ExitCode.OK
 
 
 @pytest.fixture
@@ -95,6 +96,8 @@ def _xdist(monkeypatch: pytest.MonkeyPatch) -> None:
         ["--llem-cpu", "-n1", "--llem-fail=latency:5%", "--llem-strict"],
         ["--llem-plan", "-n1"],
         ["--llem-strict", "-n1"],
+        ["--llem-fail=energy:5%", "-n1"],
+        ["--llem-report=a.html", "-n1"],
         ["--llem-merge=x.jsonl", "-n1"],
     ],
 )
@@ -111,7 +114,7 @@ def test_under_xdist_nothing_is_measured_judged_or_planned(
 @pytest.mark.usefixtures("_xdist")
 def test_validation_may_be_distributed_and_n_0_measures(pytester: pytest.Pytester, write: Write) -> None:
     write()
-    pytester.makeini("[pytest]\naddopts = -n1\n")
+    pytester.makeini("[pytest]\naddopts = -n1\nllem_strict = true\nllem_report = a.html\n")
     pytester.runpytest_subprocess("--llem-gpu", "--collect-only").stdout.fnmatch_lines(["*1 test collected*"])
     pytester.runpytest_subprocess().assert_outcomes(skipped=1)
     # The children of an isolating session take no processes of their own.
@@ -154,38 +157,73 @@ def pytest_runtest_teardown():
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no full device")  # noqa: PTH110
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("--llem-csv=a.csv", "llem: a.csv was not written"),
+        ("--llem-report=a.html", "llem: a.html was not written"),
+        ("--benchmark-json=a.json", "llem: pytest-benchmark could not save the results: OSError"),
+    ],
+)
 def test_a_disk_that_is_full_at_the_end_costs_what_is_written_there_and_no_line_of_the_screen(
-    pytester: pytest.Pytester, run: Run, write: Write
+    pytester: pytest.Pytester, run: Run, write: Write, output: str, said: str
 ) -> None:
     write(extra="compare: {latency: 5%}\n")
     pytester.makeconftest(CLOSED_AT_THE_END)
-    outputs = ("--llem-csv=a.csv", "--llem-report=a.html", "--benchmark-json=a.json")
-    result = run("--llem-meter=none", *outputs, "--benchmark-autosave")
+    result = run("--llem-meter=none", output, "--benchmark-autosave")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(
-        [
-            "Name (time in *",
-            "tiny  *",
-            "NO-BASELINE  tiny  latency *",
-            "llem: a.csv was not written: *No space left on device*",
-            "llem: a.html was not written: *No space left on device*",
-            "llem: pytest-benchmark could not save the results: OSError: *No space left on device*",
-        ]
-    )
+    lines = ["Name (time in *", "tiny  *", "NO-BASELINE  tiny  latency *", f"{said}: *No space left on device*"]
+    result.stdout.fnmatch_lines(lines)
     result.stdout.no_fnmatch_line("*INTERNALERROR*")
     result.stdout.no_fnmatch_line("*Traceback*")
+    # The store is another output.
+    assert len(list((pytester.path / ".benchmarks").rglob("*.json"))) == 1
 
 
-def test_a_moved_file_is_judged_against_its_saved_runs(pytester: pytest.Pytester, run: Run, write: Write) -> None:
-    gate = ("--llem-meter=none", "--llem-fail=latency:90000%;rule=point")
+def test_a_usage_error_leaves_the_reports_of_the_session_before(
+    pytester: pytest.Pytester, run: Run, write: Write
+) -> None:
+    write()
+    reports = ("--llem-meter=none", "--llem-report=a.html", "--llem-csv=a.csv")
+    assert run(*reports).ret == pytest.ExitCode.OK
+    before = [(pytester.path / name).read_bytes() for name in ("a.html", "a.csv")]
+    result = run(*reports, "--llem-baseline=nowhere.json")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert [(pytester.path / name).read_bytes() for name in ("a.html", "a.csv")] == before
+
+
+def test_where_callables_are_measured_alone_outputs_are_checked_too(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_sum(llem_benchmark): llem_benchmark.pedantic(sum, ([1],), rounds=1, min_window_s=0)")
+    (pytester.path / "folder").mkdir()
+    result = pytester.runpytest_subprocess("--benchmark-json=folder")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+@pytest.mark.parametrize("options", [["--llem-fail=energy:5%"], ["--llem-cpu"], ["--llem-merge=x.jsonl"]])
+def test_without_pytest_benchmark_judging_is_a_usage_error(pytester: pytest.Pytester, options: list[str]) -> None:
+    pytester.makepyfile("def test_plain(): pass")
+    result = pytester.runpytest_subprocess("-p", "no:benchmark", *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "remove -p no:benchmark" in result.stderr.str()
+
+
+def test_a_moved_file_is_judged_against_its_saved_runs_until_its_change_is_accepted(
+    pytester: pytest.Pytester, run: Run, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--llem-meter=none", "--llem-fail=latency:50%;rule=point", "--benchmark-autosave")
+    monkeypatch.setenv("FAKE_CALL_S", "0.02")
     write("old/a.llem.yaml")
     for _ in range(3):
-        run("--llem-meter=none", "--benchmark-autosave")
+        run(*options)
     (pytester.path / "new").mkdir()
     (pytester.path / "old" / "a.llem.yaml").rename(pytester.path / "new" / "a.llem.yaml")
-    (line,) = verdicts(run(*gate))
-    assert line.startswith("OK ")
-    assert "saved as old/a.llem.yaml::a" in line
-    saved = [json.loads(path.read_text()) for path in (pytester.path / ".benchmarks").rglob("*.json")]
-    assert len(saved) == 3
+    monkeypatch.setenv("FAKE_CALL_S", "0.2")
+    for _ in range(3):
+        # Its own rows are the newest, and have regressed: they are no baseline.
+        result = run(*options)
+        (line,) = verdicts(result)
+        assert line.startswith("REGRESSED ")
+        assert "vs 3 saved" in line
+        assert "saved as old/a.llem.yaml::a" in line
+        assert result.ret == pytest.ExitCode.TESTS_FAILED

@@ -115,10 +115,24 @@ class IsolatedChild:
             self._send(event="loaded")
         return value
 
-    def pytest_runtest_logstart(self) -> None:
-        """An item begins."""
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """An item begins and ends, however often a plugin runs it. After the GPU failed, the rest is for another
+        process."""
+        assert self._session is not None  # noqa: S101  (it has started)
         # Sent by this side: when the parent hears of it, the item may have written already.
         self._send(event="start", output_start=os.fstat(self._output).st_size)
+        done = yield
+        state = self._session.config.stash.get(SESSION, None)
+        if state is not None:
+            if (record := state.records.get(item.nodeid)) is not None:
+                self._send(event="result", line=as_line(record))
+            if state.device_lost:
+                self._session.shouldstop = "the GPU failed"
+        self._send(event="finish")
+        # The parent answers once the result is in the journal.
+        self._lines.readline()
+        return done
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -127,20 +141,6 @@ class IsolatedChild:
         config = self._session.config
         values = config.hook.pytest_report_to_serializable(config=config, report=report)
         self._send(event="report", report=values)
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        """An item is over. After the GPU failed, the rest is for another process."""
-        assert self._session is not None  # noqa: S101  (it has started)
-        state = self._session.config.stash.get(SESSION, None)
-        if state is not None:
-            if (record := state.records.get(nodeid)) is not None:
-                self._send(event="result", line=as_line(record))
-            if state.device_lost:
-                self._session.shouldstop = "the GPU failed"
-        self._send(event="finish")
-        # The parent answers once the result is in the journal.
-        self._lines.readline()
 
     def _send(self, **message: Any) -> None:
         # What a plugin puts into a report and JSON cannot hold arrives as text.

@@ -41,7 +41,8 @@ def measure_again(config: pytest.Config, nodeids: Sequence[str]) -> tuple[dict[s
                     if line is None:
                         problem = "it was not measured in the fresh process"
                     else:
-                        found[child.queue[0]] = from_line(line)
+                        record = from_line(line)
+                        found[record.nodeid] = record
                 except ValueError as error:
                     problem = f"what the fresh process sent cannot be read: {error}"
                 child.finish_item()

@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,12 @@ def test_what_users_add_to_a_row_is_any(path: Path, odd: object) -> None:
     journal(path).append(replace(recorded("a"), labels=labels))
     again = read_journal(path).records["a"].labels
     assert repr(again) == repr(labels)
+
+
+def test_what_users_add_is_not_copied(path: Path) -> None:
+    labels = BenchmarkLabels("a", "a", extra_info={"lock": threading.Lock()})
+    journal(path).append(replace(recorded("a"), labels=labels))
+    assert str(read_journal(path).records["a"].labels.extra_info["lock"]).startswith("UNSERIALIZABLE")
 
 
 def test_a_journal_of_another_version_is_refused_whole(path: Path) -> None:

@@ -10,7 +10,7 @@ from pytest_llem.report.verdicts import verdict_lines
 from pytest_llem.verdict.decision import Status
 from pytest_llem.verdict.gates import parse_gates, resolve
 from pytest_llem.verdict.history import SavedRow
-from pytest_llem.verdict.judging import Candidate, ErrorRates, Judged, detectable, judge_candidates, with_moved
+from pytest_llem.verdict.judging import Candidate, ErrorRates, Judged, detectable, follow_moves, judge_candidates
 from pytest_llem.verdict.limits import parse_limit
 
 RATES = ErrorRates()
@@ -108,30 +108,48 @@ def test_other_tokens_than_the_saved_runs_are_seen() -> None:
 class TestMoved:
     """A file that was moved, or pytest started in another folder."""
 
-    def judge(self, *workloads: tuple[str, str]) -> Judged:
-        """The verdict on ``new/a.yaml::a`` of workload w, after runs saved under these node ids and workloads."""
-        history = {
-            (nodeid, "energy"): [replace(run, workload_hash=workload) for run in saved(nodeid)]
-            for nodeid, workload in workloads
-        }
-        # Judged again after another run, it is known still.
-        candidates = with_moved(with_moved([candidate(100, "new/a.yaml::a")], history), history)
-        return judge_candidates(candidates, history, rates=RATES, last=20)[0]
+    def judge(self, *runs: tuple[str, str, int], value: float = 100, here: tuple[str, ...] = ()) -> Judged:
+        """The verdict on ``new/a.yaml::a`` of workload w, after five runs a day under each node id and workload."""
+        history: dict[tuple[str, str], list[SavedRow]] = {}
+        for nodeid, workload, day in runs:
+            days = [replace(run, workload_hash=workload) for run in saved(nodeid, 5)]
+            timed = [replace(run, when=f"2026-01-{day:02}T0{hour}") for hour, run in enumerate(days)]
+            history.setdefault((nodeid, "energy"), []).extend(timed)
+        measured = candidate(value, "new/a.yaml::a")
+        assert measured.row is not None
+        remarks = follow_moves([measured.row], history, {"new/a.yaml::a", *here})
+        measured = replace(measured, remarks=remarks.get(measured.nodeid, ()))
+        return judge_candidates([measured], history, rates=RATES, last=20)[0]
 
     def test_the_same_name_and_workload_is_the_same_experiment(self) -> None:
-        found = self.judge(("old/a.yaml::a", "w"), ("old/b.yaml::b", "w"), ("other/a.yaml::a", "x"))
+        found = self.judge(("old/a.yaml::a", "w", 1), ("old/b.yaml::b", "w", 1), ("other/a.yaml::a", "x", 1))
         assert found.verdict.status is Status.OK
         assert found.remarks == ("saved as old/a.yaml::a",)
         assert verdict_lines([found])[0].partition("  (")[2].startswith("saved as old/a.yaml::a; ")
 
-    def test_more_than_one_are_named(self) -> None:
-        found = self.judge(("old/a.yaml::a", "w"), ("y/a.yaml::a", "w"))
+    def test_its_rows_stay_before_its_own(self) -> None:
+        """Or a regression would be the whole of the new history."""
+        runs = [("oldest/a.yaml::a", "w", 1), ("old/a.yaml::a", "w", 2), ("new/a.yaml::a", "w", 3)]
+        found = self.judge(*runs, value=130)
+        assert found.verdict.status is Status.REGRESSED
+        assert len(found.baseline.rows) == 15
+        assert found.remarks == ("saved as oldest/a.yaml::a and as old/a.yaml::a",)
+
+    def test_more_than_one_at_a_time_are_named(self) -> None:
+        found = self.judge(("old/a.yaml::a", "w", 1), ("y/a.yaml::a", "w", 1))
         assert found.verdict.status is Status.NO_BASELINE
         (remark,) = found.remarks
         assert remark.startswith("the same workload was saved as old/a.yaml::a and as y/a.yaml::a: ")
 
-    @pytest.mark.parametrize("elsewhere", [[("new/a.yaml::a", "x"), ("old/a.yaml::a", "w")], [("old/a.yaml::a", "x")]])
-    def test_saved_runs_of_its_own_and_other_workloads_do_not_move(self, elsewhere: list[tuple[str, str]]) -> None:
-        found = self.judge(*elsewhere)
-        assert found.verdict.status in (Status.INCONCLUSIVE, Status.NO_BASELINE)
+    @pytest.mark.parametrize(
+        "runs",
+        [
+            [("old/a.yaml::a", "x", 1)],  # another workload
+            [("new/a.yaml::a", "w", 1), ("old/a.yaml::a", "w", 2)],  # a copy that went on
+            [("here/a.yaml::a", "w", 1)],  # a copy that is measured, too
+        ],
+    )
+    def test_what_has_not_moved_keeps_its_rows(self, runs: list[tuple[str, str, int]]) -> None:
+        found = self.judge(*runs, here=("here/a.yaml::a",))
+        assert len(found.baseline.rows) == sum(nodeid == "new/a.yaml::a" for nodeid, _, _ in runs) * 5
         assert not found.remarks
