@@ -33,10 +33,12 @@ measure: {rounds: 2, warmup_rounds: 0, min_window_s: 0.001}
 _NOT_INSIDE = "-p no:hypothesispytest -p no:xdist -p no:pytest_cov"
 
 
-# Inner sessions forget the modules that they import themselves; numpy cannot be imported twice.
+# Inner sessions forget the modules that they import themselves; numpy cannot be imported twice, nor half of Jinja.
 _IMPORTED_ONCE = (
+    "jinja2.ext",
     "numpy",
     "pytest_llem.collection",
+    "pytest_llem.report.html",
     "pytest_llem.report.terminal",
     "pytest_llem.runs",
     "pytest_llem.session.ending",

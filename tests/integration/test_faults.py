@@ -15,6 +15,8 @@ import os
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     with open("pids.txt", "a") as file:

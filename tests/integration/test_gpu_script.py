@@ -33,6 +33,8 @@ SITE = f"""
 import math
 from tests.simulators import SimulatedBoard, install
 
+pytestmark = pytest.mark.processes
+
 board = SimulatedBoard(uuid="{UUID}", name="NVIDIA H200 (simulated)", period_s={PERIOD_S},
     sample_period_s={SAMPLE_PERIOD_S}, power=lambda at_s: 250.0 + 100.0 * math.sin(4.0 * at_s))
 installed = install([board])

@@ -21,6 +21,8 @@ import ctypes, os, sys, time
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 def pytest_addoption(parser):
     parser.addoption("--own-option", default="unset")
 

@@ -10,6 +10,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.processes
+
 EXPERIMENT = """\
 name: tiny
 model: builtin:tiny-llama

@@ -106,7 +106,7 @@ def test_under_xdist_nothing_is_measured_judged_or_planned(
     pytester: pytest.Pytester, write: Write, options: list[str]
 ) -> None:
     write(extra=GATED)
-    result = pytester.runpytest_subprocess(*options)
+    result = pytester.runpytest_inprocess(*options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "-n 0" in result.stderr.str()
 
@@ -203,7 +203,7 @@ def test_where_callables_are_measured_alone_outputs_are_checked_too(pytester: py
 @pytest.mark.parametrize("options", [["--llem-fail=energy:5%"], ["--llem-cpu"], ["--llem-merge=x.jsonl"]])
 def test_without_pytest_benchmark_judging_is_a_usage_error(pytester: pytest.Pytester, options: list[str]) -> None:
     pytester.makepyfile("def test_plain(): pass")
-    result = pytester.runpytest_subprocess("-p", "no:benchmark", *options)
+    result = pytester.runpytest_inprocess("-p", "no:benchmark", *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "remove -p no:benchmark" in result.stderr.str()
 
@@ -211,14 +211,14 @@ def test_without_pytest_benchmark_judging_is_a_usage_error(pytester: pytest.Pyte
 def test_a_moved_file_is_judged_against_its_saved_runs_until_its_change_is_accepted(
     pytester: pytest.Pytester, run: Run, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ("--llem-meter=none", "--llem-fail=latency:50%;rule=point", "--benchmark-autosave")
-    monkeypatch.setenv("FAKE_CALL_S", "0.02")
+    options = ("--llem-meter=none", "--llem-fail=latency:200%;rule=point", "--benchmark-autosave")
+    monkeypatch.setenv("FAKE_CALL_S", "0.005")
     write("old/a.llem.yaml")
     for _ in range(3):
         run(*options)
     (pytester.path / "new").mkdir()
     (pytester.path / "old" / "a.llem.yaml").rename(pytester.path / "new" / "a.llem.yaml")
-    monkeypatch.setenv("FAKE_CALL_S", "0.2")
+    monkeypatch.setenv("FAKE_CALL_S", "0.05")
     for _ in range(3):
         # Its own rows are the newest, and have regressed: they are no baseline.
         result = run(*options)

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 measured = []
 
 @pytest.hookimpl(tryfirst=True)

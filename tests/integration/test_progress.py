@@ -8,11 +8,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import pytest
+pytestmark = pytest.mark.processes
 
 ARGUMENTS = ("--llem-cpu", "--llem-meter=none", "--llem-rounds=3", "--llem-min-window=0.1")
 

@@ -25,6 +25,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 @pytest.mark.parametrize("number", range(12))
 def test_sleep(llem_benchmark, number):
     llem_benchmark.extra_info["number"] = number

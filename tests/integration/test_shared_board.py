@@ -22,6 +22,8 @@ import json, os, time
 import pytest
 from tests.simulators import SimulatedBoard, install, skip_waits
 
+pytestmark = pytest.mark.processes
+
 skip_waits()
 simulated = install([SimulatedBoard(uuid="GPU-aaaa", power=200.0, period_s=0.02)])
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.processes
+
 BOARD = "SimulatedBoard(uuid='GPU-aaaa', name='Simulated', power=200.0, period_s=0.02)"
 
 

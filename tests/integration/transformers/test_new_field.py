@@ -75,7 +75,7 @@ def test_a_decoder_field_is_added_in_one_place(tmp_path: Path) -> None:
     package = Path(pytest_llem.__file__).parent
     shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "docs").mkdir()
-    shutil.copy(Path(__file__).parents[2] / "docs" / "field_reference.py", tmp_path / "docs")
+    shutil.copy(Path(__file__).parents[3] / "docs" / "field_reference.py", tmp_path / "docs")
     decoder = tmp_path / package.name / "config" / "decoder.py"
     before = "    repetition_penalty: float | None"
     text = decoder.read_text(encoding="utf-8")
