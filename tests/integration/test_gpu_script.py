@@ -24,6 +24,8 @@ from tests.simulators import LoadedPower, SimulatedBoard, SimulatedClock, instal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "benchmarks" / "gpu"
 UUID = "GPU-00000000-0000-0000-0000-000000000001"
@@ -32,8 +34,6 @@ PERIOD_S, SAMPLE_PERIOD_S = 0.05, 0.02
 SITE = f"""
 import math
 from tests.simulators import SimulatedBoard, install
-
-pytestmark = pytest.mark.processes
 
 board = SimulatedBoard(uuid="{UUID}", name="NVIDIA H200 (simulated)", period_s={PERIOD_S},
     sample_period_s={SAMPLE_PERIOD_S}, power=lambda at_s: 250.0 + 100.0 * math.sin(4.0 * at_s))

@@ -5,12 +5,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pytest_llem.records import machine
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
 
 
 def install(folder: Path, distribution: str, package: str, requires: str = "") -> None:
