@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import pytest
+
+pytestmark = pytest.mark.processes
 
 CONFTEST = """
 import os
 
 import pytest
-
-pytestmark = pytest.mark.processes
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):

@@ -15,13 +15,13 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.processes
+
 # Each experiment does what its name says.
 CONFTEST = """
 import ctypes, os, sys, time
 
 import pytest
-
-pytestmark = pytest.mark.processes
 
 def pytest_addoption(parser):
     parser.addoption("--own-option", default="unset")

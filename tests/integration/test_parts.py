@@ -11,6 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+pytestmark = pytest.mark.processes
+
 # Three models (the seed decides random weights), each with two experiments.
 SIX = "sweep: {random_seed: [1, 2, 3], pytorch.batch_size: [1, 2]}\n"
 
@@ -19,8 +21,6 @@ INTERRUPTED = """
 from pathlib import Path
 
 import pytest
-
-pytestmark = pytest.mark.processes
 
 measured = []
 

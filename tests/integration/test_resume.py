@@ -17,6 +17,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.processes
+
 JOURNAL = Path(".benchmarks", "llem-journal.jsonl")
 
 # Twelve experiments that need no model, so that a process of their own starts fast.
@@ -24,8 +26,6 @@ TWELVE = """
 import time
 
 import pytest
-
-pytestmark = pytest.mark.processes
 
 @pytest.mark.parametrize("number", range(12))
 def test_sleep(llem_benchmark, number):

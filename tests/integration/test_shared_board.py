@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.processes
+
 CONFTEST = """
 import json, os, time
 
 import pytest
 from tests.simulators import SimulatedBoard, install, skip_waits
-
-pytestmark = pytest.mark.processes
 
 skip_waits()
 simulated = install([SimulatedBoard(uuid="GPU-aaaa", power=200.0, period_s=0.02)])

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-
 def install(folder: Path, distribution: str, package: str, requires: str = "") -> None:
     (folder / package).mkdir()
     (folder / package / "__init__.py").touch()
