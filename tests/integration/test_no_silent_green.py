@@ -111,6 +111,7 @@ def test_under_xdist_nothing_is_measured_judged_or_planned(
     assert "-n 0" in result.stderr.str()
 
 
+@pytest.mark.processes
 @pytest.mark.usefixtures("_xdist")
 def test_validation_may_be_distributed_and_n_0_measures(pytester: pytest.Pytester, write: Write) -> None:
     write()

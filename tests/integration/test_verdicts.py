@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.processes
+
 EXPERIMENT = """\
 model: builtin:tiny-llama
 dataset: {synthetic: {n: 1, input_len: 8}}
