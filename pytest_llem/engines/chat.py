@@ -77,7 +77,7 @@ class ChatTemplate:
         """
         rendered = self._render(self._form, text, self._template)
         bare = text.strip()  # as most templates do
-        if rendered.count(bare) <= self._around.count(bare):
+        if bare and rendered.count(bare) <= self._around.count(bare):
             raise self._error("cuts or changes this text")
         # The template has written the special tokens.
         ids: list[int] = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]

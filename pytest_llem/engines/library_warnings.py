@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.errors import printable
+from pytest_llem.errors import MeasurementError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,10 @@ def library_warnings() -> Iterator[LibraryWarnings]:
             if source.isEnabledFor(record.levelno):
                 source.handle(record)
     for warning in kept.issued:
-        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        try:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        except Warning as error:  # as -W error has it
+            raise MeasurementError(f"{_module_of(warning.filename)} warns, which is an error here: {error}") from None
 
 
 def _forget_what_was_said() -> None:

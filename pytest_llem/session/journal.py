@@ -69,6 +69,9 @@ class Journal:
 
     While it is open it is locked, so that two sessions never mix their lines.
 
+    Attributes:
+        broken: whether it could not be written.
+
     Args:
         fingerprints: of each item that may have a result, by node id.
         say: takes what the user should know at the end, line by line.
@@ -92,7 +95,7 @@ class Journal:
         self._split = split
         self._file: int | None = None
         self._held: dict[str, Record] = {}
-        self._broken = False
+        self.broken = False
 
     def open(self, keep: Contents | None = None) -> None:
         """Begin the file. One that is there is set aside, unless it holds exactly what is to be kept.
@@ -124,7 +127,7 @@ class Journal:
         on."""
         if not record.fingerprint:  # not from a journal
             record = replace(record, fingerprint=self._fingerprints.get(record.nodeid, ""), split=self._split)
-        if self._broken or record == self._held.get(record.nodeid):
+        if self.broken or record == self._held.get(record.nodeid):
             return
         if not record.fingerprint:
             self._say(f"llem: {record.nodeid} is not in the journal: it requested its fixture only while it ran")
@@ -135,7 +138,7 @@ class Journal:
             assert self._file is not None  # noqa: S101
             _write(self._file, as_line(record))
         except OSError as error:
-            self._broken = True
+            self.broken = True
             text = f"llem: no journal: {error}; results are saved at the end of the session alone"
             self._say_now(text)
             self._say(text)

@@ -18,7 +18,7 @@ from pytest_llem.session.shards import OTHERS, SPLIT
 from pytest_llem.session.state import llem_session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
 
     from pytest_llem.records.record import Record
@@ -42,6 +42,14 @@ class Resume:
         refused = session.testsfailed and not session.config.option.continue_on_collection_errors
         if not refused and (items or self._settings.shard):
             begin(session, items, self._settings)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
+        """End of the session, once all is judged: a journal that is named and could not be written fails it."""
+        yield
+        state = llem_session(session.config)
+        if self._settings.journal is not None and state.journal is not None and state.journal.broken:
+            state.fail(session)
 
 
 def begin(session: pytest.Session, items: Sequence[pytest.Item], settings: Settings) -> None:

@@ -182,6 +182,15 @@ def test_a_disk_that_is_full_at_the_end_costs_what_is_written_there_and_no_line_
     assert len(list((pytester.path / ".benchmarks").rglob("*.json"))) == 1
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no full device")  # noqa: PTH110
+def test_a_journal_that_is_named_and_not_written_fails_the_session(run: Run, write: Write) -> None:
+    write()
+    result = run("--llem-meter=none", "--llem-journal=/dev/full")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["llem: no journal: *No space left on device*"])
+
+
 def test_a_usage_error_leaves_the_reports_of_the_session_before(
     pytester: pytest.Pytester, run: Run, write: Write
 ) -> None:

@@ -156,7 +156,9 @@ def _check_dtypes(model: PreTrainedModel, load: LoadConfig, options: PyTorchConf
     own = {name: parameter.dtype for name, parameter in built.named_parameters()}
     for name, dtype in odd.items():
         if own.get(name) != dtype:
-            raise LoadError(f"{name} is {dtype}", field="precision", value=load.precision)
+            stored = next((precision for precision, known in DTYPES.items() if foreign and known == dtype), None)
+            hint = "" if stored is None else f", as the checkpoint stores it; set precision: {stored}"
+            raise LoadError(f"{name} is {dtype}{hint}", field="precision", value=load.precision)
 
 
 def _dtype_rule(model: PreTrainedModel, precision: torch.dtype) -> Callable[[str], torch.dtype]:

@@ -116,7 +116,7 @@ def special_tokens(model: PreTrainedModel, tokenizer: Any) -> SpecialTokens:
     pad = first("pad_token_id")
     if pad is None or not 0 <= pad < text_config.vocab_size:
         # Padding is masked out and never counted, so any token that the model has an embedding for does.
-        pad = eos[0] if eos else 0
+        pad = next((token for token in eos if 0 <= token < text_config.vocab_size), 0)
     bos = first("bos_token_id")
     return SpecialTokens(bos, eos, int(pad))
 

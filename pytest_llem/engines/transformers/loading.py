@@ -66,7 +66,7 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
             "holds an adapter, which transformers put over weights that are perhaps another model's; name the base as "
             "model and the adapter as pytorch.lora"
         )
-    check_as_stored(load, model, source, files, heard)
+    check_as_stored(load, model, source, files, info["unexpected_keys"], heard)
     check_complete(model, info)
     model.train(False)
     return model

@@ -223,7 +223,7 @@ class TransformersWorkload:
         with watched(self._loaded.assistant if config.max_new_tokens > 1 else None):
             output = self._call(index, config, arguments | {"logits_processor": processors})
         # Releases differ in its name, and the attribute of the former one warns.
-        check_cache(self._generation.config, output.get("cache", output.get("past_key_values")))
+        check_cache(self._generation.config, output["cache"] if "cache" in output else output.get("past_key_values"))
         self._check_compiled()
         if config.disable_compile and _COMPILED_CALL in state:
             raise MeasurementError("generate() compiled the model", field="pytorch.disable_compile", value=True)

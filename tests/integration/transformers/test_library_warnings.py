@@ -61,3 +61,13 @@ def test_nothing_is_written_while_it_is_measured(
     )
     run("--llem-meter=none", "--benchmark-json=out.json").assert_outcomes(passed=1)
     assert "a.library: slow" in saved()[0]["extra_info"]["result"]["warnings"]
+
+
+def test_a_plain_model_has_none(
+    run: Callable[..., pytest.RunResult], write: Callable[..., Path], saved: Callable[[], list[dict[str, Any]]]
+) -> None:
+    write()
+    run("--llem-meter=none", "--benchmark-json=out.json").assert_outcomes(passed=1)
+    (row,) = saved()
+    texts = row["extra_info"]["result"]["warnings"]
+    assert not [text for text in texts if text.startswith(("transformers.", "torch."))]

@@ -97,6 +97,11 @@ def test_a_short_text_is_missed_too(text: str) -> None:
     assert render(whole, text) == f"<user>{text}<assistant>"
 
 
+@pytest.mark.parametrize("text", [" ", "\n", "\u00a0"])
+def test_a_text_of_blanks_has_nothing_to_lose(text: str) -> None:
+    assert render("{{ messages[0]['content'] }}!", text)
+
+
 def test_the_default_of_several_templates_is_taken() -> None:
     templates = {"default": "<default>{{ messages[0].content }}", "tool_use": "<tools>{{ messages[0].content }}"}
     assert render(templates, "one") == "<default>one"

@@ -120,6 +120,9 @@ def test_a_padding_token_without_an_embedding_is_not_used(
     model = load(model=one_layer, weights="random")
     monkeypatch.setattr(model.model.config, "pad_token_id", pad)
     assert special_tokens(model.model, None).pad == 2
+    # Nor is an end of sequence without one.
+    monkeypatch.setattr(model.model.generation_config, "eos_token_id", [64, 3])
+    assert special_tokens(model.model, None).pad == 3
 
 
 def test_a_difference_between_asked_and_resolved_is_a_failure(

@@ -8,6 +8,7 @@ import pytest
 from transformers.utils import logging as transformers_logging
 
 from pytest_llem.engines.library_warnings import library_warnings
+from pytest_llem.errors import MeasurementError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +101,7 @@ def test_a_warning_is_kept_once_and_issued_after_the_block() -> None:
 
 def test_a_warning_that_is_an_error_to_the_user_is_raised_after_the_block() -> None:
     reached = []
-    with pytest.raises(UserWarning, match=r"^slow$"), library_warnings():  # noqa: PT012
+    with pytest.raises(MeasurementError, match=r"warns, which is an error here: slow$"), library_warnings():  # noqa: PT012
         warnings.warn("slow", stacklevel=1)
         reached.append(True)
     assert reached

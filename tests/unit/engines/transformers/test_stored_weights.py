@@ -65,6 +65,12 @@ def test_a_quantisation_that_nothing_is_stored_in_is_refused(load: Load, changed
         load(model=changed(quantization_config=FP8))
 
 
+def test_plain_tensors_that_no_layer_takes_hide_no_quantised_ones(load: Load, changed: Callable[..., str]) -> None:
+    further = {"model.mtp.weight": torch.zeros(600, 600, dtype=torch.bfloat16)}
+    with pytest.raises(LoadError, match=r"stored quantised, of which its config\.json says nothing"):
+        load(model=changed(lambda tensors: to_fp8(tensors) | further))
+
+
 @pytest.mark.parametrize("scales", [False, True])
 def test_fp8_that_the_configuration_does_not_mention_is_refused(
     load: Load, changed: Callable[..., str], scales: bool
@@ -167,6 +173,14 @@ def test_a_tensor_that_a_layer_would_run_without_is_refused(load: Load, changed:
     model = changed(lambda tensors: tensors | {f"model.layers.1.{name}": torch.zeros(256)})
     with pytest.raises(LoadError, match=rf"holds model\.layers\.1\.{name}, and transformers runs these layers without"):
         load(model=model)
+
+
+def test_masks_that_former_releases_saved_are_no_weights(load: Load, changed: Callable[..., str]) -> None:
+    masks = {
+        "model.layers.0.self_attn.masked_bias": torch.tensor(-1e4),
+        "model.layers.0.self_attn.bias": torch.ones(1, 1, 64, 64, dtype=torch.uint8),
+    }
+    load(model=changed(lambda tensors: tensors | masks))
 
 
 def test_a_part_that_the_architecture_does_not_have_is_a_warning_of_the_load(
