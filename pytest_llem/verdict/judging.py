@@ -132,7 +132,7 @@ def follow_moves(
             for nodeid in saved_as.get((_name(row.fullname), row.metric, row.workload_hash), ())
             if nodeid != row.fullname
         ]
-        parts.sort(key=lambda part: part[0].when or "")
+        parts.sort(key=lambda part: (part[0].when or "", part[0].fullname))
         names = [part[0].fullname for part in parts]
         if all((a[-1].when or "") < (b[0].when or "") for a, b in pairwise([*parts, own] if own else parts)):
             history[row.fullname, row.metric] = [saved for part in parts for saved in part] + own
