@@ -132,8 +132,10 @@ def _dated(template: str, today: date) -> str:
     finally:
         locale.setlocale(locale.LC_TIME, here)
     told["s"] = str(int(now.timestamp()))  # strftime() takes the time for one of the local zone
+    told["\0"] = "%"
     return (
-        f"{{% macro strftime_now(format) %}}{{% set told = {told!r} %}}{{% for part in format.split('%') %}}"
+        f"{{% macro strftime_now(format) %}}{{% set told = {told!r} %}}"
+        "{% for part in format.replace('%%', '%\0').split('%') %}"
         "{% if loop.first %}{{ part }}{% else %}{% set end = 2 if part[:1] == '-' else 1 %}"
         "{{ told[part[:end]] ~ part[end:] }}{% endif %}{% endfor %}{% endmacro %}"
         f"\n{template}"

@@ -116,6 +116,7 @@ class TestDate:
             ("%A, %-d %B %y, day %j", "Thursday, 5 March 26, day 064"),
             ("%c|%x|%X|%p|%Z%z", "Thu Mar  5 00:00:00 2026|03/05/26|00:00:00|AM|UTC+0000"),
             ("%s", "1772668800"),
+            ("100%% of %Y%%m", "100% of 2026%m"),
         ],
     )
     @pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati"])
