@@ -108,7 +108,9 @@ class LoadedModel(Protocol):
     commit: str | None
     gpu_uuids: Sequence[str]
     load_s: float
-    warnings: Sequence[str]
+
+    @property
+    def warnings(self) -> Sequence[str]: ...
 
     def prepare(self, config: ExperimentConfig, folder: Path) -> Workload:
         """Build the workload of ``config``. Relative dataset paths start at ``folder``.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llem.errors import MeasurementError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 _LONGEST = 400
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
@@ -29,15 +29,33 @@ class LibraryWarnings:
         self.issued: list[warnings.WarningMessage] = []
 
     @property
+    def said(self) -> list[tuple[str, str]]:
+        """Source and message of each."""
+        return [*self.logged, *((_module_of(warning.filename), str(warning.message)) for warning in self.issued)]
+
+    @property
     def texts(self) -> list[str]:
         """``SOURCE: MESSAGE`` of each, on one printable line of at most 400 characters."""
-        said = [*self.logged, *((_module_of(warning.filename), str(warning.message)) for warning in self.issued)]
-        lines = (printable(" ".join(_COLOURS.sub("", f"{source}: {text}").split())) for source, text in said)
-        return list(dict.fromkeys(line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..." for line in lines))
+        return _lines(self.said)
 
     def by(self, source: str) -> list[str]:
         """The messages of the logger ``source`` and of those beneath it."""
         return [text for name, text in self.logged if f"{name}.".startswith(f"{source}.")]
+
+
+# What was said in this process, by source and message, in the order in which it was.
+_SAID: dict[tuple[str, str], None] = {}
+
+
+def said_by(libraries: Collection[str]) -> list[str]:
+    """What these libraries have warned of in this process so far, as :attr:`LibraryWarnings.texts`: a library may say a
+    thing once, to the first model that uses it, and it holds for all of them."""
+    return _lines(entry for entry in _SAID if entry[0].partition(".")[0] in libraries)
+
+
+def _lines(said: Iterable[tuple[str, str]]) -> list[str]:
+    lines = (printable(" ".join(_COLOURS.sub("", f"{source}: {text}").split())) for source, text in said)
+    return list(dict.fromkeys(line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..." for line in lines))
 
 
 @contextmanager
@@ -68,6 +86,7 @@ def library_warnings() -> Iterator[LibraryWarnings]:
             yield kept
     finally:
         logger.isEnabledFor, logger.handle = enabled, handle
+        _SAID.update(dict.fromkeys(kept.said))
         for source, record in kept.logged.values():
             if source.isEnabledFor(record.levelno):
                 source.handle(record)

@@ -5,6 +5,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from transformers.utils import logging as transformers_logging
 
 from pytest_llem.engines.library_warnings import library_warnings
@@ -12,6 +13,8 @@ from pytest_llem.errors import MeasurementError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.unit.engines.transformers.conftest import Load
 
 
 class Output(logging.Handler):
@@ -126,3 +129,16 @@ def test_a_block_within_another_leaves_nothing_out(output: Output) -> None:
     assert inner.texts == ["a.library: inner"]
     assert outer.texts == ["a.library: inner", "a.library: outer"]
     assert output.lines == ["inner", "outer"]
+
+
+def test_what_a_library_says_once_holds_for_each_model_that_it_is_a_part_of(load: Load) -> None:
+    class Layer(torch.nn.Linear):
+        """Of a library."""
+
+    Layer.__module__ = "once.layers"
+    with library_warnings():
+        logging.getLogger("once.kernels").warning("falls back")
+    model = load()
+    assert not model.warnings
+    model.model.add_module("further", Layer(1, 1))
+    assert model.warnings == ["once.kernels: falls back"]
