@@ -12,7 +12,7 @@ import pytest
 
 from pytest_llem.collection import NotLoadedError, display_path
 from pytest_llem.engines import get_engine
-from pytest_llem.engines.library_warnings import library_warnings
+from pytest_llem.engines.library_warnings import library_warnings, with_earlier
 from pytest_llem.errors import LlemError, UnavailableError
 from pytest_llem.items import gates_of
 from pytest_llem.measurement.protocol import measure_workload, run_once
@@ -169,7 +169,8 @@ class ExperimentRun:
                 progress.erase()
             result = replace(result, load_s=self._model.load_s)
             took_s = time.monotonic() - started_s
-            notes = [*_batch_notes(config, len(workload.prompts)), *self._model.warnings, *heard.texts]
+            told = with_earlier([*self._model.warnings, *heard.texts], self._model.libraries)
+            notes = [*_batch_notes(config, len(workload.prompts)), *told]
             result = replace(result, warnings=list(dict.fromkeys([*result.warnings, *notes])))
             if config.timeout_s is not None and took_s > config.timeout_s:
                 note = f"timeout_s: it took {took_s:.1f} s of {config.timeout_s:g} s, and was let run"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from pytest_llem.config import ExperimentConfig, LoadConfig
@@ -100,6 +100,7 @@ class LoadedModel(Protocol):
         gpu_uuids: UUIDs of the GPUs the model lies on, as NVML spells them (``GPU-...``); empty on the CPU.
         load_s: seconds that loading took.
         warnings: what libraries warned of meanwhile; part of each result of the model.
+        libraries: packages that the model is made of and that may have warned of it before, to another one.
     """
 
     model: Any
@@ -108,9 +109,10 @@ class LoadedModel(Protocol):
     commit: str | None
     gpu_uuids: Sequence[str]
     load_s: float
+    warnings: Sequence[str]
 
     @property
-    def warnings(self) -> Sequence[str]: ...
+    def libraries(self) -> Collection[str]: ...
 
     def prepare(self, config: ExperimentConfig, folder: Path) -> Workload:
         """Build the workload of ``config``. Relative dataset paths start at ``folder``.

@@ -47,10 +47,15 @@ class LibraryWarnings:
 _SAID: dict[tuple[str, str], None] = {}
 
 
-def said_by(libraries: Collection[str]) -> list[str]:
-    """What these libraries have warned of in this process so far, as :attr:`LibraryWarnings.texts`: a library may say a
-    thing once, to the first model that uses it, and it holds for all of them."""
-    return _lines(entry for entry in _SAID if entry[0].partition(".")[0] in libraries)
+_EARLIER = " (said earlier in this process, perhaps of another model)"
+
+
+def with_earlier(texts: Iterable[str], libraries: Collection[str]) -> list[str]:
+    """``texts``, and what else these libraries have warned of in this process: a library may say a thing once, to the
+    first model that uses it, and it may hold for all of them."""
+    own = list(texts)
+    said = _lines(entry for entry in _SAID if entry[0].partition(".")[0] in libraries)
+    return [*own, *(f"{text}{_EARLIER}" for text in said if text not in own)]
 
 
 def _lines(said: Iterable[tuple[str, str]]) -> list[str]:

@@ -90,6 +90,7 @@ class FakeModel:
         self.gpu_uuids: Sequence[str] = ()
         self.load_s = CALL_S
         self.warnings: Sequence[str] = ()
+        self.libraries: Sequence[str] = ()
 
     def prepare(self, config: ExperimentConfig, folder: Path) -> FakeWorkload:
         prompts = load_prompts(config, folder, vocabulary_size=_VOCABULARY, special_ids=(), tokenizer=self.tokenizer)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_llem.engines.base import Engine
-from pytest_llem.engines.library_warnings import library_warnings, said_by
+from pytest_llem.engines.library_warnings import library_warnings
 from pytest_llem.engines.prompts import load_prompts
 from pytest_llem.engines.transformers.adapters import apply_lora, find_adapter
 from pytest_llem.engines.transformers.assistant import assistant_load_config, load_assistant
@@ -53,7 +53,7 @@ class TransformersEngine(Engine):
             try:
                 with library_warnings() as heard:
                     loaded = _load(config, target)
-                loaded.load_warnings = [*missing_kernels(loaded.model), *heard.texts]
+                loaded.warnings = [*missing_kernels(loaded.model), *heard.texts]
             except LlemError as exc:
                 release(exc)
                 raise
@@ -91,19 +91,17 @@ class TransformersModel:
         self.device = device
         self.commit = commit
         self.load_s = 0.0
-        self.load_warnings: Sequence[str] = ()
+        self.warnings: Sequence[str] = ()
         self.cuda_devices: Sequence[torch.device] = tuple(
             torch.device(place) for place in sorted(placement(model)) if place.startswith("cuda")
         )
         self.gpu_uuids: Sequence[str] = tuple(map(_gpu_uuid, self.cuda_devices))
 
     @property
-    def warnings(self) -> list[str]:
-        """What libraries warned of while the model was loaded, and those that its layers and weights are made of before
-        that. Those that are made to say it again are left out of the second."""
+    def libraries(self) -> set[str]:
+        """The packages that its layers and weights are made of, but for those that are made to warn again each time."""
         parts = (*self.model.modules(), *(parameter.data for parameter in self.model.parameters()))
-        libraries = {type(part).__module__.partition(".")[0] for part in parts}
-        return [*self.load_warnings, *said_by(libraries - {"accelerate", "torch", "transformers"})]
+        return {type(part).__module__.partition(".")[0] for part in parts} - {"accelerate", "torch", "transformers"}
 
     def prepare(self, config: ExperimentConfig, folder: Path) -> TransformersWorkload:
         """Build the workload of ``config``. Relative dataset paths start at ``folder``.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers.utils import logging as transformers_logging
 
-from pytest_llem.engines.library_warnings import library_warnings
+from pytest_llem.engines.library_warnings import library_warnings, with_earlier
 from pytest_llem.errors import MeasurementError
 
 if TYPE_CHECKING:
@@ -139,6 +139,9 @@ def test_what_a_library_says_once_holds_for_each_model_that_it_is_a_part_of(load
     with library_warnings():
         logging.getLogger("once.kernels").warning("falls back")
     model = load()
-    assert not model.warnings
+    assert with_earlier(["a"], model.libraries) == ["a"]
     model.model.add_module("further", Layer(1, 1))
-    assert model.warnings == ["once.kernels: falls back"]
+    heard, further = with_earlier(["a"], model.libraries)
+    assert heard == "a"
+    assert further.startswith("once.kernels: falls back (said earlier")
+    assert with_earlier(["once.kernels: falls back"], model.libraries) == ["once.kernels: falls back"]
