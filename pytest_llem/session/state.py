@@ -56,6 +56,7 @@ class LlemSession:
     incomplete: bool = False
     device_lost: bool = False
     _pending: dict[str, Record] = field(default_factory=dict)
+    _outcomes: dict[str, dict[str | None, str]] = field(default_factory=dict)
     _meters: dict[tuple[str, ...], Meter] = field(default_factory=dict)
     _idle: tuple[weakref.ref[LoadedModel], IdlePower] | None = None
     _locks: BoardLocks | None = None
@@ -118,12 +119,15 @@ class LlemSession:
 
     def note_report(self, report: pytest.TestReport) -> None:
         """Count an item's result after its last phase, or drop it if any phase did not pass."""
-        if type(report) is not pytest.TestReport:  # of a subtest: the phase that it is in reports what came of it
-            return
-        if report.outcome != "passed":
-            self._pending.pop(report.nodeid, None)
-        elif report.when == "teardown" and (record := self._pending.pop(report.nodeid, None)) is not None:
-            self.count(record)
+        # Of a phase the last report is its own: those of subtests come before it. One that failed fails the item.
+        outcomes = self._outcomes.setdefault(report.nodeid, {})
+        if outcomes.get(report.when) != "failed":
+            outcomes[report.when] = report.outcome
+        if report.when == "teardown":
+            record = self._pending.pop(report.nodeid, None)
+            if record is not None and set(outcomes.values()) == {"passed"}:
+                self.count(record)
+            del self._outcomes[report.nodeid]
 
     def note_failure(self, failure: BaseException) -> None:
         """Find out whether a failure has cost this process its GPU: then other processes run the rest."""

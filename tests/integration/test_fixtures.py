@@ -185,3 +185,22 @@ def test_junit_xml_names_the_experiment(pytester: pytest.Pytester, run: Run, wri
     write(extra="sweep: {pytorch.batch_size: [1]}\n")
     run("--junitxml=junit.xml", "--llem-meter=none")
     assert 'name="tiny[batch_size:1]"' in (pytester.path / "junit.xml").read_text()
+
+
+@pytest.mark.parametrize(("ends", "rows"), [("pytest.skip('not here')", 1), ("assert False", 0)])
+def test_a_subtest_that_is_skipped_costs_no_result_and_one_that_fails_does(
+    pytester: pytest.Pytester, run: Callable[..., pytest.RunResult], ends: str, rows: int
+) -> None:
+    pytester.makepyfile(
+        f"""
+        import pytest
+
+        def test_sum(llem_benchmark, subtests):
+            llem_benchmark.pedantic(sum, ([1],), rounds=1, min_window_s=0)
+            with subtests.test("further"):
+                {ends}
+        """
+    )
+    run("--llem-meter=none", "--benchmark-json=out.json")
+    saved = pytester.path / "out.json"
+    assert (len(json.loads(saved.read_text())["benchmarks"]) if saved.exists() else 0) == rows

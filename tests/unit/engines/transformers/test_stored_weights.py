@@ -66,7 +66,7 @@ def test_a_quantisation_that_nothing_is_stored_in_is_refused(load: Load, changed
 
 
 def test_plain_tensors_that_no_layer_takes_hide_no_quantised_ones(load: Load, changed: Callable[..., str]) -> None:
-    further = {"model.mtp.weight": torch.zeros(600, 600, dtype=torch.bfloat16)}
+    further = {"model.mtp.weight": torch.zeros(2000, 2000, dtype=torch.bfloat16)}
     with pytest.raises(LoadError, match=r"stored quantised, of which its config\.json says nothing"):
         load(model=changed(lambda tensors: to_fp8(tensors) | further))
 
