@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 _STEP_ERROR = 0.15  # of a step between two samples: standard uncertainty of its date, in their distance
 _START_ERROR_S = 0.002  # the same where a window starts: the host takes a moment to bring its device to work
-# The power in a gap, standard uncertainty: how much of the work's is left, for 0.4 ms at most (on two H200 sensors
-# lagged no more after the end of work than after its start, so nothing is seen of it), and idle power itself.
+# The power in a gap, standard uncertainty: how much of the work's is left, for 0.4 ms at most (in two recordings of
+# an H200 the sensor lagged no more after the end of work than after its start), and idle power itself.
 _GAP_ERROR, _GAP_ERROR_S, _GAP_ERROR_W = 0.05, 0.0004, 2.0
 _USUAL_DOUBT = 0.1  # uncertainty of a usual lag, as a share of it
 _UNSEEN = 0.8  # of what power changes by from sample to sample (root mean square), where no sample shows it

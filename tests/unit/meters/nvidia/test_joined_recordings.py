@@ -1,4 +1,4 @@
-"""Joined windows on recordings of two real boards, whose true energy nobody knows."""
+"""Joined windows on recordings of real boards, whose true energy nobody knows."""
 
 from __future__ import annotations
 
