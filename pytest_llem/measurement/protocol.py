@@ -7,23 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import statistics
-import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.errors import MeasurementError
+from pytest_llem.measurement.account import Account
 from pytest_llem.measurement.result import ExperimentResult
 from pytest_llem.measurement.summary import split_phases, summarise
-from pytest_llem.measurement.windows import Measured, Progress, Protocol, measure_windows, undisturbed
+from pytest_llem.measurement.windows import Measured, Progress, Protocol, measure_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pytest_llem.engines.base import CallTiming, Workload
-    from pytest_llem.meters.base import IdlePower, Meter
-
-# Instrumented passes for the times of tokens: at least one, then more while they are cheap.
-_MAX_TIMING_PASSES = 3
+    from pytest_llem.meters.base import Disturbance, IdlePower, Meter
 
 
 def measure_workload(
@@ -32,30 +30,41 @@ def measure_workload(
     meter: Meter,
     *,
     idle: IdlePower | None = None,
+    disturbances: Sequence[Disturbance] = (),
     phases: bool = False,
     progress: Progress | None = None,
+    account: Account | None = None,
 ) -> ExperimentResult:
     """Measure one experiment.
 
     Args:
         idle: power with the model loaded and nothing running, where it was measured.
+        disturbances: what was at work on the device just before; it makes the result invalid.
         phases: measure prefill apart from decoding as well.
         progress: called between the windows, see :func:`pytest_llem.measurement.windows.measure_windows`.
+        account: where the seconds are accounted for.
 
     Raises:
         MeasurementError: the calls did not generate what the configuration fixes.
     """
-    # The first call carries the engine's checks of what runs, which must not be measured.
-    workload.run(0)
-    # Our own queued work must not count as a disturbance.
-    workload.synchronize()
-    disturbances = meter.check_quiet()
-    workload.reset_peak_memory()
-    measured = _measure(workload, protocol, meter, progress)
+    account = account or Account(meter.clock.now_s)
+    timed: list[list[CallTiming]] = []
+    measured = measure_windows(
+        _calls(workload),
+        protocol,
+        meter,
+        workload.synchronize,
+        # In passes that run before the rounds anyway: watching tokens appear slows the calls.
+        timed_pass=lambda: timed.append([workload.time_tokens(index) for index in range(workload.calls)]),
+        before_rounds=workload.reset_peak_memory,
+        progress=progress,
+        account=account,
+    )
     peak_memory_bytes, no_memory = workload.peak_memory_bytes()
     tokens = [_count_tokens(workload, window) for window in measured.outputs]
     _check_tokens(tokens, workload.expected_output_tokens, measured.passes)
-    timings = _time_tokens(workload, protocol.min_window_s)
+    # The first such pass follows a cold one.
+    timings = [timing for passed in timed[1:] or timed for timing in passed]
     per_token_s = [t.time_per_output_token_s for t in timings if t.time_per_output_token_s is not None]
     notes = [disturbance.text for disturbance in disturbances]
     warnings = [*measured.warnings, *notes, *workload.prompts.notes]
@@ -80,7 +89,9 @@ def measure_workload(
             output_tokens=tokens,
             starts_s=_since(measured.starts_s[0], measured.starts_s),
             warnings=warnings,
-            idle=idle,
+            idle=idle if disturbances else meter.idle_power_seen() or idle,
+            total=measured.total,
+            sequential=measured.sequential,
         ),
         input_tokens=workload.prompts.input_tokens / workload.calls,
         time_to_first_token_s=statistics.median(t.time_to_first_token_s for t in timings),
@@ -90,18 +101,18 @@ def measure_workload(
     ).lacking(**missing)
     if disturbances:
         result = replace(result, valid=False)
-    if not phases:
-        return result
-    prefill_workload = workload.prefill()
-    prefill = _measure(prefill_workload, protocol, meter, progress)
-    return _with_phases(result, prefill_workload, prefill, meter, measured.starts_s[0])
+    if phases:
+        with account.of("phases"):
+            prefill_workload = workload.prefill()
+            prefill = measure_windows(
+                _calls(prefill_workload), protocol, meter, prefill_workload.synchronize, progress=progress
+            )
+        result = _with_phases(result, prefill_workload, prefill, meter, measured.starts_s[0])
+    return result
 
 
-def _measure(workload: Workload, protocol: Protocol, meter: Meter, progress: Progress | None) -> Measured[list[Any]]:
-    order = range(workload.calls)
-    return measure_windows(
-        lambda: [workload.run(index) for index in order], protocol, meter, workload.synchronize, progress
-    )
+def _calls(workload: Workload) -> list[Callable[[], Any]]:
+    return [partial(workload.run, index) for index in range(workload.calls)]
 
 
 def _since(origin_s: float, times_s: Sequence[float]) -> list[float]:
@@ -122,7 +133,7 @@ def _count_tokens(workload: Workload, passes: Sequence[Sequence[Any]]) -> int:
 
 
 def _with_phases(
-    result: ExperimentResult, workload: Workload, measured: Measured[list[Any]], meter: Meter, origin_s: float
+    result: ExperimentResult, workload: Workload, measured: Measured[Any], meter: Meter, origin_s: float
 ) -> ExperimentResult:
     """Prefill from calls that stop after one token; decoding is the rest of the whole call.
 
@@ -135,6 +146,8 @@ def _with_phases(
         calls_per_round=measured.passes * workload.calls,
         meter=meter,
         starts_s=_since(origin_s, measured.starts_s),
+        total=measured.total,
+        sequential=measured.sequential,
     )
     sequences = _count_tokens(workload, measured.outputs[0]) / prefill.calls_per_round
     return split_phases(
@@ -166,18 +179,3 @@ def _check_tokens(tokens: Sequence[int], expected_a_pass: int | None, passes: in
                 f"wrong token count: the configuration fixes {expected_a_pass * passes} output tokens in "
                 f"{passes} passes, generate() returned {found}"
             )
-
-
-def _time_tokens(workload: Workload, budget_s: float) -> list[CallTiming]:
-    """Instrumented calls of their own: watching tokens appear must not slow the calls whose energy is read."""
-    timings: list[CallTiming] = []
-    with undisturbed():
-        # The collection that came before left the caches cold.
-        for index in range(workload.calls):
-            workload.time_tokens(index)
-        started_s = time.perf_counter()
-        for _ in range(_MAX_TIMING_PASSES):
-            timings += [workload.time_tokens(index) for index in range(workload.calls)]
-            if time.perf_counter() - started_s > budget_s:
-                break
-    return timings

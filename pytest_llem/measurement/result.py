@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003  (journal_line reads the types at run time)
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from pytest_llem.meters.base import PowerCurve
 
@@ -63,6 +63,7 @@ class ExperimentResult:
         time_per_output_token_s: between the further tokens of a sequence, from the same instrumented calls.
         output_tokens_per_s: output tokens of all sequences of a call over its seconds.
         mean_power_w: ``energy_j / latency_s``.
+        idle_share: ``idle_power_w * latency_s / energy_j``: what the device would have drawn in that time for nothing.
         idle_power_w: power with the model loaded and nothing running.
         idle_power_uncertainty_w: half-width of the 95% interval of ``idle_power_w``.
         prefill_energy_j, prefill_energy_uncertainty_j, prefill_latency_s: of a call that stops after its first
@@ -76,6 +77,8 @@ class ExperimentResult:
         estimated: true for a modelled, not measured, joule.
         rounds: number of windows.
         calls_per_round: calls in each window.
+        boundaries: ``settled`` where each window begins and ends on a device at rest, ``joined`` where they follow each
+            other on a loaded one: two quantities, which are never compared.
         valid: false when something disturbed the measurement; ``warnings`` says what.
         missing: why a quantity is ``None``, or is not known as it should be, by its field.
         per_round: the windows themselves.
@@ -85,6 +88,8 @@ class ExperimentResult:
         labels: how the board ran, such as ``power capped``: compare only like with like.
         boards: joules per call by GPU UUID (or RAPL domain), where the meter lists them.
         load_s: seconds that loading the model took.
+        spent_s: where the seconds of the item went, by the names of
+            :data:`pytest_llem.measurement.account.ENTRIES`; loading counts for the item that waited for it.
     """
 
     input_tokens: float | None = None
@@ -99,6 +104,7 @@ class ExperimentResult:
     time_per_output_token_s: float | None = None
     output_tokens_per_s: float | None = None
     mean_power_w: float | None = None
+    idle_share: float | None = None
     idle_power_w: float | None = None
     idle_power_uncertainty_w: float | None = None
     prefill_energy_j: float | None = None
@@ -114,6 +120,7 @@ class ExperimentResult:
     estimated: bool
     rounds: int
     calls_per_round: int
+    boundaries: Literal["settled", "joined"] = "settled"
     valid: bool = True
     warnings: list[str] = field(default_factory=list)
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -123,6 +130,7 @@ class ExperimentResult:
     labels: list[str] = field(default_factory=list)
     boards: Mapping[str, float] = field(default_factory=dict)
     load_s: float | None = None
+    spent_s: Mapping[str, float] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def lacking(self, **reasons: str) -> ExperimentResult:

@@ -208,6 +208,7 @@ class Meter(Protocol):
         reads_boards: whether its joules are those of GPU boards even where the model runs on the CPU.
         environment: what its joules depend on beside the machine, such as ``watts_per_core``: results are comparable
             only where it is the same. Plain values, by name.
+        clock: where it reads time.
     """
 
     @property
@@ -227,6 +228,9 @@ class Meter(Protocol):
 
     @property
     def environment(self) -> Mapping[str, object]: ...
+
+    @property
+    def clock(self) -> Clock: ...
 
     def window(self, synchronize: Synchronize = no_synchronize) -> AbstractContextManager[Window]:
         """Measure the body of the ``with`` block.
@@ -251,6 +255,9 @@ class Meter(Protocol):
 
     def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:
         """Power with everything loaded and nothing running; waits at most ``limit_s`` seconds to settle."""
+
+    def idle_power_seen(self) -> IdlePower | None:
+        """Idle power as the pauses before windows have shown it last; ``None`` where they show none."""
 
     def close(self) -> None:
         """Release the sensor. Closing twice is harmless."""
@@ -325,6 +332,15 @@ class SimpleMeter:
     def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:  # noqa: ARG002
         """Unknown."""
         return IdlePower(reason="this meter cannot measure idle power")
+
+    def idle_power_seen(self) -> IdlePower | None:
+        """Nothing is seen of it in passing."""
+        return None
+
+    joins: str | None = None  # STUB
+
+    def between_calls(self) -> None:
+        """STUB"""
 
     def close(self) -> None:
         """Nothing is held."""

@@ -13,6 +13,7 @@ and so cancels where a board is compared with itself, but not between boards.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llem.errors import MeterUnavailableError
 from pytest_llem.meters.base import (
     COOL_DOWN_LIMIT_S,
+    COVERAGE_FACTOR_95,
     IDLE_LIMIT_S,
     Disturbance,
     IdlePower,
@@ -64,6 +66,7 @@ class NvmlMeter:
 
     Attributes:
         boards: these boards.
+        clock: where time is read.
     """
 
     name = "nvml"
@@ -86,7 +89,7 @@ class NvmlMeter:
         """
         self._nvml = nvml
         self._locks = locks
-        self._clock = clock = request.clock
+        self.clock = clock = request.clock
         self._warnings = selection.warnings
         self._ended_s: float | None = None
         self._relative_uncertainty = request.relative_uncertainty
@@ -138,7 +141,7 @@ class NvmlMeter:
         window = Window(warnings=list(self._warnings))
         synchronize()
         self._prepare()
-        right_after = self._ended_s is not None and self._clock.now_s() - self._ended_s < _RIGHT_AFTER_S
+        right_after = self._ended_s is not None and self.clock.now_s() - self._ended_s < _RIGHT_AFTER_S
         for watch in self._watches:
             watch.begin(right_after=right_after)
         try:
@@ -146,10 +149,10 @@ class NvmlMeter:
                 power.begin()
             for counter in self._counters:
                 counter.begin_window()
-            start_s = self._clock.now_s()
+            start_s = self.clock.now_s()
             yield window
             synchronize()
-            end_s = self._clock.now_s()
+            end_s = self.clock.now_s()
             for counter in self._counters:
                 counter.end_window()
             for watch in self._watches:
@@ -171,18 +174,18 @@ class NvmlMeter:
 
     def pause(self) -> None:
         """Let a random part of the longest update period pass, so that windows in a row do not beat with it."""
-        self._clock.sleep(self._random.uniform(0.0, max(sensor.period_s for sensor in self._sensors)))
+        self.clock.sleep(self._random.uniform(0.0, max(sensor.period_s for sensor in self._sensors)))
 
     def check_quiet(self) -> list[Disturbance]:
         """See :func:`pytest_llem.meters.nvidia.readiness.check_quiet`.
 
         Takes half a second, or up to three on a board that stays busy.
         """
-        return readiness.check_quiet(self._watches, self._clock)
+        return readiness.check_quiet(self._watches, self.clock)
 
     def cool_down(self, limit_s: float = COOL_DOWN_LIMIT_S) -> bool:
         """See :func:`pytest_llem.meters.nvidia.readiness.cool_down`."""
-        return readiness.cool_down(self._watches, self._clock, limit_s)
+        return readiness.cool_down(self._watches, self.clock, limit_s)
 
     def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:
         """Power of the boards with everything loaded and nothing running, once it has settled.
@@ -190,12 +193,29 @@ class NvmlMeter:
         The windows that follow use it too.
         """
         self._prepare()
-        settled = settled_power(BoardBlocks(self._counters, self._power_sensors, self._clock), self._clock, limit_s)
+        settled = settled_power(BoardBlocks(self._counters, self._power_sensors, self.clock), self.clock, limit_s)
         if settled is None:
             return IdlePower(reason="a board's sensor did not change while its idle power was measured")
         for counter, power in zip(self._counters, settled.powers, strict=False):
             counter.set_idle_power(power.power_w, power.uncertainty_w)
         return settled.total(limit_s)
+
+    def idle_power_seen(self) -> IdlePower | None:
+        """As the boards' samples before windows, or :meth:`idle_power`, have shown it last."""
+        seen = [counter.idle for counter in self._counters]
+        if self._power_sensors or not all(seen):
+            return None
+        idles = [idle for idle in seen if idle is not None]
+        return IdlePower(
+            power_w=math.fsum(idle.power_w for idle in idles),
+            uncertainty_w=COVERAGE_FACTOR_95 * math.hypot(*(idle.error_w for idle in idles)),
+            settled=True,
+        )
+
+    joins: str | None = None  # STUB
+
+    def between_calls(self) -> None:
+        """STUB"""
 
     def close(self) -> None:
         """Release NVML and the boards. Closing twice is harmless."""

@@ -89,6 +89,11 @@ class CounterSensor(KnownCounter):
         timing = self.timing
         return least_window_s(timing.period_s, timing.resolution_j, relative_uncertainty, idle_w, edge_error_s)
 
+    @property
+    def idle(self) -> Idle | None:
+        """Power of the board at rest as it was last seen or measured; ``None``: never."""
+        return self._rest.idle
+
     def set_idle_power(self, power_w: float, error_w: float) -> None:
         """Use a measured idle power and its standard uncertainty, in watts."""
         known = self._rest.idle
