@@ -383,7 +383,8 @@ class _Runner(Generic[T]):
             rounds_s = protocol.least_rounds * max(protocol.min_window_s, pass_s)
             if len(times_s) >= least:
                 if len(times_s) < FEWEST:
-                    if spent_s + pass_s > _CHEAP * rounds_s:
+                    # Fewer would tell nothing.
+                    if spent_s + (FEWEST - len(times_s)) * pass_s > _CHEAP * rounds_s:
                         return times_s
                 elif spent_s >= min(_LEAST_WARM_UP_S, _CHEAP * rounds_s):
                     if not has_trend(times_s):

@@ -22,6 +22,9 @@ _MOST_SAMPLES = 12
 _QUIET_SAMPLES = 3
 _QUIET_PERCENT = 5
 
+QUIET_S = (_QUIET_SAMPLES - 1) * _SAMPLE_PAUSE_S
+"""For so long boards have been idle when they are found to be, in seconds."""
+
 _TEMPERATURE_PAUSE_S = 0.5
 _STEADY_S = 3.0
 _MARGIN_C = 10
