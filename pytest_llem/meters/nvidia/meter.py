@@ -42,6 +42,7 @@ from pytest_llem.meters.nvidia.counter.pursuit import wait_for_edges
 from pytest_llem.meters.nvidia.counter.sensor import CounterSensor
 from pytest_llem.meters.nvidia.disturbances import BoardWatch
 from pytest_llem.meters.nvidia.idle_blocks import BoardBlocks
+from pytest_llem.meters.nvidia.idle_power import is_flat
 from pytest_llem.meters.nvidia.joined import Stretch
 from pytest_llem.meters.nvidia.library import Nvml, lost_board
 from pytest_llem.meters.nvidia.lock import BoardLocks, say_on_stderr
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from pytest_llem.meters.nvidia.reading import Reading
 
 _RIGHT_AFTER_S = 1.0  # a window that follows so soon begins in the state that the last one ended in
+_JUST_S = 0.1
 _USELESS_WINDOW_S = 1.0  # for counters that stand still: no length would help
 
 
@@ -96,6 +98,7 @@ class NvmlMeter:
         self._warnings = selection.warnings
         self._ended_s: float | None = None
         self._quiet_since_s = math.inf
+        self._idle_powers_w: list[float] = []
         self._relative_uncertainty = request.relative_uncertainty
         self.boards: tuple[Board, ...] = selection.boards
         # Of its own: the user's seeds are not to be used up.
@@ -203,10 +206,20 @@ class NvmlMeter:
     def check_quiet(self) -> list[Disturbance]:
         """See :func:`pytest_llem.meters.nvidia.readiness.check_quiet`.
 
-        Takes half a second, or up to three on a board that stays busy.
+        Takes half a second, or up to three on a board that stays busy; no time where the boards' samples show that they
+        draw what they drew when they were last found idle.
         """
-        found = readiness.check_quiet(self._watches, self.clock)
-        self._quiet_since_s = math.inf if found else self.clock.now_s() - readiness.QUIET_S
+        drawn = [counter.powers_before(1, _JUST_S) for counter in self._counters]
+        resting = bool(self._idle_powers_w) and all(
+            bool(powers) and is_flat(powers[0].power_w, idle_w)
+            for powers, idle_w in zip(drawn, self._idle_powers_w, strict=True)
+        )
+        found = readiness.check_quiet(self._watches, self.clock, resting=resting)
+        if not resting:
+            self._quiet_since_s = math.inf if found else self.clock.now_s() - readiness.QUIET_S
+            idle = [counter.powers_before(1, _JUST_S) for counter in self._counters]
+            known = not found and not self._power_sensors and all(idle)
+            self._idle_powers_w = [powers[0].power_w for powers in idle] if known else []
         return found
 
     def cool_down(self, limit_s: float = COOL_DOWN_LIMIT_S) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_llem.meters.nvidia.counter.counter import Counter, Edge, Read
 
-_UPDATES = 12
+_UPDATES = 16
 _FEWEST_UPDATES = 4
 _PROBE_LIMIT_S = 5.0
 _QUIET_STRETCH_S, _QUIET_STRETCHES = 0.5, 3
