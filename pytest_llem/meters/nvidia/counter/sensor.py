@@ -17,7 +17,7 @@ from pytest_llem.meters.nvidia.joined_energy import Anchor
 from pytest_llem.meters.nvidia.reading import Reading
 from pytest_llem.meters.nvidia.settling import Settling, Stretch, settle
 from pytest_llem.meters.nvidia.visibility import describe
-from pytest_llem.meters.nvidia.window_energy import HELD_S, LAG_S, head, interpolated_energy, window_energy
+from pytest_llem.meters.nvidia.window_energy import HELD_S, head, interpolated_energy, window_energy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,11 +125,6 @@ class CounterSensor(KnownCounter):
     def idle(self) -> Idle | None:
         """Power at rest, as it was last seen."""
         return self._rest.idle
-
-    @property
-    def lag_s(self) -> float:
-        """Lag of the sensor, in seconds."""
-        return LAG_S
 
     def between_calls(self) -> None:
         """Fetch the samples before the driver forgets them."""
