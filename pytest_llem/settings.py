@@ -58,7 +58,7 @@ class Settings:
     device: str | None
     meter: str
     meter_named: bool
-    rounds: int | None
+    rounds: int | Literal["auto"] | None
     min_window_s: float | None
     files: tuple[str, ...]
     gates: Mapping[str, Limit]

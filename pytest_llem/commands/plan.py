@@ -14,6 +14,7 @@ from pytest_llem.config.files import Experiment
 from pytest_llem.engines import get_engine
 from pytest_llem.engines.base import MemoryPlan
 from pytest_llem.errors import UnavailableError, printable
+from pytest_llem.measurement.precision import FEWEST_ROUNDS
 from pytest_llem.sizes import size
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ def least_s(config: ExperimentConfig, settings: Settings) -> float | None:
         if not is_plain:
             return None
         window_s = _PLAIN_WINDOW_S
-    return (settings.rounds or config.measure.rounds) * window_s
+    rounds = settings.rounds or config.measure.rounds
+    return (FEWEST_ROUNDS if rounds == "auto" else rounds) * window_s
 
 
 def render(plan: Plan, settings: Settings) -> str:

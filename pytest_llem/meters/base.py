@@ -209,6 +209,7 @@ class Meter(Protocol):
         reads_boards: whether its joules are those of GPU boards even where the model runs on the CPU.
         environment: what its joules depend on beside the machine, such as ``watts_per_core``: results are comparable
             only where it is the same. Plain values, by name.
+        clock: where it reads time.
         joins: why its windows cannot be joined, in a sentence; ``None`` where they can. The first use may take seconds.
     """
 
@@ -229,6 +230,9 @@ class Meter(Protocol):
 
     @property
     def environment(self) -> Mapping[str, object]: ...
+
+    @property
+    def clock(self) -> Clock: ...
 
     @property
     def joins(self) -> str | None: ...
@@ -276,6 +280,9 @@ class Meter(Protocol):
 
     def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:
         """Power with everything loaded and nothing running; waits at most ``limit_s`` seconds to settle."""
+
+    def idle_power_seen(self) -> IdlePower | None:
+        """Idle power as the pauses before windows have shown it last; ``None`` where they show none."""
 
     def close(self) -> None:
         """Release the sensor. Closing twice is harmless."""

@@ -101,6 +101,10 @@ class SimpleMeter:
         """Unknown."""
         return IdlePower(reason="this meter cannot measure idle power")
 
+    def idle_power_seen(self) -> IdlePower | None:
+        """Nothing is seen of it in passing."""
+        return None
+
     def close(self) -> None:
         """Nothing is held."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llem.errors import UnavailableError
+from pytest_llem.measurement.account import Account
 from pytest_llem.meters import open_meter
 from pytest_llem.meters.base import IdlePower
 from pytest_llem.meters.nvidia.lock import BoardLocks, lock_visible_boards, say_on_stderr
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_llem.engines.base import Engine, LoadedModel
-    from pytest_llem.meters.base import Meter
+    from pytest_llem.meters.base import Disturbance, Meter
     from pytest_llem.records.record import Record
     from pytest_llem.session.journal import Journal
     from pytest_llem.settings import Settings
@@ -58,7 +59,8 @@ class LlemSession:
     _pending: dict[str, Record] = field(default_factory=dict)
     _outcomes: dict[str, dict[str | None, str]] = field(default_factory=dict)
     _meters: dict[tuple[str, ...], Meter] = field(default_factory=dict)
-    _idle: tuple[weakref.ref[LoadedModel], IdlePower] | None = None
+    _idle: dict[tuple[str, ...], tuple[weakref.ref[LoadedModel], IdlePower]] = field(default_factory=dict)
+    _load_s: float = 0.0
     _locks: BoardLocks | None = None
 
     def require_hardware(self) -> None:
@@ -99,19 +101,29 @@ class LlemSession:
             )
         return self._meters[key]
 
-    def idle_power(self, model: LoadedModel, meter: Meter) -> IdlePower:
-        """Power with ``model`` loaded and nothing running, measured once for each load.
+    def idle_power(self, model: LoadedModel, meter: Meter, disturbances: Sequence[Disturbance]) -> IdlePower:
+        """Power with ``model`` loaded and nothing running, measured once for its boards.
 
-        Unknown while something else is at work: that power would be taken for the board's own.
+        From then on the pauses before windows keep it fresh, where the meter sees it there; else it is measured again
+        for another load. Unknown while something else is at work: that power would be taken for the board's own.
         """
-        if self._idle is None or self._idle[0]() is not model:
-            disturbances = meter.check_quiet()
-            idle = meter.idle_power() if not disturbances else IdlePower()
-            disturbances += meter.check_quiet() if not disturbances else []
-            if disturbances:
-                return IdlePower(reason="; ".join(disturbance.text for disturbance in disturbances))
-            self._idle = (weakref.ref(model), idle)
-        return self._idle[1]
+        if disturbances:
+            return IdlePower(reason="; ".join(disturbance.text for disturbance in disturbances))
+        key = tuple(model.gpu_uuids)
+        if key not in self._idle or (self._idle[key][0]() is not model and meter.idle_power_seen() is None):
+            self._idle[key] = (weakref.ref(model), meter.idle_power())
+        return self._idle[key][1]
+
+    def note_load(self, seconds: float) -> None:
+        """A model was loaded: the item that comes next has waited for it."""
+        self._load_s += seconds
+
+    def open_account(self) -> Account:
+        """The account of an item's time, which begins with the load that it has waited for."""
+        account = Account()
+        account.add("load", self._load_s)
+        self._load_s = 0.0
+        return account
 
     def keep(self, record: Record) -> None:
         """Note what an item measured; it counts once the item has passed."""
