@@ -30,6 +30,8 @@ Progress = Callable[[str, int, int, float], None]
 
 # Passes that are to be told steady may take that share of what the rounds will take; while a trend is seen, all of it.
 _CHEAP = 0.1
+# And those that time tokens once more, this share.
+_CHEAP_TIMING = 0.03
 # Less than that says little of what clocks and caches do.
 _LEAST_WARM_UP_S = 0.25
 _MOST_TIMED_PASSES = 3
@@ -383,7 +385,8 @@ class _Runner(Generic[T]):
             rounds_s = protocol.least_rounds * max(protocol.min_window_s, pass_s)
             if len(times_s) >= least:
                 if len(times_s) < FEWEST:
-                    if spent_s + pass_s > _CHEAP * rounds_s:
+                    # Fewer would tell nothing.
+                    if spent_s + (FEWEST - len(times_s)) * pass_s > _CHEAP * rounds_s:
                         return times_s
                 elif spent_s >= min(_LEAST_WARM_UP_S, _CHEAP * rounds_s):
                     if not has_trend(times_s):
@@ -399,7 +402,7 @@ class _Runner(Generic[T]):
 
     def _time_again(self, timed_pass: Callable[[], None], pass_s: float) -> None:
         """Time the tokens of warm passes: at least of one, then of more while they are cheap."""
-        cheap_s = _CHEAP / 2.0 * self._protocol.least_rounds * max(self._protocol.min_window_s, pass_s)
+        cheap_s = _CHEAP_TIMING * self._protocol.least_rounds * max(self._protocol.min_window_s, pass_s)
         spent_s = 0.0
         for _ in range(_MOST_TIMED_PASSES):
             spent_s += self._timed(timed_pass)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pytest_llem.meters.base import PowerCurve, Window
 from pytest_llem.meters.nvidia.counter.joined import JoinedCounter
-from pytest_llem.meters.nvidia.power_trace import Span
 from pytest_llem.meters.nvidia.reading import Reading, fill_energy
+from pytest_llem.meters.nvidia.sensor_lag import Span
 from pytest_llem.meters.nvidia.visibility import describe
 
 if TYPE_CHECKING:

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llem.meters.nvidia.counter.counter import Edge
-    from pytest_llem.meters.nvidia.power_trace import PowerTrace, Span
+    from pytest_llem.meters.nvidia.power_trace import Drawn, PowerTrace
+    from pytest_llem.meters.nvidia.sensor_lag import Lag, Span
 
 _COVERAGE_FACTOR = 2.0
 _GAIN_SD = 0.002  # of the samples beside the counter: 0.23% at most on two H200
-_TAU_SD_S = 0.0012  # of the lag, and of the dates of samples
-_PHASE_SD_S = 0.0005  # of the lattice, beside the samples
+_PHASE_SD_S = 0.02  # of the counter beside the samples: boards may show it late
 _OUTLYING = 3.5  # standard deviations
 _OFFSET_SD_J = 1e3
 
@@ -61,7 +61,7 @@ def joined_energies(
     start: Anchor,
     end: Anchor,
     idle_w: float,
-    tau_s: float,
+    lag: Lag,
     drift_s: float = 0.0,
     resolution_j: float = 0.0,
 ) -> JoinedEnergies:
@@ -74,36 +74,34 @@ def joined_energies(
         start: what the counter had shown at the start of the first window, of a board at rest.
         end: the same when all that the last window caused has settled, less idle power since its end.
         idle_w: power while nothing runs, in watts.
-        tau_s: lag of the sensor, in seconds.
+        lag: of the sensor.
         drift_s: by how much the lattice may have drifted, standard uncertainty in seconds.
         resolution_j: step of the counter, in joules.
     """
     at_edges = [trace.at(edge.time_s) for edge in edges]
     instants_s = [instant_s for span in spans for instant_s in span][1:-1]
     at_ends = [trace.at(instant_s) for instant_s in instants_s]
-    sensed_w = np.array([drawn.sensed_w for drawn in at_edges])
-    shown_j = np.array([drawn.energy_j for drawn in at_edges]) - tau_s * sensed_w
-    gap_j = np.array([edge.energy_j for edge in edges]) - shown_j
-    offset_j = gap_j[0]
-    energy_j = np.array([drawn.energy_j for drawn in at_ends])
+    edge, target = _Points(at_edges), _Points(at_ends)
+    sensed_w = edge.sensed_w
+    gap_j = np.array([seen.energy_j for seen in edges]) - edge.energy_j + lag.seconds * sensed_w
+    # What is drawn between two parts, of which there are no samples, is known by their edges alone.
+    offsets_j = {part: gap_j[np.flatnonzero(edge.part == part)[0]] for part in set(edge.part.tolist())}
+    offset_j = np.array([offsets_j[part] for part in edge.part])
+    assumed_j = np.array([offsets_j.get(part, gap_j[0]) for part in target.part])
 
-    def kernel(a_j: np.ndarray, a_j2: np.ndarray, b_j: np.ndarray, b_j2: np.ndarray) -> np.ndarray:
-        shared: np.ndarray = np.minimum(a_j2[:, None], b_j2[None, :])
-        return shared + _OFFSET_SD_J**2 + _GAIN_SD**2 * np.outer(a_j, b_j)
-
-    walk_j2 = np.array([drawn.variance_j2 for drawn in at_edges])
-    ends_j2 = np.array([drawn.variance_j2 for drawn in at_ends])
-    own_j2 = (sensed_w * [edge.uncertainty_s for edge in edges]) ** 2 + resolution_j**2 / 6.0 + 1e-6
+    own_j2 = (sensed_w * [seen.uncertainty_s for seen in edges]) ** 2 + resolution_j**2 / 6.0 + 1e-6
     phase_s2 = _PHASE_SD_S**2 + drift_s**2
-    known = kernel(shown_j, walk_j2, shown_j, walk_j2) + phase_s2 * np.outer(sensed_w, sensed_w)
+    known = _kernel(edge, edge) + phase_s2 * np.outer(sensed_w - idle_w, sensed_w - idle_w)
     y = gap_j - offset_j
-    own_j2 = _without_outliers(known, own_j2, y)
+    own_j2, misfit = _without_outliers(known, own_j2, y)
     solved = np.linalg.inv(known + np.diag(own_j2))
-    cross = kernel(energy_j, ends_j2, shown_j, walk_j2)
-    mean_j = energy_j + offset_j + cross @ solved @ y - tau_s * idle_w
-    above_w = np.array([drawn.sensed_w for drawn in at_ends]) - idle_w
-    covariance = kernel(energy_j, ends_j2, energy_j, ends_j2) - cross @ solved @ cross.T
-    covariance += _TAU_SD_S**2 * np.outer(above_w, above_w)
+    cross = _kernel(target, edge)
+    mean_j = target.energy_j + assumed_j + cross @ solved @ y - lag.seconds * idle_w
+    above_w = target.sensed_w - idle_w
+    covariance = _kernel(target, target) - cross @ solved @ cross.T
+    # More scatter than all this explains widens it: the factor of Birge, as in the CODATA adjustments.
+    covariance *= misfit
+    covariance += lag.error_s**2 * np.outer(above_w, above_w)
     # The outer ends are the settled ones.
     all_j = np.concatenate(([start.energy_j], mean_j, [end.energy_j]))
     whole = np.zeros((len(all_j), len(all_j)))
@@ -115,24 +113,55 @@ def joined_energies(
         half_width_j = _COVERAGE_FACTOR * math.sqrt(max(float(variance), 0.0))
         windows.append(WindowEnergy(float(all_j[first + 1] - all_j[first]), half_width_j))
     # A gap's own error is common to all: the power that is left in it.
-    gaps_j = math.fsum(math.sqrt(ends_j2[k + 1] - ends_j2[k]) for k in range(0, len(ends_j2), 2))
+    gaps_j = math.fsum(
+        _gap_error_j(at_ends[k], at_ends[k + 1], covariance[k : k + 2, k : k + 2]) for k in range(0, len(at_ends), 2)
+    )
     error_j = math.sqrt(start.error_j**2 + end.error_j**2 + gaps_j**2)
     total_j = math.fsum(window.joules for window in windows)
     return JoinedEnergies(windows, WindowEnergy(total_j, _COVERAGE_FACTOR * error_j))
 
 
-def _without_outliers(known: np.ndarray, own_j2: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _gap_error_j(from_: Drawn, to: Drawn, covariance: np.ndarray) -> float:
+    """Standard uncertainty of what is drawn in a gap, in joules: neither edges nor lag matter in one without a hole."""
+    variance = to.variance_j2 - from_.variance_j2
+    if to.part != from_.part:
+        variance = float(covariance[0, 0] + covariance[1, 1] - 2.0 * covariance[0, 1])
+    return math.sqrt(max(variance, 0.0))
+
+
+class _Points:
+    """States of the trace at several instants."""
+
+    def __init__(self, drawn: Sequence[Drawn]) -> None:
+        self.energy_j = np.array([state.energy_j for state in drawn])
+        self.sensed_w = np.array([state.sensed_w for state in drawn])
+        self.variance_j2 = np.array([state.variance_j2 for state in drawn])
+        self.part = np.array([state.part for state in drawn], dtype=int)
+
+
+def _kernel(a: _Points, b: _Points) -> np.ndarray:
+    """Covariance of the difference of counter and samples, of which nothing is known across a hole in the samples."""
+    walk = np.minimum(a.variance_j2[:, None], b.variance_j2[None, :])
+    together = a.part[:, None] == b.part[None, :]
+    found: np.ndarray = together * (walk + _OFFSET_SD_J**2 + _GAIN_SD**2 * np.outer(a.energy_j, b.energy_j))
+    return found
+
+
+def _without_outliers(known: np.ndarray, own_j2: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
     """The variances of the edges, wider by their deviation for those that the others contradict.
 
     What the others say of an edge, and how well, is in the inverse: Rasmussen and Williams, eq. 5.12.
+
+    Returns:
+        The variances; and the mean square of the normalised deviations that are left, at least 1.
     """
     own_j2 = own_j2.copy()
-    for _ in range(len(y) // 5 + 1):
+    for left in range(len(y) // 5 + 1, -1, -1):
         inverse = np.linalg.inv(known + np.diag(own_j2))
         off_j = (inverse @ y) / np.diag(inverse)
         scores = np.abs(off_j) * np.sqrt(np.diag(inverse))
         worst = int(np.argmax(scores))
-        if scores[worst] <= _OUTLYING:
+        if scores[worst] <= _OUTLYING or not left:
             break
         own_j2[worst] += off_j[worst] ** 2
-    return own_j2
+    return own_j2, max(float(np.mean(scores**2)), 1.0)

@@ -42,6 +42,7 @@ from pytest_llem.meters.nvidia.counter.pursuit import wait_for_edges
 from pytest_llem.meters.nvidia.counter.sensor import CounterSensor
 from pytest_llem.meters.nvidia.disturbances import BoardWatch
 from pytest_llem.meters.nvidia.idle_blocks import BoardBlocks
+from pytest_llem.meters.nvidia.idle_power import is_flat
 from pytest_llem.meters.nvidia.joined import Stretch
 from pytest_llem.meters.nvidia.library import Nvml, lost_board
 from pytest_llem.meters.nvidia.lock import BoardLocks, say_on_stderr
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from pytest_llem.meters.nvidia.reading import Reading
 
 _RIGHT_AFTER_S = 1.0  # a window that follows so soon begins in the state that the last one ended in
+_JUST_S = 0.1
 _USELESS_WINDOW_S = 1.0  # for counters that stand still: no length would help
 
 
@@ -95,6 +97,8 @@ class NvmlMeter:
         self.clock = clock = request.clock
         self._warnings = selection.warnings
         self._ended_s: float | None = None
+        self._quiet_since_s = math.inf
+        self._idle_powers_w: list[float] = []
         self._relative_uncertainty = request.relative_uncertainty
         self.boards: tuple[Board, ...] = selection.boards
         # Of its own: the user's seeds are not to be used up.
@@ -191,15 +195,32 @@ class NvmlMeter:
             counter.between_calls()
 
     def pause(self) -> None:
-        """Let a random part of the longest update period pass, so that windows in a row do not beat with it."""
-        self.clock.sleep(self._random.uniform(0.0, max(sensor.period_s for sensor in self._sensors)))
+        """Let a random part of the longest update period pass, so that windows in a row do not beat with it.
+
+        Those that have edges of their own do not.
+        """
+        beating = [sensor for sensor in self._sensors if not getattr(sensor, "aligned", False)]
+        if beating:
+            self.clock.sleep(self._random.uniform(0.0, max(sensor.period_s for sensor in beating)))
 
     def check_quiet(self) -> list[Disturbance]:
         """See :func:`pytest_llem.meters.nvidia.readiness.check_quiet`.
 
-        Takes half a second, or up to three on a board that stays busy.
+        Takes half a second, or up to three on a board that stays busy; no time where the boards' samples show that they
+        draw what they drew when they were last found idle.
         """
-        return readiness.check_quiet(self._watches, self.clock)
+        drawn = [counter.powers_before(1, _JUST_S) for counter in self._counters]
+        resting = bool(self._idle_powers_w) and all(
+            bool(powers) and is_flat(powers[0].power_w, idle_w)
+            for powers, idle_w in zip(drawn, self._idle_powers_w, strict=True)
+        )
+        found = readiness.check_quiet(self._watches, self.clock, resting=resting)
+        if not resting:
+            self._quiet_since_s = math.inf if found else self.clock.now_s() - readiness.QUIET_S
+            idle = [counter.powers_before(1, _JUST_S) for counter in self._counters]
+            known = not found and not self._power_sensors and all(idle)
+            self._idle_powers_w = [powers[0].power_w for powers in idle] if known else []
+        return found
 
     def cool_down(self, limit_s: float = COOL_DOWN_LIMIT_S) -> bool:
         """See :func:`pytest_llem.meters.nvidia.readiness.cool_down`."""
@@ -208,10 +229,12 @@ class NvmlMeter:
     def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:
         """Power of the boards with everything loaded and nothing running, once it has settled.
 
-        The windows that follow use it too.
+        The windows that follow use it too. Takes no time right after a :meth:`check_quiet` that found nothing.
         """
         self._prepare()
-        settled = settled_power(BoardBlocks(self._counters, self._power_sensors, self.clock), self.clock, limit_s)
+        rested_s = self.clock.now_s() - self._quiet_since_s
+        blocks = BoardBlocks(self._counters, self._power_sensors, self.clock, rested_s)
+        settled = settled_power(blocks, self.clock, limit_s)
         if settled is None:
             return IdlePower(reason="a board's sensor did not change while its idle power was measured")
         for counter, power in zip(self._counters, settled.powers, strict=False):
@@ -267,6 +290,7 @@ class NvmlMeter:
     def _begin(self) -> None:
         """Look at the boards, and find the edges before the work."""
         self._prepare()
+        self._quiet_since_s = math.inf
         right_after = self._ended_s is not None and self.clock.now_s() - self._ended_s < _RIGHT_AFTER_S
         for watch in self._watches:
             watch.begin(right_after=right_after)

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_llem.meters.nvidia.idle_power import Idle
     from pytest_llem.meters.nvidia.samples import PowerSample
-
-SAMPLE_LATE_S = 0.003
-"""A sample is dated so long after the instant of its value, in seconds (two H200; a filter of 13 ms)."""
+    from pytest_llem.meters.nvidia.sensor_lag import Lag, Span
 
 _STEP_ERROR = 0.11  # of a step between two samples: standard uncertainty of its date, in their distance
 _START_ERROR_S = 0.0012  # the same where a window starts: the host takes a moment to bring its device to work
@@ -35,16 +33,9 @@ _GAP_ERROR, _GAP_ERROR_S, _GAP_ERROR_W = 0.1, 0.0005, 2.0
 _UNSEEN = 0.8  # of what power changes by from sample to sample (root mean square), where no sample shows it
 _ALIKE = (1.0 + 0.85) / (1.0 - 0.85)  # variance of a sum of samples, beside that of independent ones
 _HOLE_S = 0.09  # without samples for so long, nothing is known of the power
-_HOLE_ERROR = 1.0  # of the power on either side
+_HOLE_ERROR = 0.5  # of the power before it
 _AFTER_JUMP_LAGS = 3.0
 _TOLD_LAGS = 0.7  # how long before a sample a step must be for its power to be told
-
-
-class Span(NamedTuple):
-    """A window: from one synchronisation of the device to the other, in seconds."""
-
-    start_s: float
-    end_s: float
 
 
 class Drawn(NamedTuple):
@@ -53,12 +44,14 @@ class Drawn(NamedTuple):
     Attributes:
         energy_j: what the board has drawn since the first sample, in joules.
         sensed_w: what its sensor shows, in watts.
-        variance_j2: variance of ``energy_j``, in joules squared: it grows like that of a random walk.
+        variance_j2: its variance since the part began, in joules squared, which grows like that of a random walk.
+        part: number of stretches without samples so far: what was drawn in them is not known.
     """
 
     energy_j: float
     sensed_w: float
     variance_j2: float
+    part: int = 0
 
 
 class _Node(NamedTuple):
@@ -66,35 +59,36 @@ class _Node(NamedTuple):
     energy_j: float
     sensed_w: float
     variance_j2: float
+    part: int
     power_w: float | None  # until the next node, where that is taken to be constant
 
 
 class PowerTrace:
     """The power of a board, integrated; see the module."""
 
-    def __init__(self, samples: Sequence[PowerSample], spans: Sequence[Span], idle: Idle, tau_s: float) -> None:
+    def __init__(self, samples: Sequence[PowerSample], spans: Sequence[Span], idle: Idle, lag: Lag) -> None:
         """Integrate.
 
         Args:
             samples: oldest first, at least two, from before the first span to the newest.
             spans: the windows, in their order.
             idle: power while nothing runs.
-            tau_s: time constant of the sensor, in seconds.
+            lag: of the sensor.
         """
-        self._tau_s = tau_s
+        self._tau_s = tau_s = lag.seconds
         self._idle = idle
         self._nodes: list[_Node] = []
         self._last_jump_s = -math.inf
         self._work_w = idle.power_w
-        self._restless_w = _restlessness_w(samples, spans, tau_s)
+        self._restless_w = _restlessness_w(samples, spans, lag)
         starts = {span.start_s for span in spans}
         jumps_s = sorted({instant_s for span in spans for instant_s in span})
         state = Drawn(0.0, samples[0].power_w, 0.0)
-        now_s, power_w = samples[0].time_s - SAMPLE_LATE_S, samples[0].power_w
+        now_s, power_w = samples[0].time_s - lag.dated_late_s, samples[0].power_w
         working, seen = False, True
         place = bisect.bisect_right(jumps_s, now_s)
         for sample in samples[1:]:
-            until_s = sample.time_s - SAMPLE_LATE_S
+            until_s = sample.time_s - lag.dated_late_s
             began_s = now_s
             while place < len(jumps_s) and jumps_s[place] <= until_s:
                 jump_s = jumps_s[place]
@@ -108,7 +102,7 @@ class PowerTrace:
                 working = jump_s in starts
                 place += 1
             state, power_w = self._to_sample(now_s, until_s, state, sample.power_w, now_s != began_s, working)
-            seen = until_s - now_s >= _TOLD_LAGS * tau_s
+            seen = now_s == began_s or until_s - now_s >= _TOLD_LAGS * tau_s
             if working and seen:
                 self._work_w = power_w
             now_s = until_s
@@ -130,11 +124,12 @@ class PowerTrace:
             sensed_w = node.sensed_w + share * (following.sensed_w - node.sensed_w)
             mean_w = (node.sensed_w + sensed_w) / 2.0
             energy_j = node.energy_j + mean_w * elapsed_s + self._tau_s * (sensed_w - node.sensed_w)
-        grown_j2 = (0.1 * self._work_w * elapsed_s) ** 2
-        if following is not None:
+        if following is None or following.part != node.part:
+            grown_j2 = (_HOLE_ERROR * node.sensed_w * elapsed_s) ** 2
+        else:
             grown_j2 = following.variance_j2 - node.variance_j2
             grown_j2 *= elapsed_s / max(following.time_s - node.time_s, 1e-9)
-        return Drawn(energy_j, sensed_w, node.variance_j2 + grown_j2)
+        return Drawn(energy_j, sensed_w, node.variance_j2 + grown_j2, node.part)
 
     def _constant(self, from_s: float, to_s: float, state: Drawn, power_w: float, error_j: float) -> Drawn:
         self._nodes.append(_Node(from_s, *state, power_w))
@@ -143,6 +138,7 @@ class PowerTrace:
             state.energy_j + power_w * seconds,
             power_w + (state.sensed_w - power_w) * math.exp(-seconds / self._tau_s),
             state.variance_j2 + error_j**2 + self._noise_j2(seconds),
+            state.part,
         )
 
     def _to_sample(
@@ -151,7 +147,7 @@ class PowerTrace:
         """Go on to the next sample; the state there, and the mean power until it."""
         seconds, tau_s = to_s - from_s, self._tau_s
         if seconds <= 0.0:
-            return Drawn(state.energy_j, sensed_w, state.variance_j2), self._idle.power_w
+            return state._replace(sensed_w=sensed_w), self._idle.power_w
         step_w = abs(sensed_w - state.sensed_w)
         if from_s - self._last_jump_s < _AFTER_JUMP_LAGS * tau_s:
             decay = math.exp(-seconds / tau_s)
@@ -167,11 +163,12 @@ class PowerTrace:
             power_w = (state.sensed_w + sensed_w) / 2.0 + tau_s * (sensed_w - state.sensed_w) / seconds
             error_j = _STEP_ERROR * seconds * step_w
             constant_w = None
-        if seconds > _HOLE_S:
-            error_j = _HOLE_ERROR * seconds * max(sensed_w, state.sensed_w)
         self._nodes.append(_Node(from_s, *state, constant_w))
+        energy_j = state.energy_j + power_w * seconds
+        if seconds > _HOLE_S:
+            return Drawn(energy_j, sensed_w, 0.0, state.part + 1), power_w
         variance_j2 = state.variance_j2 + error_j**2 + self._noise_j2(seconds)
-        return Drawn(state.energy_j + power_w * seconds, sensed_w, variance_j2), power_w
+        return Drawn(energy_j, sensed_w, variance_j2, state.part), power_w
 
     def _guess_error_j(self, seconds: float, working: bool, unseen: bool) -> float:
         """Of a stretch before a known instant, whose power no sample shows.
@@ -190,12 +187,12 @@ class PowerTrace:
         return _ALIKE * (self._idle.noise_w * seconds) ** 2
 
 
-def _restlessness_w(samples: Sequence[PowerSample], spans: Sequence[Span], tau_s: float) -> float:
+def _restlessness_w(samples: Sequence[PowerSample], spans: Sequence[Span], lag: Lag) -> float:
     """How much the power changes from one sample to the next while the board works: root mean square, in watts."""
-    times_s = np.array([sample.time_s - SAMPLE_LATE_S for sample in samples])
+    times_s = np.array([sample.time_s - lag.dated_late_s for sample in samples])
     sensed_w = np.array([sample.power_w for sample in samples])
-    powers_w = sensed_w[1:] + tau_s * np.diff(sensed_w) / np.maximum(np.diff(times_s), 1e-3)
-    before = np.searchsorted([span.start_s for span in spans], times_s[:-2] - _AFTER_JUMP_LAGS * tau_s) - 1
+    powers_w = sensed_w[1:] + lag.seconds * np.diff(sensed_w) / np.maximum(np.diff(times_s), 1e-3)
+    before = np.searchsorted([span.start_s for span in spans], times_s[:-2] - _AFTER_JUMP_LAGS * lag.seconds) - 1
     ends_s = np.array([span.end_s for span in spans])
     inside = (before >= 0) & (times_s[2:] <= ends_s[before])
     changes_w = np.diff(powers_w)[inside]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from pytest_llem.meters.nvidia.counter.counter import CounterResetError, Edge
 from pytest_llem.meters.nvidia.counter.lattice import Sighting
 from pytest_llem.meters.nvidia.joined_energy import Anchor, joined_energies
-from pytest_llem.meters.nvidia.power_trace import SAMPLE_LATE_S, PowerTrace, Span
-from pytest_llem.meters.nvidia.window_energy import WindowEnergy
+from pytest_llem.meters.nvidia.power_trace import PowerTrace
+from pytest_llem.meters.nvidia.sensor_lag import SAMPLE_LATE_S, Span, seen_lag
+from pytest_llem.meters.nvidia.window_energy import LAG_S, WindowEnergy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,7 @@ _RECENT_S = 0.3
 _CLEARLY = 0.3  # of the energy of a period: so near must a value be to what the samples say of its edge
 _DRIFT = 50e-6  # of the clock of a board
 _ROUGH_FACTOR = 4.0
-_STEP_ERROR_S, _EDGE_ERROR_S = 0.0012, 0.0007
+_STEP_ERROR_S = 0.0012
 
 
 class JoinedCounter:
@@ -70,10 +71,10 @@ class JoinedCounter:
         now_w = _shown_w(samples, span.end_s)
         # What lies after the newest edge, and what the sensor has yet to show.
         since_j = _integral_j(samples, edge.time_s, span.end_s)
-        self._shown_j = edge.energy_j + since_j + sensor.lag_s * (now_w - idle)
+        self._shown_j = edge.energy_j + since_j + LAG_S * (now_w - idle)
         if before_j is None:
             return None
-        error_j = math.hypot(_STEP_ERROR_S * abs(now_w - idle), _EDGE_ERROR_S * now_w)
+        error_j = math.hypot(_STEP_ERROR_S * abs(now_w - idle), sensor.counter.content_s * now_w)
         return WindowEnergy(self._shown_j - before_j, _ROUGH_FACTOR * math.sqrt(2.0) * error_j)
 
     def energies(self, whole: WindowEnergy) -> JoinedEnergies | None:
@@ -91,7 +92,8 @@ class JoinedCounter:
         samples = sensor.kept(first.time_s - _LOOK_BACK_S)
         if len(samples) < 2 or samples[0].time_s > first.time_s:
             return None
-        trace = PowerTrace(samples, self._spans, idle, sensor.lag_s)
+        lag = seen_lag(samples, self._spans[0], self._spans[-1], idle)
+        trace = PowerTrace(samples, self._spans, idle, lag)
         whole_error_j = whole.uncertainty_j / 2.0
         end_error_j = math.sqrt(max(whole_error_j**2 - start.anchor.error_j**2, 0.0))
         end = Anchor(start.anchor.energy_j + whole.joules, end_error_j)
@@ -105,7 +107,7 @@ class JoinedCounter:
             start.anchor,
             end,
             idle.power_w,
-            sensor.lag_s,
+            lag,
             drift_s,
             sensor.timing.resolution_j,
         )
