@@ -50,7 +50,15 @@ class MeasureConfig(Section, stage="measurement"):
         "the sensor, as probed. Unset: auto on a GPU with the nvml meter, 1.0 elsewhere.",
         unit="s",
     )
-    phases: bool = option("Measure prefill and decode apart as well.", default=False)
+    phases: Annotated[
+        bool | Literal["one-token", "both"],
+        expects("true, false, one-token or both"),
+    ] = option(
+        "Measure prefill and decode apart as well. true: from the same windows, by the board's power samples; where "
+        "they do not tell it, and with one-token, by further windows of calls that stop after one token; both: both, "
+        "compared.",
+        default=False,
+    )
     boundaries: Literal["settled", "joined"] | None = option(
         "How windows are bounded: settled: each on a device at rest; joined: back to back on a loaded one, which waits "
         "for the sensor once an experiment and not once a round. Results of the two are never compared. Unset: "

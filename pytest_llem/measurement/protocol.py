@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llem.errors import MeasurementError
 from pytest_llem.measurement.account import Account
+from pytest_llem.measurement.phases import Phases, by_power_samples, cross_checked, split_phases
 from pytest_llem.measurement.result import ExperimentResult
-from pytest_llem.measurement.summary import split_phases, summarise
-from pytest_llem.measurement.windows import Measured, Progress, Protocol, measure_windows
+from pytest_llem.measurement.summary import summarise
+from pytest_llem.measurement.windows import Progress, Protocol, measure_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ def measure_workload(
     *,
     idle: IdlePower | None = None,
     disturbances: Sequence[Disturbance] = (),
-    phases: bool = False,
+    phases: Phases = False,
     progress: Progress | None = None,
     account: Account | None = None,
 ) -> ExperimentResult:
@@ -40,7 +41,7 @@ def measure_workload(
     Args:
         idle: power with the model loaded and nothing running, where it was measured.
         disturbances: what was at work on the device just before; it makes the result invalid.
-        phases: measure prefill apart from decoding as well.
+        phases: measure prefill apart from decoding as well, see :data:`pytest_llem.measurement.phases.Phases`.
         progress: called between the windows, see :func:`pytest_llem.measurement.windows.measure_windows`.
         account: where the seconds are accounted for.
 
@@ -64,7 +65,8 @@ def measure_workload(
     tokens = [_count_tokens(workload, window) for window in measured.outputs]
     _check_tokens(tokens, workload.expected_output_tokens, measured.passes)
     # The first such pass follows a cold one.
-    timings = [timing for passed in timed[1:] or timed for timing in passed]
+    warm = timed[1:] or timed
+    timings = [timing for passed in warm for timing in passed]
     per_token_s = [t.time_per_output_token_s for t in timings if t.time_per_output_token_s is not None]
     notes = [disturbance.text for disturbance in disturbances]
     warnings = [*measured.warnings, *notes, *workload.prompts.notes]
@@ -101,14 +103,58 @@ def measure_workload(
     ).lacking(**missing)
     if disturbances:
         result = replace(result, valid=False)
-    if phases:
-        with account.of("phases"):
-            prefill_workload = workload.prefill()
-            prefill = measure_windows(
-                _calls(prefill_workload), protocol, meter, prefill_workload.synchronize, progress=progress
-            )
-        result = _with_phases(result, prefill_workload, prefill, meter, measured.starts_s[0])
-    return result
+    if not phases:
+        return result
+    first_tokens_s = {
+        index: [passed[index].time_to_first_token_s for passed in timed] for index in range(workload.calls)
+    }
+    by_samples, why_not = by_power_samples(
+        result, measured, first_tokens_s, _sequences(workload, measured.outputs[0][0])
+    )
+    if by_samples is not None and phases is True:
+        return by_samples
+    with account.of("phases"):
+        by_calls = _by_one_token_calls(result, workload, protocol, meter, measured.starts_s[0], progress)
+    if phases is True:
+        note = f"phases: measured by calls of one token, not by the board's power samples: {why_not}"
+        return replace(by_calls, warnings=[*by_calls.warnings, note])
+    if phases == "one-token":
+        return by_calls
+    return cross_checked(by_samples, by_calls, why_not)
+
+
+def _by_one_token_calls(
+    result: ExperimentResult,
+    workload: Workload,
+    protocol: Protocol,
+    meter: Meter,
+    origin_s: float,
+    progress: Progress | None,
+) -> ExperimentResult:
+    """Prefill from calls that stop after one token; decoding is the rest of the whole call.
+
+    Args:
+        origin_s: when the experiment's first window began.
+    """
+    shortened = workload.prefill()
+    measured = measure_windows(_calls(shortened), protocol, meter, shortened.synchronize, progress=progress)
+    prefill = summarise(
+        measured.windows,
+        calls_per_round=measured.passes * shortened.calls,
+        meter=meter,
+        starts_s=_since(origin_s, measured.starts_s),
+        warnings=measured.warnings,
+        total=measured.total,
+        sequential=measured.sequential,
+    )
+    sequences = _count_tokens(shortened, measured.outputs[0]) / prefill.calls_per_round
+    return split_phases(result, prefill, first_tokens=sequences, by="one-token calls")
+
+
+def _sequences(workload: Workload, outputs: Sequence[Any]) -> float:
+    """Sequences of a call that have a token, in the mean over a pass."""
+    found = [workload.output_tokens(index, output) for index, output in enumerate(outputs)]
+    return sum(bool(tokens) for sequences in found for tokens in sequences) / workload.calls
 
 
 def _calls(workload: Workload) -> list[Callable[[], Any]]:
@@ -130,31 +176,6 @@ def _hash_tokens(workload: Workload, outputs: Sequence[Any]) -> str:
 def _count_tokens(workload: Workload, passes: Sequence[Sequence[Any]]) -> int:
     outputs = ((index, output) for pass_outputs in passes for index, output in enumerate(pass_outputs))
     return sum(len(sequence) for index, output in outputs for sequence in workload.output_tokens(index, output))
-
-
-def _with_phases(
-    result: ExperimentResult, workload: Workload, measured: Measured[Any], meter: Meter, origin_s: float
-) -> ExperimentResult:
-    """Prefill from calls that stop after one token; decoding is the rest of the whole call.
-
-    Args:
-        workload, measured: the calls that stop, and their windows.
-        origin_s: when the experiment's first window began.
-    """
-    prefill = summarise(
-        measured.windows,
-        calls_per_round=measured.passes * workload.calls,
-        meter=meter,
-        starts_s=_since(origin_s, measured.starts_s),
-        total=measured.total,
-        sequential=measured.sequential,
-    )
-    sequences = _count_tokens(workload, measured.outputs[0]) / prefill.calls_per_round
-    return split_phases(
-        replace(result, warnings=[*result.warnings, *(f"prefill: {text}" for text in measured.warnings)]),
-        prefill,
-        first_tokens=sequences,
-    )
 
 
 def run_once(workload: Workload, meter: Meter) -> ExperimentResult:

@@ -10,6 +10,9 @@ from pytest_llem.meters.base import PowerCurve
 
 SCHEMA_VERSION = 1
 
+PhasesBy = Literal["power samples", "one-token calls"]
+"""How prefill was measured apart, see :mod:`pytest_llem.measurement.phases`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
@@ -66,8 +69,11 @@ class ExperimentResult:
         idle_share: ``idle_power_w * latency_s / energy_j``: what the device would have drawn in that time for nothing.
         idle_power_w: power with the model loaded and nothing running.
         idle_power_uncertainty_w: half-width of the 95% interval of ``idle_power_w``.
-        prefill_energy_j, prefill_energy_uncertainty_j, prefill_latency_s: of a call that stops after its first
-            token; with ``measure: {phases: true}`` only, like all quantities of the phases.
+        prefill_energy_j, prefill_energy_uncertainty_j, prefill_latency_s: of a call until its first token; with
+            ``measure: {phases: true}`` only, like all quantities of the phases.
+        prefill_energy_one_token_j, prefill_energy_one_token_uncertainty_j: the same from calls of one token, where
+            ``measure: {phases: both}`` asks for both.
+        phases_by: how prefill was measured.
         energy_per_input_token_j: ``prefill_energy_j`` over ``input_tokens``.
         decode_energy_j, decode_energy_uncertainty_j, decode_latency_s: of the rest of the call.
         decode_energy_per_output_token_j: ``decode_energy_j`` over the tokens after the first of each sequence.
@@ -82,7 +88,7 @@ class ExperimentResult:
         valid: false when something disturbed the measurement; ``warnings`` says what.
         missing: why a quantity is ``None``, or is not known as it should be, by its field.
         per_round: the windows themselves.
-        prefill_rounds: the windows of the prefill phase.
+        prefill_rounds: the windows of calls of one token, where there were any.
         output_tokens_hash: hex SHA-256 of the tokens that one pass generated, sequence by sequence: a "faster" run that
             generated something else has another one.
         labels: how the board ran, such as ``power capped``: compare only like with like.
@@ -110,6 +116,9 @@ class ExperimentResult:
     prefill_energy_j: float | None = None
     prefill_energy_uncertainty_j: float | None = None
     prefill_latency_s: float | None = None
+    prefill_energy_one_token_j: float | None = None
+    prefill_energy_one_token_uncertainty_j: float | None = None
+    phases_by: PhasesBy | None = None
     energy_per_input_token_j: float | None = None
     decode_energy_j: float | None = None
     decode_energy_uncertainty_j: float | None = None

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pytest_llem.measurement.account import Account
+from pytest_llem.measurement.phased_windows import TimedCall
 from pytest_llem.measurement.precision import FEWEST_ROUNDS, relative_half_width
 from pytest_llem.measurement.steadiness import FEWEST, has_trend
 
@@ -30,6 +31,8 @@ Progress = Callable[[str, int, int, float], None]
 
 # Passes that are to be told steady may take that share of what the rounds will take; while a trend is seen, all of it.
 _CHEAP = 0.1
+# And those that time tokens once more, this share.
+_CHEAP_TIMING = 0.03
 # Less than that says little of what clocks and caches do.
 _LEAST_WARM_UP_S = 0.25
 _MOST_TIMED_PASSES = 3
@@ -68,19 +71,6 @@ class Protocol:
         return FEWEST_ROUNDS if self.rounds is None else self.rounds
 
 
-class CallSpan(NamedTuple):
-    """When a call of a window ran.
-
-    Attributes:
-        call: which one of the pass.
-        start_s, end_s: on the host, in seconds since the window's start.
-    """
-
-    call: int
-    start_s: float
-    end_s: float
-
-
 @dataclass(frozen=True)
 class Measured(Generic[T]):
     """Windows of the same number of passes each, what their calls returned, and what a reader must know.
@@ -88,8 +78,8 @@ class Measured(Generic[T]):
     Attributes:
         windows: one a round.
         outputs: what the calls of each pass returned, by window and pass.
-        spans: when the calls of each window ran.
-        starts_s: when each window was begun, by the meter's clock.
+        timed_calls: when the calls of each window ran.
+        starts_s: when each window's first call was, by the meter's clock.
         passes: passes in a window.
         total: all of them together, where they were joined.
         sequential: whether their number was decided while they ran.
@@ -97,7 +87,7 @@ class Measured(Generic[T]):
 
     windows: list[Window]
     outputs: list[list[list[T]]]
-    spans: list[list[CallSpan]]
+    timed_calls: list[list[TimedCall]]
     starts_s: list[float]
     passes: int
     total: Window | None = None
@@ -244,22 +234,20 @@ class _Runner(Generic[T]):
             # What the last window left. A full collection walks through every object of torch and transformers, which
             # takes a large part of a second, and what it walks through has not changed.
             gc.collect(1)
-            start_s = self._now_s()
             with self._account.of("sensor"):
                 self._meter.pause()
                 with self._meter.window(*self._synchronize) as window:
-                    outputs, spans = self._run_window()
+                    ran = self._run_window()
                 repeated = self._is_repeated(window)
                 self._account.move("warm-up" if repeated else "measured", window.seconds)
             if not repeated:
-                self._note(window, outputs, spans, start_s)
+                self._note(window, *ran)
                 return
 
     def _joined_round(self, stretch: JoinedWindows) -> None:
-        start_s = self._now_s()
         with stretch.window() as window:
-            outputs, spans = self._run_window()
-        self._note(window, outputs, spans, start_s)
+            ran = self._run_window()
+        self._note(window, *ran)
 
     def _is_too_short(self) -> bool:
         """Whether the first window shows that passes have become faster since they were sized: size them again.
@@ -312,7 +300,7 @@ class _Runner(Generic[T]):
         return Measured(
             self._windows,
             self._outputs,
-            self._spans,
+            self._timed_calls,
             self._starts_s,
             self._passes,
             total,
@@ -324,13 +312,13 @@ class _Runner(Generic[T]):
         self._begun_s = self._now_s()
         self._windows: list[Window] = []
         self._outputs: list[list[list[T]]] = []
-        self._spans: list[list[CallSpan]] = []
+        self._timed_calls: list[list[TimedCall]] = []
         self._starts_s: list[float] = []
 
-    def _note(self, window: Window, outputs: list[list[T]], spans: list[CallSpan], start_s: float) -> None:
+    def _note(self, window: Window, outputs: list[list[T]], timed_calls: list[TimedCall], start_s: float) -> None:
         self._windows.append(window)
         self._outputs.append(outputs)
-        self._spans.append(spans)
+        self._timed_calls.append(timed_calls)
         self._starts_s.append(start_s)
         self._say("round", len(self._windows), self._protocol.least_rounds, self._now_s() - start_s)
 
@@ -338,21 +326,21 @@ class _Runner(Generic[T]):
         if self._progress is not None:
             self._progress(phase, done, max(done, total), seconds)
 
-    def _run_window(self) -> tuple[list[list[T]], list[CallSpan]]:
+    def _run_window(self) -> tuple[list[list[T]], list[TimedCall], float]:
         now_s, between_calls = self._now_s, self._meter.between_calls
         outputs: list[list[T]] = []
-        spans: list[CallSpan] = []
+        timed_calls: list[TimedCall] = []
         began_s = call_s = now_s()
         for _ in range(self._passes):
             returned: list[T] = []
             for index, call in enumerate(self._calls):
                 returned.append(call())
                 ended_s = now_s()
-                spans.append(CallSpan(index, call_s - began_s, ended_s - began_s))
+                timed_calls.append(TimedCall(index, call_s - began_s, ended_s - began_s))
                 between_calls()
                 call_s = now_s()
             outputs.append(returned)
-        return outputs, spans
+        return outputs, timed_calls, began_s
 
     def _run_pass(self) -> None:
         for call in self._calls:
@@ -383,7 +371,8 @@ class _Runner(Generic[T]):
             rounds_s = protocol.least_rounds * max(protocol.min_window_s, pass_s)
             if len(times_s) >= least:
                 if len(times_s) < FEWEST:
-                    if spent_s + pass_s > _CHEAP * rounds_s:
+                    # Fewer would tell nothing.
+                    if spent_s + (FEWEST - len(times_s)) * pass_s > _CHEAP * rounds_s:
                         return times_s
                 elif spent_s >= min(_LEAST_WARM_UP_S, _CHEAP * rounds_s):
                     if not has_trend(times_s):
@@ -399,7 +388,7 @@ class _Runner(Generic[T]):
 
     def _time_again(self, timed_pass: Callable[[], None], pass_s: float) -> None:
         """Time the tokens of warm passes: at least of one, then of more while they are cheap."""
-        cheap_s = _CHEAP / 2.0 * self._protocol.least_rounds * max(self._protocol.min_window_s, pass_s)
+        cheap_s = _CHEAP_TIMING * self._protocol.least_rounds * max(self._protocol.min_window_s, pass_s)
         spent_s = 0.0
         for _ in range(_MOST_TIMED_PASSES):
             spent_s += self._timed(timed_pass)

@@ -53,7 +53,7 @@ def test_windows_hold_whole_passes_that_fill_the_least_window(clock: SimulatedCl
     assert measured.passes == 4
     assert [window.seconds for window in measured.windows] == pytest.approx([1.2] * 3)
     assert [len(outputs) for outputs in measured.outputs] == [4, 4, 4]
-    assert [span.end_s for span in measured.spans[2]] == pytest.approx([0.3, 0.6, 0.9, 1.2])
+    assert [call.end_s for call in measured.timed_calls[2]] == pytest.approx([0.3, 0.6, 0.9, 1.2])
     assert work.log[-6:] == ["synchronize", *["pass"] * 4, "synchronize"]
     assert measured.warnings == []
 
@@ -216,8 +216,8 @@ def test_calls_of_a_pass_run_in_order_and_are_told_apart(clock: SimulatedClock, 
 
     measured = measure_windows([call("a", 0.1), call("b", 0.3)], Protocol(2, 1, 0.7), meter)
     assert measured.outputs[1] == [["a", "b"], ["a", "b"]]
-    assert [span.call for span in measured.spans[1]] == [0, 1, 0, 1]
-    assert [span.start_s for span in measured.spans[1]] == pytest.approx([0.0, 0.1, 0.4, 0.5])
+    assert [call.index for call in measured.timed_calls[1]] == [0, 1, 0, 1]
+    assert [call.start_s for call in measured.timed_calls[1]] == pytest.approx([0.0, 0.1, 0.4, 0.5])
 
 
 def test_passes_that_time_tokens_run_before_the_rounds_and_never_in_them(clock: SimulatedClock, meter: Meter) -> None:
