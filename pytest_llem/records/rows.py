@@ -47,6 +47,8 @@ _JOULE_SCALES = (
 )
 _KEPT_BY_TABLE = ("name", "fullname")
 _UNITS = {"latency": "s", "energy": "J"}
+# What pytest-benchmark itself loads where nothing is named.
+_SAVED = "[0-9][0-9][0-9][0-9]_"
 _OPTIONS = {"disable_gc": True, "timer": "perf_counter", "max_time": None, "min_time": None, "warmup": True}
 
 
@@ -107,6 +109,8 @@ def rows_of(record: Record) -> list[Any]:
         "environment": record.environment,
         "result": saved,
     }
+    if record.fingerprint:
+        shared["fingerprint"] = record.fingerprint
     if record.more_runs:
         shared["more_runs"] = [run.as_dict() for run in record.more_runs]
     if record.accepted:
@@ -220,6 +224,18 @@ def saved_sessions(config: Any, which: str) -> list[Mapping[str, Any]]:
     if not found:
         raise pytest.UsageError(f"--llem-baseline: no saved run matches {which!r} in {storage}")
     return found
+
+
+def newest_sessions(config: Any, most: int) -> list[Mapping[str, Any]]:
+    """At most that many of the sessions that pytest-benchmark has saved, the newest first."""
+    storage = config._benchmarksession.storage
+    if storage_folder(config) is None:
+        saved = storage.load()
+    else:
+        # Without reading the others.
+        files = storage.query(_SAVED)[-most:]
+        saved = storage.load(*map(str, files)) if files else ()
+    return sorted((data for _, data in saved), key=lambda data: data.get("datetime") or "", reverse=True)[:most]
 
 
 def machine_and_commit(config: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

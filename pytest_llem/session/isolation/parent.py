@@ -106,13 +106,20 @@ class _ItemRun:
         """Report what the child says, until the item is finished or its child is gone."""
         begun = False
         result: str | None = None
+        deadline = llem_session(self._item.config).deadline
         child = self._isolation.child_for(self._item)
         while True:
             # A fresh child collects and imports torch before its first item, which is no part of the experiment.
             limited = self._timeout_s is not None and (begun or child.served > 0)
+            until_s = self._started_s + (self._timeout_s or 0.0) if limited else None
+            over_budget = deadline is not None and (until_s is None or deadline.kill_s < until_s)
             try:
-                message = child.receive(self._started_s + (self._timeout_s or 0.0) if limited else None)
+                message = child.receive(deadline.kill_s if deadline is not None and over_budget else until_s)
             except TimeoutError:
+                if deadline is not None and over_budget:
+                    self._isolation.close()
+                    self._skip(f"{deadline.given_up}, so its process was ended")
+                    return
                 child.dump()
                 why = f"timeout_s: still running after {self._timeout_s:g} s, so its process was killed"
                 break
@@ -165,13 +172,23 @@ class _ItemRun:
         if self._phase != "teardown":
             self._report("teardown", "passed", None, [])
 
-    def _report(self, when: Phase, outcome: str, message: str | None, sections: list[tuple[str, str]]) -> None:
+    def _skip(self, why: str) -> None:
+        """Report an item that was given up."""
+        path, line, _ = self._item.location
+        where = str(self._item.config.rootpath / path)
+        self._report(self._phase, "skipped", (where, (line or 0) + 1, f"Skipped: {why}"), [])
+        if self._phase != "teardown":
+            self._report("teardown", "passed", None, [])
+
+    def _report(
+        self, when: Phase, outcome: str, message: str | tuple[str, int, str] | None, sections: list[tuple[str, str]]
+    ) -> None:
         item = self._item
         report = pytest.TestReport(
             nodeid=item.nodeid,
             location=item.location,
             keywords=dict.fromkeys(item.keywords, 1),
-            outcome=cast("Literal['passed', 'failed']", outcome),
+            outcome=cast("Literal['passed', 'failed', 'skipped']", outcome),
             longrepr=message,
             when=when,
             sections=sections,
