@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llem.session.isolation.process import ChildProcess
+import pytest
+
+from pytest_llem.session.isolation.children import Children
 from pytest_llem.session.journal_line import from_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pytest
-
     from pytest_llem.records.record import Record
+
+
+# Those of the repetition after this one.
+_AHEAD = pytest.StashKey[Children | None]()
 
 
 def measure_again(config: pytest.Config, nodeids: Sequence[str]) -> tuple[dict[str, Record], str | None]:
@@ -21,7 +25,8 @@ def measure_again(config: pytest.Config, nodeids: Sequence[str]) -> tuple[dict[s
     Returns:
         What was measured, by node id; and why items are missing, where some are.
     """
-    child = ChildProcess(config.invocation_params.args, nodeids, config.invocation_params.dir, shown=False)
+    children = _fresh_children(config)
+    child = children.start(nodeids)
     found: dict[str, Record] = {}
     line: str | None = None
     problem: str | None = None
@@ -48,4 +53,23 @@ def measure_again(config: pytest.Config, nodeids: Sequence[str]) -> tuple[dict[s
                 child.finish_item()
     finally:
         child.close()
+        children.close()
     return found, problem
+
+
+def _fresh_children(config: pytest.Config) -> Children:
+    """Those of this repetition, from a process that was started for it alone.
+
+    What is still open after one repetition often takes another, so both import now, before either measures.
+    """
+    children = config.stash.get(_AHEAD, None)
+    config.stash[_AHEAD] = None
+    if children is None:
+        session = config.pluginmanager.get_plugin("session")
+        items = [] if session is None else session.items
+        children, following = (Children(config, items, shown=False) for _ in range(2))
+        children.prepare()
+        following.prepare()
+        following.wait()
+        config.stash[_AHEAD] = following
+    return children
