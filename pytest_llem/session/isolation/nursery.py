@@ -170,9 +170,10 @@ class ForkedProcess:
             else:
                 self.is_orphaned = True
                 self._code = -signal.SIGKILL
-                # The kernel ends it with its nursery, but not at the same moment.
+                # The kernel ends it with its nursery, but perhaps a moment later.
                 with suppress(ProcessLookupError):
                     handle = os.pidfd_open(self.pid)
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
                     select.select([handle], [], [])
                     os.close(handle)
         return self._code
