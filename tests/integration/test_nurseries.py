@@ -47,7 +47,7 @@ def pytest_runtest_call(item):
     if "kills" in item.name and not os.path.exists("killed"):
         kill_the_nursery()
 """
-ENGINE = "import os, numpy\nfrom tests.simulators.engine import FakeEngine\n"
+ENGINE = "import os, numpy.random\nfrom tests.simulators.engine import FakeEngine\n"
 NOTES_ITS_IMPORT = ENGINE + "open('imports.txt', 'a').write(f'{os.getpid()}\\n')\n"
 LINE = "llem: fresh processes cannot be forked from one that has imported all (*): each imports for itself"
 

@@ -107,6 +107,6 @@ def _become_child(moving: Mapping[str, str], output: Sequence[int]) -> None:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.close(descriptor)
-    # Python draws anew after a fork.
-    if (numpy := sys.modules.get("numpy")) is not None:
-        numpy.random.seed()
+    # Python's own generator draws anew after a fork, that of numpy does not.
+    if (generator := sys.modules.get("numpy.random")) is not None:
+        generator.seed()
