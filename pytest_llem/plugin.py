@@ -140,6 +140,11 @@ def _features_of_measuring(settings: Settings) -> Iterator[object]:
     if settings.judges:
         yield Judging(settings)
     yield Isolation(settings)
+    if settings.budget_s is not None:
+        from pytest_llem.session.budget import Budget
+
+        # Before the one that resumes, which is called first, therefore: only what that leaves is ranked.
+        yield Budget(settings, settings.budget_s)
     yield Resume(settings)
 
 

@@ -94,6 +94,8 @@ def test_a_crash_an_exit_and_a_hang_cost_one_experiment_each(
             "*conftest.py*line * in act",
             # Published as if the parent had run them: tables, the summary, verdicts.
             "*benchmark 'latency': 2 tests*",
+            # What the children spent is this session's.
+            "llem: * s of * s (*%) were measured*",
             "NO-BASELINE   first    latency  *",
             "NO-BASELINE   last     latency  *",
             *(f"INCONCLUSIVE  {name}*(it failed)" for name in ("crashes", "exits", "hangs")),

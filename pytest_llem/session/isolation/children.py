@@ -48,20 +48,30 @@ class Children:
             invocation = self._config.invocation_params
             self._nursery = Nursery(self._modules, invocation.args, invocation.dir, shown=self._shown)
 
-    def wait(self) -> None:
-        """Until all is imported, so that it is not while something is measured."""
+    def wait(self, until_s: float | None) -> Nursery | None:
+        """Until all is imported, so that it is not while something is measured.
+
+        Args:
+            until_s: how long at most, on the monotonic clock.
+
+        Returns:
+            What has imported it; ``None`` where nothing has.
+        """
         try:
-            if self._nursery is not None:
-                self._nursery.wait()
+            return self._nursery if self._nursery is not None and self._nursery.wait(until_s) else None
         except NurseryError as error:
             self._do_without(error)
+            return None
 
-    def start(self, nodeids: Sequence[str]) -> ChildProcess:
-        """Start a child that runs these items, in order."""
+    def start(self, nodeids: Sequence[str], until_s: float | None) -> ChildProcess:
+        """Start a child that runs these items, in order.
+
+        Args:
+            until_s: when it need not wait for imports any longer, on the monotonic clock.
+        """
         self.prepare()
-        self.wait()
         try:
-            return self._start(nodeids, self._nursery)
+            return self._start(nodeids, self.wait(until_s))
         except NurseryError as error:
             self._do_without(error)
             return self._start(nodeids, None)

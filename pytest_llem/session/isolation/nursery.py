@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -72,17 +73,27 @@ class Nursery:
         """Whether the environment is the one in which it was started, which libraries read when they are imported."""
         return self._environment == _fixed(os.environ)
 
-    def wait(self) -> None:
+    def wait(self, until_s: float | None = None) -> bool:
         """Until all is imported.
+
+        Args:
+            until_s: how long at most, on the monotonic clock.
+
+        Returns:
+            Whether it is.
 
         Raises:
             NurseryError: it cannot be forked, or has ended.
         """
         if not self._is_ready:
+            timeout_s = None if until_s is None else max(0.0, until_s - time.monotonic())
+            if not select.select([self._socket], [], [], timeout_s)[0]:
+                return False
             problem = self._receive()
             if problem is not None:
                 raise NurseryError(problem)
             self._is_ready = True
+        return True
 
     def fork(self, descriptor: int, output: int | None) -> ForkedProcess:
         """Let it become a child, its only one until that has ended.

@@ -77,7 +77,9 @@ class Isolation:
             if self._children is None:
                 items = [other for other in item.session.items if is_isolated(other, self._settings)]
                 self._children = Children(item.config, items, shown=item.config.getoption("capture") == "no")
-            self._child = self._children.start(list(_group(item, self._settings)))
+            deadline = llem_session(item.config).deadline
+            until_s = None if deadline is None else deadline.kill_s
+            self._child = self._children.start(list(_group(item, self._settings)), until_s)
         return self._child
 
     def lose_nursery(self) -> None:
@@ -114,13 +116,21 @@ class _ItemRun:
         """Report what the child says, until the item is finished or its child is gone."""
         begun = False
         result: str | None = None
+        deadline = llem_session(self._item.config).deadline
         child = self._isolation.child_for(self._item)
         while True:
             # A fresh child collects and imports torch before its first item, which is no part of the experiment.
             limited = self._timeout_s is not None and (begun or child.served > 0)
+            until_s = self._started_s + (self._timeout_s or 0.0) if limited else None
+            over_budget = deadline is not None and (until_s is None or deadline.kill_s < until_s)
             try:
-                message = child.receive(self._started_s + (self._timeout_s or 0.0) if limited else None)
+                message = child.receive(deadline.kill_s if deadline is not None and over_budget else until_s)
             except TimeoutError:
+                if deadline is not None and over_budget:
+                    self._isolation.close()
+                    self._pass_on()
+                    self._skip(f"{deadline.given_up}, so its process was ended")
+                    return
                 child.dump()
                 why = f"timeout_s: still running after {self._timeout_s:g} s, so its process was killed"
                 break
@@ -186,13 +196,23 @@ class _ItemRun:
         if self._phase != "teardown":
             self._report("teardown", "passed", None, [])
 
-    def _report(self, when: Phase, outcome: str, message: str | None, sections: list[tuple[str, str]]) -> None:
+    def _skip(self, why: str) -> None:
+        """Report an item that was given up."""
+        path, line, _ = self._item.location
+        where = str(self._item.config.rootpath / path)
+        self._report(self._phase, "skipped", (where, (line or 0) + 1, f"Skipped: {why}"), [])
+        if self._phase != "teardown":
+            self._report("teardown", "passed", None, [])
+
+    def _report(
+        self, when: Phase, outcome: str, message: str | tuple[str, int, str] | None, sections: list[tuple[str, str]]
+    ) -> None:
         item = self._item
         report = pytest.TestReport(
             nodeid=item.nodeid,
             location=item.location,
             keywords=dict.fromkeys(item.keywords, 1),
-            outcome=cast("Literal['passed', 'failed']", outcome),
+            outcome=cast("Literal['passed', 'failed', 'skipped']", outcome),
             longrepr=message,
             when=when,
             sections=sections,

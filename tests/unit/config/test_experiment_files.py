@@ -475,7 +475,8 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         ("model: x\nmax_new_tokens: 4", "2: max_new_tokens: unknown field; did you mean max_output_tokens?"),
         (
             "model: x\nmeasure: {qqq: 4}",
-            "2: measure.qqq: unknown field; the fields here are min_window_s, phases, rounds, warmup_rounds",
+            "2: measure.qqq: unknown field; the fields here are boundaries, budget_s, "
+            "min_window_s, phases, precision, rounds, warmup_rounds",
         ),
         ("model: x\nmax_input_tokens: '4'", "2: max_input_tokens: expected a whole number, got '4'"),
         ("model: x\nmax_input_tokens: 1.0", "2: max_input_tokens: expected a whole number, got 1.0"),

@@ -1,0 +1,347 @@
+"""The power of prefill and of decoding, fitted to samples of power that lag behind them.
+
+In window w the power is taken to be::
+
+    decoding_w + (prefill - decoding) [in prefill] + slope (u - 1/2) [decoding, u from 0 to 1] + (gap - decoding) [gap]
+
+with the differences common to all windows and the level ``decoding_w`` of each its own: rounds differ by more than
+noise where a host is shared.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_llem.distributions import t_quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llem.measurement.phased_windows import FirstTokens, PhasedWindow
+
+_COVERAGE_FACTOR = 2.0
+# Samples this long before a window show what the sensor remembers at its start.
+_BEFORE_S = 0.045
+# Of the samples' noise: 0.85 from one to the next, 20 ms later; a part has no correlation.
+_CORRELATION_S = 0.123
+_WHITE_SHARES = (0.02, 0.1, 0.3, 1.0)
+_LEAST_NOISE_W = 0.3
+# Standard deviations, of the window's power: how much it changes over a call, and that between two calls.
+_SLOPE_SD, _GAP_SD = 0.15, 0.5
+_GAIN_SD = 0.002  # of samples beside the counter, on two H200
+_DATE_SD_S = 0.0007  # of the samples of a window, all shifted together
+# First tokens that are tried about their mean, in standard deviations, and their weights.
+_NODES = np.linspace(-3.0, 3.0, 9)
+_NODE_WEIGHTS = np.exp(-(_NODES**2) / 2.0) / np.exp(-(_NODES**2) / 2.0).sum()
+_BETWEEN_NODES = 0.3
+_NODE_VARIANCE = float(_NODE_WEIGHTS @ _NODES**2)
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """How samples follow the true power.
+
+    Attributes:
+        delay_s: dead time.
+        lag_s: time constant of the filter of first order; 0: none.
+        mean_s: the stretch that a sample is the mean of, before the dead time; 0: it is of an instant.
+    """
+
+    delay_s: float
+    lag_s: float
+    mean_s: float = 0.0
+
+    def ages_s(self, bins: int = 24) -> np.ndarray:
+        """Bounds of stretches before a sample's date that have equal weight in it, the youngest first."""
+        shares = np.arange(bins) / bins
+        if self.mean_s:
+            return self.delay_s + np.append(shares, 1.0) * self.mean_s
+        bounds_s = -self.lag_s * np.log1p(-shares)
+        # The last one has the mean age of all that is older.
+        return self.delay_s + np.append(bounds_s, bounds_s[-1] + 2.0 * self.lag_s)
+
+
+_SENSORS = (
+    *(Sensor(delay_s, lag_s) for lag_s in np.arange(0.009, 0.0165, 0.001) for delay_s in (0.002, 0.003, 0.004)),
+    *(Sensor(delay_s, 0.0, mean_s) for mean_s in (0.020, 0.025) for delay_s in (-0.001, 0.0, 0.001)),
+)
+_USUAL = Sensor(0.003, 0.0125)
+# Log of the prior of each: 10 to 14 ms and 3 ms on two H200; means of a period on older boards.
+_LOG_PRIOR = np.array(
+    [
+        -5.0
+        if sensor.mean_s
+        else -0.5 * ((sensor.lag_s - _USUAL.lag_s) / 0.0012) ** 2
+        - 0.5 * ((sensor.delay_s - _USUAL.delay_s) / 0.001) ** 2
+        for sensor in _SENSORS
+    ]
+)
+# How far the delay of the sensor may be off even where the samples seem to tell it.
+_DELAY_SD_S = 0.0006
+# Prefill is no rectangle of power, so what seems to tell the sensor may tell that: it counts for a part.
+_TEMPER = 4.0
+# Columns of a design: those that all windows share, then a window's own. The token's is how far first tokens come later
+# than in the instrumented passes, in units of that.
+_TOKEN, _PREFILL, _SLOPE, _GAP, _OWN, _BEFORE = range(6)
+_SHARED = 4
+_ITERATIONS, _MOST_MOVED = 4, 0.3
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The samples of one board that show one window, and what the window took."""
+
+    window: PhasedWindow
+    times_s: np.ndarray
+    powers_w: np.ndarray
+    joules: float | None
+    error_j: float
+    starts_s: np.ndarray
+    ends_s: np.ndarray
+
+    @classmethod
+    def of(cls, window: PhasedWindow, uuid: str) -> Stretch | None:
+        curve = window.power_curves.get(uuid)
+        if curve is None or not window.calls:
+            return None
+        times_s, powers_w = np.array(curve.times_s), np.array(curve.powers_w)
+        inside = (times_s >= -_BEFORE_S) & (times_s <= window.seconds)
+        joules = window.boards_j.get(uuid)
+        error_j = (window.uncertainty_j or 0.0) / _COVERAGE_FACTOR
+        if joules is not None:
+            error_j = math.hypot(error_j, _GAIN_SD * joules)
+        return cls(
+            window,
+            times_s[inside],
+            powers_w[inside],
+            joules,
+            error_j,
+            np.array([call.start_s for call in window.calls]),
+            np.array([call.end_s for call in window.calls]),
+        )
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """The prefill of a call on one board.
+
+    Attributes:
+        joules: of it.
+        half_width_j: of the 95% interval.
+        scale: how long it takes, in units of what the instrumented passes say.
+    """
+
+    joules: float
+    half_width_j: float
+    scale: float
+
+
+def prefill_energy(stretches: Sequence[Stretch], tokens: FirstTokens) -> Prefill:
+    model = Model(stretches, tokens)
+    estimates = [model.fit(sensor) for sensor in _SENSORS]
+    chi2 = np.array([estimate.chi2 for estimate in estimates])
+    joules = np.array([estimate.joules for estimate in estimates])
+    variances = np.array([estimate.variance_j2 for estimate in estimates])
+    # A shape that is none of these leaves a misfit: the factor of Birge, as in the CODATA adjustments.
+    misfit = max(1.0, float(chi2.min()) / model.degrees)
+    log_weights = _LOG_PRIOR - chi2 / (2.0 * _TEMPER * misfit)
+    weights = np.exp(log_weights - log_weights.max())
+    weights /= weights.sum()
+    mean_j = float(weights @ joules)
+    variance_j2 = float(weights @ (misfit * variances + (joules - mean_j) ** 2))
+    best = int(np.argmax(log_weights))
+    shifted_s = (_SENSORS[best].delay_s - _DELAY_SD_S, _SENSORS[best].delay_s + _DELAY_SD_S)
+    shifted_j = [model.fit(replace(_SENSORS[best], delay_s=delay_s)).joules for delay_s in shifted_s]
+    delay_j = math.sqrt(statistics.fmean((shifted - joules[best]) ** 2 for shifted in shifted_j))
+    half_width_j = _COVERAGE_FACTOR * math.hypot(math.sqrt(variance_j2), delay_j)
+    if len(stretches) > 1:
+        # Rounds differ: the same term as in the mean energy of a call.
+        between_j = statistics.stdev(estimates[best].of_windows_j)
+        half_width_j = math.hypot(
+            half_width_j, t_quantile(0.975, len(stretches) - 1) * between_j / math.sqrt(len(stretches))
+        )
+    scale = float(weights @ np.array([estimate.scale for estimate in estimates]))
+    return Prefill(mean_j, half_width_j, scale)
+
+
+@dataclass(frozen=True)
+class Fit:
+    joules: float
+    variance_j2: float
+    chi2: float
+    scale: float
+    of_windows_j: list[float]
+    levels: np.ndarray
+    residuals_w: list[np.ndarray]
+
+
+class Model:
+    """Least squares over all stretches, with the noise as the samples have it.
+
+    Attributes:
+        degrees: degrees of freedom.
+    """
+
+    def __init__(self, stretches: Sequence[Stretch], tokens: FirstTokens) -> None:
+        self._stretches = stretches
+        self._spread = max(tokens.spread, 1e-3)
+        self._first_s = [np.array([tokens.mean_s[c.index] for c in s.window.calls]) for s in stretches]
+        self._power_w = statistics.fmean(float(np.mean(s.powers_w)) for s in stretches)
+        self._count = sum(len(first_s) for first_s in self._first_s)
+        samples = sum(len(s.times_s) for s in stretches)
+        self.degrees = max(samples - 2 * len(stretches) - 1, 1)
+        self._token_sd = tokens.error
+        self._scale = 1.0
+        self._levels = np.zeros(_SHARED + 2 * len(stretches))
+        self._whitening = [np.eye(len(s.times_s)) for s in stretches]
+        for _ in range(_ITERATIONS):
+            # Gauss and Newton: first tokens enter not linearly.
+            fit = self.fit(_USUAL)
+            self._levels = fit.levels.copy()
+            self._whitening = self._noise(fit)
+            self._scale *= 1.0 + min(max(fit.levels[_TOKEN], -_MOST_MOVED), _MOST_MOVED)
+            self._levels[_TOKEN] = 0.0
+
+    def _columns(self, number: int) -> list[int]:
+        return [*range(_SHARED), _SHARED + 2 * number, _SHARED + 2 * number + 1]
+
+    def _design(self, number: int, sensor: Sensor) -> np.ndarray:
+        """What a sensor shows of each level, with the first tokens' column linear about the levels found so far."""
+        designs = self._designs(number, sensor, self._stretches[number].times_s)
+        design: np.ndarray = np.tensordot(_NODE_WEIGHTS, designs, axes=1)
+        moved = np.tensordot(_NODE_WEIGHTS * _NODES, designs, axes=1) / _NODE_VARIANCE / self._spread
+        design[:, _TOKEN] = moved @ self._levels[self._columns(number)]
+        return design
+
+    def fit(self, sensor: Sensor) -> Fit:
+        """The levels that fit best through this sensor, and the prefill's joules of a call."""
+        size = _SHARED + 2 * len(self._stretches)
+        normal, right, squares = np.zeros((size, size)), np.zeros(size), 0.0
+        weights = np.zeros(size)
+        designs = []
+        for number, stretch in enumerate(self._stretches):
+            columns = self._columns(number)
+            design = self._design(number, sensor)
+            designs.append((columns, design))
+            rows, values = self._whitening[number] @ design, self._whitening[number] @ stretch.powers_w
+            counted = self._counted(number)
+            if counted is not None:
+                rows, values = np.vstack((rows, counted[0])), np.append(values, counted[1])
+            normal[np.ix_(columns, columns)] += rows.T @ rows
+            right[columns] += rows.T @ values
+            squares += float(values @ values)
+            prefill_s = self._scale * float(self._first_s[number].sum()) / self._count
+            weights[_PREFILL] += prefill_s
+            weights[_SHARED + 2 * number] = prefill_s
+            weights[_TOKEN] += prefill_s * (self._levels[_PREFILL] + self._levels[_SHARED + 2 * number])
+        # The scale so far times 1 + x is 1 but for the error of the first tokens.
+        normal[_TOKEN, _TOKEN] += (self._scale / self._token_sd) ** 2
+        right[_TOKEN] += self._scale * (1.0 - self._scale) / self._token_sd**2
+        squares += ((1.0 - self._scale) / self._token_sd) ** 2
+        normal[_SLOPE, _SLOPE] += (_SLOPE_SD * self._power_w) ** -2
+        normal[_GAP, _GAP] += (_GAP_SD * self._power_w) ** -2
+        # Columns that nothing tells of (windows back to back have no level before them) stay at zero.
+        normal += np.diag(np.where(np.diag(normal) == 0.0, 1.0, 0.0))
+        inverse = np.linalg.pinv(normal, hermitian=True)
+        levels = inverse @ right
+        residuals_w = [
+            stretch.powers_w - design @ levels[columns]
+            for stretch, (columns, design) in zip(self._stretches, designs, strict=True)
+        ]
+        chi2 = squares - float(right @ levels)
+        scale = self._scale * (1.0 + float(levels[_TOKEN]))
+        mean_s = self._scale * float(np.mean(np.concatenate(self._first_s)))
+        of_windows_j = [mean_s * float(levels[_PREFILL] + own) for own in levels[_SHARED::2]]
+        return Fit(
+            float(weights @ levels), float(weights @ inverse @ weights), chi2, scale, of_windows_j, levels, residuals_w
+        )
+
+    def _counted(self, number: int) -> tuple[np.ndarray, float] | None:
+        """The window's joules as one more equation, in units of their error."""
+        stretch = self._stretches[number]
+        if stretch.joules is None or stretch.error_j == 0.0:
+            return None
+        gap_s = stretch.window.seconds - float(np.sum(stretch.ends_s - stretch.starts_s))
+        prefill_s = self._scale * float(self._first_s[number].sum())
+        row = np.array([prefill_s * self._levels[_PREFILL], prefill_s, 0.0, gap_s, stretch.window.seconds, 0.0])
+        return row / stretch.error_j, stretch.joules / stretch.error_j
+
+    def _noise(self, fit: Fit) -> list[np.ndarray]:
+        """For each stretch what makes its noise white: the one that makes the residuals most probable."""
+        fixed = [self._fixed_noise(number, fit.levels) for number in range(len(self._stretches))]
+        lags_s = [np.abs(s.times_s[:, None] - s.times_s[None, :]) for s in self._stretches]
+        pooled = np.concatenate(fit.residuals_w)
+        rms_w = max(float(np.sqrt(np.mean(pooled**2))), _LEAST_NOISE_W)
+        best, found = -math.inf, self._whitening
+        for white in _WHITE_SHARES:
+            alike = [(1.0 - white) * np.exp(-lag_s / _CORRELATION_S) + white * np.eye(len(lag_s)) for lag_s in lags_s]
+            for noise_w in np.maximum(rms_w * np.geomspace(0.15, 1.5, 10), _LEAST_NOISE_W):
+                factors = [np.linalg.cholesky(noise_w**2 * a + f) for a, f in zip(alike, fixed, strict=True)]
+                whitening = [np.linalg.inv(factor) for factor in factors]
+                log_likelihood = sum(
+                    -0.5 * float(np.sum((w @ r) ** 2)) + float(np.sum(np.log(np.diag(w))))
+                    for w, r in zip(whitening, fit.residuals_w, strict=True)
+                )
+                if log_likelihood > best:
+                    best, found = log_likelihood, whitening
+        return found
+
+    def _fixed_noise(self, number: int, levels: np.ndarray) -> np.ndarray:
+        """Covariance from what is off in time: first tokens from call to call, the dates of all samples together."""
+        stretch = self._stretches[number]
+        own = levels[self._columns(number)]
+        designs = self._designs(number, _USUAL, stretch.times_s)
+        deviations_w = (designs - np.tensordot(_NODE_WEIGHTS, designs, axes=1)) @ own
+        # A first token that is late moves the samples of its own call, and no others.
+        call = np.searchsorted(stretch.starts_s, stretch.times_s - _USUAL.delay_s)
+        covariance = (deviations_w.T * _NODE_WEIGHTS) @ deviations_w * (call[:, None] == call[None, :])
+        # A step is at any instant, not at these few: the samples about it are less alike than they make them.
+        covariance += _BETWEEN_NODES * np.diag(np.diag(covariance))
+        moved = [
+            np.tensordot(_NODE_WEIGHTS, self._designs(number, _USUAL, stretch.times_s + s), axes=1)
+            for s in (-5e-4, 5e-4)
+        ]
+        slopes = (moved[1] - moved[0]) @ own / 1e-3
+        total: np.ndarray = covariance + np.outer(slopes, slopes) * _DATE_SD_S**2
+        return total
+
+    def _designs(self, number: int, sensor: Sensor, times_s: np.ndarray) -> np.ndarray:
+        """What a sensor shows of each level at these dates, for several first tokens: (token, date, level)."""
+        at_s = times_s[:, None] - sensor.ages_s()
+        # NumPy's difference runs from the youngest to the oldest.
+        means = np.diff(self._areas(number, at_s), axis=2) / np.diff(at_s, axis=1)[None, :, :, None]
+        shown: np.ndarray = np.mean(means, axis=2)
+        return shown
+
+    def _areas(self, number: int, at_s: np.ndarray) -> np.ndarray:
+        """Integrals of each level's indicator from the window's start to instants: (token, date, instant, level)."""
+        stretch = self._stretches[number]
+        starts_s, lengths_s = stretch.starts_s, stretch.ends_s - stretch.starts_s
+        call = np.searchsorted(starts_s, at_s, side="right") - 1
+        begun = call >= 0
+        call = np.maximum(call, 0)
+        since_s = np.where(begun, np.minimum(at_s - starts_s[call], lengths_s[call]), 0.0)
+        calls_s = np.concatenate(([0.0], np.cumsum(lengths_s)))[call]
+        inside_s, before_s = np.maximum(at_s, 0.0), np.minimum(at_s, 0.0)
+        areas = np.zeros((len(_NODES), *at_s.shape, _SHARED + 2))
+        areas[..., _GAP] = inside_s - calls_s - since_s
+        areas[..., _OWN] = inside_s
+        if stretch.window.previous_end_s is None:
+            areas[..., _BEFORE] = before_s
+        else:
+            areas[..., _OWN] += before_s
+            areas[..., _GAP] += np.maximum(before_s, stretch.window.previous_end_s)
+        for node, shown in zip(_NODES, areas, strict=True):
+            first_s = np.clip(self._first_s[number] * self._scale * (1.0 + self._spread * node), 0.0, lengths_s)
+            decode_s = np.maximum(lengths_s - first_s, 1e-9)
+            done_s = np.concatenate(([0.0], np.cumsum(first_s)))
+            in_prefill_s = np.minimum(since_s, first_s[call])
+            in_decode_s = since_s - in_prefill_s
+            shown[..., _PREFILL] = done_s[call] + in_prefill_s
+            shown[..., _SLOPE] = in_decode_s * (in_decode_s / decode_s[call] - 1.0) / 2.0
+        return areas
