@@ -232,6 +232,13 @@ OPTIONS = (
         "enforced.",
     ),
     Option(
+        "llem_budget",
+        "Seconds that the session's loads and experiments may take in all: what can still decide a verdict comes "
+        "first, what no longer fits is skipped.",
+        "SECONDS",
+        _number(0.001),
+    ),
+    Option(
         "llem_lock_timeout",
         "How long to wait for a GPU that another session measures. Default: 3600.",
         "SECONDS",
@@ -246,11 +253,13 @@ OPTIONS = (
     Option("llem_schema", "Print the JSON Schema of an experiment file; run nothing.", ini=False),
     Option(
         "llem_plan",
-        "Print the items, loads, predicted memory and least time of what would run; run nothing.",
+        "Print the items, loads, predicted memory and time of what would run; run nothing.",
         ini=False,
     ),
     # Set by the session that starts this one as a child: the descriptor of the socket between them.
     Option("llem_child", argparse.SUPPRESS, "DESCRIPTOR", int, ini=False),
+    # The same for one that becomes such children.
+    Option("llem_nursery", argparse.SUPPRESS, "DESCRIPTOR", int, ini=False),
 )
 
 

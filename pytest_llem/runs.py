@@ -44,6 +44,8 @@ REMOTE_CODE = "pytorch.trust_remote_code: Python code that came with the model w
 
 _DEFAULT_ROUNDS = 10
 _DEFAULT_WARMUP_ROUNDS = 1
+# Of what is left of the session's time, where an experiment's number of rounds is open: it warms up before them.
+_SHARE_OF_ROUNDS = 0.9
 
 
 @contextmanager
@@ -172,6 +174,7 @@ class ExperimentRun:
             folder, account = experiment.path.parent, self._account
             if self._recorder.disabled:
                 return run_once(self._model.prepare(config, folder), self._meter)
+            self._session.require_time()
             started_s = time.monotonic()
             with _checked_meanwhile(self._meter, account) as disturbances:
                 workload = self._model.prepare(config, folder)
@@ -179,7 +182,12 @@ class ExperimentRun:
                 asked = protocol(config, self._session, self._meter)
             with account.of("idle"):
                 idle = self._session.idle_power(self._model, self._meter, disturbances)
-            progress = ProgressLine(self._item.config, self._item.name)
+            shown = ProgressLine(self._item.config, self._item.name)
+
+            def progress(phase: str, done: int, total: int, last_s: float) -> None:
+                shown(phase, done, total, last_s)
+                self._session.watch_time(phase, done, total, last_s)
+
             try:
                 result = measure_workload(
                     workload,
@@ -192,7 +200,7 @@ class ExperimentRun:
                     account=account,
                 )
             finally:
-                progress.erase()
+                shown.erase()
             result = replace(result, load_s=self._model.load_s)
             took_s = time.monotonic() - started_s
             told = with_earlier([*self._model.warnings, *heard.texts], self._model.libraries)
@@ -249,12 +257,15 @@ def protocol(config: ExperimentConfig, session: LlemSession, meter: Meter) -> Pr
         raise UnavailableError(f"measure.boundaries: windows cannot be joined here: {meter.joins}")
     window_s = measure.min_window_s if settings.min_window_s is None else settings.min_window_s
     rounds = settings.rounds or measure.rounds
+    budget_s = measure.budget_s or Protocol.budget_s
+    if session.deadline is not None:
+        budget_s = min(budget_s, max(_SHARE_OF_ROUNDS * session.deadline.left_s, 0.0))
     return Protocol(
         rounds=None if rounds == "auto" else rounds,
         warmup_rounds=measure.warmup_rounds,
         min_window_s=meter.auto_window_s if window_s in (None, "auto") else float(window_s),
         precision=measure.relative_precision,
-        budget_s=measure.budget_s or Protocol.budget_s,
+        budget_s=budget_s,
         joined=measure.is_joined and meter.joins is None,
     )
 
@@ -315,6 +326,7 @@ class BenchmarkRun:
         if self._recorder.disabled:
             call()
             return last[0]
+        self._session.require_time()
         window_s = settings.min_window_s if min_window_s is None else min_window_s
         with _reported("llem_benchmark"), library_warnings() as heard:
             with _checked_meanwhile(self._meter, self._account) as disturbances:
@@ -325,6 +337,7 @@ class BenchmarkRun:
                 [call],
                 Protocol(None if asked == "auto" else asked, warmup_rounds, least_s),
                 self._meter,
+                progress=self._session.watch_time,
                 account=self._account,
             )
         notes = [*measured.warnings, *(disturbance.text for disturbance in disturbances), *heard.texts]

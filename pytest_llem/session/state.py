@@ -14,6 +14,7 @@ from pytest_llem.measurement.account import Account
 from pytest_llem.meters import open_meter
 from pytest_llem.meters.base import IdlePower
 from pytest_llem.meters.nvidia.lock import BoardLocks, lock_visible_boards, say_on_stderr
+from pytest_llem.session.deadline import Deadline
 from pytest_llem.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_llem.engines.base import Engine, LoadedModel
     from pytest_llem.meters.base import Disturbance, Meter
     from pytest_llem.records.record import Record
+    from pytest_llem.session.budget import Budget
     from pytest_llem.session.journal import Journal
     from pytest_llem.settings import Settings
     from pytest_llem.verdict.history import SavedRow
@@ -41,6 +43,8 @@ class LlemSession:
         notes: lines for the end of the terminal's summary.
         journal: where results are kept as they finish; ``None`` where there is none.
         engines: those that models were loaded with, by backend.
+        deadline: when the time of the session (in a child, of its parent's) is over; ``None`` where it has no limit.
+        budget: what spends that time.
         incomplete: parts of what is reported are known to be missing.
         device_lost: a GPU failed so that this process cannot use it any more.
     """
@@ -54,6 +58,8 @@ class LlemSession:
     notes: list[str] = field(default_factory=list)
     journal: Journal | None = None
     engines: dict[str, Engine] = field(default_factory=dict)
+    deadline: Deadline | None = None
+    budget: Budget | None = None
     incomplete: bool = False
     device_lost: bool = False
     _pending: dict[str, Record] = field(default_factory=dict)
@@ -125,6 +131,17 @@ class LlemSession:
         self._load_s = 0.0
         return account
 
+    def require_time(self) -> None:
+        """Skip the item if the session's time is over."""
+        if self.deadline is not None:
+            self.deadline.require_time()
+
+    def watch_time(self, phase: str, done: int, total: int, last_s: float) -> None:
+        """Between two windows, see :data:`pytest_llem.measurement.windows.Progress`: skip the item if it cannot end
+        before the session's time is over."""
+        if self.deadline is not None:
+            self.deadline.watch(phase, done, total, last_s)
+
     def keep(self, record: Record) -> None:
         """Note what an item measured; it counts once the item has passed."""
         self._pending[record.nodeid] = record
@@ -155,9 +172,10 @@ class LlemSession:
     def count(self, record: Record) -> None:
         """Every result that counts comes through here, however it came, and again when more is known of it. What there
         is of it to keep is in the journal when this returns."""
-        self.records[record.nodeid] = record
         if self.journal is not None:
+            record = self.journal.signed(record)
             self.journal.append(record)
+        self.records[record.nodeid] = record
 
     def fail(self, session: pytest.Session, problem: str | None = None) -> None:
         """Make the session fail if it has not failed already, and say why in a line of its summary."""
@@ -186,7 +204,8 @@ def llem_session(config: pytest.Config) -> LlemSession:
         from pytest_llem.report.terminal import say_line
 
         settings = config.stash[SETTINGS]
-        config.stash[SESSION] = LlemSession(settings)
+        deadline = Deadline.of_parent() if settings.mode == "child" else None
+        config.stash[SESSION] = LlemSession(settings, deadline=deadline)
         if settings.root_note is not None:
             config.stash[SESSION].notes.append(f"llem: {settings.root_note}")
         reporter = config.pluginmanager.get_plugin("terminalreporter")
