@@ -1,6 +1,6 @@
 """How far the joules of windows back to back are from the truth, and what recordings of real boards say of them.
 
-    PYTHONPATH=. python benchmarks/meters/joined.py [--boards N] [--recording FILE ...] [--json FILE]
+    PYTHONPATH=. python benchmarks/meters/joined_accuracy.py [--boards N] [--recording FILE ...] [--json FILE]
 
 **Simulated boards**, with the machinery of ``accuracy.py``: stretches of ten windows, two on each board, beside ten
 settled windows of the same work. Three kinds of work: ``phases`` (a prefill burst of 400 W for a fifth of the time,
