@@ -56,7 +56,7 @@ class Sensor:
     lag_s: float
     mean_s: float = 0.0
 
-    def ages_s(self, bins: int = 24) -> np.ndarray:
+    def ages_s(self, bins: int = 48) -> np.ndarray:
         """Bounds of stretches before a sample's date that have equal weight in it, the youngest first."""
         shares = np.arange(bins) / bins
         if self.mean_s:
@@ -299,7 +299,7 @@ class Model:
         deviations_w = (designs - np.tensordot(_NODE_WEIGHTS, designs, axes=1)) @ own
         # A first token that is late moves the samples of its own call, and no others.
         call = np.searchsorted(stretch.starts_s, stretch.times_s - _USUAL.delay_s)
-        covariance = (deviations_w.T * _NODE_WEIGHTS) @ deviations_w * (call[:, None] == call[None, :])
+        covariance: np.ndarray = (deviations_w.T * _NODE_WEIGHTS) @ deviations_w * (call[:, None] == call[None, :])
         # A step is at any instant, not at these few: the samples about it are less alike than they make them.
         covariance += _BETWEEN_NODES * np.diag(np.diag(covariance))
         moved = [
