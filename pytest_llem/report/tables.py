@@ -19,6 +19,7 @@ _QUANTITIES = (
     ("energy of a call beyond idle", "energy_net_j", "energy_net_uncertainty_j", "J"),
     ("energy per output token", "energy_per_output_token_j", None, "J"),
     ("prefill energy of a call", "prefill_energy_j", "prefill_energy_uncertainty_j", "J"),
+    ("prefill energy, one-token calls", "prefill_energy_one_token_j", "prefill_energy_one_token_uncertainty_j", "J"),
     ("prefill energy per input token", "energy_per_input_token_j", None, "J"),
     ("prefill latency", "prefill_latency_s", None, "s"),
     ("decode energy of a call", "decode_energy_j", "decode_energy_uncertainty_j", "J"),
@@ -53,6 +54,8 @@ def quantities(page: ExperimentPage) -> list[tuple[str, str]]:
     rows.append(("meter", phrases.meter(result)))
     of = f"each of {calls} call{'' if calls == 1 else 's'}"
     rows.append(("windows", f"{result.rounds}, {of}, {result.boundaries}"))
+    if result.phases_by is not None:
+        rows.append(("phases by", result.phases_by))
     if result.peak_memory_bytes is not None:
         rows.append(("peak memory", size(result.peak_memory_bytes)))
     if result.labels:

@@ -221,6 +221,14 @@ def test_joined_windows_are_named() -> None:
     assert "joined" not in Page(render_html(report([experiment()]))).text
 
 
+def test_both_ways_to_measure_prefill_are_told_apart() -> None:
+    both = result(prefill_energy_j=10.0, prefill_energy_one_token_j=11.0, phases_by="power samples")
+    page = Page(render_html(report([experiment(result=both)])))
+    assert "prefill energy of a call10.00" in page.text
+    assert "prefill energy, one-token calls11.00" in page.text
+    assert "phases bypower samples" in page.text
+
+
 def test_the_best_point_of_a_sweep_is_named_once_for_each_quantity() -> None:
     text = render_html(regression())
     assert text.count("<td>best</td>") == 2
