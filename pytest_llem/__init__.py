@@ -10,7 +10,16 @@ if TYPE_CHECKING:
     from pytest_llem.engines.base import CallTiming, Engine, LoadedModel, MemoryPlan, Workload
     from pytest_llem.engines.prompts import load_prompts
     from pytest_llem.measurement.result import ExperimentResult, Round
-    from pytest_llem.meters import Disturbance, IdlePower, Meter, MeterRequest, SimpleMeter, Window, open_meter
+    from pytest_llem.meters import (
+        Disturbance,
+        IdlePower,
+        JoinedWindows,
+        Meter,
+        MeterRequest,
+        SimpleMeter,
+        Window,
+        open_meter,
+    )
     from pytest_llem.runs import BenchmarkRun, ExperimentRun
     from pytest_llem.verdict import Status, Verdict, judge
 
@@ -27,6 +36,7 @@ __all__ = [
     "ExperimentResult",
     "ExperimentRun",
     "IdlePower",
+    "JoinedWindows",
     "LoadedModel",
     "MemoryPlan",
     "Meter",
@@ -49,7 +59,16 @@ _HOMES = {
     "engines.base": ("CallTiming", "Engine", "LoadedModel", "MemoryPlan", "Workload"),
     "engines.prompts": ("load_prompts",),
     "measurement.result": ("ExperimentResult", "Round"),
-    "meters": ("Disturbance", "IdlePower", "Meter", "MeterRequest", "SimpleMeter", "Window", "open_meter"),
+    "meters": (
+        "Disturbance",
+        "IdlePower",
+        "JoinedWindows",
+        "Meter",
+        "MeterRequest",
+        "SimpleMeter",
+        "Window",
+        "open_meter",
+    ),
     "runs": ("BenchmarkRun", "ExperimentRun"),
     "verdict": ("Status", "Verdict", "judge"),
 }

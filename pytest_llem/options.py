@@ -8,7 +8,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -44,6 +44,16 @@ def _number(
         return value
 
     return read
+
+
+def _rounds(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        rounds: int = _number(1, int)(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is out of range; use an integer, at least 1, or auto") from None
+    return rounds
 
 
 def _rate(text: str) -> float:
@@ -158,7 +168,12 @@ OPTIONS = (
         _meter,
         "auto",
     ),
-    Option("llem_rounds", "Rounds of every experiment, whatever the file says.", "N", _number(1, int)),
+    Option(
+        "llem_rounds",
+        "Rounds of every experiment, whatever the file says: a number, or auto for as many as precision needs.",
+        "N",
+        _rounds,
+    ),
     Option("llem_min_window", "Least seconds of a round's window, whatever the file says.", "SECONDS", _number(0)),
     Option(
         "llem_fail",
@@ -217,6 +232,13 @@ OPTIONS = (
         "enforced.",
     ),
     Option(
+        "llem_budget",
+        "Seconds that the session's loads and experiments may take in all: what can still decide a verdict comes "
+        "first, what no longer fits is skipped.",
+        "SECONDS",
+        _number(0.001),
+    ),
+    Option(
         "llem_lock_timeout",
         "How long to wait for a GPU that another session measures. Default: 3600.",
         "SECONDS",
@@ -231,11 +253,13 @@ OPTIONS = (
     Option("llem_schema", "Print the JSON Schema of an experiment file; run nothing.", ini=False),
     Option(
         "llem_plan",
-        "Print the items, loads, predicted memory and least time of what would run; run nothing.",
+        "Print the items, loads, predicted memory and time of what would run; run nothing.",
         ini=False,
     ),
     # Set by the session that starts this one as a child: the descriptor of the socket between them.
     Option("llem_child", argparse.SUPPRESS, "DESCRIPTOR", int, ini=False),
+    # The same for one that becomes such children.
+    Option("llem_nursery", argparse.SUPPRESS, "DESCRIPTOR", int, ini=False),
 )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
 
     from pytest_llem.config import Experiment, ExperimentConfig, LoadConfig
     from pytest_llem.engines.base import LoadedModel
+    from pytest_llem.measurement.account import Account
     from pytest_llem.measurement.result import ExperimentResult
-    from pytest_llem.meters.base import Meter, Synchronize, Window
+    from pytest_llem.meters.base import Disturbance, Meter, Synchronize, Window
+    from pytest_llem.meters.joined import JoinedWindows
     from pytest_llem.session.state import LlemSession
 
 T = TypeVar("T")
@@ -41,6 +45,8 @@ REMOTE_CODE = "pytorch.trust_remote_code: Python code that came with the model w
 
 _DEFAULT_ROUNDS = 10
 _DEFAULT_WARMUP_ROUNDS = 1
+# Of what is left of the session's time, where an experiment's number of rounds is open: it warms up before them.
+_SHARE_OF_ROUNDS = 0.9
 
 
 @contextmanager
@@ -50,9 +56,11 @@ def loaded(config: LoadConfig, session: LlemSession) -> Iterator[LoadedModel]:
     device = session.settings.device
     if device is None:
         pytest.skip("pass --llem-gpu to load the model on the GPU or --llem-cpu to load it on the CPU")
+    started_s = time.perf_counter()
     with _reported(failure=NotLoadedError):
         engine = session.engines.setdefault(config.backend, get_engine(config.backend))
         model = engine.load(config, device)
+    session.note_load(time.perf_counter() - started_s)
     try:
         yield model
     finally:
@@ -91,6 +99,9 @@ class _ItemMeter:
     def window(self, synchronize: Synchronize | None = None) -> AbstractContextManager[Window]:
         return self._meter.window(synchronize or self._synchronize)
 
+    def joined_windows(self, synchronize: Synchronize | None = None) -> AbstractContextManager[JoinedWindows]:
+        return self._meter.joined_windows(synchronize or self._synchronize)
+
     def close(self) -> None:
         """Nothing to do: the session owns the sensor."""
 
@@ -109,6 +120,18 @@ def item_meter(model: LoadedModel | None, session: LlemSession) -> Any:
     with _reported("llem_meter"):
         meter = session.meter(() if model is None else model.gpu_uuids)
     return _ItemMeter(meter, _synchronize_cuda if session.settings.device == "cuda" else no_synchronize)
+
+
+@contextmanager
+def _checked_meanwhile(meter: Meter, account: Account) -> Iterator[list[Disturbance]]:
+    """Watch whether the device is at rest while the body works on the host; what disturbs it is there afterwards."""
+    found: list[Disturbance] = []
+    with account.of("checks"), ThreadPoolExecutor(max_workers=1, thread_name_prefix="llem quiet") as pool:
+        looking = pool.submit(meter.check_quiet)
+        yield found
+        # What the load or the last item left; it takes a while.
+        gc.collect()
+        found += looking.result()
 
 
 def _synchronize_cuda() -> None:
@@ -139,6 +162,7 @@ class ExperimentRun:
         self._config = experiment.valid_config
         self._model = model
         self._meter = meter
+        self._account = session.open_account()
 
     def __call__(self) -> ExperimentResult:
         """Measure and record.
@@ -151,22 +175,36 @@ class ExperimentRun:
         self._recorder.claim("llem_run")
         where = f"{display_path(experiment.path, self._item.config)}:{experiment.line}: {self._item.name}"
         with _reported(where), library_warnings() as heard:
-            workload = self._model.prepare(config, experiment.path.parent)
+            folder, account = experiment.path.parent, self._account
             if self._recorder.disabled:
-                return run_once(workload, self._meter)
+                return run_once(self._model.prepare(config, folder), self._meter)
+            self._session.require_time()
             started_s = time.monotonic()
-            progress = ProgressLine(self._item.config, self._item.name)
+            with _checked_meanwhile(self._meter, account) as disturbances:
+                workload = self._model.prepare(config, folder)
+            with account.of("sensor"):
+                asked = protocol(config, self._session, self._meter)
+            with account.of("idle"):
+                idle = self._session.idle_power(self._model, self._meter, disturbances)
+            shown = ProgressLine(self._item.config, self._item.name)
+
+            def progress(phase: str, done: int, total: int, last_s: float) -> None:
+                shown(phase, done, total, last_s)
+                self._session.watch_time(phase, done, total, last_s)
+
             try:
                 result = measure_workload(
                     workload,
-                    protocol(config, self._session, self._meter),
+                    asked,
                     self._meter,
-                    idle=self._session.idle_power(self._model, self._meter),
+                    idle=idle,
+                    disturbances=disturbances,
                     phases=config.measure.phases,
                     progress=progress,
+                    account=account,
                 )
             finally:
-                progress.erase()
+                shown.erase()
             result = replace(result, load_s=self._model.load_s)
             took_s = time.monotonic() - started_s
             told = with_earlier([*self._model.warnings, *heard.texts], self._model.libraries)
@@ -178,6 +216,7 @@ class ExperimentRun:
             if config.pytorch is not None and config.pytorch.trust_remote_code:
                 result = replace(result, warnings=[*result.warnings, REMOTE_CODE])
             workload_hash = identity.workload_hash(config, self._model, workload)
+        result = replace(result, spent_s=account.spent_s())
         record = Record(
             nodeid=self._item.nodeid,
             name=self._item.name,
@@ -212,13 +251,26 @@ def _batch_notes(config: ExperimentConfig, prompts: int) -> list[str]:
 
 
 def protocol(config: ExperimentConfig, session: LlemSession, meter: Meter) -> Protocol:
-    """The experiment's protocol; the command line wins over the file."""
+    """The experiment's protocol; the command line wins over the file.
+
+    Raises:
+        UnavailableError: the file asks for joined windows, which this meter cannot measure.
+    """
     measure, settings = config.measure, session.settings
+    if measure.boundaries == "joined" and meter.joins is not None:
+        raise UnavailableError(f"measure.boundaries: windows cannot be joined here: {meter.joins}")
     window_s = measure.min_window_s if settings.min_window_s is None else settings.min_window_s
+    rounds = settings.rounds or measure.rounds
+    budget_s = measure.budget_s or Protocol.budget_s
+    if session.deadline is not None:
+        budget_s = min(budget_s, max(_SHARE_OF_ROUNDS * session.deadline.left_s, 0.0))
     return Protocol(
-        rounds=settings.rounds or measure.rounds,
+        rounds=None if rounds == "auto" else rounds,
         warmup_rounds=measure.warmup_rounds,
         min_window_s=meter.auto_window_s if window_s in (None, "auto") else float(window_s),
+        precision=measure.relative_precision,
+        budget_s=budget_s,
+        joined=measure.is_joined and meter.joins is None,
     )
 
 
@@ -231,6 +283,7 @@ class BenchmarkRun:
         self._benchmark = benchmark
         self._recorder = Recorder(benchmark)
         self._meter = meter
+        self._account = session.open_account()
         self.result: ExperimentResult | None = None
 
     @property
@@ -261,7 +314,7 @@ class BenchmarkRun:
 
         Args:
             rounds: windows; default: ``--llem-rounds``, else 10.
-            warmup_rounds: calls before the windows are sized.
+            warmup_rounds: calls before the rounds, at least.
             min_window_s: least seconds of a window; default: ``--llem-min-window``, else what the meter needs.
 
         Returns:
@@ -277,20 +330,31 @@ class BenchmarkRun:
         if self._recorder.disabled:
             call()
             return last[0]
+        self._session.require_time()
         window_s = settings.min_window_s if min_window_s is None else min_window_s
         with _reported("llem_benchmark"), library_warnings() as heard:
-            disturbances = self._meter.check_quiet()
+            with _checked_meanwhile(self._meter, self._account) as disturbances:
+                asked = rounds or settings.rounds or _DEFAULT_ROUNDS
+            with self._account.of("sensor"):
+                least_s = self._meter.auto_window_s if window_s is None else window_s
             measured = measure_windows(
-                call,
-                Protocol(
-                    rounds=rounds or settings.rounds or _DEFAULT_ROUNDS,
-                    warmup_rounds=warmup_rounds,
-                    min_window_s=self._meter.auto_window_s if window_s is None else window_s,
-                ),
+                [call],
+                Protocol(None if asked == "auto" else asked, warmup_rounds, least_s),
                 self._meter,
+                progress=self._session.watch_time,
+                account=self._account,
             )
         notes = [*measured.warnings, *(disturbance.text for disturbance in disturbances), *heard.texts]
-        self.result = summarise(measured.windows, calls_per_round=measured.passes, meter=self._meter, warnings=notes)
+        self.result = replace(
+            summarise(
+                measured.windows,
+                calls_per_round=measured.passes,
+                meter=self._meter,
+                warnings=notes,
+                sequential=measured.sequential,
+            ),
+            spent_s=self._account.spent_s(),
+        )
         if disturbances:
             self.result = replace(self.result, valid=False)
         boards = [board["uuid"] for board in machine.boards()] if settings.device == "cuda" else []

@@ -50,6 +50,7 @@ class Settings:
         merge: journals to report in place of running anything.
         isolate: run each model's experiments in a child process.
         child: in such a child, the descriptor of the socket to its parent.
+        budget_s: seconds that loads and experiments may take in all; ``None`` for as many as they need.
         lock_timeout_s: how long to wait for a GPU that another session measures, in seconds.
         root_note: that an option of ours has led pytest to another root folder, if one has.
     """
@@ -58,7 +59,7 @@ class Settings:
     device: str | None
     meter: str
     meter_named: bool
-    rounds: int | None
+    rounds: int | Literal["auto"] | None
     min_window_s: float | None
     files: tuple[str, ...]
     gates: Mapping[str, Limit]
@@ -75,6 +76,7 @@ class Settings:
     merge: tuple[Path, ...] = ()
     isolate: bool = False
     child: int | None = None
+    budget_s: float | None = None
     lock_timeout_s: float = 3600.0
     root_note: str | None = None
 
@@ -106,6 +108,8 @@ class Settings:
             raise pytest.UsageError("--llem-gpu and --llem-cpu exclude each other: pass one of them")
         if given["merge"] and (given["resume"] or given["shard"]):
             raise pytest.UsageError("--llem-merge runs nothing: leave out --llem-resume and --llem-shard")
+        if given["merge"] and config.getoption("llem_budget"):
+            raise pytest.UsageError("--llem-merge runs nothing: leave out --llem-budget")
         mode = _mode(given, config)
         is_worker = hasattr(config, "workerinput")
         asks = any(map(config.getoption, _OUTPUTS))
@@ -140,6 +144,7 @@ class Settings:
             merge=given["merge"],
             isolate=given["child"] is None and given["isolate"],
             child=given["child"],
+            budget_s=given["budget"],
             lock_timeout_s=given["lock_timeout"],
             root_note=root_note,
         )

@@ -2,8 +2,10 @@
 
     PYTHONPATH=. python benchmarks/gpu/linearity.py --out linearity.json [--seconds 95]
 
-The work is a matrix product repeated on the first visible GPU, the same each time, so that joules a repetition should
-not depend on the window. The lengths take turns, and this project's meter and Zeus with them, so that a board that
+The work is an addition over much memory, repeated on the first visible GPU, the same each time, so that joules a
+repetition should not depend on the window. It must leave the board below its power limit (an H200 draws 470 W of 700 W
+with it): matrix products drew 900 W for a tenth of a second, then 700 W at lower clocks, and are other work in a short
+window than in a long one. The lengths take turns, and this project's meter and Zeus with them, so that a board that
 warms up does so for all of them. What the meter has found out about the board's counter is written as well.
 """
 
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
 METERS = ("nvml", "zeus")
 WINDOWS_EACH = {0.2: 8, 0.5: 6, 1.0: 4, 2.0: 3, 4.0: 3}
 """How many windows of which length in seconds, with each meter."""
-SIZE = 8192
+ELEMENTS = 2**27
+"""Of four bytes: several times what a cache holds."""
 WARM_UP_S = 3.0
 IDLE_LIMIT_S = 5.0
 WAIT_S = 1.5
@@ -43,12 +46,11 @@ def make_work() -> Callable[[int], None]:
     """Work of a known number of equal repetitions, queued on the GPU."""
     import torch
 
-    a, b = (torch.randn(SIZE, SIZE, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    product = torch.empty_like(a)
+    numbers = torch.randn(ELEMENTS, device="cuda")
 
     def work(repetitions: int) -> None:
         for _ in range(repetitions):
-            torch.mm(a, b, out=product)
+            numbers.add_(1.0)
 
     return work
 

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# What a GPU can tell in ten minutes, the most telling first.
+# What a GPU can tell in a quarter of an hour, the most telling first.
 #   benchmarks/gpu/run_all.sh [FOLDER [STEP...]]
-# Results go to FOLDER, by default benchmarks/results/<board>, as at most eight files. Steps, all by default:
-#   record     recording.json.gz  what the board's sensors show around known work
+# Results go to FOLDER, by default benchmarks/results/<board>, as at most nine files. Steps, all by default:
+#   decoding   decoding.json      ten ways to decode with one model, and how much of the time is measured
+#   joined     joined.json        joined windows: their joules, and what they cost the work in them
 #   linearity  linearity.json     windows of several lengths, beside Zeus
+#   record     recording.json.gz  what the board's sensors show around known work
 #   options    options.json       8 bit, 4 bit, device_map, TF32, 8B
 #   repeated   repeated.json      eight processes of one experiment: a list of what pytest-benchmark writes
 #   doctor                        what can be measured here
@@ -15,7 +17,7 @@ cd "$(dirname "$0")/../.." || exit 1
 python="${PYTHON:-python3}"
 # This checkout, also for scripts in folders of their own.
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-steps=(record linearity options repeated doctor)
+steps=(decoding joined linearity options record repeated doctor)
 wanted=("${@:2}")
 for name in "${wanted[@]}"; do
   [[ " ${steps[*]} " == *" $name "* ]] || { echo "no step $name; steps: ${steps[*]}" >&2; exit 2; }
@@ -113,10 +115,13 @@ step() { # NAME COMMAND...
 }
 
 all_steps() {
-  step record limited 80 "$python" benchmarks/gpu/record.py --out "$out/recording.json.gz"
+  step decoding limited 240 "${pytest[@]}" benchmarks/gpu/decoding.llem.yaml --llem-gpu -rs \
+    --benchmark-json="$out/decoding.json"
+  step joined limited 100 "$python" benchmarks/gpu/joined_windows.py --out "$out/joined.json"
   step linearity limited 110 "$python" benchmarks/gpu/linearity.py --out "$out/linearity.json"
   step options limited 190 "${pytest[@]}" benchmarks/gpu/options.llem.yaml --llem-gpu -rs \
     --benchmark-json="$out/options.json"
+  step record limited 80 "$python" benchmarks/gpu/record.py --out "$out/recording.json.gz"
   step repeated repeated 130
   step doctor limited 40 "${pytest[@]}" --llem-doctor
   ((${#failed[@]} == 0)) && return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ from pytest_llem.config.files import Experiment
 from pytest_llem.engines import get_engine
 from pytest_llem.engines.base import MemoryPlan
 from pytest_llem.errors import UnavailableError, printable
+from pytest_llem.session.past_runs import past_runs, predictable
+from pytest_llem.session.prediction import Duration, Predictor, in_words
 from pytest_llem.sizes import size
 
 if TYPE_CHECKING:
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
 
     from pytest_llem.config import ExperimentConfig, LoadConfig
     from pytest_llem.settings import Settings
-
-# Length of a window in seconds where neither the file nor an option says it and the meter needs no longer one.
-_PLAIN_WINDOW_S = 1.0
-_METERS_WITH_PLAIN_WINDOWS = ("rapl", "estimate", "none")
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,12 @@ class Planner:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """In place of the tests: print the plan."""
+        config, settings = session.config, self._settings
         made = make_plan(session.items)
-        session.config.get_terminal_writer().write(render(made, self._settings))
+        planned = {item.nodeid for items in made.loads for item in items}
+        runs = past_runs(config, settings) if config.pluginmanager.has_plugin("benchmark") else []
+        asked = predictable((item for item in session.items if item.nodeid in planned), settings)
+        config.get_terminal_writer().write(render(made, Predictor(asked, runs)))
         session.testsfailed += len(made.invalid)
         return True
 
@@ -106,36 +107,25 @@ def make_plan(items: Sequence[pytest.Item]) -> Plan:
     return Plan(loads, skipped, invalid, others)
 
 
-def least_s(config: ExperimentConfig, settings: Settings) -> float | None:
-    """Seconds that measuring ``config`` takes at least: its rounds, each of its shortest window.
-
-    Loading, warming up and filling a window with whole passes come on top. ``None`` where the length of a window is
-    known only once the sensor is probed.
-    """
-    window_s = config.measure.min_window_s if settings.min_window_s is None else settings.min_window_s
-    if window_s is None or window_s == "auto":
-        is_plain = settings.meter in _METERS_WITH_PLAIN_WINDOWS or (
-            settings.meter == "auto" and settings.device == "cpu"
-        )
-        if not is_plain:
-            return None
-        window_s = _PLAIN_WINDOW_S
-    return (settings.rounds or config.measure.rounds) * window_s
-
-
-def render(plan: Plan, settings: Settings) -> str:
+def render(plan: Plan, predictor: Predictor) -> str:
     """The plan as text, several lines."""
     lines: list[str] = []
     memory = _Memory()
-    seconds: list[float | None] = []
+    durations: list[Duration] = []
     for number, items in enumerate(plan.loads, 1):
-        lines.append(f"load {number}: {_load_text(items[0].load)}")
+        load = items[0].load
+        loading = predictor.load(load)
+        known = load is not None and loading.runs
+        lines.append(f"load {number}: {_load_text(load)}{f' ({loading})' if known else ''}")
+        if known:
+            durations.append(loading)
         for item in items:
-            seconds.append(least_s(item.config, settings))
-            lines += (f"  {item.nodeid}", f"    memory: {memory.of(item)}; time: {_time_text(seconds[-1])}")
+            duration = predictor.item(item.nodeid)
+            durations.append(duration)
+            lines += (f"  {item.nodeid}", f"    memory: {memory.of(item)}; time: {_time_text(duration)}")
     lines += _listed("skipped", plan.skipped)
     lines += _listed("not valid", plan.invalid)
-    return "\n".join([*map(printable, lines), *_totals(plan, seconds, memory)]) + "\n"
+    return "\n".join([*map(printable, lines), *_totals(plan, durations, memory)]) + "\n"
 
 
 def _listed(title: str, found: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -146,12 +136,17 @@ def _listed(title: str, found: Sequence[tuple[str, str]]) -> Iterator[str]:
         yield f"    {reason}"
 
 
-def _totals(plan: Plan, seconds: Sequence[float | None], memory: _Memory) -> Iterator[str]:
+def _totals(plan: Plan, durations: Sequence[Duration], memory: _Memory) -> Iterator[str]:
+    """The last lines.
+
+    Args:
+        durations: of the items, and of the loads that are known.
+    """
     loaded = [items for items in plan.loads if items[0].load is not None]
     distinct = len({items[0].load for items in loaded})
     again = f" ({distinct} different models)" if distinct < len(loaded) else ""
     counts = [
-        _counted(len(seconds), "item"),
+        _counted(sum(map(len, plan.loads)), "item"),
         f"{_counted(len(loaded), 'load')}{again}",
         f"{len(plan.skipped)} skipped",
         f"{len(plan.invalid)} not valid",
@@ -159,10 +154,16 @@ def _totals(plan: Plan, seconds: Sequence[float | None], memory: _Memory) -> Ite
     if plan.others:
         counts.append(_counted(plan.others, "other test"))
     yield f"llem plan: {', '.join(counts)}"
-    known = [item_s for item_s in seconds if item_s is not None]
-    unknown = len(seconds) - len(known)
-    beside = f", and {_counted(unknown, 'item')} whose windows the sensor decides" if unknown else ""
-    yield (f"time: at least {_duration(sum(known))}{beside}; loading, warming up and whole passes come on top")
+    least = [duration for duration in durations if not duration.runs]
+    total_s = sum(duration.seconds or 0.0 for duration in durations)
+    if durations and not least:
+        yield f"time: about {in_words(total_s)}, as earlier runs took"
+    else:
+        unknown = sum(duration.seconds is None for duration in least)
+        beside = f", and {_counted(unknown, 'item')} whose windows the sensor decides" if unknown else ""
+        earlier_s = sum(duration.seconds or 0.0 for duration in durations if duration.runs)
+        earlier = f"; {in_words(earlier_s)} of it as earlier runs took, of the rest" if earlier_s else ";"
+        yield f"time: at least {in_words(total_s)}{beside}{earlier} loading, warming up and whole passes come on top"
     if memory.largest_bytes is not None:
         yield f"memory: up to {size(memory.largest_bytes)} of weights and KV cache; activations come on top"
 
@@ -217,15 +218,10 @@ def _spelt(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _time_text(seconds: float | None) -> str:
-    return "windows as long as the sensor needs" if seconds is None else f"at least {_duration(seconds)}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    minutes = math.ceil(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+def _time_text(duration: Duration) -> str:
+    if not duration.runs:
+        return str(duration)
+    return f"{duration} (as the last {'run' if duration.runs == 1 else f'{duration.runs} runs'})"
 
 
 def _counted(number: int, what: str) -> str:

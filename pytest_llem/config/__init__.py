@@ -9,9 +9,10 @@ from __future__ import annotations
 from pytest_llem.config.base import stage_of
 from pytest_llem.config.dataset import BuiltinDataset, FileDataset, SyntheticDataset, SyntheticPrompts
 from pytest_llem.config.decoder import DecoderConfig
-from pytest_llem.config.experiment import ExperimentConfig, MeasureConfig
+from pytest_llem.config.experiment import ExperimentConfig
 from pytest_llem.config.files import Experiment, load_experiments
 from pytest_llem.config.load import LoadConfig
+from pytest_llem.config.measure import MeasureConfig
 from pytest_llem.config.passthrough import Passthrough
 from pytest_llem.config.pytorch import LoraConfig, PyTorchConfig
 from pytest_llem.config.schema import experiment_file_schema

@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pytest_llem.config.backends import BACKENDS, backend_name
-from pytest_llem.config.base import Section, builtin_model, expects, option, refusal, refuse
+from pytest_llem.config.base import Section, builtin_model, option, refusal, refuse
 from pytest_llem.config.builtin_models import is_builtin
 from pytest_llem.config.contradictions import contradictions
 from pytest_llem.config.dataset import DATASET_HELP, Dataset, SyntheticDataset, SyntheticPrompts, TextDataset
 from pytest_llem.config.decoder import DecoderConfig
 from pytest_llem.config.load import LoadConfig
+from pytest_llem.config.measure import MeasureConfig
 from pytest_llem.config.passthrough import Passthrough
 from pytest_llem.config.pytorch import PyTorchConfig
 from pytest_llem.verdict.limits import parse_limit
@@ -72,22 +73,6 @@ def _limit(value: Any) -> Any:
     except ValueError as error:
         raise refusal(str(error)) from None
     return value
-
-
-class MeasureConfig(Section, stage="measurement"):
-    """The ``measure:`` section: how often and how long is measured."""
-
-    rounds: int = option("Measured windows.", default=10, ge=1)
-    warmup_rounds: int = option("Passes over the prompts before the first measured window.", default=2, ge=0)
-    min_window_s: Annotated[
-        Annotated[float, Field(ge=0)] | Literal["auto"] | None,
-        expects("a number of seconds, at least 0, or auto"),
-    ] = option(
-        "Shortest window: whole passes are repeated until it is filled; 0 is one pass. auto: long enough for "
-        "the sensor, as probed. Unset: auto on a GPU with the nvml meter, 1.0 elsewhere.",
-        unit="s",
-    )
-    phases: bool = option("Measure prefill and decode apart as well.", default=False)
 
 
 class ExperimentConfig(Section):

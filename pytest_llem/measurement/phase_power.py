@@ -324,7 +324,8 @@ class Model:
             for s in (-5e-4, 5e-4)
         ]
         slopes = (moved[1] - moved[0]) @ own / 1e-3
-        return covariance + np.outer(slopes, slopes) * _DATE_SD_S**2
+        total: np.ndarray = covariance + np.outer(slopes, slopes) * _DATE_SD_S**2
+        return total
 
     def _designs(self, number: int, sensor: Sensor, times_s: np.ndarray) -> np.ndarray:
         """What a sensor shows of each level at these dates, for several first tokens: (token, date, level)."""

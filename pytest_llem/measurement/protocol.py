@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import statistics
-import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.errors import MeasurementError
+from pytest_llem.measurement.account import Account
+from pytest_llem.measurement.phases import Phases, by_power_samples, cross_checked, split_phases
 from pytest_llem.measurement.result import ExperimentResult
-from pytest_llem.measurement.summary import split_phases, summarise
-from pytest_llem.measurement.windows import Measured, Progress, Protocol, measure_windows, undisturbed
+from pytest_llem.measurement.summary import summarise
+from pytest_llem.measurement.windows import Progress, Protocol, measure_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pytest_llem.engines.base import CallTiming, Workload
-    from pytest_llem.meters.base import IdlePower, Meter
-
-# Instrumented passes for the times of tokens: at least one, then more while they are cheap.
-_MAX_TIMING_PASSES = 3
+    from pytest_llem.meters.base import Disturbance, IdlePower, Meter
 
 
 def measure_workload(
@@ -32,30 +31,42 @@ def measure_workload(
     meter: Meter,
     *,
     idle: IdlePower | None = None,
-    phases: bool = False,
+    disturbances: Sequence[Disturbance] = (),
+    phases: Phases = False,
     progress: Progress | None = None,
+    account: Account | None = None,
 ) -> ExperimentResult:
     """Measure one experiment.
 
     Args:
         idle: power with the model loaded and nothing running, where it was measured.
-        phases: measure prefill apart from decoding as well.
+        disturbances: what was at work on the device just before; it makes the result invalid.
+        phases: measure prefill apart from decoding as well, see :data:`pytest_llem.measurement.phases.Phases`.
         progress: called between the windows, see :func:`pytest_llem.measurement.windows.measure_windows`.
+        account: where the seconds are accounted for.
 
     Raises:
         MeasurementError: the calls did not generate what the configuration fixes.
     """
-    # The first call carries the engine's checks of what runs, which must not be measured.
-    workload.run(0)
-    # Our own queued work must not count as a disturbance.
-    workload.synchronize()
-    disturbances = meter.check_quiet()
-    workload.reset_peak_memory()
-    measured = _measure(workload, protocol, meter, progress)
+    account = account or Account(meter.clock.now_s)
+    timed: list[list[CallTiming]] = []
+    measured = measure_windows(
+        _calls(workload),
+        protocol,
+        meter,
+        workload.synchronize,
+        # In passes that run before the rounds anyway: watching tokens appear slows the calls.
+        timed_pass=lambda: timed.append([workload.time_tokens(index) for index in range(workload.calls)]),
+        before_rounds=workload.reset_peak_memory,
+        progress=progress,
+        account=account,
+    )
     peak_memory_bytes, no_memory = workload.peak_memory_bytes()
     tokens = [_count_tokens(workload, window) for window in measured.outputs]
     _check_tokens(tokens, workload.expected_output_tokens, measured.passes)
-    timings = _time_tokens(workload, protocol.min_window_s)
+    # The first such pass follows a cold one.
+    warm = timed[1:] or timed
+    timings = [timing for passed in warm for timing in passed]
     per_token_s = [t.time_per_output_token_s for t in timings if t.time_per_output_token_s is not None]
     notes = [disturbance.text for disturbance in disturbances]
     warnings = [*measured.warnings, *notes, *workload.prompts.notes]
@@ -80,7 +91,9 @@ def measure_workload(
             output_tokens=tokens,
             starts_s=_since(measured.starts_s[0], measured.starts_s),
             warnings=warnings,
-            idle=idle,
+            idle=idle if disturbances else meter.idle_power_seen() or idle,
+            total=measured.total,
+            sequential=measured.sequential,
         ),
         input_tokens=workload.prompts.input_tokens / workload.calls,
         time_to_first_token_s=statistics.median(t.time_to_first_token_s for t in timings),
@@ -92,16 +105,60 @@ def measure_workload(
         result = replace(result, valid=False)
     if not phases:
         return result
-    prefill_workload = workload.prefill()
-    prefill = _measure(prefill_workload, protocol, meter, progress)
-    return _with_phases(result, prefill_workload, prefill, meter, measured.starts_s[0])
-
-
-def _measure(workload: Workload, protocol: Protocol, meter: Meter, progress: Progress | None) -> Measured[list[Any]]:
-    order = range(workload.calls)
-    return measure_windows(
-        lambda: [workload.run(index) for index in order], protocol, meter, workload.synchronize, progress
+    first_tokens_s = {
+        index: [passed[index].time_to_first_token_s for passed in timed] for index in range(workload.calls)
+    }
+    by_samples, why_not = by_power_samples(
+        result, measured, first_tokens_s, _sequences(workload, measured.outputs[0][0])
     )
+    if by_samples is not None and phases is True:
+        return by_samples
+    with account.of("phases"):
+        by_calls = _by_one_token_calls(result, workload, protocol, meter, measured.starts_s[0], progress)
+    if phases is True:
+        note = f"phases: measured by calls of one token, not by the board's power samples: {why_not}"
+        return replace(by_calls, warnings=[*by_calls.warnings, note])
+    if phases == "one-token":
+        return by_calls
+    return cross_checked(by_samples, by_calls, why_not)
+
+
+def _by_one_token_calls(
+    result: ExperimentResult,
+    workload: Workload,
+    protocol: Protocol,
+    meter: Meter,
+    origin_s: float,
+    progress: Progress | None,
+) -> ExperimentResult:
+    """Prefill from calls that stop after one token; decoding is the rest of the whole call.
+
+    Args:
+        origin_s: when the experiment's first window began.
+    """
+    shortened = workload.prefill()
+    measured = measure_windows(_calls(shortened), protocol, meter, shortened.synchronize, progress=progress)
+    prefill = summarise(
+        measured.windows,
+        calls_per_round=measured.passes * shortened.calls,
+        meter=meter,
+        starts_s=_since(origin_s, measured.starts_s),
+        warnings=measured.warnings,
+        total=measured.total,
+        sequential=measured.sequential,
+    )
+    sequences = _count_tokens(shortened, measured.outputs[0]) / prefill.calls_per_round
+    return split_phases(result, prefill, first_tokens=sequences, by="one-token calls")
+
+
+def _sequences(workload: Workload, outputs: Sequence[Any]) -> float:
+    """Sequences of a call that have a token, in the mean over a pass."""
+    found = [workload.output_tokens(index, output) for index, output in enumerate(outputs)]
+    return sum(bool(tokens) for sequences in found for tokens in sequences) / workload.calls
+
+
+def _calls(workload: Workload) -> list[Callable[[], Any]]:
+    return [partial(workload.run, index) for index in range(workload.calls)]
 
 
 def _since(origin_s: float, times_s: Sequence[float]) -> list[float]:
@@ -119,29 +176,6 @@ def _hash_tokens(workload: Workload, outputs: Sequence[Any]) -> str:
 def _count_tokens(workload: Workload, passes: Sequence[Sequence[Any]]) -> int:
     outputs = ((index, output) for pass_outputs in passes for index, output in enumerate(pass_outputs))
     return sum(len(sequence) for index, output in outputs for sequence in workload.output_tokens(index, output))
-
-
-def _with_phases(
-    result: ExperimentResult, workload: Workload, measured: Measured[list[Any]], meter: Meter, origin_s: float
-) -> ExperimentResult:
-    """Prefill from calls that stop after one token; decoding is the rest of the whole call.
-
-    Args:
-        workload, measured: the calls that stop, and their windows.
-        origin_s: when the experiment's first window began.
-    """
-    prefill = summarise(
-        measured.windows,
-        calls_per_round=measured.passes * workload.calls,
-        meter=meter,
-        starts_s=_since(origin_s, measured.starts_s),
-    )
-    sequences = _count_tokens(workload, measured.outputs[0]) / prefill.calls_per_round
-    return split_phases(
-        replace(result, warnings=[*result.warnings, *(f"prefill: {text}" for text in measured.warnings)]),
-        prefill,
-        first_tokens=sequences,
-    )
 
 
 def run_once(workload: Workload, meter: Meter) -> ExperimentResult:
@@ -166,18 +200,3 @@ def _check_tokens(tokens: Sequence[int], expected_a_pass: int | None, passes: in
                 f"wrong token count: the configuration fixes {expected_a_pass * passes} output tokens in "
                 f"{passes} passes, generate() returned {found}"
             )
-
-
-def _time_tokens(workload: Workload, budget_s: float) -> list[CallTiming]:
-    """Instrumented calls of their own: watching tokens appear must not slow the calls whose energy is read."""
-    timings: list[CallTiming] = []
-    with undisturbed():
-        # The collection that came before left the caches cold.
-        for index in range(workload.calls):
-            workload.time_tokens(index)
-        started_s = time.perf_counter()
-        for _ in range(_MAX_TIMING_PASSES):
-            timings += [workload.time_tokens(index) for index in range(workload.calls)]
-            if time.perf_counter() - started_s > budget_s:
-                break
-    return timings

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003  (journal_line reads the types at run time)
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from pytest_llem.meters.base import PowerCurve
 
 SCHEMA_VERSION = 1
+
+PhasesBy = Literal["power samples", "one-token calls"]
+"""How prefill was measured apart, see :mod:`pytest_llem.measurement.phases`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +66,14 @@ class ExperimentResult:
         time_per_output_token_s: between the further tokens of a sequence, from the same instrumented calls.
         output_tokens_per_s: output tokens of all sequences of a call over its seconds.
         mean_power_w: ``energy_j / latency_s``.
+        idle_share: ``idle_power_w * latency_s / energy_j``: what the device would have drawn in that time for nothing.
         idle_power_w: power with the model loaded and nothing running.
         idle_power_uncertainty_w: half-width of the 95% interval of ``idle_power_w``.
-        prefill_energy_j, prefill_energy_uncertainty_j, prefill_latency_s: of a call that stops after its first
-            token; with ``measure: {phases: true}`` only, like all quantities of the phases.
+        prefill_energy_j, prefill_energy_uncertainty_j, prefill_latency_s: of a call until its first token; with
+            ``measure: {phases: true}`` only, like all quantities of the phases.
+        prefill_energy_one_token_j, prefill_energy_one_token_uncertainty_j: the same from calls of one token, where
+            ``measure: {phases: both}`` asks for both.
+        phases_by: how prefill was measured.
         energy_per_input_token_j: ``prefill_energy_j`` over ``input_tokens``.
         decode_energy_j, decode_energy_uncertainty_j, decode_latency_s: of the rest of the call.
         decode_energy_per_output_token_j: ``decode_energy_j`` over the tokens after the first of each sequence.
@@ -76,15 +83,19 @@ class ExperimentResult:
         estimated: true for a modelled, not measured, joule.
         rounds: number of windows.
         calls_per_round: calls in each window.
+        boundaries: ``settled`` where each window begins and ends on a device at rest, ``joined`` where they follow each
+            other on a loaded one: two quantities, which are never compared.
         valid: false when something disturbed the measurement; ``warnings`` says what.
         missing: why a quantity is ``None``, or is not known as it should be, by its field.
         per_round: the windows themselves.
-        prefill_rounds: the windows of the prefill phase.
+        prefill_rounds: the windows of calls of one token, where there were any.
         output_tokens_hash: hex SHA-256 of the tokens that one pass generated, sequence by sequence: a "faster" run that
             generated something else has another one.
         labels: how the board ran, such as ``power capped``: compare only like with like.
         boards: joules per call by GPU UUID (or RAPL domain), where the meter lists them.
         load_s: seconds that loading the model took.
+        spent_s: where the seconds of the item went, by the names of
+            :data:`pytest_llem.measurement.account.ENTRIES`; loading counts for the item that waited for it.
     """
 
     input_tokens: float | None = None
@@ -99,11 +110,15 @@ class ExperimentResult:
     time_per_output_token_s: float | None = None
     output_tokens_per_s: float | None = None
     mean_power_w: float | None = None
+    idle_share: float | None = None
     idle_power_w: float | None = None
     idle_power_uncertainty_w: float | None = None
     prefill_energy_j: float | None = None
     prefill_energy_uncertainty_j: float | None = None
     prefill_latency_s: float | None = None
+    prefill_energy_one_token_j: float | None = None
+    prefill_energy_one_token_uncertainty_j: float | None = None
+    phases_by: PhasesBy | None = None
     energy_per_input_token_j: float | None = None
     decode_energy_j: float | None = None
     decode_energy_uncertainty_j: float | None = None
@@ -114,6 +129,7 @@ class ExperimentResult:
     estimated: bool
     rounds: int
     calls_per_round: int
+    boundaries: Literal["settled", "joined"] = "settled"
     valid: bool = True
     warnings: list[str] = field(default_factory=list)
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -123,6 +139,7 @@ class ExperimentResult:
     labels: list[str] = field(default_factory=list)
     boards: Mapping[str, float] = field(default_factory=dict)
     load_s: float | None = None
+    spent_s: Mapping[str, float] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def lacking(self, **reasons: str) -> ExperimentResult:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_llem.distributions import t_quantile
+from pytest_llem.measurement.precision import drift, mean_energy
 from pytest_llem.measurement.result import ExperimentResult, Round
 
 if TYPE_CHECKING:
@@ -15,14 +14,10 @@ if TYPE_CHECKING:
 
     from pytest_llem.meters.base import IdlePower, Meter, Window
 
-# With fewer windows a drift is hardly distinguished from chance.
-_LEAST_FOR_DRIFT = 4
 # A drift from end to end worth a warning.
 _NOTED_DRIFT = 0.02
 # Samples of power that a result keeps, and least ones of a window.
 _CURVE_POINTS, _FEWEST_POINTS = 600, 12
-# Half-width of the 95% interval of a rectangular distribution of full width 1.
-_RECTANGULAR_95 = 0.475
 
 
 def summarise(
@@ -34,8 +29,14 @@ def summarise(
     starts_s: Sequence[float] | None = None,
     warnings: Sequence[str] = (),
     idle: IdlePower | None = None,
+    total: Window | None = None,
+    sequential: bool = False,
 ) -> ExperimentResult:
-    """Summarise windows as one result. Ratios are of totals over the same windows, never means of ratios."""
+    """Summarise windows as one result. Ratios are of totals over the same windows, never means of ratios.
+
+    Args:
+        total, sequential: see :func:`pytest_llem.measurement.precision.mean_energy`.
+    """
     notes = list(dict.fromkeys([*warnings, *(text for window in windows for text in window.warnings)]))
     for quantity, values in (("time", [w.seconds for w in windows]), ("energy", [w.joules for w in windows])):
         known = [value for value in values if value is not None]
@@ -45,7 +46,7 @@ def summarise(
     calls = calls_per_round * len(windows)
     seconds = math.fsum(window.seconds for window in windows)
     tokens = None if output_tokens is None else sum(output_tokens)
-    joules, half_width_j = _mean_energy(windows)
+    joules, half_width_j = mean_energy(windows, total, sequential=sequential)
     missing = {}
     if joules is None:
         reasons = dict.fromkeys(window.reason or "no reason given" for window in windows if window.joules is None)
@@ -71,6 +72,7 @@ def summarise(
         estimated=meter.estimated,
         rounds=len(windows),
         calls_per_round=calls_per_round,
+        boundaries="settled" if total is None else "joined",
         valid=all(window.valid for window in windows),
         warnings=notes,
         per_round=[
@@ -100,9 +102,10 @@ def _less_idle(result: ExperimentResult, idle: IdlePower) -> ExperimentResult:
     """
     if idle.reason is not None:
         result = result.lacking(idle_power_w=idle.reason)
-    net_j = net_uncertainty_j = None
+    net_j = net_uncertainty_j = idle_share = None
     if idle.power_w is not None and result.energy_j is not None and result.latency_s is not None:
         net_j = result.energy_j - idle.power_w * result.latency_s
+        idle_share = idle.power_w * result.latency_s / result.energy_j
         if result.energy_uncertainty_j is not None and idle.uncertainty_w is not None:
             net_uncertainty_j = math.hypot(result.energy_uncertainty_j, idle.uncertainty_w * result.latency_s)
     return replace(
@@ -111,95 +114,5 @@ def _less_idle(result: ExperimentResult, idle: IdlePower) -> ExperimentResult:
         idle_power_uncertainty_w=idle.uncertainty_w,
         energy_net_j=net_j,
         energy_net_uncertainty_j=net_uncertainty_j,
+        idle_share=idle_share,
     )
-
-
-def split_phases(result: ExperimentResult, prefill: ExperimentResult, *, first_tokens: float) -> ExperimentResult:
-    """Split a result into prefill and decoding.
-
-    Args:
-        prefill: the same calls, stopped after their first token.
-        first_tokens: tokens of a call that prefill already gave: one for each sequence.
-
-    Returns:
-        ``result`` with its phases. Decoding is the difference of the two, with u^2 the sum of both; where there is
-        nothing to decode or no energy, its quantities stay ``None`` with the reason.
-    """
-    of_prefill = [f"prefill: {text}" for text in prefill.warnings if text not in result.warnings]
-    result = replace(result, warnings=[*result.warnings, *of_prefill])
-    decode_j = decode_uncertainty_j = decode_per_token_j = decode_s = None
-    decoded = (result.output_tokens or 0) - first_tokens
-    if decoded <= 0:
-        result = result.lacking(decode_energy_j="every sequence ends with its first token, which belongs to prefill")
-    else:
-        if result.latency_s is not None and prefill.latency_s is not None:
-            decode_s = result.latency_s - prefill.latency_s
-        if result.energy_j is not None and prefill.energy_j is not None:
-            decode_j = result.energy_j - prefill.energy_j
-            decode_per_token_j = decode_j / decoded
-            if result.energy_uncertainty_j is not None and prefill.energy_uncertainty_j is not None:
-                decode_uncertainty_j = math.hypot(result.energy_uncertainty_j, prefill.energy_uncertainty_j)
-    per_input_token_j = None
-    if prefill.energy_j is not None and result.input_tokens:
-        per_input_token_j = prefill.energy_j / result.input_tokens
-    return replace(
-        result,
-        valid=result.valid and prefill.valid,
-        prefill_energy_j=prefill.energy_j,
-        prefill_energy_uncertainty_j=prefill.energy_uncertainty_j,
-        prefill_latency_s=prefill.latency_s,
-        prefill_rounds=prefill.per_round,
-        energy_per_input_token_j=per_input_token_j,
-        decode_energy_j=decode_j,
-        decode_energy_uncertainty_j=decode_uncertainty_j,
-        decode_latency_s=decode_s,
-        decode_energy_per_output_token_j=decode_per_token_j,
-    )
-
-
-def _mean_energy(windows: Sequence[Window]) -> tuple[float | None, float | None]:
-    """Mean joules of a window and the half-width of its 95% interval.
-
-    With s the standard deviation between B windows and U_i the stated half-widths,
-
-        U^2 = (t(0.975, B - 1) s)^2 / B + mean(U_i^2) + U_drift^2
-
-    What the meter states is not divided by B unless it says that its errors average out: idle power and the way a board
-    settles are misjudged alike in every window. A drift through the rounds leaves the mean unknown by its own
-    rectangular half-width (JCGM 100:2008, 4.3.7, 5.1 and G.3).
-    """
-    joules = [window.joules for window in windows if window.joules is not None]
-    if len(joules) < len(windows):
-        return None, None
-    mean_j = statistics.fmean(joules)
-    half_widths = [window.uncertainty_j for window in windows if window.uncertainty_j is not None]
-    if len(half_widths) < len(windows):
-        return mean_j, None
-    count = len(windows)
-    reading_j = math.sqrt(statistics.fmean(half_width**2 for half_width in half_widths))
-    if all(window.errors_average_out for window in windows):
-        reading_j /= math.sqrt(count)
-    if count == 1:
-        return mean_j, reading_j
-    between_j = t_quantile(0.975, count - 1) * statistics.stdev(joules) / math.sqrt(count)
-    drift_j = abs(drift(joules) or 0.0) * mean_j * _RECTANGULAR_95
-    return mean_j, math.hypot(between_j, reading_j, drift_j)
-
-
-def drift(values: Sequence[float]) -> float | None:
-    """The change from the first to the last value of a straight line through them, as a fraction of their mean.
-
-    ``None`` where it is not significant: the slope's t statistic has to exceed its 99.9% quantile.
-    """
-    count = len(values)
-    mean = statistics.fmean(values)
-    if count < _LEAST_FOR_DRIFT or mean == 0:
-        return None
-    positions = [number - (count - 1) / 2 for number in range(count)]
-    scatter = math.fsum(position**2 for position in positions)
-    slope = math.fsum(position * value for position, value in zip(positions, values, strict=True)) / scatter
-    residuals = [value - mean - slope * position for position, value in zip(positions, values, strict=True)]
-    error = math.sqrt(math.fsum(residual**2 for residual in residuals) / (count - 2) / scatter)
-    if abs(slope) <= t_quantile(0.9995, count - 2) * error:
-        return None
-    return slope * (count - 1) / mean

@@ -9,6 +9,8 @@ A meter measures *windows*::
 Where things live:
 
 ``base``        what every meter offers: the protocol ``Meter``, its ``Window``, the ``Clock`` it is given
+``simple``      meters that are read once at either edge
+``joined``      windows back to back, and their sum
 ``nvidia``      boards of NVIDIA. ``meter`` sums them; ``reading`` is what one of them says of a window
                 ``counter/``: energy counters, one window after the other (``sensor``), read at their edges
                 (``counter``, ``pursuit``), which lie on a ``lattice``; ``rest`` is all that is carried from window to
@@ -17,6 +19,8 @@ Where things live:
                 ``window_energy`` makes the energy of a window of edges, with ``settling``: how far a board has settled
                 after the work; ``samples`` are the driver's own of its power, ``agreement`` compares them with the
                 counter, and ``power_sensor`` measures by them alone where there is no counter
+                ``joined`` windows back to back on loaded boards: ``counter/joined`` reads at their boundaries,
+                ``power_trace`` integrates the samples, ``joined_energy`` makes energies of both
                 ``disturbances`` what makes a window invalid, with ``processes``: which on a board are ours;
                 ``readiness``: whether a board is idle and cool enough; ``lock``: one session at a time on a board
                 ``library`` which boards NVML shows, and what they say about themselves; ``visibility`` which of
@@ -48,10 +52,11 @@ from pytest_llem.meters.base import (
     IdlePower,
     Meter,
     MeterRequest,
-    SimpleMeter,
     SystemClock,
     Window,
 )
+from pytest_llem.meters.joined import JoinedWindows
+from pytest_llem.meters.simple import SimpleMeter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +67,7 @@ __all__ = [
     "METER_NAMES",
     "Disturbance",
     "IdlePower",
+    "JoinedWindows",
     "Meter",
     "MeterRequest",
     "SimpleMeter",

@@ -9,16 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
-    from typing import Self
+
+    from pytest_llem.meters.joined import JoinedWindows
 
 COVERAGE_FACTOR_95 = 1.96
 """Standard uncertainties in the half-width of a 95% interval, for a normal distribution."""
@@ -165,6 +163,8 @@ class Window:
         sm_clock_hz: clock of the streaming multiprocessors at the end of the window, in hertz, by board.
         power_limit_w: enforced power limit at the end of the window, in watts, by board.
         power_curves: samples of the power about the window, by board, where its driver keeps any.
+        joined: whether it was measured between others on a loaded board (:meth:`Meter.joined_windows`): its joules are
+            another quantity than those of a settled window, and never compared with them.
     """
 
     seconds: float = 0.0
@@ -180,6 +180,7 @@ class Window:
     disturbances: list[Disturbance] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     errors_average_out: bool = False
+    joined: bool = False
 
     def disturb(self, disturbance: Disturbance) -> None:
         """Make the window invalid, and say why."""
@@ -208,6 +209,8 @@ class Meter(Protocol):
         reads_boards: whether its joules are those of GPU boards even where the model runs on the CPU.
         environment: what its joules depend on beside the machine, such as ``watts_per_core``: results are comparable
             only where it is the same. Plain values, by name.
+        clock: where it reads time.
+        joins: why its windows cannot be joined, in a sentence; ``None`` where they can. The first use may take seconds.
     """
 
     @property
@@ -228,12 +231,38 @@ class Meter(Protocol):
     @property
     def environment(self) -> Mapping[str, object]: ...
 
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def joins(self) -> str | None: ...
+
     def window(self, synchronize: Synchronize = no_synchronize) -> AbstractContextManager[Window]:
         """Measure the body of the ``with`` block.
 
         Args:
             synchronize: waits until the device has finished what was queued; called at both edges, so that
                 the window holds the work that its body queued and nothing else.
+        """
+
+    def joined_windows(self, synchronize: Synchronize = no_synchronize) -> AbstractContextManager[JoinedWindows]:
+        """Measure windows one after the other, without waiting for the sensor between them.
+
+        A board's first window begins and its last one ends at rest; what lies between two windows, such as reading the
+        sensor, belongs to neither. Nothing else may run on the device meanwhile. A disturbance makes all of them
+        invalid. Each window's joules are provisional until the outer block ends.
+
+        Args:
+            synchronize: as in :meth:`window`; called at both edges of each window.
+
+        Raises:
+            MeasurementError: :attr:`joins` says why not.
+        """
+
+    def between_calls(self) -> None:
+        """Called now and then inside a window, between two calls of the work: where a driver forgets what it sampled.
+
+        Costs some tenths of a microsecond if nothing is to be done, and some milliseconds once a second or so.
         """
 
     def pause(self) -> None:
@@ -252,85 +281,12 @@ class Meter(Protocol):
     def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:
         """Power with everything loaded and nothing running; waits at most ``limit_s`` seconds to settle."""
 
+    def idle_power_seen(self) -> IdlePower | None:
+        """Idle power as the pauses before windows have shown it last; ``None`` where they show none."""
+
     def close(self) -> None:
         """Release the sensor. Closing twice is harmless."""
 
     def __enter__(self) -> Meter: ...
 
     def __exit__(self, *exc_info: object) -> None: ...
-
-
-class SimpleMeter:
-    """Base class of meters that are read once at either edge of a window, and whose sensor says nothing about the
-    state of the device.
-
-    A subclass has a ``name`` and overrides :meth:`start` and :meth:`fill`.
-
-    Attributes:
-        clock: where time is read.
-        warnings: of every window.
-    """
-
-    name: str
-    estimated = False
-    reports_energy = True
-    auto_window_s = 1.0
-    reads_boards = False
-    environment: Mapping[str, object] = MappingProxyType({})
-
-    def __init__(self, request: MeterRequest) -> None:
-        """Open the sensor.
-
-        Raises:
-            MeterUnavailableError: it cannot work on this machine; one line that says what is missing.
-        """
-        self.clock = request.clock
-        self.warnings: list[str] = []
-
-    def start(self) -> Any:
-        """Read the sensor before the work; :meth:`fill` gets what this returns."""
-
-    def fill(self, window: Window, started: Any) -> None:
-        """Read the sensor after the work, and set ``joules`` and ``uncertainty_j``, or ``reason``.
-
-        Args:
-            window: its ``seconds`` are known.
-            started: what :meth:`start` returned.
-        """
-
-    @contextmanager
-    def window(self, synchronize: Synchronize = no_synchronize) -> Iterator[Window]:
-        """Measure the body of the ``with`` block; see :class:`Meter`."""
-        window = Window(warnings=list(self.warnings))
-        synchronize()
-        started = self.start()
-        # On the inner side of the sensor, so that the time is that of the work.
-        start_s = self.clock.now_s()
-        yield window
-        synchronize()
-        window.seconds = self.clock.now_s() - start_s
-        self.fill(window, started)
-
-    def pause(self) -> None:
-        """Nothing here is updated so rarely that windows could beat with it."""
-
-    def check_quiet(self) -> list[Disturbance]:
-        """Nothing is known of the state of the device."""
-        return []
-
-    def cool_down(self, limit_s: float = COOL_DOWN_LIMIT_S) -> bool:  # noqa: ARG002
-        """Throttling is not known: there is nothing to wait for."""
-        return True
-
-    def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:  # noqa: ARG002
-        """Unknown."""
-        return IdlePower(reason="this meter cannot measure idle power")
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()

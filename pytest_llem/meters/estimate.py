@@ -12,10 +12,12 @@ import os
 from typing import TYPE_CHECKING
 
 from pytest_llem.errors import MeterUnavailableError
-from pytest_llem.meters.base import MeterRequest, SimpleMeter, Window
+from pytest_llem.meters.simple import SimpleMeter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from pytest_llem.meters.base import MeterRequest, Window
 
 WATTS_PER_CORE_VARIABLE = "PYTEST_LLEM_WATTS_PER_CORE"
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pytest_llem.meters.base import SimpleMeter, Window
+from pytest_llem.meters.simple import SimpleMeter
+
+if TYPE_CHECKING:
+    from pytest_llem.meters.base import Window
 
 
 class NoMeter(SimpleMeter):

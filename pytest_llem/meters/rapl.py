@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_llem.errors import MeasurementError, MeterUnavailableError
-from pytest_llem.meters.base import COVERAGE_FACTOR_95, IDLE_LIMIT_S, IdlePower, MeterRequest, SimpleMeter, Window
+from pytest_llem.meters.base import COVERAGE_FACTOR_95, IDLE_LIMIT_S, IdlePower, MeterRequest, Window
 from pytest_llem.meters.idle import BlockPower, settled_power
+from pytest_llem.meters.simple import SimpleMeter
 
 POWERCAP_ROOT = Path("/sys/class/powercap")
 

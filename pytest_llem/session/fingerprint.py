@@ -28,23 +28,29 @@ _MOST_LEVELS = 4
 
 
 def hash_of(item: pytest.Item, settings: Settings) -> str:
-    """Hash of what an item measures: the experiment (or the source of the test that measures), the options
-    that it depends on, and the local files that it reads."""
+    """Hash of what an item measures: the experiment (or the source of the test that measures) and the options
+    that it depends on; after a dash, of the local files that it reads and of the version of this package."""
     experiment: Experiment | None = parameters(item).get("llem_experiment")
     config = None if experiment is None else experiment.config
-    return experiment_hash(
+    work = experiment_hash(
         {
             "nodeid": item.nodeid,
             "config": config and config.model_dump(mode="json", exclude=set(fields_of(type(config), "session"))),
             "source": _source(item),
-            "files": [] if config is None or experiment is None else _files(config, experiment.path.parent),
             "device": settings.device,
             "meter": settings.meter,
             "rounds": settings.rounds,
             "min_window_s": settings.min_window_s,
-            "version": __version__,
         }
     )
+    files = [] if config is None or experiment is None else _files(config, experiment.path.parent)
+    return f"{work}-{experiment_hash({'files': files, 'version': __version__})}"
+
+
+def is_same_work(fingerprint: str, other: str) -> bool:
+    """Whether two fingerprints are of the same experiment and options, so that it takes about as long: a checkout
+    changes the times of local files, and a new version of this package little."""
+    return fingerprint.partition("-")[0] == other.partition("-")[0]
 
 
 def _source(item: pytest.Item) -> str | None:

@@ -58,10 +58,17 @@ def judge_session(
     for number in range(2, MAX_RUNS + 1) if measure_open else ():
         needed = dict.fromkeys(found.candidate.nodeid for found in state.judged if found.verdict.needs_more_runs)
         undecided = [nodeid for nodeid in needed if not state.records[nodeid].trouble]
+        refused = {} if state.budget is None else state.budget.refused_again(undecided)
+        if refused:
+            for nodeid, reason in refused.items():
+                state.count(_with_trouble_of(state.records[nodeid], reason))
+            _judge(state, unmeasured)
+        undecided = [nodeid for nodeid in undecided if nodeid not in refused]
         if not undecided:
             break
         say(f"llem: inconclusive: measuring {len(undecided)} again in a fresh process (run {number} of {MAX_RUNS})")
-        again, problem = measure_again(config, undecided)
+        timeouts_s = {nodeid: (state.records[nodeid].config or {}).get("timeout_s") for nodeid in undecided}
+        again, problem = measure_again(config, timeouts_s, state.deadline)
         for nodeid in undecided:
             state.count(_with_run(state.records[nodeid], again.get(nodeid), problem))
         _judge(state, unmeasured)
@@ -124,6 +131,7 @@ def row_of(record: Record, metric: str) -> SavedRow:
         output_tokens=result.output_tokens,
         output_tokens_hash=result.output_tokens_hash,
         labels=tuple(result.labels),
+        boundaries=result.boundaries,
         valid=result.valid,
         accepted=record.accepted,
     )
@@ -140,6 +148,10 @@ def _with_run(record: Record, again: Record | None, problem: str | None) -> Reco
         trouble = "the run in the fresh process was disturbed: " + "; ".join(again.result.warnings)
     else:
         return replace(record, more_runs=(*record.more_runs, again.result))
+    return _with_trouble_of(record, trouble)
+
+
+def _with_trouble_of(record: Record, trouble: str) -> Record:
     return replace(record, trouble=(*record.trouble, trouble))
 
 

@@ -122,11 +122,16 @@ class Journal:
         _lock(self._file)
         _sync_folder(self.path.parent)
 
+    def signed(self, record: Record) -> Record:
+        """The record with its fingerprint and the division into parts, unless it is from a journal and has them."""
+        if record.fingerprint:
+            return record
+        return replace(record, fingerprint=self._fingerprints.get(record.nodeid, ""), split=self._split)
+
     def append(self, record: Record) -> None:
         """Put a record on the disk, if it is not there. A journal that cannot be written is noted, and the session goes
         on."""
-        if not record.fingerprint:  # not from a journal
-            record = replace(record, fingerprint=self._fingerprints.get(record.nodeid, ""), split=self._split)
+        record = self.signed(record)
         if self.broken or record == self._held.get(record.nodeid):
             return
         if not record.fingerprint:

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llem.errors import UnavailableError
+from pytest_llem.measurement.account import Account
 from pytest_llem.meters import open_meter
 from pytest_llem.meters.base import IdlePower
 from pytest_llem.meters.nvidia.lock import BoardLocks, lock_visible_boards, say_on_stderr
+from pytest_llem.session.deadline import Deadline
 from pytest_llem.settings import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_llem.engines.base import Engine, LoadedModel
-    from pytest_llem.meters.base import Meter
+    from pytest_llem.meters.base import Disturbance, Meter
     from pytest_llem.records.record import Record
+    from pytest_llem.session.budget import Budget
     from pytest_llem.session.journal import Journal
     from pytest_llem.settings import Settings
     from pytest_llem.verdict.history import SavedRow
@@ -40,6 +43,8 @@ class LlemSession:
         notes: lines for the end of the terminal's summary.
         journal: where results are kept as they finish; ``None`` where there is none.
         engines: those that models were loaded with, by backend.
+        deadline: when the time of the session (in a child, of its parent's) is over; ``None`` where it has no limit.
+        budget: what spends that time.
         incomplete: parts of what is reported are known to be missing.
         device_lost: a GPU failed so that this process cannot use it any more.
     """
@@ -53,12 +58,15 @@ class LlemSession:
     notes: list[str] = field(default_factory=list)
     journal: Journal | None = None
     engines: dict[str, Engine] = field(default_factory=dict)
+    deadline: Deadline | None = None
+    budget: Budget | None = None
     incomplete: bool = False
     device_lost: bool = False
     _pending: dict[str, Record] = field(default_factory=dict)
     _outcomes: dict[str, dict[str | None, str]] = field(default_factory=dict)
     _meters: dict[tuple[str, ...], Meter] = field(default_factory=dict)
-    _idle: tuple[weakref.ref[LoadedModel], IdlePower] | None = None
+    _idle: dict[tuple[str, ...], tuple[weakref.ref[LoadedModel], IdlePower]] = field(default_factory=dict)
+    _load_s: float = 0.0
     _locks: BoardLocks | None = None
 
     def require_hardware(self) -> None:
@@ -99,19 +107,40 @@ class LlemSession:
             )
         return self._meters[key]
 
-    def idle_power(self, model: LoadedModel, meter: Meter) -> IdlePower:
-        """Power with ``model`` loaded and nothing running, measured once for each load.
+    def idle_power(self, model: LoadedModel, meter: Meter, disturbances: Sequence[Disturbance]) -> IdlePower:
+        """Power with ``model`` loaded and nothing running, measured once for its boards.
 
-        Unknown while something else is at work: that power would be taken for the board's own.
+        From then on the pauses before windows keep it fresh, where the meter sees it there; else it is measured again
+        for another load. Unknown while something else is at work: that power would be taken for the board's own.
         """
-        if self._idle is None or self._idle[0]() is not model:
-            disturbances = meter.check_quiet()
-            idle = meter.idle_power() if not disturbances else IdlePower()
-            disturbances += meter.check_quiet() if not disturbances else []
-            if disturbances:
-                return IdlePower(reason="; ".join(disturbance.text for disturbance in disturbances))
-            self._idle = (weakref.ref(model), idle)
-        return self._idle[1]
+        if disturbances:
+            return IdlePower(reason="; ".join(disturbance.text for disturbance in disturbances))
+        key = tuple(model.gpu_uuids)
+        if key not in self._idle or (self._idle[key][0]() is not model and meter.idle_power_seen() is None):
+            self._idle[key] = (weakref.ref(model), meter.idle_power())
+        return self._idle[key][1]
+
+    def note_load(self, seconds: float) -> None:
+        """A model was loaded: the item that comes next has waited for it."""
+        self._load_s += seconds
+
+    def open_account(self) -> Account:
+        """The account of an item's time, which begins with the load that it has waited for."""
+        account = Account()
+        account.add("load", self._load_s)
+        self._load_s = 0.0
+        return account
+
+    def require_time(self) -> None:
+        """Skip the item if the session's time is over."""
+        if self.deadline is not None:
+            self.deadline.require_time()
+
+    def watch_time(self, phase: str, done: int, total: int, last_s: float) -> None:
+        """Between two windows, see :data:`pytest_llem.measurement.windows.Progress`: skip the item if it cannot end
+        before the session's time is over."""
+        if self.deadline is not None:
+            self.deadline.watch(phase, done, total, last_s)
 
     def keep(self, record: Record) -> None:
         """Note what an item measured; it counts once the item has passed."""
@@ -143,9 +172,10 @@ class LlemSession:
     def count(self, record: Record) -> None:
         """Every result that counts comes through here, however it came, and again when more is known of it. What there
         is of it to keep is in the journal when this returns."""
-        self.records[record.nodeid] = record
         if self.journal is not None:
+            record = self.journal.signed(record)
             self.journal.append(record)
+        self.records[record.nodeid] = record
 
     def fail(self, session: pytest.Session, problem: str | None = None) -> None:
         """Make the session fail if it has not failed already, and say why in a line of its summary."""
@@ -174,7 +204,8 @@ def llem_session(config: pytest.Config) -> LlemSession:
         from pytest_llem.report.terminal import say_line
 
         settings = config.stash[SETTINGS]
-        config.stash[SESSION] = LlemSession(settings)
+        deadline = Deadline.of_parent() if settings.mode == "child" else None
+        config.stash[SESSION] = LlemSession(settings, deadline=deadline)
         if settings.root_note is not None:
             config.stash[SESSION].notes.append(f"llem: {settings.root_note}")
         reporter = config.pluginmanager.get_plugin("terminalreporter")

@@ -45,6 +45,7 @@ for last; do :; done
 case "$*" in
   *record.py*) echo "no sensors"; exit 3 ;;
   *linearity.py*) exit 124 ;;
+  *joined_windows.py*) echo "no board" ;;
   *--benchmark-json=*) echo '{"benchmarks": []}' >"${last#--benchmark-json=}" ;;
   *--llem-doctor*) echo "all is well" ;;
 """
@@ -102,19 +103,20 @@ class TestRunAll:
         python.chmod(0o755)
         done = run_all(tmp_path, {**environment, "PYTHON": str(python)}, "out")
         assert done.returncode == 1, done.stdout + done.stderr
-        *_, record, linearity = done.stdout.splitlines()
+        *_, linearity, record = done.stdout.splitlines()
         assert record == "== failed: record (exit status 3)"
         assert linearity == "== failed: linearity (out of time)"
         assert "all is well" in done.stdout
         out = tmp_path / "out"
-        assert {path.name for path in out.iterdir()} == {"log.txt", "options.json", "repeated.json", "versions.json"}
+        results = {"decoding.json", "options.json", "repeated.json"}
+        assert {path.name for path in out.iterdir()} == {"log.txt", "versions.json", *results}
         assert json.loads((out / "repeated.json").read_text()) == [{"benchmarks": []}] * 8
         assert (out / "log.txt").read_text() == done.stdout
 
     def test_a_misspelt_step_is_refused(self, tmp_path: Path, environment: dict[str, str]) -> None:
         done = run_all(tmp_path, environment, "out", "doctor", "recrod")
         assert done.returncode == 2
-        assert done.stderr == "no step recrod; steps: record linearity options repeated doctor\n"
+        assert done.stderr == "no step recrod; steps: decoding joined linearity options record repeated doctor\n"
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +246,35 @@ class TestLinearity:
             "nvml stopped early: time ran out",
         ]
         assert lines("zeus", {"left_out": "no zeus"}) == ["zeus is left out: no zeus"]
+
+
+class TestJoined:
+    def test_work_that_a_meter_does_not_slow_reads_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.syspath_prepend(SCRIPTS)
+        joined = importlib.import_module("joined_windows")
+        clock = SimulatedClock()
+        board = SimulatedBoard(power=LoadedPower(idle_w=125.0, decay_s=0.01))
+        queued: list[int] = []
+
+        def synchronize() -> None:
+            if queued:
+                board.run(clock, queued.pop() / 1000.0, power_w=470.0)
+
+        with install([board], clock), open_meter("nvml", device="cuda", clock=clock) as meter:
+            report = joined.measure(meter, {"memory": queued.append}, synchronize, 120.0)
+        lines = joined.lines(report)
+        assert len(lines) == 3, lines
+        for length_s, line in zip(joined.LENGTHS_S, lines, strict=True):
+            assert line.startswith(f"memory {length_s:g} s: "), line
+            assert "slowdown +0.000% +- 0.000%" in line or "slowdown -0.000% +- 0.000%" in line, line
+        for stretch in (pair["joined"] for one in report.values() for pair in one["pairs"]):
+            true_j = 0.47 * report_repetitions(report, stretch) * joined.WINDOWS
+            assert stretch["total_j"] == pytest.approx(true_j, rel=0.02)
+        json.dumps(report)
+
+
+def report_repetitions(report: Mapping[str, Any], stretch: Mapping[str, Any]) -> int:
+    """Repetitions of a window of a stretch."""
+    return next(
+        int(one["repetitions"]) for one in report.values() if any(pair["joined"] is stretch for pair in one["pairs"])
+    )

@@ -59,6 +59,49 @@ def test_the_plan_names_items_by_load_with_memory_and_time_and_runs_nothing(
     result.assert_outcomes()
 
 
+def test_the_plan_predicts_what_earlier_runs_of_the_same_work_took(
+    pytester: pytest.Pytester, run: Run, write: Write
+) -> None:
+    write("a.llem.yaml", "experiments: [{name: a}, {name: b, measure: {rounds: 3, min_window_s: 0.02}}]\n")
+    run("--benchmark-autosave").assert_outcomes(passed=2)
+    (path,) = (pytester.path / ".benchmarks").rglob("*.json")
+    data = json.loads(path.read_text())
+    for row in data["benchmarks"]:
+        row["extra_info"]["result"]["spent_s"] = {"measured": 20.0, "checks": 1.0, "load": 3.5}
+    path.write_text(json.dumps(data))
+    # It holds what they really took.
+    (journal,) = (pytester.path / ".benchmarks").glob("llem-journal.jsonl")
+    journal.unlink()
+    for device in ((), ("--llem-cpu",)):
+        result = pytester.runpytest_inprocess("--llem-plan", *device)
+        result.stdout.fnmatch_lines(
+            [
+                "load 1: builtin:tiny-llama, fp32 (about 3.5 s)",
+                "*; time: about 21 s (as the last run)",
+                "*; time: about 21 s (as the last run)",
+                "time: about 45.5 s, as earlier runs took",
+            ]
+        )
+    run("--benchmark-autosave").assert_outcomes(passed=2)
+    # Saved and in the journal, it counts once.
+    run("--llem-plan").stdout.fnmatch_lines(["*; time: about 1* s (as the last 2 runs)"])
+    # A part sets the journal aside before it predicts.
+    journal.replace(journal.with_name(f"{journal.name}.previous"))
+    path.unlink()
+    run("--llem-plan").stdout.fnmatch_lines(["*; time: about * s (as the last run)"])
+    path.write_text(json.dumps(data))
+    elsewhere = pytester.runpytest_inprocess("--llem-plan", "--llem-gpu")
+    elsewhere.stdout.fnmatch_lines(["*; time: at least 0.002 s"])
+    write("a.llem.yaml", "experiments: [{name: a}, {name: b, measure: {rounds: 4, min_window_s: 20}}]\n")
+    run("--llem-plan").stdout.fnmatch_lines(
+        [
+            "*; time: about 1* s (as the last 2 runs)",
+            "*; time: at least 80 s",
+            "time: at least 9* s; 1* s of it as earlier runs took, of the rest loading, warming up and whole passes *",
+        ]
+    )
+
+
 def test_the_plan_needs_no_device(pytester: pytest.Pytester, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     write(extra="timeout_s: 60\n")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

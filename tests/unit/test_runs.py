@@ -15,7 +15,9 @@ from pytest_llem.runs import item_meter, protocol
 
 def session(**settings: Any) -> Any:
     defaults = {"rounds": None, "min_window_s": None, "device": "cpu"}
-    return SimpleNamespace(settings=SimpleNamespace(**{**defaults, **settings}), meter=lambda _: open_meter("none"))
+    return SimpleNamespace(
+        settings=SimpleNamespace(**{**defaults, **settings}), meter=lambda _: open_meter("none"), deadline=None
+    )
 
 
 def experiment(**measure: Any) -> ExperimentConfig:

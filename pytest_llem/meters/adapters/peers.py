@@ -13,13 +13,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.errors import LlemError, MeterUnavailableError, one_line
-from pytest_llem.meters.base import MeterRequest, SimpleMeter
 from pytest_llem.meters.nvidia.library import Nvml
 from pytest_llem.meters.nvidia.visibility import select
+from pytest_llem.meters.simple import SimpleMeter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_llem.meters.base import MeterRequest
     from pytest_llem.meters.nvidia.library import Board
 
 

@@ -7,6 +7,8 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_llem.meters.idle import BlockPower
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -59,11 +61,21 @@ def idle_from_samples(samples: Sequence[PowerSample], start_s: float) -> Idle | 
         flat.append(sample.power_w)
     if len(flat) < _FEWEST_FLAT:
         return None
+    mean, noise_w = _mean_and_noise(flat)
+    return Idle(mean.power_w, mean.uncertainty_w, noise_w, whole=whole)
+
+
+def mean_of_samples(powers_w: Sequence[float]) -> BlockPower:
+    """The mean of at least three neighbouring samples of a board at rest, in watts."""
+    return _mean_and_noise(powers_w)[0]
+
+
+def _mean_and_noise(powers_w: Sequence[float]) -> tuple[BlockPower, float]:
     # Noise of neighbouring samples is so alike that a stretch shows too little of it, and that its mean is hardly
     # better than one of them.
-    alike = _mean_correlation(len(flat))
-    noise_w = min(max(statistics.stdev(flat) / math.sqrt(1.0 - alike), _NOISE_LEAST_W), _NOISE_MOST_W)
-    return Idle(statistics.fmean(flat), math.sqrt(alike) * noise_w, noise_w, whole=whole)
+    alike = _mean_correlation(len(powers_w))
+    noise_w = min(max(statistics.stdev(powers_w) / math.sqrt(1.0 - alike), _NOISE_LEAST_W), _NOISE_MOST_W)
+    return BlockPower(statistics.fmean(powers_w), math.sqrt(alike) * noise_w), noise_w
 
 
 def _mean_correlation(count: int) -> float:

@@ -3,7 +3,8 @@
 Volta and newer boards count millijoules since the driver was loaded (``nvmlDeviceGetTotalEnergyConsumption``). The
 counter stands still between updates, some tens of milliseconds apart, so a window is measured from an update before the
 work to one after it, with the idle power of either side: what the board drew above idle because of the work, until it
-has settled, and idle power over the window's time. All waiting lies outside the window, and nothing is read inside it.
+has settled, and idle power over the window's time. All waiting lies outside the window, and nothing is read inside it
+but the driver's samples, by ``between_calls``.
 Boards without a counter are read by samples of their power.
 
 The stated uncertainty covers when and in which steps a sensor is updated. It does not cover the gain error of
@@ -13,6 +14,7 @@ and so cancels where a board is compared with itself, but not between boards.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from contextlib import contextmanager
@@ -20,9 +22,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.errors import MeterUnavailableError
+from pytest_llem.errors import MeasurementError, MeterUnavailableError
 from pytest_llem.meters.base import (
     COOL_DOWN_LIMIT_S,
+    COVERAGE_FACTOR_95,
     IDLE_LIMIT_S,
     Disturbance,
     IdlePower,
@@ -32,6 +35,7 @@ from pytest_llem.meters.base import (
     no_synchronize,
 )
 from pytest_llem.meters.idle import settled_power
+from pytest_llem.meters.joined import JoinedWindows
 from pytest_llem.meters.nvidia import readiness
 from pytest_llem.meters.nvidia.counter.calibration_store import CalibrationStore
 from pytest_llem.meters.nvidia.counter.counter import CounterResetError
@@ -39,6 +43,8 @@ from pytest_llem.meters.nvidia.counter.pursuit import wait_for_edges
 from pytest_llem.meters.nvidia.counter.sensor import CounterSensor
 from pytest_llem.meters.nvidia.disturbances import BoardWatch
 from pytest_llem.meters.nvidia.idle_blocks import BoardBlocks
+from pytest_llem.meters.nvidia.idle_power import is_flat
+from pytest_llem.meters.nvidia.joined import Stretch
 from pytest_llem.meters.nvidia.library import Nvml, lost_board
 from pytest_llem.meters.nvidia.lock import BoardLocks, say_on_stderr
 from pytest_llem.meters.nvidia.power_sensor import open_power_sensor
@@ -52,8 +58,10 @@ if TYPE_CHECKING:
     from pytest_llem.meters.nvidia.counter.calibration import Calibration
     from pytest_llem.meters.nvidia.library import Board
     from pytest_llem.meters.nvidia.power_sensor import PowerSensor
+    from pytest_llem.meters.nvidia.reading import Reading
 
 _RIGHT_AFTER_S = 1.0  # a window that follows so soon begins in the state that the last one ended in
+_JUST_S = 0.1
 _USELESS_WINDOW_S = 1.0  # for counters that stand still: no length would help
 
 
@@ -64,6 +72,7 @@ class NvmlMeter:
 
     Attributes:
         boards: these boards.
+        clock: where time is read.
     """
 
     name = "nvml"
@@ -86,9 +95,11 @@ class NvmlMeter:
         """
         self._nvml = nvml
         self._locks = locks
-        self._clock = clock = request.clock
+        self.clock = clock = request.clock
         self._warnings = selection.warnings
         self._ended_s: float | None = None
+        self._quiet_since_s = math.inf
+        self._idle_powers_w: list[float] = []
         self._relative_uncertainty = request.relative_uncertainty
         self.boards: tuple[Board, ...] = selection.boards
         # Of its own: the user's seeds are not to be used up.
@@ -137,65 +148,111 @@ class NvmlMeter:
         """Measure the body of the ``with`` block; see :class:`pytest_llem.meters.base.Meter`."""
         window = Window(warnings=list(self._warnings))
         synchronize()
-        self._prepare()
-        right_after = self._ended_s is not None and self._clock.now_s() - self._ended_s < _RIGHT_AFTER_S
-        for watch in self._watches:
-            watch.begin(right_after=right_after)
+        self._begin()
         try:
-            for power in self._power_sensors:
-                power.begin()
-            for counter in self._counters:
-                counter.begin_window()
-            start_s = self._clock.now_s()
+            start_s = self.clock.now_s()
             yield window
             synchronize()
-            end_s = self._clock.now_s()
-            for counter in self._counters:
-                counter.end_window()
-            for watch in self._watches:
-                watch.end()
-            self._ended_s = end_s
-            self._note_state(window)
-            window.seconds = end_s - start_s
-            self._wait_until_settled(end_s)
-            readings = [sensor.reading(start_s, end_s) for sensor in self._sensors]
+            readings = self._end(window, start_s, self.clock.now_s())
         finally:
             for power in self._power_sensors:
                 power.stop()
         fill_energy(window, readings)
         # Plain reads err by the phase of their edges, which ``pause`` makes random.
         window.errors_average_out = not self._power_sensors and not any(s.aligned for s in self._counters)
-        window.power_curves = {sensor.board.uuid: sensor.curve for sensor in self._sensors if sensor.curve is not None}
-        for watch in self._watches:
-            watch.fill(window)
+        self._fill_state(window)
+
+    @property
+    def joins(self) -> str | None:
+        """Why windows cannot be joined: a board without a counter on a lattice, or without samples of its power."""
+        self._prepare()
+        for power in self._power_sensors:
+            return f"{describe([power.board])} has no energy counter, so that windows cannot be joined"
+        return next((counter.joins for counter in self._counters if counter.joins is not None), None)
+
+    @contextmanager
+    def joined_windows(self, synchronize: Synchronize = no_synchronize) -> Iterator[JoinedWindows]:
+        """Measure windows back to back; see :class:`pytest_llem.meters.base.Meter`.
+
+        Between two windows each board's counter is read once and its samples are fetched, some milliseconds each.
+        """
+        reason = self.joins
+        if reason is not None:
+            raise MeasurementError(reason)
+        total = Window(warnings=list(self._warnings), joined=True)
+        stretch = Stretch(self._counters, self._begin, self.clock, synchronize, self._warnings)
+        yield JoinedWindows(total, stretch.window)
+        if not stretch.windows:
+            total.reason = "there was no window"
+            return
+        settled = self._end(total, stretch.spans[0].start_s, stretch.spans[-1].end_s)
+        self._fill_state(total)
+        total.seconds = math.fsum(window.seconds for window in stretch.windows)
+        stretch.fill(total, settled)
+
+    def between_calls(self) -> None:
+        """Fetch the boards' power samples, if half of the time has passed that the driver keeps them for."""
+        for counter in self._counters:
+            counter.between_calls()
 
     def pause(self) -> None:
-        """Let a random part of the longest update period pass, so that windows in a row do not beat with it."""
-        self._clock.sleep(self._random.uniform(0.0, max(sensor.period_s for sensor in self._sensors)))
+        """Let a random part of the longest update period pass, so that windows in a row do not beat with it.
+
+        Those that have edges of their own do not.
+        """
+        beating = [sensor for sensor in self._sensors if not getattr(sensor, "aligned", False)]
+        if beating:
+            self.clock.sleep(self._random.uniform(0.0, max(sensor.period_s for sensor in beating)))
 
     def check_quiet(self) -> list[Disturbance]:
         """See :func:`pytest_llem.meters.nvidia.readiness.check_quiet`.
 
-        Takes half a second, or up to three on a board that stays busy.
+        Takes half a second, or up to three on a board that stays busy; no time where the boards' samples show that they
+        draw what they drew when they were last found idle.
         """
-        return readiness.check_quiet(self._watches, self._clock)
+        drawn = [counter.powers_before(1, _JUST_S) for counter in self._counters]
+        resting = bool(self._idle_powers_w) and all(
+            bool(powers) and is_flat(powers[0].power_w, idle_w)
+            for powers, idle_w in zip(drawn, self._idle_powers_w, strict=True)
+        )
+        found = readiness.check_quiet(self._watches, self.clock, resting=resting)
+        if not resting:
+            self._quiet_since_s = math.inf if found else self.clock.now_s() - readiness.QUIET_S
+            idle = [counter.powers_before(1, _JUST_S) for counter in self._counters]
+            known = not found and not self._power_sensors and all(idle)
+            self._idle_powers_w = [powers[0].power_w for powers in idle] if known else []
+        return found
 
     def cool_down(self, limit_s: float = COOL_DOWN_LIMIT_S) -> bool:
         """See :func:`pytest_llem.meters.nvidia.readiness.cool_down`."""
-        return readiness.cool_down(self._watches, self._clock, limit_s)
+        return readiness.cool_down(self._watches, self.clock, limit_s)
 
     def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:
         """Power of the boards with everything loaded and nothing running, once it has settled.
 
-        The windows that follow use it too.
+        The windows that follow use it too. Takes no time right after a :meth:`check_quiet` that found nothing.
         """
         self._prepare()
-        settled = settled_power(BoardBlocks(self._counters, self._power_sensors, self._clock), self._clock, limit_s)
+        rested_s = self.clock.now_s() - self._quiet_since_s
+        blocks = BoardBlocks(self._counters, self._power_sensors, self.clock, rested_s)
+        settled = settled_power(blocks, self.clock, limit_s)
         if settled is None:
             return IdlePower(reason="a board's sensor did not change while its idle power was measured")
         for counter, power in zip(self._counters, settled.powers, strict=False):
             counter.set_idle_power(power.power_w, power.uncertainty_w)
         return settled.total(limit_s)
+
+    def idle_power_seen(self) -> IdlePower | None:
+        """As the boards' samples before windows, or :meth:`idle_power`, have shown it last."""
+        seen = [counter.idle for counter in self._counters]
+        if self._power_sensors or not all(seen):
+            return None
+        idles = [idle for idle in seen if idle is not None]
+        return IdlePower(
+            power_w=math.fsum(idle.power_w for idle in idles),
+            uncertainty_w=COVERAGE_FACTOR_95 * math.hypot(*(idle.error_w for idle in idles)),
+            settled=True,
+        )
 
     def close(self) -> None:
         """Release NVML and the boards. Closing twice is harmless."""
@@ -230,6 +287,36 @@ class NvmlMeter:
     @property
     def _sensors(self) -> tuple[CounterSensor | PowerSensor, ...]:
         return (*self._counters, *self._power_sensors)
+
+    def _begin(self) -> None:
+        """Look at the boards, and find the edges before the work."""
+        self._prepare()
+        self._quiet_since_s = math.inf
+        right_after = self._ended_s is not None and self.clock.now_s() - self._ended_s < _RIGHT_AFTER_S
+        for watch in self._watches:
+            watch.begin(right_after=right_after)
+        for power in self._power_sensors:
+            power.begin()
+        for counter in self._counters:
+            counter.begin_window()
+
+    def _end(self, window: Window, start_s: float, end_s: float) -> list[Reading]:
+        """As soon as the work has ended: look at the boards, and wait until they have settled."""
+        for counter in self._counters:
+            counter.end_window()
+        for watch in self._watches:
+            watch.end()
+        self._ended_s = end_s
+        self._note_state(window)
+        window.seconds = end_s - start_s
+        self._wait_until_settled(end_s)
+        return [sensor.reading(start_s, end_s) for sensor in self._sensors]
+
+    def _fill_state(self, window: Window) -> None:
+        """The boards' power about the window, and what disturbed it."""
+        window.power_curves = {sensor.board.uuid: sensor.curve for sensor in self._sensors if sensor.curve is not None}
+        for watch in self._watches:
+            watch.fill(window)
 
     def _prepare(self) -> None:
         for sensor in self._counters:

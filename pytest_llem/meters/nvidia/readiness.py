@@ -22,19 +22,25 @@ _MOST_SAMPLES = 12
 _QUIET_SAMPLES = 3
 _QUIET_PERCENT = 5
 
+QUIET_S = (_QUIET_SAMPLES - 1) * _SAMPLE_PAUSE_S
+"""For so long boards have been idle when they are found to be, in seconds."""
+
 _TEMPERATURE_PAUSE_S = 0.5
 _STEADY_S = 3.0
 _MARGIN_C = 10
 
 
-def check_quiet(watches: Sequence[BoardWatch], clock: Clock) -> list[Disturbance]:
+def check_quiet(watches: Sequence[BoardWatch], clock: Clock, *, resting: bool = False) -> list[Disturbance]:
     """What would disturb a measurement on these boards that started now, while nothing of ours runs.
 
     A foreign process, or a board that stays busy: it is idle when three samples of its utilisation in a row
     are at most 5%, within 3 s.
+
+    Args:
+        resting: whether the boards draw what they drew when they were last found idle: then that is not asked again.
     """
     found = [disturbance for watch in watches for disturbance in watch.foreign_processes()]
-    for watch in watches:
+    for watch in watches if not resting else ():
         percent = _utilization_if_busy(watch, clock)
         if percent is not None:
             text = f"{describe([watch.board])} is busy while nothing of ours runs: {percent:.0f}% utilisation"

@@ -31,8 +31,8 @@ _SEARCHED = np.linspace(0.85, 1.15, 301)  # periods that are tried, in such gaps
 _FUTURE_S = 0.05  # a date that is later than now by more is not of our wall clock
 _BREAK_S, _BREAK_PERIODS = 0.09, 4.5  # a slowed host loses some samples in a row, not so many
 
-KEPT = 1500
-"""Samples that a buffer keeps by default: half a minute of them on real boards."""
+KEPT = 50_000
+"""Samples that a buffer keeps by default: a quarter of an hour of them on real boards."""
 
 _LATTICE_SAMPLES = 30
 _RECENT = 500  # dates that are looked at again when more have come
@@ -71,6 +71,7 @@ class SampleBuffer:
         self._handle = nvml.handle(board.uuid)
         self._clock = clock
         self._newest_us = 0
+        self._due_s = -math.inf
         self._offset_s: float | None = None
         self._dated: deque[tuple[float, float]] = deque(maxlen=_RECENT)
         self._samples: deque[PowerSample] = deque(maxlen=keep)
@@ -80,8 +81,14 @@ class SampleBuffer:
         """Date of the newest sample that was fetched, in seconds; minus infinity before there is one."""
         return self._samples[-1].time_s if self._samples else -math.inf
 
+    def fetch_in_time(self) -> None:
+        """Fetch, if that was last done half of the time ago that NVML keeps samples for."""
+        if self._clock.now_s() >= self._due_s:
+            self.fetch()
+
     def fetch(self) -> None:
         """Fetch the samples that have come since the last call."""
+        self._due_s = self._clock.now_s() + self.span_s / 2.0
         binding = self._nvml.binding
         try:
             _, found = binding.nvmlDeviceGetSamples(self._handle, binding.NVML_TOTAL_POWER_SAMPLES, self._newest_us)

@@ -475,12 +475,14 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         ("model: x\nmax_new_tokens: 4", "2: max_new_tokens: unknown field; did you mean max_output_tokens?"),
         (
             "model: x\nmeasure: {qqq: 4}",
-            "2: measure.qqq: unknown field; the fields here are min_window_s, phases, rounds, warmup_rounds",
+            "2: measure.qqq: unknown field; the fields here are boundaries, budget_s, "
+            "min_window_s, phases, precision, rounds, warmup_rounds",
         ),
         ("model: x\nmax_input_tokens: '4'", "2: max_input_tokens: expected a whole number, got '4'"),
         ("model: x\nmax_input_tokens: 1.0", "2: max_input_tokens: expected a whole number, got 1.0"),
         ("model: x\nmax_input_tokens: yes", "2: max_input_tokens: expected a whole number, got true"),
-        ("model: x\nmeasure: {phases: 'yes'}", "2: measure.phases: expected true or false, got 'yes'"),
+        ("model: x\nchat: 'yes'", "2: chat: expected true or false, got 'yes'"),
+        ("model: x\nmeasure: {phases: 'yes'}", "2: measure.phases: expected true, false, one-token or both; got 'yes'"),
         ("model: x\ntimeout_s: ten", "2: timeout_s: expected a number, got 'ten'"),
         ("model: x\ntimeout_s: 0", "2: timeout_s: must be above 0, got 0"),
         ("model: x\ntimeout_s: .inf", "2: timeout_s: expected a finite number, got inf"),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llem.measurement.summary import split_phases, summarise
+from pytest_llem.measurement.phases import split_phases
+from pytest_llem.measurement.summary import summarise
 from pytest_llem.meters import open_meter
 from pytest_llem.meters.base import IdlePower, PowerCurve, Window
 
@@ -129,7 +130,7 @@ def test_decoding_is_the_rest_of_the_call(energy_meter: Meter) -> None:
         summarise(windows(40.0), calls_per_round=2, meter=energy_meter, output_tokens=[20]), input_tokens=8.0
     )
     prefill = summarise(windows(12.0, half_width_j=0.6), calls_per_round=3, meter=energy_meter)
-    result = split_phases(whole, prefill, first_tokens=2)
+    result = split_phases(whole, prefill, first_tokens=2, by="one-token calls")
     assert result.prefill_energy_j == pytest.approx(4.0)
     assert result.energy_per_input_token_j == pytest.approx(0.5)
     assert result.decode_energy_j == pytest.approx(16.0)
@@ -140,7 +141,7 @@ def test_decoding_is_the_rest_of_the_call(energy_meter: Meter) -> None:
 
 def test_nothing_to_decode_is_none_with_the_reason(energy_meter: Meter) -> None:
     whole = summarise(windows(40.0), calls_per_round=2, meter=energy_meter, output_tokens=[2])
-    result = split_phases(whole, whole, first_tokens=1)
+    result = split_phases(whole, whole, first_tokens=1, by="one-token calls")
     assert result.decode_energy_j is None
     assert result.decode_energy_per_output_token_j is None
     assert any(warning.startswith("decode_energy_j") for warning in result.warnings)
@@ -148,4 +149,4 @@ def test_nothing_to_decode_is_none_with_the_reason(energy_meter: Meter) -> None:
 
 def test_an_invalid_prefill_makes_the_result_invalid(energy_meter: Meter) -> None:
     whole = summarise(windows(40.0), calls_per_round=2, meter=energy_meter, output_tokens=[20])
-    assert not split_phases(whole, replace(whole, valid=False), first_tokens=1).valid
+    assert not split_phases(whole, replace(whole, valid=False), first_tokens=1, by="one-token calls").valid

@@ -49,25 +49,25 @@ def meter(clock: SimulatedClock) -> Meter:
 
 def test_windows_hold_whole_passes_that_fill_the_least_window(clock: SimulatedClock, meter: Meter) -> None:
     work = Work(clock, [0.3])
-    measured = measure_windows(work, Protocol(rounds=3, warmup_rounds=2, min_window_s=1.0), meter, work.synchronize)
+    measured = measure_windows([work], Protocol(rounds=3, warmup_rounds=2, min_window_s=1.0), meter, work.synchronize)
     assert measured.passes == 4
     assert [window.seconds for window in measured.windows] == pytest.approx([1.2] * 3)
     assert [len(outputs) for outputs in measured.outputs] == [4, 4, 4]
-    assert work.log[:2] == ["pass", "pass"]
+    assert [call.end_s for call in measured.timed_calls[2]] == pytest.approx([0.3, 0.6, 0.9, 1.2])
     assert work.log[-6:] == ["synchronize", *["pass"] * 4, "synchronize"]
     assert measured.warnings == []
 
 
 def test_a_slow_first_pass_does_not_size_the_windows(clock: SimulatedClock, meter: Meter) -> None:
     work = Work(clock, [5.0, 0.1])
-    measured = measure_windows(work, Protocol(rounds=1, warmup_rounds=1, min_window_s=1.0), meter)
+    measured = measure_windows([work], Protocol(rounds=1, warmup_rounds=1, min_window_s=1.0), meter)
     assert measured.windows[0].seconds >= 1.0
     assert measured.passes <= 11
 
 
 def test_no_least_window_is_one_pass_and_no_calibration(clock: SimulatedClock, meter: Meter) -> None:
     work = Work(clock, [0.1])
-    measured = measure_windows(work, Protocol(rounds=2, warmup_rounds=1, min_window_s=0), meter)
+    measured = measure_windows([work], Protocol(rounds=2, warmup_rounds=1, min_window_s=0), meter)
     assert measured.passes == 1
     assert work.log.count("pass") == 3
 
@@ -85,7 +85,7 @@ def test_the_collector_and_tracers_stay_out_and_come_back(clock: SimulatedClock,
     before = sys.gettrace(), sys.getprofile()
     try:
         sys.setprofile(tracer)
-        measure_windows(look, Protocol(rounds=2, warmup_rounds=1, min_window_s=0), meter)
+        measure_windows([look], Protocol(rounds=2, warmup_rounds=1, min_window_s=0), meter)
         restored = sys.getprofile()
     finally:
         sys.settrace(before[0])
@@ -101,19 +101,35 @@ def test_undisturbed_puts_back_what_it_took_out_after_an_error() -> None:
     assert gc.isenabled()
 
 
-def test_passes_that_get_faster_are_sized_until_they_are_steady(clock: SimulatedClock, meter: Meter) -> None:
-    """Two windows in a row must agree: the first one that is long enough may be one of slow passes."""
+def test_windows_are_sized_again_where_passes_became_faster_meanwhile(clock: SimulatedClock, meter: Meter) -> None:
+    """Some work is compiled once more after some passes: what was sized by slow ones would be far too short."""
     work = Work(clock, [0.5] * 3 + [0.05])
-    measured = measure_windows(work, Protocol(rounds=2, warmup_rounds=0, min_window_s=1.0), meter)
+    measured = measure_windows([work], Protocol(rounds=2, warmup_rounds=0, min_window_s=1.0), meter)
     assert all(window.seconds >= 1.0 for window in measured.windows)
     assert measured.warnings == []
 
 
+def test_passes_run_until_a_trend_can_no_longer_be_told(clock: SimulatedClock, meter: Meter) -> None:
+    work = Work(clock, [0.05 + 0.1 * 0.7**n for n in range(40)])
+    measured = measure_windows([work], Protocol(rounds=5, warmup_rounds=1, min_window_s=1.0), meter)
+    assert measured.windows[0].seconds == pytest.approx(measured.windows[-1].seconds, rel=0.01)
+    assert measured.warnings == []
+
+
 def test_work_that_never_gets_steady_is_measured_and_said(clock: SimulatedClock, meter: Meter) -> None:
-    work = Work(clock, [1.0 * 1.2**n for n in range(40)])
-    measured = measure_windows(work, Protocol(rounds=2, warmup_rounds=0, min_window_s=0.5), meter)
-    assert len(measured.windows) == 2
-    assert any(warning.startswith("not steady") for warning in measured.warnings)
+    """Looking for the end of a trend takes no longer than the rounds will."""
+    work = Work(clock, [0.05 * 1.02**n for n in range(400)])
+    measured = measure_windows([work], Protocol(rounds=3, warmup_rounds=0, min_window_s=1.0), meter)
+    assert len(measured.windows) == 3
+    assert [warning.split(":")[0] for warning in measured.warnings] == ["not steady"]
+    before_s = measured.starts_s[0] - 1000.0
+    assert before_s < 3.0 + 0.2
+
+
+def test_dear_passes_are_not_run_to_see_whether_they_are_steady(clock: SimulatedClock, meter: Meter) -> None:
+    work = Work(clock, [30.0])
+    measure_windows([work], Protocol(rounds=3, warmup_rounds=1, min_window_s=1.0), meter)
+    assert work.log.count("pass") == 2 + 3
 
 
 THERMAL = 0x40  # hardware thermal slowdown
@@ -127,7 +143,7 @@ def throttling_board(reasons: Any, clock: SimulatedClock) -> SimulatedBoard:
 def run_on(board: SimulatedBoard, clock: SimulatedClock, seconds: float = 1.0) -> Any:
     with install([board], clock), open_meter("nvml", clock=clock) as meter:
         return measure_windows(
-            lambda: board.run(clock, seconds, 300.0), Protocol(rounds=4, warmup_rounds=1, min_window_s=0), meter
+            [lambda: board.run(clock, seconds, 300.0)], Protocol(rounds=4, warmup_rounds=1, min_window_s=0), meter
         )
 
 
@@ -186,5 +202,54 @@ def test_rounds_begin_at_random_phases_of_the_sensor(clock: SimulatedClock) -> N
         board.run(clock, 1.0, 300.0)
 
     with install([board], clock), open_meter("nvml", clock=clock, aligned=False) as meter:
-        measure_windows(run, Protocol(rounds=12, warmup_rounds=0, min_window_s=0), meter)
+        measure_windows([run], Protocol(rounds=12, warmup_rounds=0, min_window_s=0), meter)
     assert max(starts) - min(starts) > 0.03
+
+
+def test_calls_of_a_pass_run_in_order_and_are_told_apart(clock: SimulatedClock, meter: Meter) -> None:
+    def call(name: str, seconds: float) -> Any:
+        def run() -> str:
+            clock.sleep(seconds)
+            return name
+
+        return run
+
+    measured = measure_windows([call("a", 0.1), call("b", 0.3)], Protocol(2, 1, 0.7), meter)
+    assert measured.outputs[1] == [["a", "b"], ["a", "b"]]
+    assert [call.index for call in measured.timed_calls[1]] == [0, 1, 0, 1]
+    assert [call.start_s for call in measured.timed_calls[1]] == pytest.approx([0.0, 0.1, 0.4, 0.5])
+
+
+def test_passes_that_time_tokens_run_before_the_rounds_and_never_in_them(clock: SimulatedClock, meter: Meter) -> None:
+    work = Work(clock, [0.1])
+
+    def timed_pass() -> None:
+        work.log.append("timed")
+        clock.sleep(0.3)
+
+    def before_rounds() -> None:
+        work.log.append("rounds")
+
+    measured = measure_windows([work], Protocol(3, 2, 1.0), meter, timed_pass=timed_pass, before_rounds=before_rounds)
+    assert "timed" in work.log[: work.log.index("rounds")]
+    assert "timed" not in work.log[work.log.index("rounds") :]
+    assert [window.seconds for window in measured.windows] == pytest.approx([1.1] * 3)
+
+
+class TestRoundsThatPrecisionDecides:
+    def test_three_do_where_they_agree(self, clock: SimulatedClock, meter: Meter) -> None:
+        measured = measure_windows([Work(clock, [0.1])], Protocol(None, 1, 1.0), meter)
+        assert len(measured.windows) == 3
+        assert measured.sequential
+
+    def test_noise_needs_more(self, clock: SimulatedClock, meter: Meter) -> None:
+        work = Work(clock, [1.0 + 0.02 * (-1) ** n for n in range(400)])
+        measured = measure_windows([work], Protocol(None, 1, 0.0), meter)
+        assert 10 < len(measured.windows) < 60
+        assert measured.warnings == []
+
+    def test_the_budget_ends_them_and_the_reached_precision_is_said(self, clock: SimulatedClock, meter: Meter) -> None:
+        work = Work(clock, [1.0 + 0.2 * (-1) ** n for n in range(400)])
+        measured = measure_windows([work], Protocol(None, 1, 0.0, budget_s=20.0), meter)
+        assert len(measured.windows) in (20, 21)
+        assert "20 rounds have taken budget_s" in measured.warnings[0] or "21 rounds" in measured.warnings[0]

@@ -67,13 +67,15 @@ def as_saved(record: Record) -> Any:
 
 
 def test_a_line_is_the_record_and_its_rows_are_the_same(path: Path) -> None:
-    first = recorded()
-    journal(path).append(first)
+    writer = journal(path)
+    first = writer.signed(recorded())
+    writer.append(first)
     (again,) = read_journal(path).records.values()
     labels = replace(first.labels, extra_info={"own": "UNSERIALIZABLE[PosixPath('x')]"})
     assert again == replace(first, fingerprint="3", labels=labels)
     assert again.from_journal
     assert as_saved(again) == as_saved(first)
+    assert as_saved(first)[0]["extra_info"]["fingerprint"] == "3"
     assert [row["extra_info"]["metric"] for row in as_saved(again)] == ["latency", "energy"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import pynvml
 import pytest
 
 from pytest_llem.meters import open_meter
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 class Model:
     """Stands for a load."""
 
+    gpu_uuids = ()
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,16 +33,39 @@ def session() -> LlemSession:
     return LlemSession(settings)
 
 
-def test_idle_power_is_measured_once_for_each_load() -> None:
+def test_idle_power_is_measured_once_for_the_boards_and_then_seen_before_windows() -> None:
     clock = SimulatedClock()
     power = LoadedPower(idle_w=70.0)
+    board = SimulatedBoard(power=power)
     first, second = Model(), Model()
     state: Any = session()
-    with install([SimulatedBoard(power=power)], clock), open_meter("nvml", clock=clock) as meter:
-        assert state.idle_power(first, meter).power_w == pytest.approx(70.0, rel=0.01)
+    with install([board], clock), open_meter("nvml", clock=clock) as meter:
+        assert meter.idle_power_seen() is None
+        assert state.idle_power(first, meter, ()).power_w == pytest.approx(70.0, rel=0.01)
         power.start_work(clock.now_s(), 90.0)  # another model keeps more of the board awake
-        assert state.idle_power(first, meter).power_w == pytest.approx(70.0, rel=0.01)
-        assert state.idle_power(second, meter).power_w == pytest.approx(90.0, rel=0.01)
+        clock.sleep(1.0)
+        measured_s = clock.now_s()
+        state.idle_power(second, meter, ())
+        assert clock.now_s() == measured_s
+        with meter.window():
+            clock.sleep(0.5)
+        seen = meter.idle_power_seen()
+        assert seen is not None
+        assert seen.power_w == pytest.approx(90.0, rel=0.01)
+
+
+def test_where_it_is_not_seen_idle_power_is_measured_for_each_load() -> None:
+    clock = SimulatedClock()
+    power = LoadedPower(idle_w=70.0)
+    board = SimulatedBoard(power=power, errors={"nvmlDeviceGetTotalEnergyConsumption": pynvml.NVML_ERROR_NOT_SUPPORTED})
+    first, second = Model(), Model()
+    state: Any = session()
+    with install([board], clock), open_meter("nvml", clock=clock) as meter:
+        state.idle_power(first, meter, ())
+        power.start_work(clock.now_s(), 90.0)
+        clock.sleep(1.0)
+        assert state.idle_power(first, meter, ()).power_w == pytest.approx(70.0, rel=0.01)
+        assert state.idle_power(second, meter, ()).power_w == pytest.approx(90.0, rel=0.01)
 
 
 def test_what_somebody_else_draws_is_not_idle_power() -> None:
@@ -49,11 +75,11 @@ def test_what_somebody_else_draws_is_not_idle_power() -> None:
     model = Model()
     state: Any = session()
     with install([board], clock), open_meter("nvml", clock=clock) as meter:
-        idle = state.idle_power(model, meter)
+        idle = state.idle_power(model, meter, meter.check_quiet())
         assert idle.power_w is None
         assert idle.reason is not None
         busy[0] = False
-        assert state.idle_power(model, meter).power_w == pytest.approx(220.0, rel=0.01)
+        assert state.idle_power(model, meter, meter.check_quiet()).power_w == pytest.approx(220.0, rel=0.01)
 
 
 class Engine(FakeEngine):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_llem.meters.nvidia.agreement import DISAGREEMENTS, disagreement, power_curve, sampled_energy
 from pytest_llem.meters.nvidia.counter.counter import CounterResetError, mean_power
@@ -12,7 +12,8 @@ from pytest_llem.meters.nvidia.counter.known import KnownCounter
 from pytest_llem.meters.nvidia.counter.pursuit import Pursuit, next_edge
 from pytest_llem.meters.nvidia.counter.rest import BoardAtRest
 from pytest_llem.meters.nvidia.counter.sizing import least_window_s
-from pytest_llem.meters.nvidia.idle_power import FLAT_SHARE, FLAT_W, Idle
+from pytest_llem.meters.nvidia.idle_power import FLAT_SHARE, FLAT_W, Idle, mean_of_samples
+from pytest_llem.meters.nvidia.joined_energy import Anchor
 from pytest_llem.meters.nvidia.reading import Reading
 from pytest_llem.meters.nvidia.settling import Settling, Stretch, settle
 from pytest_llem.meters.nvidia.visibility import describe
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llem.meters.base import Clock, PowerCurve
+    from pytest_llem.meters.idle import BlockPower
     from pytest_llem.meters.nvidia.counter.calibration_store import CalibrationStore
     from pytest_llem.meters.nvidia.counter.counter import Edge, ReadJoules
     from pytest_llem.meters.nvidia.library import Board
@@ -32,9 +34,24 @@ _NEXT_SAMPLE_S = 0.02
 _SETTLED_EDGES, _SETTLED_SHARE = 2.0, 0.002  # settling known so well, in errors of edges or of the energy, is enough
 _UNSEEN_EDGES = 2  # further edges that show how a board settles of which there are no samples
 _LOOK_BACK_S = 1.0
+_MOST = 0.7  # of the samples of a stretch must be there
 _REST_TRIES = 3
 _STEP_W = 10.0  # above idle power: less than that costs less than the wait for another edge
 _REST_ERROR = 0.01
+
+
+class SettledStart(NamedTuple):
+    """How a window of a board at rest began.
+
+    Attributes:
+        edge: the edge before it.
+        anchor: what the counter had shown at its start.
+        idle: power before it.
+    """
+
+    edge: Edge
+    anchor: Anchor
+    idle: Idle
 
 
 class CounterSensor(KnownCounter):
@@ -46,6 +63,8 @@ class CounterSensor(KnownCounter):
 
     Attributes:
         before: the edge before the work of the present window.
+        after: the edges after it, oldest first.
+        start: how the last window began.
         curve: the samples of the last window.
     """
 
@@ -71,14 +90,15 @@ class CounterSensor(KnownCounter):
         self._seen_before_s = math.inf
         self.before: Edge | None = None
         self.curve: PowerCurve | None = None
-        self._after: list[Edge] = []
+        self.after: list[Edge] = []
+        self.start: SettledStart | None = None
         self._was_reset = False
         self._looked_again = False
 
     def prepare(self) -> None:
         """Measure how the counter behaves, where that is not known or was contradicted. Takes seconds, once."""
         if self.learn():
-            self._rest.idle_before(self._fetched(-math.inf), self.clock.now_s())
+            self._rest.idle_before(self.fetched(-math.inf), self.clock.now_s())
 
     def least_window_s(self, relative_uncertainty: float) -> float | None:
         """Seconds that a window needs for its energy to be known so well; ``None``: no length would help."""
@@ -89,6 +109,42 @@ class CounterSensor(KnownCounter):
         timing = self.timing
         return least_window_s(timing.period_s, timing.resolution_j, relative_uncertainty, idle_w, edge_error_s)
 
+    @property
+    def joins(self) -> str | None:
+        """Why windows cannot be joined on this board; ``None`` where they can."""
+        name = describe([self.board])
+        if not self.aligned:
+            return f"the energy counter of {name} is not waited for, so that its windows have no edges of their own"
+        if not self.timing.regular or self.counter.lattice is None:
+            return f"the energy counter of {name} is updated at irregular instants, so that windows cannot be joined"
+        if self._samples is None:
+            return f"the driver keeps no power samples of {name}, so that windows cannot be joined"
+        return None
+
+    @property
+    def idle(self) -> Idle | None:
+        """Power at rest, as it was last seen."""
+        return self._rest.idle
+
+    def between_calls(self) -> None:
+        """Fetch the samples before the driver forgets them."""
+        if self._samples is not None:
+            self._samples.fetch_in_time()
+
+    def powers_before(self, blocks: int, block_s: float) -> list[BlockPower]:
+        """The board's power in so many stretches up to now, oldest first, by its samples; empty where they are few."""
+        now_s = self.clock.now_s()
+        from_s = now_s - blocks * block_s
+        samples = self.fetched(from_s)
+        bounds_s = [from_s + number * block_s for number in range(blocks + 1)]
+        parts = [[s.power_w for s in samples if a < s.time_s <= b] for a, b in pairwise(bounds_s)]
+        found = [
+            mean_of_samples(part)
+            for part in parts
+            if self._samples and len(part) >= _MOST * block_s / self._samples.period_s
+        ]
+        return found if len(found) == blocks else []
+
     def set_idle_power(self, power_w: float, error_w: float) -> None:
         """Use a measured idle power and its standard uncertainty, in watts."""
         known = self._rest.idle
@@ -96,8 +152,8 @@ class CounterSensor(KnownCounter):
 
     def begin_window(self) -> None:
         """Find an edge of the board at rest: the newest one, or the next where the counter keeps no lattice."""
-        self.before = self.curve = None
-        self._after = []
+        self.before = self.curve = self.start = None
+        self.after = []
         self._was_reset = self._looked_again = False
         for _ in range(_TRIES):
             try:
@@ -110,7 +166,7 @@ class CounterSensor(KnownCounter):
         """Read a counter that is not waited for, as soon as the work has ended."""
         if not self.aligned:
             try:
-                self._after = [self.counter.glance()]
+                self.after = [self.counter.glance()]
             except CounterResetError:
                 self.note_reset(in_window=True)
 
@@ -128,7 +184,7 @@ class CounterSensor(KnownCounter):
     def _find_before(self) -> Edge | None:
         if not self.aligned:
             return self.counter.glance()
-        samples = self._fetched(self.clock.now_s() - _LOOK_BACK_S)
+        samples = self.fetched(self.clock.now_s() - _LOOK_BACK_S)
         if self.timing.regular:
             self.keep_phase()
         edge = self._next_edge() if self.counter.lattice is None else self.counter.edge_now()
@@ -144,7 +200,7 @@ class CounterSensor(KnownCounter):
         before = self.before
         if before is None or self._was_reset or not self.aligned:
             return None
-        if not self._after:
+        if not self.after:
             return Pursuit(self.counter, end_s + self._rest.faded_s)
         settling, enough = self._has_settled(before, end_s)
         if not enough and self._samples is not None and not self._looked_again:
@@ -152,9 +208,9 @@ class CounterSensor(KnownCounter):
             self._looked_again = True
             self.clock.sleep(_NEXT_SAMPLE_S)
             settling, enough = self._has_settled(before, end_s)
-        last_s = self._after[-1].time_s
-        unseen = not settling.seen and len(self._after) <= _UNSEEN_EDGES
-        if self._samples is not None and len(self._after) == 1:
+        last_s = self.after[-1].time_s
+        unseen = not settling.seen and len(self.after) <= _UNSEEN_EDGES
+        if self._samples is not None and len(self.after) == 1:
             checks = self._rest.wants_check(last_s - end_s, self.counter.period_s)
             enough, unseen = enough and not checks, unseen or checks
         if enough or not (unseen or last_s - end_s + self.counter.period_s <= settling.patience_s):
@@ -166,7 +222,7 @@ class CounterSensor(KnownCounter):
         if edge is None:
             self.before = None
         else:
-            self._after.append(edge)
+            self.after.append(edge)
 
     def note_reset(self, in_window: bool) -> None:
         """The counter went backwards: earlier edges no longer count."""
@@ -179,7 +235,7 @@ class CounterSensor(KnownCounter):
 
     def reading(self, start_s: float, end_s: float) -> Reading:
         """The window's energy, from the edges that were noted."""
-        name, before, after = describe([self.board]), self.before, self._after
+        name, before, after = describe([self.board]), self.before, self.after
         if self._was_reset:
             reason = f"the energy counter of {name} was reset in the window"
             return Reading(self.board.uuid, reason=reason, reset=True)
@@ -195,17 +251,19 @@ class CounterSensor(KnownCounter):
         return Reading(self.board.uuid, reason=reason)
 
     def _settled_reading(self, before: Edge, start_s: float, end_s: float) -> Reading:
-        after = self._after[-1]
-        samples = self._kept(before.time_s - _LOOK_BACK_S)
+        after = self.after[-1]
+        samples = self.kept(before.time_s - _LOOK_BACK_S)
         seen_before, idle = self._before_work(samples, start_s)
         start = head(before.time_s, start_s, idle, seen_before, self._rest.tau_s)
         if start.disturbed:
             self._rest.edge = None
         before = self._rest.end(self.counter, before, idle, samples)
         settling = self._settle(before, start_s, end_s)
-        if len(self._after) > 1:
-            self._rest.check(self.counter, self._after, settling.idle_w, samples)
+        if len(self.after) > 1:
+            self._rest.check(self.counter, self.after, settling.idle_w, samples)
         energy = window_energy(before, after, start, settling, idle, self.timing.resolution_j)
+        error_j = math.hypot(idle.power_w * before.uncertainty_s, start.error_j)
+        self.start = SettledStart(before, Anchor(before.energy_j + start.joules, error_j), idle)
         self._rest.begin(after, settling)
         self.curve = power_curve(samples, start_s, after.time_s)
         warnings = self._warnings()
@@ -222,7 +280,7 @@ class CounterSensor(KnownCounter):
         return Reading(self.board.uuid, energy, warnings=warnings, doubtful=self._disagreements >= DISAGREEMENTS)
 
     def _plain_reading(self, before: Edge, start_s: float, end_s: float) -> Reading | None:
-        after = self._after[0]
+        after = self.after[0]
         # The power before the start is anything between idle and that of the work, which may go on at once; most often
         # one of these two.
         seconds = after.time_s - before.time_s
@@ -234,18 +292,18 @@ class CounterSensor(KnownCounter):
 
     def _has_settled(self, before: Edge, end_s: float) -> tuple[Settling, bool]:
         """How far the board has settled by now, and whether that is known well enough."""
-        self._fetched(end_s)
+        self.fetched(end_s)
         settling = self._settle(before, before.time_s, end_s)
-        gain_j = self._after[-1].energy_j - before.energy_j
+        gain_j = self.after[-1].energy_j - before.energy_j
         edges_j = settling.idle_w * self.edge_error_s
         return settling, settling.error_j <= max(_SETTLED_EDGES * edges_j, _SETTLED_SHARE * gain_j)
 
     def _settle(self, before: Edge, start_s: float, end_s: float) -> Settling:
-        samples = self._kept(before.time_s - _LOOK_BACK_S)
+        samples = self.kept(before.time_s - _LOOK_BACK_S)
         _, idle = self._before_work(samples, start_s)
-        last = self._after[-1]
+        last = self.after[-1]
         above_j = last.energy_j - before.energy_j - idle.power_w * (last.time_s - before.time_s)
-        gains = [_stretch(earlier, later, end_s) for earlier, later in pairwise(self._after)]
+        gains = [_stretch(earlier, later, end_s) for earlier, later in pairwise(self.after)]
         return settle(samples, gains, end_s, last.time_s, idle, max(above_j / max(end_s - start_s, 1e-3), 0.0))
 
     def _before_work(self, samples: Sequence[PowerSample], start_s: float) -> tuple[list[PowerSample], Idle]:
@@ -256,13 +314,14 @@ class CounterSensor(KnownCounter):
         before = [sample for sample in samples if sample.time_s <= self._seen_before_s]
         return before, self._rest.idle_before(before, start_s)
 
-    def _fetched(self, from_s: float) -> list[PowerSample]:
+    def fetched(self, from_s: float) -> list[PowerSample]:
         """The board's samples since an instant, with those that have come just now."""
         if self._samples is not None:
             self._samples.fetch()
-        return self._kept(from_s)
+        return self.kept(from_s)
 
-    def _kept(self, from_s: float) -> list[PowerSample]:
+    def kept(self, from_s: float) -> list[PowerSample]:
+        """The board's samples since an instant, as far as they were fetched."""
         return [] if self._samples is None else self._samples.between(from_s, math.inf)
 
     def _at_rest(self, edge: Edge | None, samples: Sequence[PowerSample]) -> Edge | None:
@@ -283,7 +342,7 @@ class CounterSensor(KnownCounter):
             if max(powers_w) - rest_w < _STEP_W:
                 return edge
             edge = self._next_edge()
-            samples = self._fetched(from_s)
+            samples = self.fetched(from_s)
         return edge
 
     def _at_rest_by_counter(self, edge: Edge | None) -> Edge | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llem.meters import Disturbance, open_meter
-from tests.simulators import SimulatedBoard, SimulatedClock, SimulatedProcess, ideal_board, install
+from tests.simulators import LoadedPower, SimulatedBoard, SimulatedClock, SimulatedProcess, ideal_board, install
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +60,48 @@ class TestQuiet:
 
     def test_a_board_that_does_not_tell_is_not_accused(self) -> None:
         assert quiet(ideal_board(utilization_percent=None))[0] == []
+
+
+class TestFoundQuietBefore:
+    """A board that draws what it drew when it was found idle is not asked for its utilisation again."""
+
+    def rig(self, utilization: Callable[[float], int]) -> tuple[SimulatedClock, LoadedPower, SimulatedBoard]:
+        power = LoadedPower(80.0)
+        return SimulatedClock(), power, SimulatedBoard(power=power, utilization_percent=utilization)
+
+    def test_after_a_window_no_time_is_lost(self) -> None:
+        clock, _, board = self.rig(lambda _: 0)
+        with install([board], clock), open_meter("nvml", clock=clock) as meter:
+            assert meter.check_quiet() == []
+            with meter.window():
+                board.run(clock, 1.0, 300.0)
+            before_s = clock.now_s()
+            assert meter.check_quiet() == []
+            assert clock.now_s() - before_s < 0.2
+
+    def test_one_that_draws_more_is_asked(self) -> None:
+        clock, power, board = self.rig(lambda now_s: 60 if now_s > 1010.0 else 0)
+        with install([board], clock), open_meter("nvml", clock=clock) as meter:
+            assert meter.check_quiet() == []
+            clock.sleep(1010.5 - clock.now_s())
+            power.start_work(clock.now_s(), 120.0)
+            clock.sleep(1.0)
+            assert [one.kind for one in meter.check_quiet()] == ["busy"]
+
+    def test_one_that_was_busy_is_asked_again(self) -> None:
+        clock, _, board = self.rig(lambda now_s: 60 if now_s < 1010.0 else 0)
+        with install([board], clock), open_meter("nvml", clock=clock) as meter:
+            assert [one.kind for one in meter.check_quiet()] == ["busy"]
+            before_s = clock.now_s()
+            assert [one.kind for one in meter.check_quiet()] == ["busy"]
+            assert clock.now_s() - before_s > 2.0
+
+    def test_processes_of_others_are_seen_all_the_same(self) -> None:
+        clock, _, board = self.rig(lambda _: 0)
+        with install([board], clock), open_meter("nvml", clock=clock) as meter:
+            assert meter.check_quiet() == []
+            board.processes = [SimulatedProcess(pid=4_000_001), SimulatedProcess(pid=4_000_002)]
+            assert {one.kind for one in meter.check_quiet()} == {"foreign_process"}
 
 
 def _falling(to_c: int, seconds: float) -> Callable[[float], int]:

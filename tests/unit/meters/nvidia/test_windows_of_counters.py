@@ -413,6 +413,24 @@ class TestIdlePower:
         assert idle.power_w == pytest.approx(160.0, abs=idle.uncertainty_w)
         assert idle.uncertainty_w < (0.03 if aligned else 0.15) * 160.0
 
+    def test_right_after_the_board_was_found_quiet_it_is_known_at_once(self) -> None:
+        one = Rig(lambda: SimulatedBoard(power=LoadedPower(80.0)), boards=2)
+        with install(one.board, one.clock), one.open() as meter:
+            assert meter.calibrations
+            one.work(1.0)
+            assert meter.check_quiet() == []
+            before_s = one.clock.now_s()
+            idle = meter.idle_power()
+            assert one.clock.now_s() - before_s < 0.1
+            assert idle.power_w is not None
+            assert idle.uncertainty_w is not None
+            assert idle.power_w == pytest.approx(160.0, abs=idle.uncertainty_w)
+            with meter.window():
+                one.work(1.0)
+            before_s = one.clock.now_s()
+            meter.idle_power()
+            assert one.clock.now_s() - before_s > 0.5
+
     def test_a_board_that_does_not_settle_says_so_after_the_limit(self) -> None:
         clock = SimulatedClock()
         board = SimulatedBoard(power=lambda at_s: 100.0 if at_s % 2.0 < 1.0 else 200.0, read_cost_s=0.0005)
@@ -440,12 +458,22 @@ class TestIdlePower:
         assert [idle and idle.power_w for idle in known] == [pytest.approx(80.0, rel=0.02)] * 2
 
 
-def test_pauses_between_windows_are_anywhere_in_an_update_period(rig: tuple[Rig, SimulatedNvml, NvmlMeter]) -> None:
-    one, _, meter = rig
+def test_pauses_between_plain_windows_are_anywhere_in_an_update_period() -> None:
+    one = Rig(aligned=False)
     pauses_s = []
-    for _ in range(50):
-        before_s = one.clock.now_s()
-        meter.pause()
-        pauses_s.append(one.clock.now_s() - before_s)
+    with install(one.board, one.clock), one.open() as meter:
+        assert meter.calibrations
+        for _ in range(50):
+            before_s = one.clock.now_s()
+            meter.pause()
+            pauses_s.append(one.clock.now_s() - before_s)
     assert 0.0 <= min(pauses_s) < 0.03
     assert 0.07 < max(pauses_s) <= 0.11
+
+
+def test_windows_with_edges_of_their_own_need_no_pause(rig: tuple[Rig, SimulatedNvml, NvmlMeter]) -> None:
+    one, _, meter = rig
+    assert meter.calibrations
+    before_s = one.clock.now_s()
+    meter.pause()
+    assert one.clock.now_s() == before_s
