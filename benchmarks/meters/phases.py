@@ -176,7 +176,7 @@ def markdown(cells: list[Cell]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--experiments", type=int, default=40, help="experiments a case (40)")
+    parser.add_argument("--experiments", type=int, default=30, help="experiments a case (30)")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of the cases, from 0; default: all")
     parser.add_argument("--json", type=Path, help="write all numbers there")
     options = parser.parse_args()
