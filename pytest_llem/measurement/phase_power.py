@@ -114,6 +114,8 @@ class Stretch:
             return None
         times_s, powers_w = np.array(curve.times_s), np.array(curve.powers_w)
         inside = (times_s >= -_BEFORE_S) & (times_s <= window.seconds)
+        if not inside.any():
+            return None  # the driver no longer had any
         joules = window.boards_j.get(uuid)
         error_j = (window.uncertainty_j or 0.0) / _COVERAGE_FACTOR
         if joules is not None:

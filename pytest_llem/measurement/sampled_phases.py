@@ -14,6 +14,8 @@ import statistics
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pytest_llem.measurement.phase_power import Stretch, prefill_energy
 from pytest_llem.measurement.phased_windows import FirstTokens, PhasedWindow, TimedCall
 
@@ -82,7 +84,10 @@ def sampled_phases(
         stretches = [stretch for window in windows if (stretch := Stretch.of(window, uuid)) is not None]
         if sum(len(stretch.times_s) for stretch in stretches) < _FEWEST_SAMPLES:
             return replace(known, reason="there are too few power samples of the windows")
-        fits.append(prefill_energy(stretches, tokens))
+        try:
+            fits.append(prefill_energy(stretches, tokens))
+        except np.linalg.LinAlgError as error:
+            return replace(known, reason=f"the fit to the power samples failed: {error}")
     # What is wrong with dates and lag is so for all boards alike.
     prefill_j = math.fsum(fit.joules for fit in fits)
     half_width_j = math.fsum(fit.half_width_j for fit in fits)

@@ -252,6 +252,13 @@ def test_a_part_of_the_samples_is_enough() -> None:
     assert said.prefill_energy_j == pytest.approx(work.prefills_j[0], rel=0.03)
 
 
+def test_windows_of_which_there_are_no_samples_any_more_do_not_count() -> None:
+    work, windows = _joined(0.04)
+    forgotten = replace(windows[0], power_curves={"GPU": PowerCurve([], [], partial=True)})
+    said = _split([forgotten, *windows[1:]], work.timed())
+    assert said.prefill_energy_j == pytest.approx(work.prefills_j[0], rel=0.03)
+
+
 class TestReasons:
     def test_no_samples(self) -> None:
         work, windows = _joined(0.04)
