@@ -258,6 +258,8 @@ OPTIONS = (
     ),
     # Set by the session that starts this one as a child: the descriptor of the socket between them.
     Option("llem_child", argparse.SUPPRESS, "DESCRIPTOR", int, ini=False),
+    # The same for one that becomes such children.
+    Option("llem_nursery", argparse.SUPPRESS, "DESCRIPTOR", int, ini=False),
 )
 
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 _MANY_ITEMS = 1000
 
+# In a child of a nursery, the descriptor of the socket to its parent.
+_FORKED = pytest.StashKey[int]()
+
 # What pytest-benchmark does with callables alone; experiments say it under ``measure:``.
 _OPTIONS_OF_CALLABLES = tuple(
     f"--benchmark-{name}"
@@ -54,8 +57,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Start-up, before any ``conftest.py``: a nursery waits here for orders, and each of its children goes on."""
+    nursery = early_config.known_args_namespace.llem_nursery
+    if nursery is not None:
+        from pytest_llem.session.isolation import forks
+
+        early_config.stash[_FORKED] = forks.serve(early_config, int(nursery))
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> pytest.ExitCode | None:
     """Before the session: options that print something and end; in a child of a session, what is its parent's."""
+    if config.getoption("llem_nursery") is not None:
+        config.option.llem_child = config.stash[_FORKED]
     if config.getoption("llem_child") is not None:
         from pytest_llem.session.isolation import child
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_llem.measurement.account import Account
     from pytest_llem.measurement.result import ExperimentResult
     from pytest_llem.meters.base import Disturbance, Meter, Synchronize, Window
+    from pytest_llem.meters.joined import JoinedWindows
     from pytest_llem.session.state import LlemSession
 
 T = TypeVar("T")
@@ -97,6 +98,9 @@ class _ItemMeter:
 
     def window(self, synchronize: Synchronize | None = None) -> AbstractContextManager[Window]:
         return self._meter.window(synchronize or self._synchronize)
+
+    def joined_windows(self, synchronize: Synchronize | None = None) -> AbstractContextManager[JoinedWindows]:
+        return self._meter.joined_windows(synchronize or self._synchronize)
 
     def close(self) -> None:
         """Nothing to do: the session owns the sensor."""

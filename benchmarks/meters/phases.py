@@ -139,15 +139,11 @@ def run(case: Case, experiments: int, seed: int = 1) -> Cell:
 
 
 CASES = [
-    *(
-        Case(prefill_s, decode_s, *powers_w)
-        for powers_w in ((300.0, 150.0), (500.0, 250.0))
-        for prefill_s in (0.01, 0.03, 0.1, 0.3)
-        for decode_s in (0.1, 0.5, 2.0)
-    ),
+    *(Case(prefill_s, 0.5, 300.0, 150.0) for prefill_s in (0.004, 0.01, 0.03, 0.1, 0.3)),
+    *(Case(0.03, decode_s, 300.0, 150.0) for decode_s in (0.1, 2.0)),
+    *(Case(prefill_s, 2.0, 500.0, 250.0) for prefill_s in (0.01, 0.1, 0.3)),
     *(replace(Case(0.03, 0.5, 300.0, 150.0), spread=spread) for spread in (0.02, 0.1)),
-    *(replace(Case(0.1, 0.5, 500.0, 250.0), slope=slope) for slope in (-0.1, 0.1)),
-    Case(0.004, 0.5, 300.0, 150.0),
+    replace(Case(0.1, 0.5, 500.0, 250.0), slope=0.1),
 ]
 
 
@@ -180,7 +176,7 @@ def markdown(cells: list[Cell]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--experiments", type=int, default=300, help="experiments a case (300)")
+    parser.add_argument("--experiments", type=int, default=40, help="experiments a case (40)")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of the cases, from 0; default: all")
     parser.add_argument("--json", type=Path, help="write all numbers there")
     options = parser.parse_args()

@@ -15,7 +15,7 @@ from pytest_llem.errors import UnavailableError
 if TYPE_CHECKING:
     from pytest_llem.engines.base import Engine
 
-__all__ = ["BUILT_IN", "get_engine", "no_engine"]
+__all__ = ["BUILT_IN", "engine_module", "get_engine", "no_engine"]
 
 BUILT_IN = {"pytorch": "pytest_llem.engines.transformers.engine:TransformersEngine"}
 """Engines of this package by backend, as ``module:class``; no other package replaces one."""
@@ -34,6 +34,25 @@ def get_engine(backend: str) -> Engine:
     Raises:
         UnavailableError: there is none, or it cannot be imported, or several packages offer one.
     """
+    entry = _entry(backend)
+    try:
+        engine: Engine = entry.load()()
+    except Exception as error:  # another package's code may raise anything
+        cause = f"{type(error).__name__}: {error}"
+        raise UnavailableError(f"backend {backend}: {entry.value} cannot be imported: {cause}") from error
+    return engine
+
+
+def engine_module(backend: str) -> str:
+    """The module that :func:`get_engine` imports.
+
+    Raises:
+        UnavailableError: there is none, or several packages offer one.
+    """
+    return _entry(backend).module
+
+
+def _entry(backend: str) -> EntryPoint:
     reason = no_engine(backend)
     if reason is not None:
         raise UnavailableError(f"backend {reason}")
@@ -42,9 +61,4 @@ def get_engine(backend: str) -> Engine:
     if others:
         offers = ", ".join(offer.value for offer in (entry, *others))
         raise UnavailableError(f"backend {backend} is offered by several packages ({offers}); uninstall all but one")
-    try:
-        engine: Engine = entry.load()()
-    except Exception as error:  # another package's code may raise anything
-        cause = f"{type(error).__name__}: {error}"
-        raise UnavailableError(f"backend {backend}: {entry.value} cannot be imported: {cause}") from error
-    return engine
+    return entry

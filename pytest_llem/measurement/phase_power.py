@@ -29,7 +29,9 @@ _COVERAGE_FACTOR = 2.0
 _BEFORE_S = 0.045
 # Of the samples' noise: 0.85 from one to the next, 20 ms later; a part has no correlation.
 _CORRELATION_S = 0.123
-_WHITE_SHARES = (0.02, 0.1, 0.3, 1.0)
+_WHITE_SHARES = (0.03, 0.2, 1.0)
+_NOISE_SHARES = np.geomspace(0.2, 1.4, 7)  # of the residuals' root mean square
+_PIECE = 60  # samples whose noise is looked at together: ten times as long as it correlates
 _LEAST_NOISE_W = 0.3
 # Standard deviations, of the window's power: how much it changes over a call, and that between two calls.
 _SLOPE_SD, _GAP_SD = 0.15, 0.5
@@ -56,7 +58,7 @@ class Sensor:
     lag_s: float
     mean_s: float = 0.0
 
-    def ages_s(self, bins: int = 24) -> np.ndarray:
+    def ages_s(self, bins: int = 48) -> np.ndarray:
         """Bounds of stretches before a sample's date that have equal weight in it, the youngest first."""
         shares = np.arange(bins) / bins
         if self.mean_s:
@@ -71,6 +73,7 @@ _SENSORS = (
     *(Sensor(delay_s, 0.0, mean_s) for mean_s in (0.020, 0.025) for delay_s in (-0.001, 0.0, 0.001)),
 )
 _USUAL = Sensor(0.003, 0.0125)
+_KINDS = (_USUAL, Sensor(0.0, 0.0, 0.020))
 # Log of the prior of each: 10 to 14 ms and 3 ms on two H200; means of a period on older boards.
 _LOG_PRIOR = np.array(
     [
@@ -94,7 +97,7 @@ _ITERATIONS, _MOST_MOVED = 4, 0.3
 
 @dataclass(frozen=True)
 class Stretch:
-    """The samples of one board that show one window, and what the window took."""
+    """The samples of one board about one window."""
 
     window: PhasedWindow
     times_s: np.ndarray
@@ -197,11 +200,14 @@ class Model:
         self.degrees = max(samples - 2 * len(stretches) - 1, 1)
         self._token_sd = tokens.error
         self._scale = 1.0
+        self._sensor = _USUAL
         self._levels = np.zeros(_SHARED + 2 * len(stretches))
         self._whitening = [np.eye(len(s.times_s)) for s in stretches]
         for _ in range(_ITERATIONS):
             # Gauss and Newton: first tokens enter not linearly.
-            fit = self.fit(_USUAL)
+            fits = {sensor: self.fit(sensor) for sensor in _KINDS}
+            self._sensor = min(_KINDS, key=lambda sensor: fits[sensor].chi2)
+            fit = fits[self._sensor]
             self._levels = fit.levels.copy()
             self._whitening = self._noise(fit)
             self._scale *= 1.0 + min(max(fit.levels[_TOKEN], -_MOST_MOVED), _MOST_MOVED)
@@ -273,37 +279,48 @@ class Model:
 
     def _noise(self, fit: Fit) -> list[np.ndarray]:
         """For each stretch what makes its noise white: the one that makes the residuals most probable."""
+        pieces = [
+            (number, slice(first, first + _PIECE))
+            for number, stretch in enumerate(self._stretches)
+            for first in range(0, len(stretch.times_s), _PIECE)
+        ]
         fixed = [self._fixed_noise(number, fit.levels) for number in range(len(self._stretches))]
-        lags_s = [np.abs(s.times_s[:, None] - s.times_s[None, :]) for s in self._stretches]
-        pooled = np.concatenate(fit.residuals_w)
-        rms_w = max(float(np.sqrt(np.mean(pooled**2))), _LEAST_NOISE_W)
-        best, found = -math.inf, self._whitening
+        times_s = [self._stretches[number].times_s[part] for number, part in pieces]
+        lags_s = [np.abs(of_piece_s[:, None] - of_piece_s) for of_piece_s in times_s]
+        residuals_w = [fit.residuals_w[number][part] for number, part in pieces]
+        rms_w = float(np.sqrt(np.mean(np.concatenate(residuals_w) ** 2)))
+        best, found = -math.inf, []
         for white in _WHITE_SHARES:
             alike = [(1.0 - white) * np.exp(-lag_s / _CORRELATION_S) + white * np.eye(len(lag_s)) for lag_s in lags_s]
-            for noise_w in np.maximum(rms_w * np.geomspace(0.15, 1.5, 10), _LEAST_NOISE_W):
-                factors = [np.linalg.cholesky(noise_w**2 * a + f) for a, f in zip(alike, fixed, strict=True)]
-                whitening = [np.linalg.inv(factor) for factor in factors]
+            for noise_w in np.unique(np.maximum(rms_w * _NOISE_SHARES, _LEAST_NOISE_W)):
+                whitening = [
+                    np.linalg.inv(np.linalg.cholesky(noise_w**2 * noise + fixed[number][part, part]))
+                    for noise, (number, part) in zip(alike, pieces, strict=True)
+                ]
                 log_likelihood = sum(
                     -0.5 * float(np.sum((w @ r) ** 2)) + float(np.sum(np.log(np.diag(w))))
-                    for w, r in zip(whitening, fit.residuals_w, strict=True)
+                    for w, r in zip(whitening, residuals_w, strict=True)
                 )
                 if log_likelihood > best:
                     best, found = log_likelihood, whitening
-        return found
+        whole = [np.zeros((len(stretch.times_s),) * 2) for stretch in self._stretches]
+        for white_piece, (number, part) in zip(found, pieces, strict=True):
+            whole[number][part, part] = white_piece
+        return whole
 
     def _fixed_noise(self, number: int, levels: np.ndarray) -> np.ndarray:
         """Covariance from what is off in time: first tokens from call to call, the dates of all samples together."""
         stretch = self._stretches[number]
         own = levels[self._columns(number)]
-        designs = self._designs(number, _USUAL, stretch.times_s)
+        designs = self._designs(number, self._sensor, stretch.times_s)
         deviations_w = (designs - np.tensordot(_NODE_WEIGHTS, designs, axes=1)) @ own
         # A first token that is late moves the samples of its own call, and no others.
-        call = np.searchsorted(stretch.starts_s, stretch.times_s - _USUAL.delay_s)
-        covariance = (deviations_w.T * _NODE_WEIGHTS) @ deviations_w * (call[:, None] == call[None, :])
+        call = np.searchsorted(stretch.starts_s, stretch.times_s - self._sensor.delay_s)
+        covariance: np.ndarray = (deviations_w.T * _NODE_WEIGHTS) @ deviations_w * (call[:, None] == call[None, :])
         # A step is at any instant, not at these few: the samples about it are less alike than they make them.
         covariance += _BETWEEN_NODES * np.diag(np.diag(covariance))
         moved = [
-            np.tensordot(_NODE_WEIGHTS, self._designs(number, _USUAL, stretch.times_s + s), axes=1)
+            np.tensordot(_NODE_WEIGHTS, self._designs(number, self._sensor, stretch.times_s + s), axes=1)
             for s in (-5e-4, 5e-4)
         ]
         slopes = (moved[1] - moved[0]) @ own / 1e-3

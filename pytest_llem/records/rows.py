@@ -46,13 +46,7 @@ _JOULE_SCALES = (
     ("nJ", 1e-9, "Nanojoules (nJ)"),
 )
 _KEPT_BY_TABLE = ("name", "fullname")
-# Unit, heading of the table and end of the name of a metric's rows, by whether its joules are modelled.
-_ROW_OF = {
-    ("latency", False): ("s", "latency", ""),
-    ("latency", True): ("s", "latency", ""),
-    ("energy", False): ("J", "energy", ":energy"),
-    ("energy", True): ("J", "energy (estimated)", ":energy-estimated"),
-}
+_UNITS = {"latency": "s", "energy": "J"}
 # What pytest-benchmark itself loads where nothing is named.
 _SAVED = "[0-9][0-9][0-9][0-9]_"
 _OPTIONS = {"disable_gc": True, "timer": "perf_counter", "max_time": None, "min_time": None, "warmup": True}
@@ -103,16 +97,17 @@ class Recorder:
 
 
 def rows_of(record: Record) -> list[Any]:
-    """One row per metric of a record. pytest-benchmark compares rows of one name, so modelled and measured joules have
-    different ones."""
+    """One row per metric of a record. pytest-benchmark compares rows of one name, so modelled and measured joules, and
+    settled and joined windows, have different ones."""
     labels, result = record.labels, record.result
+    saved = result.as_dict()
     shared = {
         **labels.extra_info,
         "nodeid": record.nodeid,
         "workload_hash": record.workload_hash,
         "environment_hash": environment_hash(record.environment),
         "environment": record.environment,
-        "result": result.as_dict(),
+        "result": saved,
     }
     if record.fingerprint:
         shared["fingerprint"] = record.fingerprint
@@ -122,14 +117,16 @@ def rows_of(record: Record) -> list[Any]:
         shared["accepted"] = True
     rows = []
     for metric in record.metrics:
-        unit, heading, suffix = _ROW_OF[metric, result.estimated]
-        info = {**shared, "metric": metric, "unit": unit}
+        marks = _marks(metric, saved)
+        # The latency alone has the item's own name.
+        suffix = f":{'-'.join((metric, *marks))}" if marks or metric != "latency" else ""
+        info = {**shared, "metric": metric, "unit": _UNITS[metric]}
         if metric in record.verdicts:
             info["verdict"] = record.verdicts[metric]
         fixture = SimpleNamespace(
             name=f"{labels.name}{suffix}",
             fullname=f"{labels.fullname}{suffix}",
-            group=labels.group or heading,
+            group=labels.group or _heading(metric, marks),
             param=labels.param,
             params=labels.params,
             extra_info=info,
@@ -288,7 +285,8 @@ def compare() -> None:
 
 
 def split_by_unit(groups: Sequence[Group]) -> list[Group]:
-    """Tables of one unit each: joules and seconds, and modelled and measured joules, are never compared."""
+    """Tables of one quantity each: joules and seconds, modelled and measured joules, settled and joined windows are
+    never compared."""
     split: list[Group] = []
     for name, benchmarks in groups:
         labels: dict[str | None, list[Any]] = {}
@@ -304,9 +302,21 @@ def split_by_unit(groups: Sequence[Group]) -> list[Group]:
 def _label(bench: Mapping[str, Any]) -> str | None:
     info = bench.get("extra_info") or {}
     metric: str | None = info.get("metric")
-    if metric == "energy" and (info.get("result") or {}).get("estimated"):
-        return "energy (estimated)"
-    return metric
+    return _heading(metric, _marks(metric, info.get("result") or {})) if metric in _UNITS else metric
+
+
+def _marks(metric: str | None, result: Mapping[str, Any]) -> list[str]:
+    """What sets a row apart from others of its metric, with which it is never compared. Seconds are measured even where
+    joules are modelled."""
+    apart = {
+        "estimated": metric == "energy" and bool(result.get("estimated")),
+        "joined": result.get("boundaries") == "joined",
+    }
+    return [mark for mark, applies in apart.items() if applies]
+
+
+def _heading(metric: str | None, marks: Sequence[str]) -> str:
+    return f"{metric} ({', '.join(marks)})" if marks else f"{metric}"
 
 
 _stock_compute_scale = TableResults.compute_scale
@@ -326,7 +336,7 @@ def _compute_scale(
     if self.histogram:
         _name_energy_axis()
     labels = {
-        "name": f"Name (energy in {unit}{', estimated' if _label(benchmarks[0]) != 'energy' else ''})",
+        "name": f"Name ({', '.join((f'energy in {unit}', *_marks('energy', info.get('result') or {})))})",
         "min": "Min",
         "max": "Max",
         "mean": "Mean",

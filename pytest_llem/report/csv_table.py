@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_llem.measurement.account import ENTRIES
 from pytest_llem.measurement.result import ExperimentResult
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_llem.verdict.judging import Judged
 
 # What is no single value.
-_NESTED = {"warnings", "missing", "per_round", "prefill_rounds", "labels", "boards"}
+_NESTED = {"warnings", "missing", "per_round", "prefill_rounds", "labels", "boards", "spent_s"}
 _COLUMNS = [field.name for field in fields(ExperimentResult) if field.name not in _NESTED]
 
 # A spreadsheet takes a cell that begins so for a formula (OWASP, CSV Injection), whether it is quoted or not.
@@ -27,8 +28,9 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\u
 def write_csv(records: Sequence[Record], path: str | os.PathLike[str], judged: Sequence[Judged] = ()) -> None:
     """Write one line an experiment, with a heading; what was not measured is an empty cell.
 
-    Columns are the item, the result's own fields, its labels and warnings, and for each metric that was judged the
-    verdict and the change as a fraction. Text that a spreadsheet would run as a formula gets an apostrophe in front.
+    Columns are the item, the result's own fields, its seconds by what they were spent on, its labels and warnings, and
+    for each metric that was judged the verdict and the change as a fraction. Text that a spreadsheet would run as a
+    formula gets an apostrophe in front.
     """
     verdicts = {(found.candidate.nodeid, found.candidate.metric): found.verdict for found in judged}
     metrics = sorted({metric for _, metric in verdicts})
@@ -37,6 +39,7 @@ def write_csv(records: Sequence[Record], path: str | os.PathLike[str], judged: S
         row: dict[str, Any] = {"nodeid": record.nodeid, "name": record.name, "file": record.file}
         row |= {"workload_hash": record.workload_hash}
         row |= {name: getattr(record.result, name) for name in _COLUMNS}
+        row |= {f"spent_{entry.replace('-', '_')}_s": record.result.spent_s.get(entry) for entry in ENTRIES}
         row |= {"labels": "; ".join(record.result.labels), "warnings": "; ".join(record.result.warnings)}
         for metric in metrics:
             verdict = verdicts.get((record.nodeid, metric))

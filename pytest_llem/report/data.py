@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.report import estimates
+from pytest_llem.report.explanations import explanations
 from pytest_llem.report.histories import History, history_of
 from pytest_llem.report.sweeps import Sweep, sweeps_of
+from pytest_llem.report.time_spent import session_line
 from pytest_llem.verdict.decision import Status
 from pytest_llem.verdict.history import METRICS, SavedRow, difference
 
@@ -59,6 +61,7 @@ class ExperimentPage:
         power_omitted: windows left out of ``power``.
         settings: the resolved configuration, flat.
         environment: where it ran, flat.
+        explanations: why its numbers are as they are, a sentence each.
         remote_code: whether code from the model's repository was allowed to run.
     """
 
@@ -72,6 +75,7 @@ class ExperimentPage:
     power_omitted: int
     settings: tuple[tuple[str, str], ...]
     environment: tuple[tuple[str, str], ...]
+    explanations: tuple[str, ...]
     remote_code: bool
 
     @property
@@ -91,6 +95,7 @@ class Report:
         judged: all verdicts, worst first.
         counts: how many of each status, worst first.
         sweeps: experiments that differ in swept values only.
+        time: a sentence on where the time went; ``None`` where that is not known.
     """
 
     created: str
@@ -100,6 +105,7 @@ class Report:
     judged: tuple[Judged, ...]
     counts: Mapping[Status, int]
     sweeps: tuple[Sweep, ...]
+    time: str | None
 
     @property
     def numbers(self) -> Mapping[str, int]:
@@ -149,6 +155,7 @@ def build_report(
         judged=tuple(ordered),
         counts={status: counted[status] for status in WORST_FIRST},
         sweeps=tuple(sweeps_of(pages)),
+        time=session_line(records),
     )
 
 
@@ -176,6 +183,7 @@ def _page(
         power_omitted=max(0, len(power) - shown),
         settings=settings,
         environment=flat(record.environment),
+        explanations=explanations(record),
         remote_code=any(key.split(".")[-1] == "trust_remote_code" and value == "true" for key, value in settings),
     )
 
@@ -193,6 +201,7 @@ def _history(record: Record, metric: str, saved: Sequence[SavedRow], judged: Seq
         other.workload_hash == record.workload_hash
         and flat(other.environment) == flat(record.environment)
         and set(other.labels) == set(record.result.labels)
+        and other.boundaries == record.result.boundaries
         for other in saved
     ]
     return history_of(metric, (values,) if values else (), saved, alike, judged, shown)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_llem.measurement.account import ENTRIES
 from pytest_llem.report import phrases
-from pytest_llem.report.plots import Layer, Plot
+from pytest_llem.report.plots import Bar, Bars, Layer, Plot, Stretch
 from pytest_llem.report.quantities import with_uncertainty
 from pytest_llem.report.scales import Axis
+from pytest_llem.report.time_spent import ORDER, duration, total
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 _MANY_TICKS = 10
 _ORDER_OF_MAGNITUDE = 10.0
+_MOST_BARS = 50
 
 
 def overview_plots(report: Report) -> Iterator[Plot]:
@@ -87,6 +90,36 @@ def _point_style(page: ExperimentPage, unit: str) -> tuple[str, str]:
     if not page.result.valid:
         return "invalid", "invalid"
     return ("estimated", "estimated") if page.result.estimated and unit == "J" else ("saved", "measured")
+
+
+def time_bars(report: Report) -> Bars | None:
+    """Where the seconds of each experiment went, those of the longest ones where there are many."""
+    spent = [(page, total([page.result.spent_s])) for page in report.experiments]
+    known = [(page, spent_s) for page, spent_s in spent if spent_s]
+    if not known:
+        return None
+    shown = sorted(known, key=lambda pair: -sum(pair[1].values()))[:_MOST_BARS]
+    shown.sort(key=lambda pair: pair[0].number)
+    bars = [
+        Bar(
+            str(page.number),
+            [
+                Stretch(entry, spent_s[entry], f"{page.source.name}: {ENTRIES[entry]} {duration(spent_s[entry])}")
+                for entry in ORDER
+                if spent_s.get(entry, 0.0) > 0
+            ],
+        )
+        for page, spent_s in shown
+    ]
+    there = {stretch.style for bar in bars for stretch in bar.stretches}
+    return Bars(
+        "Where the time went",
+        f"Seconds of {len(bars)} experiments by what they were spent on. The table below holds the numbers.",
+        bars,
+        [Layer("segments", entry, (), ENTRIES[entry]) for entry in ORDER if entry in there],
+        Axis("time, by the number of the experiment", "s", from_zero=True),
+        [f"The longest {len(bars)} of {len(known)} experiments."] * (len(bars) < len(known)),
+    )
 
 
 def history_plot(history: History) -> Plot:

@@ -21,6 +21,7 @@ QUANTITIES = (
     "output_tokens_per_s",
     "mean_power_w",
     "idle_power_w",
+    "idle_share",
     "prefill_energy_j",
     "decode_energy_j",
     "peak_memory_bytes",
@@ -36,6 +37,7 @@ def properties(result: ExperimentResult) -> list[tuple[str, str]]:
     pairs += [
         ("llem.meter", result.meter),
         ("llem.estimated", _text(result.estimated)),
+        ("llem.boundaries", result.boundaries),
         ("llem.valid", _text(result.valid)),
     ]
     return pairs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llem.report.quantities import with_uncertainty
+from pytest_llem.report.quantities import UNKNOWN, with_uncertainty
 from pytest_llem.verdict.decision import Status
 
 if TYPE_CHECKING:
@@ -57,8 +57,14 @@ def runs(verdict: Verdict) -> str:
 
 
 def meter(result: ExperimentResult) -> str:
-    """The meter, marked where its joules are modelled."""
-    return f"{result.meter} (estimated)" if result.estimated else result.meter
+    """The meter, marked where its joules are modelled or its windows were joined."""
+    marks = ["estimated"] * result.estimated + ["joined"] * (result.boundaries == "joined")
+    return f"{result.meter} ({', '.join(marks)})" if marks else result.meter
+
+
+def share(fraction: float | None) -> str:
+    """A part of a whole in percent; a dash where it is not known."""
+    return UNKNOWN if fraction is None else f"{fraction:.0%}"
 
 
 def marks(page: ExperimentPage) -> list[tuple[str, str]]:

@@ -24,6 +24,7 @@ SHAPES = {
 
 WIDTH, HEIGHT = 480, 280
 _TOP, _RIGHT, _BOTTOM = 16, 464, 232
+_BAR_STEP, _GAP = 18, 1  # from bar to bar, and between stretches of one
 _TITLE, _LETTER = 34, 8  # of an axis at the side, and of a tick's text of 13 px, at most
 
 
@@ -111,6 +112,77 @@ class Plot:
 
     def _down(self, y: float) -> str:
         return _short(_BOTTOM + self._y_scale(y) * (_TOP - _BOTTOM))
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a bar.
+
+    Attributes:
+        style: the class that gives it its colour, and dashes, so that stretches differ without colours.
+        length: in the axis' unit.
+        label: what it shows to a mouse.
+    """
+
+    style: str
+    length: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A horizontal bar of stretches, one after the other from 0."""
+
+    name: str
+    stretches: Sequence[Stretch]
+
+
+@dataclass
+class Bars:
+    """Horizontal bars beside one another, with their legend.
+
+    Attributes:
+        title, description, notes: as of a :class:`Plot`.
+        legend: a layer for each style, with its name.
+        x: what their lengths are.
+    """
+
+    title: str
+    description: str
+    bars: Sequence[Bar]
+    legend: Sequence[Layer]
+    x: Axis
+    notes: Sequence[str] = ()
+    left: float = field(init=False)
+    bottom: float = field(init=False)
+    height: float = field(init=False)
+    x_ticks: list[tuple[str, str]] = field(init=False)
+    top, right, width = _TOP, _RIGHT, WIDTH
+
+    def __post_init__(self) -> None:
+        ends = [sum(stretch.length for stretch in bar.stretches) for bar in self.bars]
+        self._scale = Scale(self.x, [0.0, *ends])
+        self.left = 12 + _LETTER * max((len(bar.name) for bar in self.bars), default=0)
+        self.bottom = _TOP + _BAR_STEP * len(self.bars)
+        self.height = self.bottom + HEIGHT - _BOTTOM
+        self.x_ticks = [(_short(self._across(at)), text) for at, text in self._scale.ticks]
+
+    def drawn(self) -> Iterator[tuple[str, str, list[tuple[str, str, str]]]]:
+        """Where the middle of each bar lies and its name; for each stretch its style, stroke and label."""
+        for number, bar in enumerate(self.bars):
+            middle = _short(self.top + _BAR_STEP * (number + 0.5))
+            begun = 0.0
+            strokes = []
+            for stretch in bar.stretches:
+                left, right = self._across(begun), self._across(begun + stretch.length)
+                begun += stretch.length
+                strokes.append(
+                    (stretch.style, f"M{_short(left)} {middle}H{_short(max(right - _GAP, left))}", stretch.label)
+                )
+            yield middle, bar.name, strokes
+
+    def _across(self, x: float) -> float:
+        return self.left + self._scale(x) * (self.right - self.left)
 
 
 def _short(pixels: float) -> str:

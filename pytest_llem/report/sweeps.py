@@ -1,4 +1,4 @@
-"""Points of a sweep beside one another: energy against latency, and each against the first."""
+"""Points of a sweep beside one another: energy against latency, and each against the first and the best one."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ class Variant:
         label: its swept values.
         energy, latency: what the scatter plot shows: joules per output token where :attr:`Sweep.per_token`, else per
             call; seconds per call.
+        joules, seconds: what is held against the best point: per output token where :attr:`Sweep.per_token`, else per
+            call; ``None`` where they are not comparable with those of the first point.
         energy_ratio, energy_per_token_ratio, latency_ratio: to the first point; ``None`` where ``reason`` says why, or
             a quantity was not measured.
-        reason: why its joules are not comparable with those of the first point.
+        reason: why it is not comparable with the first point, in its joules or at all.
     """
 
     page: ExperimentPage
     label: str
     energy: Estimate | None
     latency: Estimate | None
+    joules: Estimate | None
+    seconds: Estimate | None
     energy_ratio: Ratio | None
     energy_per_token_ratio: Ratio | None
     latency_ratio: Ratio | None
@@ -42,7 +46,7 @@ class Sweep:
 
     Attributes:
         name: the experiment's name without the swept values.
-        per_token: whether ``energy`` of the variants is per output token.
+        per_token: whether ``energy``, ``joules`` and ``seconds`` of the variants are per output token.
     """
 
     name: str
@@ -54,6 +58,24 @@ class Sweep:
     def energy_name(self) -> str:
         """What ``energy`` of the variants is."""
         return "energy per output token" if self.per_token else "energy per call"
+
+    @property
+    def best_energy(self) -> Variant | None:
+        """The valid point that needs the least energy."""
+        known = [one for one in self.variants if one.joules is not None and one.page.result.valid]
+        return min(known, key=lambda one: one.joules.value if one.joules else 0.0, default=None)
+
+    @property
+    def best_time(self) -> Variant | None:
+        """The valid point that needs the least time."""
+        known = [one for one in self.variants if one.seconds is not None and one.page.result.valid]
+        return min(known, key=lambda one: one.seconds.value if one.seconds else 0.0, default=None)
+
+    def to_best(self) -> list[tuple[Variant, Ratio | None, Ratio | None]]:
+        """Each point with its energy and its time relative to the best one's."""
+        least_j = self.best_energy.joules if self.best_energy else None
+        least_s = self.best_time.seconds if self.best_time else None
+        return [(one, ratio(one.joules, least_j), ratio(one.seconds, least_s)) for one in self.variants]
 
 
 def sweeps_of(pages: Sequence[ExperimentPage]) -> list[Sweep]:
@@ -68,7 +90,8 @@ def sweeps_of(pages: Sequence[ExperimentPage]) -> list[Sweep]:
 
 
 def _sweep(group: Sequence[ExperimentPage]) -> Sweep:
-    per_token = all(per_output_token(page) is not None for page in group if page.energy is not None)
+    # Without joules the tokens are known all the same.
+    per_token = all(page.result.output_tokens for page in group)
     return Sweep(
         name=group[0].source.name.partition("[")[0],
         file=group[0].source.file,
@@ -78,35 +101,48 @@ def _sweep(group: Sequence[ExperimentPage]) -> Sweep:
 
 
 def _variant(page: ExperimentPage, first: ExperimentPage, per_token: bool) -> Variant:
-    reason = _incomparable(page, first)
+    other_windows = _other_windows(page, first)
+    reason = other_windows or _other_joules(page, first)
+    energy = per_output_token(page) if per_token else page.energy
+    latency = _over(page.latency, page.result.output_tokens) if per_token else page.latency
     return Variant(
         page=page,
         label=", ".join(
             f"{key.split('.')[-1]}: {'default' if value == {} else value}" for key, value in page.source.swept.items()
         ),
-        energy=per_output_token(page) if per_token else page.energy,
+        energy=energy,
         latency=page.latency,
+        joules=None if reason else energy,
+        seconds=None if other_windows else latency,
         energy_ratio=None if reason else ratio(page.energy, first.energy),
         energy_per_token_ratio=None if reason else ratio(per_output_token(page), per_output_token(first)),
-        latency_ratio=ratio(page.latency, first.latency),
+        latency_ratio=None if other_windows else ratio(page.latency, first.latency),
         reason=reason,
     )
 
 
 def per_output_token(page: ExperimentPage) -> Estimate | None:
-    """Joules per output token: a count has no uncertainty, so the half-width is the energy's over the tokens."""
-    tokens = page.result.output_tokens
-    if page.energy is None or not tokens:
+    """Joules per output token."""
+    return _over(page.energy, page.result.output_tokens)
+
+
+def _over(quantity: Estimate | None, tokens: float | None) -> Estimate | None:
+    """A quantity per output token: a count has no uncertainty, so the half-width is the quantity's over the tokens."""
+    if quantity is None or not tokens:
         return None
-    half_width = page.energy.half_width
+    half_width = quantity.half_width
     return Estimate(
-        page.energy.value / tokens,
-        None if half_width is None else half_width / tokens,
-        page.energy.degrees_of_freedom,
+        quantity.value / tokens, None if half_width is None else half_width / tokens, quantity.degrees_of_freedom
     )
 
 
-def _incomparable(page: ExperimentPage, first: ExperimentPage) -> str | None:
+def _other_windows(page: ExperimentPage, first: ExperimentPage) -> str | None:
+    if page.result.boundaries != first.result.boundaries:
+        return f"its windows were {page.result.boundaries}, those of the first {first.result.boundaries}"
+    return None
+
+
+def _other_joules(page: ExperimentPage, first: ExperimentPage) -> str | None:
     if page.result.estimated != first.result.estimated or page.result.meter != first.result.meter:
         return f"joules of another meter: {page.result.meter}, the first is of {first.result.meter}"
     if set(page.result.boards) != set(first.result.boards):

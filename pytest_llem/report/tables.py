@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llem.report import phrases
-from pytest_llem.report.quantities import number, with_uncertainty
+from pytest_llem.report.quantities import UNKNOWN, number, with_uncertainty
+from pytest_llem.report.time_spent import MEASURED, ORDER, duration, total
 from pytest_llem.sizes import size
 
 if TYPE_CHECKING:
-    from pytest_llem.report.data import ExperimentPage
+    from pytest_llem.report.data import ExperimentPage, Report
     from pytest_llem.report.histories import History
 
 # What it is, the fields of its value and of the half-width, and the unit.
@@ -18,6 +19,7 @@ _QUANTITIES = (
     ("energy of a call beyond idle", "energy_net_j", "energy_net_uncertainty_j", "J"),
     ("energy per output token", "energy_per_output_token_j", None, "J"),
     ("prefill energy of a call", "prefill_energy_j", "prefill_energy_uncertainty_j", "J"),
+    ("prefill energy, one-token calls", "prefill_energy_one_token_j", "prefill_energy_one_token_uncertainty_j", "J"),
     ("prefill energy per input token", "energy_per_input_token_j", None, "J"),
     ("prefill latency", "prefill_latency_s", None, "s"),
     ("decode energy of a call", "decode_energy_j", "decode_energy_uncertainty_j", "J"),
@@ -40,6 +42,8 @@ def quantities(page: ExperimentPage) -> list[tuple[str, str]]:
         value = getattr(result, key)
         if key == "time_to_first_token_s":
             rows.append(("latency of a call", phrases.estimate(page.latency, "s")))
+        if key == "output_tokens_per_s" and result.idle_share is not None:
+            rows.append(("idle power's share of the energy", phrases.share(result.idle_share)))
         if value is not None and uncertainty:
             rows.append((name, with_uncertainty(value, getattr(result, uncertainty), unit)))
         elif value is not None or key == "energy_j":
@@ -48,7 +52,10 @@ def quantities(page: ExperimentPage) -> list[tuple[str, str]]:
         if tokens is not None:
             rows.append((f"{name} tokens of a call", f"{tokens:.6g}"))
     rows.append(("meter", phrases.meter(result)))
-    rows.append(("windows", f"{result.rounds}, each of {calls} call{'' if calls == 1 else 's'}"))
+    of = f"each of {calls} call{'' if calls == 1 else 's'}"
+    rows.append(("windows", f"{result.rounds}, {of}, {result.boundaries}"))
+    if result.phases_by is not None:
+        rows.append(("phases by", result.phases_by))
     if result.peak_memory_bytes is not None:
         rows.append(("peak memory", size(result.peak_memory_bytes)))
     if result.labels:
@@ -58,6 +65,23 @@ def quantities(page: ExperimentPage) -> list[tuple[str, str]]:
     return rows + [(f"energy of a call, {board}", number(joules, "J")) for board, joules in result.boards.items()]
 
 
+TIME_HEADINGS = ("no.", "experiment", "total", "measured", *ORDER[1:])
+
+
+def times(report: Report) -> list[tuple[int | str, ...]]:
+    """What goes below :data:`TIME_HEADINGS`, for each experiment whose account is known."""
+    rows: list[tuple[int | str, ...]] = []
+    for page in report.experiments:
+        spent_s = total([page.result.spent_s])
+        whole_s = sum(spent_s.values())
+        if whole_s > 0:
+            measured_s = spent_s.get(MEASURED, 0.0)
+            cells = [duration(spent_s[entry]) if entry in spent_s else UNKNOWN for entry in ORDER[1:]]
+            share = f"{duration(measured_s)}, {phrases.share(measured_s / whole_s)}"
+            rows.append((page.number, page.source.name, duration(whole_s), share, *cells))
+    return rows
+
+
 def runs(history: History) -> list[tuple[str, str, str, str]]:
     """The runs of a history: commit, when, mean, and what sets one apart."""
     shifts = {shift.at: phrases.shift(shift) for shift in history.shifts}
@@ -65,7 +89,7 @@ def runs(history: History) -> list[tuple[str, str, str, str]]:
     for at, point in enumerate(history.points):
         notes = [
             ("invalid", not point.valid),
-            ("not comparable: another workload or environment", not point.comparable),
+            ("not comparable: another workload, environment or way to bound windows", not point.comparable),
             ("accepted change", point.accepted),
             (f"level changed {shifts.get(at)}", at in shifts),
         ]

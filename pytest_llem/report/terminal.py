@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_llem.report import phrases
+from pytest_llem.report.explanations import rounds_differ, waiting, waiting_line
 from pytest_llem.report.quantities import number, with_uncertainty
+from pytest_llem.report.time_spent import session_line
 from pytest_llem.report.verdicts import verdict_lines
 from pytest_llem.verdict.decision import Status
 
@@ -23,7 +26,9 @@ _COLOURS: dict[Status, dict[str, bool]] = {
     Status.INCONCLUSIVE: {"yellow": True},
     Status.NO_BASELINE: {"yellow": True},
 }
-_HEADINGS = ("experiment", "energy/call", "energy/token", "latency/call", "first token", "tokens/s", "meter")
+_HEADINGS = (
+    *("experiment", "energy/call", "energy/token", "latency/call", "first token", "tokens/s", "idle share", "meter"),
+)
 
 
 def say_line(reporter: pytest.TerminalReporter, line: str) -> None:
@@ -38,9 +43,11 @@ def say_line(reporter: pytest.TerminalReporter, line: str) -> None:
 def write_summary(
     reporter: pytest.TerminalReporter, records: Sequence[Record], judged: Sequence[Judged], notes: Sequence[str]
 ) -> None:
-    """The results, the verdicts (at every verbosity), and what else there is to say."""
+    """The results, what explains them, the verdicts (at every verbosity), and what else there is to say."""
     if records:
         write_results(reporter, records)
+        if reporter.config.get_verbosity() >= 0:
+            write_explanations(reporter, records)
     for found, line in zip(judged, verdict_lines(judged), strict=True):
         reporter.write_line(line, **_COLOURS.get(found.verdict.status, {}))
     for note in notes:
@@ -52,7 +59,10 @@ def write_results(reporter: pytest.TerminalReporter, records: Sequence[Record]) 
     if reporter.config.get_verbosity() >= 0:
         reporter.section("energy of LLM inference (intervals of 95%)", sep="-")
         rows = [_HEADINGS, *((record.name, *_cells(record.result)) for record in records)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+        if all(record.result.idle_share is None for record in records):
+            at = _HEADINGS.index("idle share")
+            rows = [(*row[:at], *row[at + 1 :]) for row in rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             reporter.write_line(
                 "  ".join(
@@ -66,8 +76,26 @@ def write_results(reporter: pytest.TerminalReporter, records: Sequence[Record]) 
         if not record.result.valid:
             reporter.write_line(f"INVALID {record.name}: never used as a baseline", red=True)
     for warning, names in _warnings(records, reporter.config.get_verbosity()).items():
-        who = names[0] if len(names) == 1 else f"{len(names)} experiments"
-        reporter.write_line(f"{who}: {warning}", yellow=True)
+        reporter.write_line(f"{_who(names)}: {warning}", yellow=True)
+
+
+def write_explanations(reporter: pytest.TerminalReporter, records: Sequence[Record]) -> None:
+    """Which boards waited for their host, how rounds differ (verbose sessions only), and where the time went."""
+    waited: dict[tuple[str, ...], dict[str, float]] = {}
+    for record in records:
+        if (found := waiting(record)) is not None:
+            waited.setdefault(found.remedies, {})[record.name] = found.idle_share
+    for remedies, shares in waited.items():
+        reporter.write_line(f"{_who([*shares])}: {waiting_line([*shares.values()], remedies)}")
+    for record in records if reporter.config.get_verbosity() > 0 else ():
+        if (text := rounds_differ(record.result)) is not None:
+            reporter.write_line(f"{record.name}: {text}")
+    if (line := session_line(records)) is not None:
+        reporter.write_line(f"llem: {line}")
+
+
+def _who(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} experiments"
 
 
 def _warnings(records: Sequence[Record], verbosity: int) -> dict[str, list[str]]:
@@ -91,5 +119,6 @@ def _cells(result: ExperimentResult) -> tuple[str, ...]:
         number(result.latency_s, "s"),
         number(result.time_to_first_token_s, "s"),
         number(result.output_tokens_per_s, ""),
-        f"{result.meter} (estimated)" if result.estimated else result.meter,
+        phrases.share(result.idle_share),
+        phrases.meter(result),
     )

@@ -131,6 +131,7 @@ def row_of(record: Record, metric: str) -> SavedRow:
         output_tokens=result.output_tokens,
         output_tokens_hash=result.output_tokens_hash,
         labels=tuple(result.labels),
+        boundaries=result.boundaries,
         valid=result.valid,
         accepted=record.accepted,
     )

@@ -32,6 +32,7 @@ class SavedRow:
         output_tokens: new tokens of a call.
         output_tokens_hash: hash of the tokens that one pass generated.
         labels: how the board ran, such as ``power capped``.
+        boundaries: how its windows were bounded, ``settled`` or ``joined``.
         valid: whether nothing disturbed it.
         regressed: whether it was judged so, and is no baseline therefore.
         accepted: whether its change was wanted, so that the mean starts again here.
@@ -48,6 +49,7 @@ class SavedRow:
     output_tokens: float | None = None
     output_tokens_hash: str | None = None
     labels: tuple[str, ...] = ()
+    boundaries: str = "settled"
     valid: bool = True
     regressed: bool = False
     accepted: bool = False
@@ -77,6 +79,8 @@ def read_row(bench: Mapping[str, Any], saved: Mapping[str, Any] | None = None) -
         output_tokens=result.get("output_tokens"),
         output_tokens_hash=result.get("output_tokens_hash"),
         labels=tuple(result.get("labels") or ()),
+        # All were, before there was another way.
+        boundaries=result.get("boundaries") or "settled",
         valid=bool(result.get("valid")),
         regressed=info.get("verdict") == "REGRESSED",
         accepted=bool(info.get("accepted")),
@@ -163,6 +167,8 @@ def difference(row: SavedRow, other: SavedRow) -> str | None:
         return "the saved runs are of another workload: the model, the prompts or an option changed"
     if row.environment_hash != other.environment_hash:
         return f"the saved runs are from another environment: {_changed(other.environment, row.environment)}"
+    if row.boundaries != other.boundaries:
+        return f"the saved runs' windows were {other.boundaries}, now they are {row.boundaries}"
     if row.output_tokens and other.output_tokens:
         change = row.output_tokens / other.output_tokens - 1
         if abs(change) > _TOKENS_DIFFER:

@@ -45,7 +45,7 @@ for last; do :; done
 case "$*" in
   *record.py*) echo "no sensors"; exit 3 ;;
   *linearity.py*) exit 124 ;;
-  *joined.py*) echo "no board" ;;
+  *joined_windows.py*) echo "no board" ;;
   *--benchmark-json=*) echo '{"benchmarks": []}' >"${last#--benchmark-json=}" ;;
   *--llem-doctor*) echo "all is well" ;;
 """
@@ -251,7 +251,7 @@ class TestLinearity:
 class TestJoined:
     def test_work_that_a_meter_does_not_slow_reads_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.syspath_prepend(SCRIPTS)
-        joined = importlib.import_module("joined")
+        joined = importlib.import_module("joined_windows")
         clock = SimulatedClock()
         board = SimulatedBoard(power=LoadedPower(idle_w=125.0, decay_s=0.01))
         queued: list[int] = []

@@ -94,6 +94,8 @@ def test_a_crash_an_exit_and_a_hang_cost_one_experiment_each(
             "*conftest.py*line * in act",
             # Published as if the parent had run them: tables, the summary, verdicts.
             "*benchmark 'latency': 2 tests*",
+            # What the children spent is this session's.
+            "llem: * s of * s (*%) were measured*",
             "NO-BASELINE   first    latency  *",
             "NO-BASELINE   last     latency  *",
             *(f"INCONCLUSIVE  {name}*(it failed)" for name in ("crashes", "exits", "hangs")),
@@ -111,6 +113,7 @@ def test_a_crash_an_exit_and_a_hang_cost_one_experiment_each(
     run_by = pids(pytester)
     assert run_by["first"] == run_by["crashes"]
     assert len(set(run_by.values())) == 4
+    assert {process_state(pid) for pid in run_by.values()} == {None}
 
 
 def test_ctrl_c_ends_the_child_and_keeps_what_is_finished(

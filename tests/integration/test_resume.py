@@ -175,7 +175,11 @@ def test_a_changed_experiment_runs_again_and_a_changed_gate_does_not(
     result = run("--llem-resume", "--benchmark-json=out.json")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
-        ["llem: changed.llem.yaml::changed: its fingerprint has changed since*", "llem: 1 of 2 experiments taken*"]
+        [
+            "llem: changed.llem.yaml::changed: its fingerprint has changed since*",
+            "llem: 1 of 2 experiments taken*",
+            "llem: in this session, which measured 1 of 2 results, * were measured*",
+        ]
     )
     rows = {row["extra_info"]["nodeid"]: row["extra_info"]["result"] for row in saved()}
     assert rows["kept.llem.yaml::kept"] == before["kept.llem.yaml::kept"]

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.integration.conftest import TINY
+
 Write = Callable[..., Path]
 Run = Callable[..., pytest.RunResult]
 Saved = Callable[[], list[dict[str, Any]]]
@@ -241,3 +243,46 @@ def test_batches_that_the_prompts_do_not_fill_are_named(run: Run, write: Write, 
     fitting, larger = (row["extra_info"]["result"] for row in saved())
     assert not any("batch_size" in warning for warning in fitting["warnings"])
     assert "batch_size 3 is above the number of prompts: each call has 2 of them" in larger["warnings"]
+
+
+def with_windows(boundaries: str) -> str:
+    return TINY.replace("measure: {", f"measure: {{boundaries: {boundaries}, ")
+
+
+def test_joined_and_settled_windows_are_never_compared(
+    pytester: pytest.Pytester, run: Run, write: Write, saved: Saved
+) -> None:
+    write(base=with_windows("settled"))
+    run("--llem-meter=estimate", "--benchmark-save=base").assert_outcomes(passed=1)
+    (path,) = (pytester.path / ".benchmarks").rglob("*.json")
+    data = json.loads(path.read_text())
+    for row in data["benchmarks"]:
+        row["stats"] = {key: value * 1e-3 if key == "min" else value for key, value in row["stats"].items()}
+    path.write_text(json.dumps(data))
+    compare = ("--benchmark-compare=0001", "--benchmark-compare-fail=min:1000%", "--llem-fail=latency:5%")
+    assert "has failed" in str(run("--llem-meter=estimate", *compare).stderr)
+
+    write(base=with_windows("joined"))
+    result = run("--llem-meter=estimate", *compare, "--benchmark-json=out.json")
+    assert result.ret == pytest.ExitCode.OK
+    assert [row["name"] for row in saved()] == ["tiny:latency-joined", "tiny:energy-estimated-joined"]
+    result.stdout.fnmatch_lines(
+        [
+            "*benchmark 'energy (estimated, joined)': 1 tests*",
+            "Name (energy in *J, estimated, joined)*",
+            "*benchmark 'latency (joined)': 1 tests*",
+            "tiny *estimate (estimated, joined)",
+            "INCONCLUSIVE *the saved runs' windows were settled, now they are joined*",
+        ]
+    )
+
+
+def test_the_command_shows_joined_and_settled_windows_in_tables_apart(
+    pytester: pytest.Pytester, run: Run, write: Write
+) -> None:
+    for boundaries in ("settled", "joined"):
+        write(base=with_windows(boundaries))
+        run("--llem-meter=none", f"--benchmark-save={boundaries}").assert_outcomes(passed=1)
+    command = [sys.executable, "-c", "from pytest_llem.benchmark import compare; compare()", "--group-by=func"]
+    done = subprocess.run(command, cwd=pytester.path, capture_output=True, text=True, check=True)
+    assert sum(line.startswith("Name (time in") for line in done.stdout.splitlines()) == 2

@@ -110,8 +110,13 @@ def test_no_saved_run_is_said_and_fails_only_when_strict(measure: Callable[..., 
 
 
 def test_an_open_verdict_is_measured_again_in_fresh_processes_and_saved_so(
-    pytester: pytest.Pytester, measure: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, measure: Callable[..., pytest.RunResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    pytester.makeconftest(
+        "import os\ndef pytest_runtest_call():\n"
+        "    open('processes.txt', 'a').write(f'{os.getpid()} {os.getppid()} {hash(\"a\")}\\n')\n"
+    )
     measure("--benchmark-save=base", apart=True).assert_outcomes(passed=1)
     vary_history(pytester.path / ".benchmarks", 6, by=0.2)
     # Tighter than the spread of the saved runs allows: no number of runs can settle it.
@@ -123,6 +128,11 @@ def test_an_open_verdict_is_measured_again_in_fresh_processes_and_saved_so(
     assert sum(text.startswith("llem: inconclusive: measuring 1 again") for text in result.outlines) == 2
     rows: list[dict[str, Any]] = json.loads((pytester.path / "out.json").read_text())["benchmarks"]
     assert all(len(row["extra_info"]["more_runs"]) == 2 for row in rows)
+    # A sample is a process that was started for it: no two are forks of one.
+    said = [line.split() for line in (pytester.path / "processes.txt").read_text().splitlines()[-3:]]
+    pids, parents, hashes = (set(column) for column in zip(*said, strict=True))
+    assert (len(pids), len(hashes)) == (3, 3)
+    assert len(parents) == 3
 
 
 @pytest.mark.parametrize(

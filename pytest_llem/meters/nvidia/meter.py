@@ -3,7 +3,8 @@
 Volta and newer boards count millijoules since the driver was loaded (``nvmlDeviceGetTotalEnergyConsumption``). The
 counter stands still between updates, some tens of milliseconds apart, so a window is measured from an update before the
 work to one after it, with the idle power of either side: what the board drew above idle because of the work, until it
-has settled, and idle power over the window's time. All waiting lies outside the window, and nothing is read inside it.
+has settled, and idle power over the window's time. All waiting lies outside the window, and nothing is read inside it
+but the driver's samples, by ``between_calls``.
 Boards without a counter are read by samples of their power.
 
 The stated uncertainty covers when and in which steps a sensor is updated. It does not cover the gain error of

@@ -18,18 +18,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pytest_llem.meters.nvidia.sensor_lag import Lag
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llem.meters.nvidia.idle_power import Idle
     from pytest_llem.meters.nvidia.samples import PowerSample
-    from pytest_llem.meters.nvidia.sensor_lag import Lag, Span
+    from pytest_llem.meters.nvidia.sensor_lag import Span
 
-_STEP_ERROR = 0.11  # of a step between two samples: standard uncertainty of its date, in their distance
-_START_ERROR_S = 0.0012  # the same where a window starts: the host takes a moment to bring its device to work
-# The power in a gap, standard uncertainty: how much of the work's is left, for half a millisecond at most (two H200
-# fell within 1 ms), and idle power itself.
-_GAP_ERROR, _GAP_ERROR_S, _GAP_ERROR_W = 0.1, 0.0005, 2.0
+_STEP_ERROR = 0.15  # of a step between two samples: standard uncertainty of its date, in their distance
+_START_ERROR_S = 0.002  # the same where a window starts: the host takes a moment to bring its device to work
+# The power in a gap, standard uncertainty: how much of the work's is left, for 0.4 ms at most (in two recordings of
+# an H200 the sensor lagged no more after the end of work than after its start), and idle power itself.
+_GAP_ERROR, _GAP_ERROR_S, _GAP_ERROR_W = 0.05, 0.0004, 2.0
+_USUAL_DOUBT = 0.1  # uncertainty of a usual lag, as a share of it
 _UNSEEN = 0.8  # of what power changes by from sample to sample (root mean square), where no sample shows it
 _ALIKE = (1.0 + 0.85) / (1.0 - 0.85)  # variance of a sum of samples, beside that of independent ones
 _HOLE_S = 0.09  # without samples for so long, nothing is known of the power
@@ -77,6 +80,8 @@ class PowerTrace:
         """
         self._tau_s = tau_s = lag.seconds
         self._idle = idle
+        # A lag that is not known misplaces what a sample within a gap shows.
+        self._doubt = max(lag.error_s / (_USUAL_DOUBT * max(lag.seconds, Lag().seconds)), 1.0)
         self._nodes: list[_Node] = []
         self._last_jump_s = -math.inf
         self._work_w = idle.power_w
@@ -155,7 +160,7 @@ class PowerTrace:
             error_j = _STEP_ERROR * seconds * step_w
             if jumped:
                 above_w = abs(power_w - self._idle.power_w)
-                error_j = min(_GAP_ERROR * seconds, _GAP_ERROR_S) * above_w + _GAP_ERROR_W * seconds
+                error_j = self._gap_error_j(seconds, above_w)
                 if working:
                     error_j = math.hypot(_START_ERROR_S * above_w, _UNSEEN * self._restless_w * seconds)
             constant_w: float | None = power_w
@@ -181,7 +186,10 @@ class PowerTrace:
         above_w = abs(self._work_w - self._idle.power_w)
         if working:
             return math.hypot(self._restless_w, above_w if unseen else 0.0) * _UNSEEN * seconds
-        return min(_GAP_ERROR * seconds, _GAP_ERROR_S) * above_w + _GAP_ERROR_W * seconds
+        return self._gap_error_j(seconds, above_w)
+
+    def _gap_error_j(self, seconds: float, above_w: float) -> float:
+        return self._doubt * min(_GAP_ERROR * seconds, _GAP_ERROR_S) * above_w + _GAP_ERROR_W * seconds
 
     def _noise_j2(self, seconds: float) -> float:
         return _ALIKE * (self._idle.noise_w * seconds) ** 2

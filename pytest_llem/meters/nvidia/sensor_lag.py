@@ -32,7 +32,7 @@ _FREEDOM = 3.0  # of Student's distribution, because work is no step
 _SHAPE = 0.04  # of the step
 _LEAST_STEP_W = 20.0
 _FEWEST, _LAST_S = 2, 0.04
-_WORST_FIT = 6.0  # mean square of the deviations
+_WORST_FIT, _GOOD_FIT = 6.0, 1.0  # mean square of the deviations
 _AGREE = 2.0
 _VAGUE = 0.3
 _USUAL_WITHIN_S = 0.004
@@ -82,17 +82,26 @@ def seen_lag(samples: Sequence[PowerSample], first: Span, last: Span, idle: Idle
 
 
 def _seen(times_s: np.ndarray, above_w: np.ndarray, first: Span, last: Span, idle: Idle) -> Lag:
-    found = [_rise(times_s, above_w, first, idle.noise_w), _fall(times_s, above_w, last, idle)]
-    likelihoods = [likelihood for likelihood in found if likelihood is not None]
-    lags = [_posterior(likelihood) for likelihood in likelihoods]
+    rise, fall = _rise(times_s, above_w, first, idle.noise_w), _fall(times_s, above_w, last, idle)
+    sides = [side for side in (rise, fall) if side is not None]
+    lags = [_posterior(side.log) for side in sides]
     if len(lags) == 2 and abs(lags[0].seconds - lags[1].seconds) <= _AGREE * math.hypot(*(lag.error_s for lag in lags)):
-        both = _posterior(np.sum(likelihoods, axis=0))
+        both = _posterior(sides[0].log + sides[1].log)
         return both if both.error_s <= max(_VAGUE * both.seconds, _AGREE * _USUAL_SD_S) else Lag()
-    usual = (lag for lag in lags if abs(lag.seconds - LAG_S) + lag.error_s <= _USUAL_WITHIN_S)
-    return next(usual, Lag())
+    usual = [lag for lag in lags if abs(lag.seconds - LAG_S) + lag.error_s <= _USUAL_WITHIN_S]
+    if not usual and fall is not None and fall.misfit <= _GOOD_FIT:
+        # Of the sensor or of the board: it may be either.
+        seen = _posterior(fall.log)
+        return Lag(error_s=math.hypot(seen.error_s, seen.seconds - LAG_S))
+    return usual[0] if usual else Lag()
 
 
-def _rise(times_s: np.ndarray, above_w: np.ndarray, span: Span, noise_w: float) -> np.ndarray | None:
+class _Side(NamedTuple):
+    log: np.ndarray  # likelihood, logarithm for each lag
+    misfit: float  # mean square of the deviations, of the best lag
+
+
+def _rise(times_s: np.ndarray, above_w: np.ndarray, span: Span, noise_w: float) -> _Side | None:
     inside = (times_s > span.start_s) & (times_s <= min(span.start_s + _RISE_S, span.end_s))
     if inside.sum() < _FEWEST:
         return None
@@ -102,7 +111,7 @@ def _rise(times_s: np.ndarray, above_w: np.ndarray, span: Span, noise_w: float) 
     return _likelihood(above_w[inside] - step_w[:, None] * rise, step_w, noise_w)
 
 
-def _fall(times_s: np.ndarray, above_w: np.ndarray, span: Span, idle: Idle) -> np.ndarray | None:
+def _fall(times_s: np.ndarray, above_w: np.ndarray, span: Span, idle: Idle) -> _Side | None:
     inside = (times_s > span.end_s) & (times_s <= span.end_s + _FALL_S)
     before = (times_s > span.end_s - _LAST_S) & (times_s <= span.end_s) & (times_s > span.start_s)
     if inside.sum() < _FEWEST or not before.any():
@@ -112,16 +121,17 @@ def _fall(times_s: np.ndarray, above_w: np.ndarray, span: Span, idle: Idle) -> n
     return _likelihood(above_w[inside] - idle.rise_w - (step_w[:, None] - idle.rise_w) * fall, step_w, idle.noise_w)
 
 
-def _likelihood(off_w: np.ndarray, step_w: np.ndarray, noise_w: float) -> np.ndarray | None:
-    """Logarithm for each lag, of a row of deviations; ``None`` where the power makes no step that fits any."""
+def _likelihood(off_w: np.ndarray, step_w: np.ndarray, noise_w: float) -> _Side | None:
+    """From a row of deviations for each lag; ``None`` where the power makes no step that fits any."""
     if float(np.max(np.abs(step_w))) < _LEAST_STEP_W:
         return None
     error_w = np.hypot(noise_w, _SHAPE * np.abs(step_w))[:, None]
     squares = (off_w / error_w) ** 2
-    if float(np.min(np.mean(squares, axis=1))) > _WORST_FIT:
+    misfit = float(np.min(np.mean(squares, axis=1)))
+    if misfit > _WORST_FIT:
         return None
-    found: np.ndarray = -np.sum(np.log1p(squares / _FREEDOM) * (_FREEDOM + 1.0) / 2.0 + np.log(error_w), axis=1)
-    return found
+    log = -np.sum(np.log1p(squares / _FREEDOM) * (_FREEDOM + 1.0) / 2.0 + np.log(error_w), axis=1)
+    return _Side(log, misfit)
 
 
 def _posterior(likelihood: np.ndarray) -> Lag:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import json
 import os
-import signal
 import socket
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +14,7 @@ import pytest
 from pytest_llem.engines import get_engine
 from pytest_llem.errors import UnavailableError
 from pytest_llem.items import parameters
-from pytest_llem.session.isolation.process import DUMP_SIGNAL
+from pytest_llem.session.isolation.process import DUMP_SIGNAL, end_with_parent
 from pytest_llem.session.journal_line import as_line
 from pytest_llem.session.state import SESSION
 
@@ -25,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from pytest_llem.settings import Settings
-
-_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl.h
 
 # Saving, reporting, selecting, stopping, debugging, distributing.
 _NOT_THE_CHILDS: dict[str, object] = {
@@ -78,7 +73,7 @@ class IsolatedChild:
         self._socket = socket.socket(fileno=descriptor)
         self._lines = self._socket.makefile("r", encoding="utf-8")
         self._session: pytest.Session | None = None
-        _end_with_parent()
+        end_with_parent()
         # What the parent shows of a child that died. Not captured yet: pytest captures while it collects and runs.
         self._output = os.dup(2)
         faulthandler.register(DUMP_SIGNAL, file=self._output)
@@ -145,9 +140,3 @@ class IsolatedChild:
     def _send(self, **message: Any) -> None:
         # What a plugin puts into a report and JSON cannot hold arrives as text.
         self._socket.sendall(json.dumps(message, default=str).encode() + b"\n")
-
-
-def _end_with_parent() -> None:
-    """Never outlive the parent, whose locks keep others off the board while this process uses it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)

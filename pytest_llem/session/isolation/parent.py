@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import pytest
 
 from pytest_llem.items import gates_of, measures, parameters
-from pytest_llem.session.isolation.process import ChildProcess
+from pytest_llem.session.isolation.children import Children
 from pytest_llem.session.journal_line import from_line
 from pytest_llem.session.state import SESSION, llem_session
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from pytest_llem.session.isolation.process import ChildProcess
     from pytest_llem.settings import Settings
 
 Phase = Literal["setup", "call", "teardown"]
@@ -47,6 +48,7 @@ class Isolation:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._child: ChildProcess | None = None
+        self._children: Children | None = None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
@@ -55,6 +57,8 @@ class Isolation:
             return (yield)
         finally:
             self.close()
+            if self._children is not None:
+                self._children.close()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
@@ -70,14 +74,19 @@ class Isolation:
         """The child that runs this item next; a fresh one where there is none."""
         if self._child is None or self._child.queue[:1] != [item.nodeid]:
             self.close()
-            invocation = item.config.invocation_params
-            self._child = ChildProcess(
-                invocation.args,
-                list(_group(item, self._settings)),
-                invocation.dir,
-                shown=item.config.getoption("capture") == "no",
-            )
+            if self._children is None:
+                items = [other for other in item.session.items if is_isolated(other, self._settings)]
+                self._children = Children(item.config, items, shown=item.config.getoption("capture") == "no")
+            deadline = llem_session(item.config).deadline
+            until_s = None if deadline is None else deadline.kill_s
+            self._child = self._children.start(list(_group(item, self._settings)), until_s)
         return self._child
+
+    def lose_nursery(self) -> None:
+        """The child was ended with its nursery."""
+        self.close()
+        if self._children is not None:
+            self._children.lose()
 
     def count(self, item: pytest.Item, line: str) -> None:
         """A result counts: its item has passed."""
@@ -98,6 +107,7 @@ class _ItemRun:
         self._item = item
         self._isolation = isolation
         self._phase: Phase = "setup"
+        self._reports: list[pytest.TestReport] = []
         self._started_s = time.monotonic()
         experiment = parameters(item).get("llem_experiment")
         self._timeout_s: float | None = None if experiment is None else experiment.valid_config.timeout_s
@@ -118,6 +128,7 @@ class _ItemRun:
             except TimeoutError:
                 if deadline is not None and over_budget:
                     self._isolation.close()
+                    self._pass_on()
                     self._skip(f"{deadline.given_up}, so its process was ended")
                     return
                 child.dump()
@@ -130,6 +141,13 @@ class _ItemRun:
                     child = self._isolation.child_for(self._item)
                     continue
                 why = f"the process of this experiment {child.how_it_ended()}"
+                if child.is_orphaned:
+                    # No fault of this item, of which nothing was passed on yet.
+                    self._isolation.lose_nursery()
+                    self._reports.clear()
+                    self._phase, begun, result = "setup", False, None
+                    child = self._isolation.child_for(self._item)
+                    continue
                 break
             event = message["event"]
             if event == "start":
@@ -140,10 +158,11 @@ class _ItemRun:
                 # Whether it had to load depends on what ran before, so loading has a limit of its own.
                 self._started_s = time.monotonic()
             elif event == "report":
-                self._pass_on(message["report"])
+                self._note(message["report"])
             elif event == "result":
                 result = message["line"]
             elif event == "finish":
+                self._pass_on()
                 try:
                     if result is not None:
                         self._isolation.count(self._item, result)
@@ -155,16 +174,21 @@ class _ItemRun:
                 return
         output = child.output()
         self._isolation.close()
+        self._pass_on()
         self._fail(why, output)
 
-    def _pass_on(self, values: dict[str, Any]) -> None:
+    def _note(self, values: dict[str, Any]) -> None:
         config = self._item.config
         # Lists in JSON; pytest knows by the type that this is where and why an item was skipped.
         if isinstance(values["longrepr"], list):
             values["longrepr"] = tuple(values["longrepr"])
         report = config.hook.pytest_report_from_serializable(config=config, data=values)
         self._phase = _AFTER[report.when]
-        self._item.ihook.pytest_runtest_logreport(report=report)
+        self._reports.append(report)
+
+    def _pass_on(self) -> None:
+        for report in self._reports:
+            self._item.ihook.pytest_runtest_logreport(report=report)
 
     def _fail(self, why: str, output: str) -> None:
         """Report what the child could not: the phase that it was in failed; there was nothing left to tear down."""

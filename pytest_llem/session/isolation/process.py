@@ -6,6 +6,7 @@ reports when an item begins, each phase of it, its result, and when it has ended
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
@@ -16,20 +17,71 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from pytest_llem.session.isolation.nursery import ForkedProcess, Nursery
+
 DUMP_SIGNAL = signal.SIGUSR1
 """On which a child writes where each of its threads is."""
 
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl.h
 _CHUNK_BYTES = 1 << 16
 _SHOWN_CHARS = 20_000
 _LOOK_S = 0.5  # between two looks whether the child lives: a process that it forked may keep its socket open
 _DUMP_S = 2.0
 _EXIT_S = 60.0
+
+
+def start_pytest(
+    option: str, theirs: socket.socket, arguments: Sequence[str], folder: Path, output: int | None
+) -> subprocess.Popen[bytes]:
+    """Start ``python -m pytest`` at the other end of a socket.
+
+    Args:
+        option: the option that gets the descriptor of that end.
+        theirs: that end.
+        arguments: pytest's, as those of the session that it is a part of.
+        folder: its working directory.
+        output: descriptor of its stdout and stderr; ``None`` for those of this process.
+    """
+    # A session of its own: the terminal's Ctrl-C is for the parent, and all that it starts can be killed.
+    return subprocess.Popen(  # noqa: S603  (this interpreter, without a shell)
+        [sys.executable, "-m", "pytest", f"{option}={theirs.fileno()}", *arguments],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        pass_fds=[theirs.fileno()],
+        start_new_session=True,
+    )
+
+
+def end_with_parent() -> None:
+    """Never outlive the process that started this one: the session's locks keep others off the boards in use here."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def how_it_ended(code: int) -> str:
+    """The end of a process in words, from its exit status or minus the signal that ended it."""
+    if code >= 0:
+        return f"ended with exit status {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    hint = ", perhaps by the kernel because memory ran out" if -code == signal.SIGKILL else ""
+    return f"was ended by {name}{hint}"
+
+
+def written_to(output: BinaryIO | None, start: int = 0) -> str:
+    """What processes wrote to this file from byte ``start`` on, or the end of it."""
+    if output is None:
+        return ""
+    size = os.fstat(output.fileno()).st_size
+    start = max(start, size - _SHOWN_CHARS)
+    return os.pread(output.fileno(), size - start, start).decode(errors="replace").strip()
 
 
 class ChildProcess:
@@ -40,7 +92,15 @@ class ChildProcess:
         served: number of items that it has finished.
     """
 
-    def __init__(self, arguments: Sequence[str], nodeids: Sequence[str], folder: Path, *, shown: bool) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        nodeids: Sequence[str],
+        folder: Path,
+        *,
+        shown: bool,
+        nursery: Nursery | None = None,
+    ) -> None:
         """Start it.
 
         Args:
@@ -48,6 +108,10 @@ class ChildProcess:
             nodeids: the items that it runs, in order.
             folder: its working directory.
             shown: whether its output goes to the terminal at once, as with ``-s``.
+            nursery: of the same arguments, folder and output, which becomes it; else it is started anew.
+
+        Raises:
+            NurseryError: the nursery cannot.
         """
         self.queue = list(nodeids)
         self.served = 0
@@ -56,17 +120,16 @@ class ChildProcess:
         self._output_start = 0
         self._socket, theirs = socket.socketpair()
         stream = None if self._output is None else self._output.fileno()
-        with theirs:
-            # A session of its own: the terminal's Ctrl-C is for the parent, and all that it starts can be killed.
-            self._process = subprocess.Popen(  # noqa: S603  (this interpreter, without a shell)
-                [sys.executable, "-m", "pytest", f"--llem-child={theirs.fileno()}", *arguments],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+        self._process: subprocess.Popen[bytes] | ForkedProcess
+        try:
+            with theirs:
+                if nursery is None:
+                    self._process = start_pytest("--llem-child", theirs, arguments, folder, stream)
+                else:
+                    self._process = nursery.fork(theirs.fileno(), stream)
+        except BaseException:
+            self._close_files()
+            raise
         with suppress(OSError):  # one that ended at once is noticed when it is listened to
             self._socket.sendall(json.dumps({"nodeids": self.queue}).encode() + b"\n")
 
@@ -115,12 +178,12 @@ class ChildProcess:
 
     def output(self) -> str:
         """What was written to stdout and stderr since the item began, or the end of it."""
-        if self._output is None:
-            return ""
-        descriptor = self._output.fileno()
-        size = os.fstat(descriptor).st_size
-        start = max(self._output_start, size - _SHOWN_CHARS)
-        return os.pread(descriptor, size - start, start).decode(errors="replace").strip()
+        return written_to(self._output, self._output_start)
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether it was ended with its nursery, through no fault of its items."""
+        return not isinstance(self._process, subprocess.Popen) and self._process.is_orphaned
 
     def how_it_ended(self) -> str:
         """The end of the process in words; kills it if it does not end by itself."""
@@ -129,11 +192,7 @@ class ChildProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             return f"did not end within {_EXIT_S:g} s"
-        if code >= 0:
-            return f"ended with exit status {code}"
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        hint = ", perhaps by the kernel because memory ran out" if -code == signal.SIGKILL else ""
-        return f"was ended by {name}{hint}"
+        return how_it_ended(code)
 
     def dump(self) -> None:
         """Let the child write where it hangs."""
@@ -148,12 +207,15 @@ class ChildProcess:
         if not self.queue:
             self.how_it_ended()
         self.kill()
-        self._socket.close()
-        if self._output is not None:
-            self._output.close()
+        self._close_files()
 
     def kill(self) -> None:
         """End the child and all that it started."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+    def _close_files(self) -> None:
+        self._socket.close()
+        if self._output is not None:
+            self._output.close()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llem.session.isolation.process import ChildProcess
+import pytest
+
+from pytest_llem.session.isolation.children import Children
 from pytest_llem.session.isolation.time_limit import TimeLimit
 from pytest_llem.session.journal_line import from_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import pytest
-
     from pytest_llem.records.record import Record
     from pytest_llem.session.deadline import Deadline
+
+# Those of the repetition after this one.
+_AHEAD = pytest.StashKey[Children | None]()
 
 
 def measure_again(
@@ -29,7 +32,9 @@ def measure_again(
     Returns:
         What was measured, by node id; and why items are missing, where some are.
     """
-    child = ChildProcess(config.invocation_params.args, list(timeouts_s), config.invocation_params.dir, shown=False)
+    until_s = None if deadline is None else deadline.kill_s
+    children = _fresh_children(config, until_s)
+    child = children.start(list(timeouts_s), until_s)
     found: dict[str, Record] = {}
     line: str | None = None
     problem: str | None = None
@@ -68,4 +73,23 @@ def measure_again(
                 limit.end()
     finally:
         child.close()
+        children.close()
     return found, problem
+
+
+def _fresh_children(config: pytest.Config, until_s: float | None) -> Children:
+    """Those of this repetition, from a process that was started for it alone.
+
+    What is still open after one repetition often takes another, so both import now, before either measures.
+    """
+    children = config.stash.get(_AHEAD, None)
+    config.stash[_AHEAD] = None
+    if children is None:
+        session = config.pluginmanager.get_plugin("session")
+        items = [] if session is None else session.items
+        children, following = (Children(config, items, shown=False) for _ in range(2))
+        children.prepare()
+        following.prepare()
+        following.wait(until_s)
+        config.stash[_AHEAD] = following
+    return children

@@ -35,7 +35,8 @@ def test_plain(request):
 def test_users_tests_are_isolated_with_their_outcomes_messages_and_options(
     pytester: pytest.Pytester, write: Callable[..., Path], saved_names: Callable[[], list[str]]
 ) -> None:
-    pytester.makeconftest(CONFTEST)
+    loaded = "open('imported.txt', 'a').write(f'{os.getpid()} {\"torch\" in sys.modules}\\n')\n"
+    pytester.makeconftest(CONFTEST + loaded)
     pytester.makepyfile(USERS)
     write()
     result = pytester.runpytest_subprocess(
@@ -49,4 +50,9 @@ def test_users_tests_are_isolated_with_their_outcomes_messages_and_options(
     run_by = pids(pytester)
     parent = next(int(line.split()[-1]) for line in result.outlines if "the parent is" in line)
     assert run_by["test_plain"] == parent
+    # A child has torch before its first own step, the loading of the conftest: it imports none.
+    had_torch = dict(line.split() for line in (pytester.path / "imported.txt").read_text().splitlines())
+    assert had_torch.pop(str(parent)) == "False"
+    assert set(had_torch) == {str(pid) for pid in run_by.values()} - {str(parent)}
+    assert set(had_torch.values()) == {"True"}
     assert parent not in {run_by["test_own[tiny]"], run_by["tiny"], run_by["test_skips[tiny]"]}

@@ -35,6 +35,17 @@ def test_one_line_an_experiment(tmp_path: Path) -> None:
     assert "per_round" not in lines[0]
 
 
+def test_the_account_has_a_column_for_each_entry(tmp_path: Path) -> None:
+    spent_s = {"measured": 3.5, "warm-up": 1.25}
+    (line,) = read(tmp_path, [experiment(result=result(spent_s=spent_s, idle_share=0.7, boundaries="joined"))])
+    spent = {name: text for name, text in line.items() if name.startswith("spent_")}
+    assert spent.pop("spent_measured_s") == "3.5"
+    assert spent.pop("spent_warm_up_s") == "1.25"
+    assert len(spent) == 7
+    assert set(spent.values()) == {""}
+    assert (line["idle_share"], line["boundaries"]) == ("0.7", "joined")
+
+
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"])
 def test_no_cell_begins_a_formula(tmp_path: Path, start: str) -> None:
     (line,) = read(tmp_path, [experiment(name=f"{start}HYPERLINK(1)", result=result(warnings=[f"{start}1"]))])

@@ -181,5 +181,53 @@ def test_joules_of_another_meter_have_no_ratio() -> None:
     assert variant.reason == "joules of another meter: estimate, the first is of nvml"
 
 
+def test_a_sweep_is_held_against_its_best_point_per_output_token() -> None:
+    # Times of a call 2, 2.8 and 4 s; the last call makes 16 times the tokens of the first.
+    (found,) = report(sweep()).sweeps
+    assert found.best_energy is found.best_time is found.variants[2]
+    ratios = [(energy and energy.value, time and time.value) for _, energy, time in found.to_best()]
+    assert ratios == [(pytest.approx(4.0), pytest.approx(8.0)), (pytest.approx(2.0), pytest.approx(8**0.5)), (1.0, 1.0)]
+
+
+def test_points_without_tokens_are_held_against_the_best_call() -> None:
+    points = [replace(one, result=replace(one.result, output_tokens=None)) for one in sweep()]
+    (found,) = report(points).sweeps
+    assert found.best_energy is found.best_time is found.variants[0]
+    assert [time and time.value for _, _, time in found.to_best()] == [1.0, pytest.approx(2**0.5), pytest.approx(2.0)]
+
+
+def test_what_is_invalid_or_not_comparable_is_not_the_best() -> None:
+    points = sweep()
+    points[2] = replace(points[2], result=replace(points[2].result, valid=False))
+    (found,) = report(points).sweeps
+    assert found.best_energy is found.best_time is found.variants[1]
+    points[1] = replace(points[1], result=replace(points[1].result, meter="estimate", estimated=True))
+    (found,) = report(points).sweeps
+    assert (found.best_energy, found.best_time) == (found.variants[0], found.variants[1])
+    assert [energy is None for _, energy, _ in found.to_best()] == [False, True, False]
+
+
+def test_joined_and_settled_windows_are_not_compared_in_a_sweep() -> None:
+    points = sweep()
+    points[2] = replace(points[2], result=replace(points[2].result, boundaries="joined"))
+    (found,) = report(points).sweeps
+    last = found.variants[2]
+    assert last.reason == "its windows were joined, those of the first settled"
+    assert (last.energy_ratio, last.energy_per_token_ratio, last.latency_ratio) == (None, None, None)
+    assert found.best_energy is found.best_time is found.variants[1]
+    assert found.to_best()[2][1:] == (None, None)
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_runs_of_joined_windows_make_no_history_of_settled_ones(gated: bool) -> None:
+    one = experiment()
+    history = saved_runs(one, [50.0, 50.2, 49.8, 50.1, *LEVELS])
+    rows = history[one.nodeid, "energy"]
+    rows[:4] = [replace(other, boundaries="joined") for other in rows[:4]]
+    (shown,) = report([one], judged(one, history, 100.0) if gated else [], history).experiments[0].histories
+    assert [point.comparable for point in shown.points] == [False] * 4 + [True] * 7
+    assert shown.shifts == ()
+
+
 def test_one_point_of_a_sweep_is_no_sweep() -> None:
     assert report(sweep()[:1]).sweeps == ()

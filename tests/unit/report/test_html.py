@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llem.measurement.account import ENTRIES
 from pytest_llem.measurement.result import Round
 from pytest_llem.report.html import render_html, write_html
 from pytest_llem.verdict.decision import Status
 from tests.unit.report.examples import experiment, judged, regression, report, result, row, saved_runs
+from tests.unit.report.test_explanations import idle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,6 +155,85 @@ def test_every_plot_has_its_numbers_beside_it() -> None:
     assert text.count('role="img"') == text.count("<figure>") == 2 + 1 + 1 + 3
     assert text.count("Saved runs of energy as a table") == 1
     assert text.count("Windows as a table") == 3
+
+
+SPENT = {"load": 2.0, "measured": 6.0, "sensor": 2.0}
+
+
+def test_where_the_time_went_is_drawn_and_told() -> None:
+    first = experiment("first", result=result(spent_s=SPENT))
+    second = experiment("second", result=result(spent_s={"measured": 9.0, "other": 6.0}))
+    text = render_html(report([first, second, experiment("without")]))
+    assert "15 s of 25 s (60%) were measured; " in Page(text).text
+    (figure,) = re.findall(r"<figure>(?:(?!</figure>).)*Where the time went.*?</figure>", text, re.DOTALL)
+    bars = re.findall(r'<g class="segments ([\w-]+)"><path d="M([\d.]+) ([\d.]+)H([\d.]+)"><title>([^<]*)<', figure)
+    assert [(style, label) for style, _, _, _, label in bars] == [
+        ("measured", "first: measured 6.0 s"),
+        ("load", "first: loading the model 2.0 s"),
+        ("sensor", "first: waiting for the sensor 2.0 s"),
+        ("measured", "second: measured 9.0 s"),
+        ("other", "second: the rest 6.0 s"),
+    ]
+    # One after the other from the left, each as long as it took, the two experiments beneath each other.
+    edges = [(float(left), float(right)) for _, left, _, right, _ in bars]
+    assert edges[0][0] == edges[3][0] < edges[0][1] < edges[1][0] < edges[1][1] < edges[2][0] < edges[2][1]
+    lengths = [right - left + 1 for left, right in edges]
+    assert [length / lengths[0] for length in lengths] == pytest.approx([1, 1 / 3, 1 / 3, 1.5, 1], abs=0.01)
+    assert len({y for _, _, y, _, _ in bars[:3]}) == 1
+    assert bars[0][2] != bars[3][2]
+    for cells in ("10 s</td><td>6.0 s, 60%</td><td>2.0 s", "15 s</td><td>9.0 s, 60%</td><td>-"):
+        assert cells in text
+
+
+def test_every_entry_of_the_account_has_its_stroke() -> None:
+    styles = [re.search(rf"\.segments\.{entry} path \{{([^}}]*)\}}", style_sheet()) for entry in ENTRIES]
+    strokes = ["stroke: var(--blue);" if found is None else found[1] for found in styles]
+    assert len(set(strokes)) == len(ENTRIES)
+
+
+def style_sheet() -> str:
+    return render_html(report([])).partition("<style>")[2].partition("</style>")[0]
+
+
+def test_the_longest_experiments_are_drawn_where_there_are_many() -> None:
+    many = [experiment(f"e{at}", result=result(spent_s={"measured": 1.0 + at})) for at in range(52)]
+    text = render_html(report(many))
+    assert "The longest 50 of 52 experiments." in text
+    bars = text.partition("Where the time went</strong>")[2].partition("</figure>")[0]
+    assert re.findall(r'<text class="tick-y"[^>]*>(\d+)<', bars) == [str(number) for number in range(3, 53)]
+
+
+def test_a_session_without_an_account_has_no_section_of_it() -> None:
+    assert "Where the time went" not in render_html(regression())
+
+
+def test_explanations_stand_with_their_experiment() -> None:
+    page = Page(render_html(report([idle(0.7)])))
+    assert "idle power is 70% of the energy: the board waited for the host; what may change that: " in page.text
+    assert "idle power's share of the energy70%" in page.text
+    assert "Explained" not in Page(render_html(report([experiment()]))).text
+
+
+def test_joined_windows_are_named() -> None:
+    text = Page(render_html(report([experiment(result=result(boundaries="joined"))]))).text
+    assert "4, each of 2 calls, joined" in text
+    assert "nvml (joined)" in text
+    assert "joined" not in Page(render_html(report([experiment()]))).text
+
+
+def test_both_ways_to_measure_prefill_are_told_apart() -> None:
+    both = result(prefill_energy_j=10.0, prefill_energy_one_token_j=11.0, phases_by="power samples")
+    page = Page(render_html(report([experiment(result=both)])))
+    assert "prefill energy of a call10.00" in page.text
+    assert "prefill energy, one-token calls11.00" in page.text
+    assert "phases bypower samples" in page.text
+
+
+def test_the_best_point_of_a_sweep_is_named_once_for_each_quantity() -> None:
+    text = render_html(regression())
+    assert text.count("<td>best</td>") == 2
+    assert ">8\N{MULTIPLICATION SIGN} [" in text
+    assert "time/output token" in text
 
 
 def test_marks_of_a_result_that_needs_them() -> None:

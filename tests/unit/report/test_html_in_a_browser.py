@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llem.measurement.account import ENTRIES
 from pytest_llem.report.html import write_html
 from tests.unit.report.examples import experiment, regression, report, result, sweep
 
@@ -96,7 +97,9 @@ def test_it_fits_the_screen(tmp_path: Path, width: int) -> None:
     # The longest name of a quantity, and of an option.
     boards = {"GPU-01234567-89ab-cdef-0123-456789abcdef": 100.0}
     config = {"passthrough": {"from_pretrained": {"an_option_whose_name_is_long": True}}}
-    write_html(report([*sweep(), experiment(result=result(boards=boards), config=config)]), tmp_path / "report.html")
+    spent_s = dict.fromkeys(ENTRIES, 123.4)
+    last = experiment(result=result(boards=boards, spent_s=spent_s), config=config)
+    write_html(report([*sweep(), last]), tmp_path / "report.html")
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.format(width=width))
     dom, _, _ = dump(probe, "--allow-file-access-from-files", "--window-size=1400,900")

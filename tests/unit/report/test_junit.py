@@ -17,6 +17,7 @@ def test_numbers_are_exact_and_unknown_ones_are_left_out() -> None:
     assert float(found["llem.energy_j"]) == 1 / 3
     assert "llem.energy_uncertainty_j" not in found
     assert "llem.time_to_first_token_s" not in found
+    assert found["llem.boundaries"] == "settled"
     assert (found["llem.estimated"], found["llem.valid"], found["llem.meter"]) == ("true", "true", "nvml")
 
 

@@ -59,6 +59,18 @@ def test_rows_of_other_plugins_are_left_alone(foreign: dict[str, Any]) -> None:
     assert read_files([{"benchmarks": [foreign]}]) == {}
 
 
+def test_windows_were_settled_before_they_could_be_joined() -> None:
+    assert row().boundaries == "settled"
+    assert row(result={"boundaries": "joined"}).boundaries == "joined"
+
+
+@pytest.mark.parametrize(("now", "then"), [("settled", "joined"), ("joined", "settled")])
+def test_joined_and_settled_windows_are_never_compared(now: str, then: str) -> None:
+    one, saved = row(result={"boundaries": now}), row(result={"boundaries": then})
+    assert baseline(one, [saved], 20).reason == f"the saved runs' windows were {then}, now they are {now}"
+    assert list(baseline(one, [saved, one], 20).rows) == [one]
+
+
 def test_files_keep_their_order() -> None:
     files = [{"benchmarks": [bench(), bench("latency")], "datetime": str(day)} for day in (1, 2, 3)]
     history = read_files(files)

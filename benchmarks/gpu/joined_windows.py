@@ -1,6 +1,6 @@
 """On a real board: what joined windows cost the work in them, and what they say of it.
 
-    PYTHONPATH=. python benchmarks/gpu/joined.py --out joined.json [--seconds 80]
+    PYTHONPATH=. python benchmarks/gpu/joined_windows.py --out joined.json [--seconds 80]
 
 Two kinds of work of a known number of equal repetitions: an addition over much memory, which keeps the board busy and
 below its power limit, and a chain of thin products, which waits for the host. Stretches of ten windows with the meter
