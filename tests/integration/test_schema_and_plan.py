@@ -87,7 +87,8 @@ def test_the_plan_predicts_what_earlier_runs_of_the_same_work_took(
     run("--llem-plan").stdout.fnmatch_lines(["*; time: about 1* s (as the last 2 runs)"])
     # A part sets the journal aside before it predicts.
     journal.replace(journal.with_name(f"{journal.name}.previous"))
-    path.unlink()
+    for saved in path.parent.iterdir():
+        saved.unlink()
     run("--llem-plan").stdout.fnmatch_lines(["*; time: about * s (as the last run)"])
     path.write_text(json.dumps(data))
     elsewhere = pytester.runpytest_inprocess("--llem-plan", "--llem-gpu")
