@@ -37,13 +37,13 @@ ANEW = "FRESH_PROCESS_ANEW"
 def pytest_configure(config: pytest.Config) -> None:
     """As a plugin of those sessions: note when a child is ordered, and when it opens a window."""
     from pytest_llem.meters.none import NoMeter
+    from pytest_llem.session.isolation.children import Children
     from pytest_llem.session.isolation.nursery import Nursery
-    from pytest_llem.session.isolation.process import ChildProcess
 
     if os.environ.get(ANEW):
         Nursery.possible = False
     if config.getoption("llem_child") is None:
-        _note_calls(ChildProcess, "__init__", "order")
+        _note_calls(Children, "start", "order")
     else:
         _note_calls(NoMeter, "window", "window")
 
