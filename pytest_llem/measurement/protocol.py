@@ -16,12 +16,13 @@ from pytest_llem.measurement.account import Account
 from pytest_llem.measurement.phases import Phases, by_power_samples, cross_checked, split_phases
 from pytest_llem.measurement.result import ExperimentResult
 from pytest_llem.measurement.summary import summarise
-from pytest_llem.measurement.windows import Progress, Protocol, measure_windows
+from pytest_llem.measurement.windows import Protocol, measure_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_llem.engines.base import CallTiming, Workload
+    from pytest_llem.measurement.warm_up import Progress
     from pytest_llem.meters.base import Disturbance, IdlePower, Meter
 
 

@@ -1,4 +1,4 @@
-"""Running windows: warm up until the work is steady, size the windows, run the rounds, repeat what was disturbed.
+"""Running windows: the rounds of a measurement, after the passes that precede them; what was disturbed is repeated.
 
 What runs is a *pass*, a sequence of calls that do the same work each time; a window holds a whole number of passes.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import gc
 import math
-import statistics
 import sys
-from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -17,27 +15,16 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from pytest_llem.measurement.account import Account
 from pytest_llem.measurement.phased_windows import TimedCall
 from pytest_llem.measurement.precision import FEWEST_ROUNDS, relative_half_width
-from pytest_llem.measurement.steadiness import FEWEST, has_trend
+from pytest_llem.measurement.warm_up import Progress, WarmedUp, passes_for, warm_up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from pytest_llem.meters.base import Meter, Synchronize, Window
     from pytest_llem.meters.joined import JoinedWindows
 
 T = TypeVar("T")
 
-Progress = Callable[[str, int, int, float], None]
-
-# Passes that are to be told steady may take that share of what the rounds will take; while a trend is seen, all of it.
-_CHEAP = 0.1
-# And those that time tokens once more, this share.
-_CHEAP_TIMING = 0.03
-# Less than that says little of what clocks and caches do.
-_LEAST_WARM_UP_S = 0.25
-_MOST_TIMED_PASSES = 3
-# The calls of a window that is sized to just reach the wanted length would fall short in half of the rounds.
-_WINDOW_MARGIN = 1.05
 # First windows that may show that passes have become faster since; and shorter later ones that are worth a word.
 _MAX_SIZINGS = 3
 _NOTED_SHORTNESS = 0.1
@@ -145,16 +132,17 @@ def measure_windows(
     Returns:
         One window a round. Every window holds the same number of passes.
     """
-    runner = _Runner(calls, protocol, meter, synchronize, progress, account or Account(meter.clock.now_s))
+    account = account or Account(meter.clock.now_s)
     with undisturbed():
-        runner.warm_up(timed_pass)
+        before = warm_up(calls, protocol, meter.clock, account, synchronize, timed_pass, progress)
         if before_rounds is not None:
             before_rounds()
-        return runner.joined_rounds() if protocol.joined else runner.settled_rounds()
+        rounds = _Rounds(calls, protocol, meter, synchronize, progress, account, before)
+        return rounds.joined() if protocol.joined else rounds.settled()
 
 
-class _Runner(Generic[T]):
-    """Runs the passes and windows of one measurement."""
+class _Rounds(Generic[T]):
+    """Runs the windows of one measurement."""
 
     def __init__(
         self,
@@ -164,6 +152,7 @@ class _Runner(Generic[T]):
         synchronize: Synchronize | None,
         progress: Progress | None,
         account: Account,
+        before: WarmedUp,
     ) -> None:
         self._calls = calls
         self._protocol = protocol
@@ -172,47 +161,24 @@ class _Runner(Generic[T]):
         self._synchronize = () if synchronize is None else (synchronize,)
         self._progress = progress
         self._account = account
-        self._passes = 1
+        self._passes = before.passes
+        self._warnings = [*before.warnings]
         self._retries = self._sizings = 0
         self._clear()
-        self._warnings: list[str] = []
 
-    def warm_up(self, timed_pass: Callable[[], None] | None) -> None:
-        """Run single passes until they are steady, and size the windows by them."""
-        protocol, account = self._protocol, self._account
-        sized = protocol.min_window_s > 0
-        if not (timed_pass or sized or protocol.warmup_rounds):
-            return
-        with account.of("checks"):
-            # It may be slow for reasons that end with it: compilation, page faults, the engine's own checks.
-            pass_s = self._timed(self._run_pass)
-        done = 1
-        if timed_pass is not None:
-            with account.of("tokens"):
-                pass_s = self._timed(timed_pass)
-            done = 2
-        with account.of("warm-up"):
-            least = max(protocol.warmup_rounds - done, 1 if sized and timed_pass is None else 0)
-            times_s = self._until_steady(pass_s, least)
-        if times_s:
-            # The first ones are forgotten by then.
-            pass_s = statistics.median(times_s[-((len(times_s) + 1) // 2) :])
-        if times_s and timed_pass is not None:
-            with account.of("tokens"):
-                self._time_again(timed_pass, pass_s)
-        if pass_s < protocol.min_window_s:
-            self._passes = _passes_for(protocol.min_window_s, pass_s)
-
-    def settled_rounds(self) -> Measured[T]:
+    def settled(self) -> Measured[T]:
         """The rounds, each from a device at rest to a device at rest."""
         self._clear()
         while not self._is_enough():
             self._settled_round()
             if self._is_too_short():
+                seconds = self._windows[-1].seconds
+                self._account.add("measured", -seconds)
+                self._account.add("warm-up", seconds)
                 self._clear()
         return self._measured(None)
 
-    def joined_rounds(self) -> Measured[T]:
+    def joined(self) -> Measured[T]:
         """The rounds back to back. What throttling disturbed is run again as a whole."""
         while True:
             self._clear()
@@ -258,7 +224,7 @@ class _Runner(Generic[T]):
         if len(self._windows) > 1 or seconds >= least_s or self._sizings >= _MAX_SIZINGS:
             return False
         self._sizings += 1
-        self._passes = max(self._passes + 1, _passes_for(least_s, seconds / self._passes))
+        self._passes = max(self._passes + 1, passes_for(least_s, seconds / self._passes))
         return True
 
     def _is_repeated(self, window: Window) -> bool:
@@ -341,60 +307,3 @@ class _Runner(Generic[T]):
                 call_s = now_s()
             outputs.append(returned)
         return outputs, timed_calls, began_s
-
-    def _run_pass(self) -> None:
-        for call in self._calls:
-            call()
-
-    def _timed(self, run: Callable[[], None]) -> float:
-        """Seconds that a pass takes."""
-        start_s = self._now_s()
-        run()
-        for synchronize in self._synchronize:
-            synchronize()
-        return self._now_s() - start_s
-
-    def _until_steady(self, pass_s: float, least: int) -> list[float]:
-        """Run passes until a trend in their times can no longer be told from their noise.
-
-        Args:
-            pass_s: what a pass takes, as far as is known, in seconds.
-            least: so many passes are run at least.
-
-        Returns:
-            What each took, in seconds.
-        """
-        protocol = self._protocol
-        times_s: list[float] = []
-        while True:
-            spent_s = math.fsum(times_s)
-            rounds_s = protocol.least_rounds * max(protocol.min_window_s, pass_s)
-            if len(times_s) >= least:
-                if len(times_s) < FEWEST:
-                    # Fewer would tell nothing.
-                    if spent_s + (FEWEST - len(times_s)) * pass_s > _CHEAP * rounds_s:
-                        return times_s
-                elif spent_s >= min(_LEAST_WARM_UP_S, _CHEAP * rounds_s):
-                    if not has_trend(times_s):
-                        return times_s
-                    if spent_s + pass_s > rounds_s:
-                        self._warnings.append(
-                            f"not steady: passes still change after {len(times_s)} of them before the rounds"
-                        )
-                        return times_s
-            times_s.append(self._timed(self._run_pass))
-            pass_s = statistics.median(times_s[-FEWEST:])
-            self._say("warm-up", len(times_s), least, times_s[-1])
-
-    def _time_again(self, timed_pass: Callable[[], None], pass_s: float) -> None:
-        """Time the tokens of warm passes: at least of one, then of more while they are cheap."""
-        cheap_s = _CHEAP_TIMING * self._protocol.least_rounds * max(self._protocol.min_window_s, pass_s)
-        spent_s = 0.0
-        for _ in range(_MOST_TIMED_PASSES):
-            spent_s += self._timed(timed_pass)
-            if spent_s + pass_s > cheap_s:
-                return
-
-
-def _passes_for(window_s: float, pass_s: float) -> int:
-    return math.ceil(window_s / max(pass_s, 1e-9) * _WINDOW_MARGIN)
