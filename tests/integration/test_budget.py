@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     Write = Callable[..., Path]
     Run = Callable[..., pytest.RunResult]
 
-GATED = 'compare: {latency: "500%;rule=point"}'
+# However busy the machine is, no call takes a thousand times as long: what has a saved run is OK.
+GATED = 'compare: {latency: "99999%;rule=point"}'
+# Runs that differ so much among themselves leave every verdict open.
+APART = (-0.6, 1.0, -0.6, 1.0)
 
 
 class Clock:
@@ -278,12 +281,12 @@ def test_what_it_costs_to_measure_again_counts_and_is_not_begun_where_it_does_no
     write: Write, save: Callable[..., None], measure: Run, clock: Clock
 ) -> None:
     write("a.llem.yaml", "measure: {rounds: 3, warmup_rounds: 0, min_window_s: 0.01}\n", base=SHORT)
-    save(spread=[-0.2, 0.2, -0.2, 0.2])
+    save(spread=APART)
     clock.load_s, clock.takes_s = 10.0, {"a": 50.0}
     result = measure("--llem-budget=100", "--llem-fail=latency:1%..4%")
     assert "measuring 1 again" not in result.stdout.str()
     assert verdicts(result)["a"].startswith("INCONCLUSIVE ")
-    assert "llem-budget: for another run about 60." in verdicts(result)["a"]
+    assert "llem-budget: for another run about 60" in verdicts(result)["a"]
 
 
 @pytest.mark.processes
@@ -292,7 +295,7 @@ def test_a_run_again_that_hangs_is_ended_by_its_time_limit(
 ) -> None:
     measured = "measure: {rounds: 3, warmup_rounds: 0, min_window_s: 0.01}\ntimeout_s: 1\n"
     write("a.llem.yaml", measured, base=SHORT)
-    save(spread=[-0.2, 0.2, -0.2, 0.2])
+    save(spread=APART)
     pytester.makeconftest(
         "import time\n\n"
         "def pytest_runtest_call(item):\n"
