@@ -117,7 +117,7 @@ step() { # NAME COMMAND...
 all_steps() {
   step decoding limited 240 "${pytest[@]}" benchmarks/gpu/decoding.llem.yaml --llem-gpu -rs \
     --benchmark-json="$out/decoding.json"
-  step joined limited 100 "$python" benchmarks/gpu/joined_windows.py --out "$out/joined.json"
+  step joined limited 140 "$python" benchmarks/gpu/joined_windows.py --out "$out/joined.json"
   step linearity limited 110 "$python" benchmarks/gpu/linearity.py --out "$out/linearity.json"
   step options limited 190 "${pytest[@]}" benchmarks/gpu/options.llem.yaml --llem-gpu -rs \
     --benchmark-json="$out/options.json"
