@@ -112,6 +112,7 @@ def measure_windows(
     synchronize: Synchronize | None = None,
     *,
     timed_pass: Callable[[], None] | None = None,
+    time_again: bool = False,
     before_rounds: Callable[[], None] | None = None,
     progress: Progress | None = None,
     account: Account | None = None,
@@ -125,6 +126,7 @@ def measure_windows(
         calls: those of a pass; they may leave work queued on the device.
         synchronize: waits for queued work; default: what the meter waits for by itself.
         timed_pass: runs a pass so that the times of its tokens become known, which slows it.
+        time_again: run that once more however dear it is, because the first one follows a cold pass.
         before_rounds: is called between the last pass before the rounds and the first of them.
         progress: called between the windows: what runs, how many are over, of how many, seconds of the last one.
         account: where the seconds are accounted for.
@@ -134,7 +136,7 @@ def measure_windows(
     """
     account = account or Account(meter.clock.now_s)
     with undisturbed():
-        before = warm_up(calls, protocol, meter.clock, account, synchronize, timed_pass, progress)
+        before = warm_up(calls, protocol, meter.clock, account, synchronize, timed_pass, time_again, progress)
         if before_rounds is not None:
             before_rounds()
         rounds = _Rounds(calls, protocol, meter, synchronize, progress, account, before)

@@ -21,6 +21,7 @@ from tests.unit.measurement.test_account import Calls
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_llem.engines.base import CallTiming
     from pytest_llem.measurement.phases import Phases
     from tests.simulators import SimulatedBoard
 
@@ -34,14 +35,21 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
-def measured(phases: Phases, *, joined: bool = False, board: SimulatedBoard | None = None) -> ExperimentResult:
+def measured(
+    phases: Phases,
+    *,
+    joined: bool = False,
+    board: SimulatedBoard | None = None,
+    calls: type[Calls] = Calls,
+    call_s: float = CALL_S,
+) -> ExperimentResult:
     clock = SimulatedClock()
     board = board or KINDS["recorded"](random.Random(5))  # noqa: S311
     with install([board], clock), open_meter("nvml", clock=clock) as meter:
         meter.check_quiet()
         meter.idle_power()
         protocol = Protocol(5, 2, 1.0, joined=joined)
-        return measure_workload(Calls(clock, board, CALL_S), protocol, meter, phases=phases)
+        return measure_workload(calls(clock, board, call_s), protocol, meter, phases=phases)
 
 
 def agrees(value_j: float | None, half_width_j: float | None, truth_j: float) -> None:
@@ -62,6 +70,29 @@ def test_samples_of_the_same_windows_tell_the_phases(joined: bool) -> None:
     assert result.decode_energy_per_output_token_j == pytest.approx((result.decode_energy_j or 0.0) / 4)
     assert result.energy_per_input_token_j == pytest.approx((result.prefill_energy_j or 0.0) / 3)
     assert not any("phases" in warning for warning in result.warnings)
+
+
+class ColdCalls(Calls):
+    """The first instrumented pass has a first token that comes late: something is still compiled or cached."""
+
+    first = True
+
+    def time_tokens(self, index: int) -> CallTiming:
+        timing = super().time_tokens(index)
+        late, self.first = (3.0 if self.first else 1.0), False
+        return replace(timing, time_to_first_token_s=late * timing.time_to_first_token_s)
+
+
+@pytest.mark.parametrize("call_s", [0.11, 0.5])  # of the dearer ones no plain pass precedes the rounds
+def test_a_cold_first_token_is_forgotten(call_s: float) -> None:
+    result = measured(True, calls=ColdCalls, call_s=call_s)
+    agrees(result.prefill_energy_j, result.prefill_energy_uncertainty_j, 0.2 * call_s * 400.0)
+    assert result.prefill_latency_s == pytest.approx(0.2 * call_s, rel=0.05)
+
+
+def test_samples_are_not_asked_where_calls_of_one_token_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_llem.measurement.protocol.by_power_samples", None)
+    assert measured("one-token").phases_by == "one-token calls"
 
 
 def test_both_ways_agree() -> None:

@@ -252,6 +252,15 @@ def test_a_part_of_the_samples_is_enough() -> None:
     assert said.prefill_energy_j == pytest.approx(work.prefills_j[0], rel=0.03)
 
 
+def test_of_long_windows_some_pieces_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    work, windows, said = _measured(_board(1), [0.05], passes=8)
+    monkeypatch.setattr("pytest_llem.measurement.phase_power._MOST_SAMPLES", 400)
+    thinned = _split(windows, work.timed())
+    assert thinned.prefill_energy_j != said.prefill_energy_j
+    error_j, half_width_j = _error(thinned, work)
+    assert error_j <= half_width_j < 0.1 * work.prefills_j[0]
+
+
 def test_windows_of_which_there_are_no_samples_any_more_do_not_count() -> None:
     work, windows = _joined(0.04)
     forgotten = replace(windows[0], power_curves={"GPU": PowerCurve([], [], partial=True)})
