@@ -10,18 +10,22 @@ import pynvml
 import pytest
 
 from pytest_llem.measurement.phases import cross_checked
+from pytest_llem.measurement.precision import mean_energy
 from pytest_llem.measurement.protocol import measure_workload
 from pytest_llem.measurement.result import ExperimentResult
+from pytest_llem.measurement.sampled_phases import SampledPhases
 from pytest_llem.measurement.windows import Protocol
-from pytest_llem.meters import open_meter
+from pytest_llem.meters import IdlePower, Window, open_meter
 from tests.simulators import SimulatedClock, install
 from tests.simulators.kinds import KINDS
 from tests.unit.measurement.test_account import Calls
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pytest_llem.engines.base import CallTiming
+    from pytest_llem.measurement.phased_windows import PhasedWindow
     from pytest_llem.measurement.phases import Phases
     from tests.simulators import SimulatedBoard
 
@@ -63,6 +67,7 @@ def agrees(value_j: float | None, half_width_j: float | None, truth_j: float) ->
 def test_samples_of_the_same_windows_tell_the_phases(joined: bool) -> None:
     result = measured(True, joined=joined)
     assert result.phases_by == "power samples"
+    assert result.boundaries == ("joined" if joined else "settled")
     assert result.prefill_rounds == []
     agrees(result.prefill_energy_j, result.prefill_energy_uncertainty_j, PREFILL_J)
     agrees(result.decode_energy_j, result.decode_energy_uncertainty_j, DECODE_J)
@@ -101,6 +106,47 @@ def test_both_ways_agree() -> None:
     agrees(result.prefill_energy_one_token_j, result.prefill_energy_one_token_uncertainty_j, PREFILL_J)
     assert len(result.prefill_rounds) == 5
     assert not any("phases" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_the_samples_are_told_what_ran_just_before_a_window(joined: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    before_s: list[float | None] = []
+
+    def sampled_phases(windows: Sequence[PhasedWindow], _: Any) -> SampledPhases:
+        before_s.extend(window.previous_end_s for window in windows)
+        return SampledPhases(reason="not asked")
+
+    monkeypatch.setattr("pytest_llem.measurement.phases.sampled_phases", sampled_phases)
+    measured(True, joined=joined)
+    assert before_s[0] is None
+    if joined:
+        assert all(end_s is not None and -0.05 < end_s < 0.0 for end_s in before_s[1:])
+    else:
+        assert before_s[1:] == [None] * 4
+
+
+def test_idle_power_is_what_the_pauses_before_the_rounds_have_shown_last() -> None:
+    first = IdlePower(50.0, 1.0, settled=True)
+    clock, board = SimulatedClock(), KINDS["recorded"](random.Random(5))  # noqa: S311
+    with install([board], clock), open_meter("nvml", clock=clock) as meter:
+        result = measure_workload(Calls(clock, board, CALL_S), Protocol(3, 2, 1.0), meter, idle=first)
+        seen = meter.idle_power_seen()
+    assert seen is not None
+    assert seen.power_w is not None
+    assert result.idle_power_w == seen.power_w != 50.0
+    assert result.energy_j is not None
+    assert result.latency_s is not None
+    assert result.idle_share == pytest.approx(seen.power_w * result.latency_s / result.energy_j)
+
+
+def test_the_interval_knows_that_precision_decided_the_rounds() -> None:
+    clock, board = SimulatedClock(), KINDS["recorded"](random.Random(5))  # noqa: S311
+    with install([board], clock), open_meter("nvml", clock=clock) as meter:
+        result = measure_workload(Calls(clock, board, CALL_S), Protocol(None, 2, 1.0), meter)
+    windows = [Window(joules=found.joules, uncertainty_j=found.uncertainty_j) for found in result.per_round]
+    _, half_width_j = mean_energy(windows, sequential=True)
+    assert half_width_j is not None
+    assert result.energy_uncertainty_j == pytest.approx(half_width_j / result.calls_per_round)
 
 
 def test_calls_of_one_token_alone() -> None:
