@@ -134,3 +134,8 @@ def test_most_of_the_time_is_measured(call_s: float) -> None:
 def test_more_of_it_where_windows_are_joined(call_s: float) -> None:
     settled, joined = (shares(call_s, 4, joined=joined)[1:] for joined in (False, True))
     assert sum(joined) > sum(settled)
+
+
+@pytest.mark.parametrize("call_s", [0.1, 0.5])
+def test_half_of_it_where_phases_are_wanted(call_s: float) -> None:
+    assert min(shares(call_s, 2, phases=True)) >= 0.5
