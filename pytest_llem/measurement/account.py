@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 ENTRIES = {
     "load": "loading the model",
-    "checks": "checking the device and the first pass",
+    "checks": "checking the device",
+    "first-pass": "the first pass, with compilation",
     "idle": "idle power",
     "warm-up": "warming up",
     "tokens": "times of tokens",

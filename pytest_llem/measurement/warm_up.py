@@ -84,7 +84,7 @@ def warm_up(
     sized = protocol.min_window_s > 0
     if not (timed_pass or sized or protocol.warmup_rounds):
         return told
-    with account.of("checks"):
+    with account.of("first-pass"):
         pass_s = timed(run_pass)
     done = 1
     if timed_pass is not None:

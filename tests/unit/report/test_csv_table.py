@@ -41,7 +41,7 @@ def test_the_account_has_a_column_for_each_entry(tmp_path: Path) -> None:
     spent = {name: text for name, text in line.items() if name.startswith("spent_")}
     assert spent.pop("spent_measured_s") == "3.5"
     assert spent.pop("spent_warm_up_s") == "1.25"
-    assert len(spent) == 7
+    assert len(spent) == 8
     assert set(spent.values()) == {""}
     assert (line["idle_share"], line["boundaries"]) == ("0.7", "joined")
 
