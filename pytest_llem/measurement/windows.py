@@ -252,7 +252,7 @@ class _Rounds(Generic[T]):
         if self._now_s() - self._begun_s < protocol.budget_s:
             return False
         shown = "an unknown one" if reached is None else f"{reached:.2%}"
-        self._warnings.append(
+        self._unreached.append(
             f"precision: {count} rounds have taken budget_s ({protocol.budget_s:g} s) and reached {shown}, not "
             f"{protocol.precision:.3%}"
         )
@@ -272,11 +272,12 @@ class _Rounds(Generic[T]):
             self._passes,
             total,
             self._protocol.rounds is None,
-            self._warnings,
+            [*self._warnings, *self._unreached],
         )
 
     def _clear(self) -> None:
         self._begun_s = self._now_s()
+        self._unreached: list[str] = []
         self._windows: list[Window] = []
         self._ran: list[tuple[list[list[T]], list[TimedCall], float]] = []
 

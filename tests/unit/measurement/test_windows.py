@@ -304,8 +304,9 @@ class TestJoined:
         assert measured.total is not None
         assert measured.total.seconds == pytest.approx(sum(window.seconds for window in measured.windows))
 
+    @pytest.mark.parametrize("rounds", [3, None])
     def test_a_stretch_that_throttled_is_run_again_as_a_whole(
-        self, clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch
+        self, clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch, rounds: int | None
     ) -> None:
         stretches = 0
 
@@ -325,9 +326,11 @@ class TestJoined:
                 return open_stretch(*arguments)
 
             monkeypatch.setattr(meter, "joined_windows", joined_windows)
-            protocol = Protocol(rounds=3, warmup_rounds=0, min_window_s=0.5, joined=True)
+            protocol = Protocol(rounds, 0, 0.5, precision=1e-6, budget_s=0.1, joined=True)
             measured = measure_windows([lambda: board.run(clock, 0.5, 300.0)], protocol, meter, account=account)
         assert stretches == 2
         assert all(window.valid for window in measured.windows)
         assert account.spent_s()["measured"] == pytest.approx(1.5, abs=0.01)
-        assert any("thrown away" in warning for warning in measured.warnings)
+        # What is said of the rounds is of those that count.
+        names = [warning.partition(":")[0] for warning in measured.warnings]
+        assert names == ["a window was thrown away and run again", *["precision"] * (rounds is None)]
