@@ -57,17 +57,15 @@ def experiment(case: Case, random: np.random.Generator) -> tuple[SampledPhases, 
     """What is said of one experiment, and the true joules of its prefills, the mean over its calls."""
     lag_s = random.uniform(0.010, 0.014)
     timed_s = [case.prefill_s * (1.0 + case.spread * random.standard_normal()) for _ in range(3)]
-    windows, prefills_j, calls_j = [], [], 0.0
+    windows, prefills_j = [], []
     for _ in range(case.rounds):
-        window, of_window_j, total_j = _round(case, lag_s, random)
+        window, of_window_j = _round(case, lag_s, random)
         windows.append(window)
         prefills_j += of_window_j
-        calls_j += total_j
-    said = sampled_phases(windows, {0: timed_s}, calls_j / len(prefills_j), 0.3)
-    return said, statistics.fmean(prefills_j)
+    return sampled_phases(windows, {0: timed_s}), statistics.fmean(prefills_j)
 
 
-def _round(case: Case, lag_s: float, random: np.random.Generator) -> tuple[PhasedWindow, list[float], float]:
+def _round(case: Case, lag_s: float, random: np.random.Generator) -> tuple[PhasedWindow, list[float]]:
     level = 1.0 + 0.01 * random.standard_normal()
     count = max(1, round(case.round_s / (case.prefill_s + case.decode_s)))
     calls: list[TimedCall] = []
@@ -99,7 +97,7 @@ def _round(case: Case, lag_s: float, random: np.random.Generator) -> tuple[Phase
     total_j += count * BETWEEN_CALLS_S * IDLE_W
     curve = PowerCurve(list(dates_s[kept]), list(sampled_w[kept]))
     window = PhasedWindow(now_s, calls, {"board": curve}, {"board": total_j + random.normal(0.0, 0.2)}, 0.4)
-    return window, [watts * (to_s - from_s) for from_s, to_s, watts, _ in pieces[::2]], total_j
+    return window, [watts * (to_s - from_s) for from_s, to_s, watts, _ in pieces[::2]]
 
 
 @dataclass(frozen=True)

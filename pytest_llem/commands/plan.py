@@ -13,6 +13,7 @@ from pytest_llem.config.files import Experiment
 from pytest_llem.engines import get_engine
 from pytest_llem.engines.base import MemoryPlan
 from pytest_llem.errors import UnavailableError, printable
+from pytest_llem.items import parameters
 from pytest_llem.session.past_runs import past_runs, predictable
 from pytest_llem.session.prediction import Duration, Predictor, in_words
 from pytest_llem.sizes import size
@@ -88,8 +89,7 @@ def make_plan(items: Sequence[pytest.Item]) -> Plan:
     invalid: list[tuple[str, str]] = []
     others = 0
     for item in items:
-        parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
-        experiment = parameters.get("llem_experiment")
+        experiment = parameters(item).get("llem_experiment")
         if not isinstance(experiment, Experiment):
             others += 1
             continue
@@ -101,7 +101,7 @@ def make_plan(items: Sequence[pytest.Item]) -> Plan:
         elif reasons:
             skipped.append((item.nodeid, "; ".join(reasons)))
         else:
-            load = parameters.get("llem_model")
+            load = parameters(item).get("llem_model")
             planned.append(PlannedItem(item.nodeid, experiment.valid_config, experiment.path.parent, load))
     loads = [list(group) for _, group in itertools.groupby(planned, key=lambda item: item.load)]
     return Plan(loads, skipped, invalid, others)

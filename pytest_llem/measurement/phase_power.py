@@ -20,7 +20,7 @@ import numpy as np
 from pytest_llem.distributions import t_quantile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pytest_llem.measurement.phased_windows import FirstTokens, PhasedWindow
 
@@ -32,6 +32,8 @@ _CORRELATION_S = 0.123
 _WHITE_SHARES = (0.03, 0.2, 1.0)
 _NOISE_SHARES = np.geomspace(0.2, 1.4, 7)  # of the residuals' root mean square
 _PIECE = 60  # samples whose noise is looked at together: ten times as long as it correlates
+# Of a board, in pieces spread evenly: more of them take the host long, and little of the interval is noise by then.
+_MOST_SAMPLES = 3000
 _LEAST_NOISE_W = 0.3
 # Standard deviations, of the window's power: how much it changes over a call, and that between two calls.
 _SLOPE_SD, _GAP_SD = 0.15, 0.5
@@ -132,6 +134,21 @@ class Stretch:
 
 
 @dataclass(frozen=True)
+class _Piece:
+    """Neighbouring samples of a stretch, which is the ``number``-th."""
+
+    number: int
+    times_s: np.ndarray
+    powers_w: np.ndarray
+
+    @property
+    def columns(self) -> list[int]:
+        """Those of a design, among all levels."""
+        own = _SHARED + 2 * self.number
+        return [*range(_SHARED), own, own + 1]
+
+
+@dataclass(frozen=True)
 class Prefill:
     """The prefill of a call on one board.
 
@@ -198,13 +215,19 @@ class Model:
         self._first_s = [np.array([tokens.mean_s[c.index] for c in s.window.calls]) for s in stretches]
         self._power_w = statistics.fmean(float(np.mean(s.powers_w)) for s in stretches)
         self._count = sum(len(first_s) for first_s in self._first_s)
-        samples = sum(len(s.times_s) for s in stretches)
+        every = _PIECE * math.ceil(sum(len(s.times_s) for s in stretches) / _MOST_SAMPLES)
+        self._pieces = [
+            _Piece(number, s.times_s[first : first + _PIECE], s.powers_w[first : first + _PIECE])
+            for number, s in enumerate(stretches)
+            for first in range(0, len(s.times_s), every)
+        ]
+        samples = sum(len(piece.times_s) for piece in self._pieces)
         self.degrees = max(samples - 2 * len(stretches) - 1, 1)
         self._token_sd = tokens.error
         self._scale = 1.0
         self._sensor = _USUAL
         self._levels = np.zeros(_SHARED + 2 * len(stretches))
-        self._whitening = [np.eye(len(s.times_s)) for s in stretches]
+        self._whitening = [np.eye(len(piece.times_s)) for piece in self._pieces]
         for _ in range(_ITERATIONS):
             # Gauss and Newton: first tokens enter not linearly.
             fits = {sensor: self.fit(sensor) for sensor in _KINDS}
@@ -215,15 +238,12 @@ class Model:
             self._scale *= 1.0 + min(max(fit.levels[_TOKEN], -_MOST_MOVED), _MOST_MOVED)
             self._levels[_TOKEN] = 0.0
 
-    def _columns(self, number: int) -> list[int]:
-        return [*range(_SHARED), _SHARED + 2 * number, _SHARED + 2 * number + 1]
-
-    def _design(self, number: int, sensor: Sensor) -> np.ndarray:
+    def _design(self, piece: _Piece, sensor: Sensor) -> np.ndarray:
         """What a sensor shows of each level, with the first tokens' column linear about the levels found so far."""
-        designs = self._designs(number, sensor, self._stretches[number].times_s)
+        designs = self._designs(piece.number, sensor, piece.times_s)
         design: np.ndarray = np.tensordot(_NODE_WEIGHTS, designs, axes=1)
         moved = np.tensordot(_NODE_WEIGHTS * _NODES, designs, axes=1) / _NODE_VARIANCE / self._spread
-        design[:, _TOKEN] = moved @ self._levels[self._columns(number)]
+        design[:, _TOKEN] = moved @ self._levels[piece.columns]
         return design
 
     def fit(self, sensor: Sensor) -> Fit:
@@ -231,18 +251,17 @@ class Model:
         size = _SHARED + 2 * len(self._stretches)
         normal, right, squares = np.zeros((size, size)), np.zeros(size), 0.0
         weights = np.zeros(size)
-        designs = []
-        for number, stretch in enumerate(self._stretches):
-            columns = self._columns(number)
-            design = self._design(number, sensor)
-            designs.append((columns, design))
-            rows, values = self._whitening[number] @ design, self._whitening[number] @ stretch.powers_w
-            counted = self._counted(number)
-            if counted is not None:
-                rows, values = np.vstack((rows, counted[0])), np.append(values, counted[1])
+        designs = [self._design(piece, sensor) for piece in self._pieces]
+        equations = [
+            (piece.columns, white @ design, white @ piece.powers_w)
+            for piece, white, design in zip(self._pieces, self._whitening, designs, strict=True)
+        ]
+        equations += [found for number in range(len(self._stretches)) for found in self._counted(number)]
+        for columns, rows, values in equations:
             normal[np.ix_(columns, columns)] += rows.T @ rows
             right[columns] += rows.T @ values
             squares += float(values @ values)
+        for number in range(len(self._stretches)):
             prefill_s = self._scale * float(self._first_s[number].sum()) / self._count
             weights[_PREFILL] += prefill_s
             weights[_SHARED + 2 * number] = prefill_s
@@ -258,8 +277,7 @@ class Model:
         inverse = np.linalg.pinv(normal, hermitian=True)
         levels = inverse @ right
         residuals_w = [
-            stretch.powers_w - design @ levels[columns]
-            for stretch, (columns, design) in zip(self._stretches, designs, strict=True)
+            piece.powers_w - design @ levels[piece.columns] for piece, design in zip(self._pieces, designs, strict=True)
         ]
         chi2 = squares - float(right @ levels)
         scale = self._scale * (1.0 + float(levels[_TOKEN]))
@@ -269,35 +287,30 @@ class Model:
             float(weights @ levels), float(weights @ inverse @ weights), chi2, scale, of_windows_j, levels, residuals_w
         )
 
-    def _counted(self, number: int) -> tuple[np.ndarray, float] | None:
-        """The window's joules as one more equation, in units of their error."""
+    def _counted(self, number: int) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+        """The window's joules as one more equation, in units of their error, where they are known."""
         stretch = self._stretches[number]
         if stretch.joules is None or stretch.error_j == 0.0:
-            return None
+            return
         gap_s = stretch.window.seconds - float(np.sum(stretch.ends_s - stretch.starts_s))
         prefill_s = self._scale * float(self._first_s[number].sum())
-        row = np.array([prefill_s * self._levels[_PREFILL], prefill_s, 0.0, gap_s, stretch.window.seconds, 0.0])
-        return row / stretch.error_j, stretch.joules / stretch.error_j
+        row = np.array([[prefill_s * self._levels[_PREFILL], prefill_s, 0.0, gap_s, stretch.window.seconds]])
+        columns = [*range(_SHARED), _SHARED + 2 * number]
+        yield columns, row / stretch.error_j, np.array([stretch.joules / stretch.error_j])
 
     def _noise(self, fit: Fit) -> list[np.ndarray]:
-        """For each stretch what makes its noise white: the one that makes the residuals most probable."""
-        pieces = [
-            (number, slice(first, first + _PIECE))
-            for number, stretch in enumerate(self._stretches)
-            for first in range(0, len(stretch.times_s), _PIECE)
-        ]
-        fixed = [self._fixed_noise(number, fit.levels) for number in range(len(self._stretches))]
-        times_s = [self._stretches[number].times_s[part] for number, part in pieces]
-        lags_s = [np.abs(of_piece_s[:, None] - of_piece_s) for of_piece_s in times_s]
-        residuals_w = [fit.residuals_w[number][part] for number, part in pieces]
+        """For each piece what makes its noise white: the one that makes the residuals most probable."""
+        fixed_w2 = [self._fixed_noise(piece, fit.levels) for piece in self._pieces]
+        lags_s = [np.abs(piece.times_s[:, None] - piece.times_s) for piece in self._pieces]
+        residuals_w = fit.residuals_w
         rms_w = float(np.sqrt(np.mean(np.concatenate(residuals_w) ** 2)))
         best, found = -math.inf, []
         for white in _WHITE_SHARES:
             alike = [(1.0 - white) * np.exp(-lag_s / _CORRELATION_S) + white * np.eye(len(lag_s)) for lag_s in lags_s]
             for noise_w in np.unique(np.maximum(rms_w * _NOISE_SHARES, _LEAST_NOISE_W)):
                 whitening = [
-                    np.linalg.inv(np.linalg.cholesky(noise_w**2 * noise + fixed[number][part, part]))
-                    for noise, (number, part) in zip(alike, pieces, strict=True)
+                    np.linalg.inv(np.linalg.cholesky(noise_w**2 * noise + of_piece_w2))
+                    for noise, of_piece_w2 in zip(alike, fixed_w2, strict=True)
                 ]
                 log_likelihood = sum(
                     -0.5 * float(np.sum((w @ r) ** 2)) + float(np.sum(np.log(np.diag(w))))
@@ -305,24 +318,21 @@ class Model:
                 )
                 if log_likelihood > best:
                     best, found = log_likelihood, whitening
-        whole = [np.zeros((len(stretch.times_s),) * 2) for stretch in self._stretches]
-        for white_piece, (number, part) in zip(found, pieces, strict=True):
-            whole[number][part, part] = white_piece
-        return whole
+        return found
 
-    def _fixed_noise(self, number: int, levels: np.ndarray) -> np.ndarray:
+    def _fixed_noise(self, piece: _Piece, levels: np.ndarray) -> np.ndarray:
         """Covariance from what is off in time: first tokens from call to call, the dates of all samples together."""
-        stretch = self._stretches[number]
-        own = levels[self._columns(number)]
-        designs = self._designs(number, self._sensor, stretch.times_s)
+        own = levels[piece.columns]
+        designs = self._designs(piece.number, self._sensor, piece.times_s)
         deviations_w = (designs - np.tensordot(_NODE_WEIGHTS, designs, axes=1)) @ own
         # A first token that is late moves the samples of its own call, and no others.
-        call = np.searchsorted(stretch.starts_s, stretch.times_s - self._sensor.delay_s)
+        starts_s = self._stretches[piece.number].starts_s
+        call = np.searchsorted(starts_s, piece.times_s - self._sensor.delay_s)
         covariance: np.ndarray = (deviations_w.T * _NODE_WEIGHTS) @ deviations_w * (call[:, None] == call[None, :])
         # A step is at any instant, not at these few: the samples about it are less alike than they make them.
         covariance += _BETWEEN_NODES * np.diag(np.diag(covariance))
         moved = [
-            np.tensordot(_NODE_WEIGHTS, self._designs(number, self._sensor, stretch.times_s + s), axes=1)
+            np.tensordot(_NODE_WEIGHTS, self._designs(piece.number, self._sensor, piece.times_s + s), axes=1)
             for s in (-5e-4, 5e-4)
         ]
         slopes = (moved[1] - moved[0]) @ own / 1e-3

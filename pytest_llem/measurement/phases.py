@@ -36,7 +36,7 @@ def by_power_samples(
         first_tokens_s: times to the first token in instrumented passes, in seconds, by the call's index.
         sequences: of a call, each of which has its first token from prefill.
     """
-    found = sampled_phases(_phased(measured), first_tokens_s, result.energy_j, result.energy_uncertainty_j)
+    found = sampled_phases(_phased(measured), first_tokens_s)
     if found.prefill_energy_j is None:
         return None, found.reason
     prefill = replace(

@@ -70,6 +70,8 @@ def relative_half_width(windows: Sequence[Window]) -> float | None:
 
     ``None`` for fewer than two windows.
     """
+    # Of joined windows, the energy of a few may be known only when all have ended: until then the others tell.
+    windows = [window for window in windows if window.joules is not None or not window.joined] or windows
     if len(windows) < 2:
         return None
     mean, half_width = mean_energy(windows, sequential=True)

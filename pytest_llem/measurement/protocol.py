@@ -58,6 +58,7 @@ def measure_workload(
         workload.synchronize,
         # In passes that run before the rounds anyway: watching tokens appear slows the calls.
         timed_pass=lambda: timed.append([workload.time_tokens(index) for index in range(workload.calls)]),
+        time_again=phases in (True, "both"),
         before_rounds=workload.reset_peak_memory,
         progress=progress,
         account=account,
@@ -107,14 +108,15 @@ def measure_workload(
     if not phases:
         return result
     first_tokens_s = {
-        index: [passed[index].time_to_first_token_s for passed in timed] for index in range(workload.calls)
+        index: [passed[index].time_to_first_token_s for passed in warm] for index in range(workload.calls)
     }
-    by_samples, why_not = by_power_samples(
-        result, measured, first_tokens_s, _sequences(workload, measured.outputs[0][0])
-    )
-    if by_samples is not None and phases is True:
-        return by_samples
     with account.of("phases"):
+        by_samples = why_not = None
+        if phases != "one-token":
+            sequences = _sequences(workload, measured.outputs[0][0])
+            by_samples, why_not = by_power_samples(result, measured, first_tokens_s, sequences)
+            if by_samples is not None and phases is True:
+                return by_samples
         by_calls = _by_one_token_calls(result, workload, protocol, meter, measured.starts_s[0], progress)
     if phases is True:
         note = f"phases: measured by calls of one token, not by the board's power samples: {why_not}"

@@ -1,4 +1,4 @@
-"""Joules of prefill and of decoding from the windows that measured the whole calls, by the driver's power samples.
+"""Joules of prefill from the windows that measured the whole calls, by the driver's power samples.
 
 A window holds calls whose edges are known, and instrumented passes of the same calls say when their first token
 comes. So at every instant it is known what ran: prefill, decoding, or the host alone between two calls. The power of
@@ -30,51 +30,36 @@ _MOST_UNCERTAIN = 0.25  # of the prefill's joules: a wider interval says nothing
 
 @dataclass(frozen=True)
 class SampledPhases:
-    """Phases of a call, the mean over all calls of all windows; what is unknown is ``None``.
+    """The prefill of a call, the mean over all calls of all windows; what is unknown is ``None``.
 
     Attributes:
         prefill_energy_j: from the call to its first token, in joules.
         prefill_energy_uncertainty_j: half-width of its 95% interval.
         prefill_latency_s: time to the first token, in seconds.
-        decode_energy_j: of the rest of the call, and of the time between two calls.
-        decode_energy_uncertainty_j: half-width of its 95% interval.
-        decode_latency_s: the seconds of that.
-        reason: why the energies are ``None``.
+        reason: why the energy is ``None``.
     """
 
     prefill_energy_j: float | None = None
     prefill_energy_uncertainty_j: float | None = None
     prefill_latency_s: float | None = None
-    decode_energy_j: float | None = None
-    decode_energy_uncertainty_j: float | None = None
-    decode_latency_s: float | None = None
     reason: str | None = None
 
 
-def sampled_phases(
-    windows: Sequence[PhasedWindow],
-    first_tokens_s: Mapping[int, Sequence[float]],
-    energy_j: float | None,
-    energy_uncertainty_j: float | None,
-) -> SampledPhases:
-    """Split the energy of a call into prefill and decoding.
+def sampled_phases(windows: Sequence[PhasedWindow], first_tokens_s: Mapping[int, Sequence[float]]) -> SampledPhases:
+    """Find the prefill in the energy of a call; decoding, with the time between two calls, is the rest.
 
     Args:
         windows: all windows of a measurement.
         first_tokens_s: times to the first token in instrumented passes, in seconds, by the call's index.
-        energy_j: joules of a call, the mean over all calls.
-        energy_uncertainty_j: half-width of its 95% interval.
     """
     calls = [call for window in windows for call in window.calls]
     if not calls or any(not first_tokens_s.get(call.index) for call in calls):
         return SampledPhases(reason="the times of the first tokens are not known")
     tokens = FirstTokens.of(first_tokens_s, windows)
     prefill_s = statistics.fmean(tokens.mean_s[call.index] for call in calls)
-    call_s = math.fsum(window.seconds for window in windows) / len(calls)
     known = SampledPhases(prefill_latency_s=prefill_s)
     if any(tokens.mean_s[call.index] >= call.end_s - call.start_s for call in calls):
         return replace(known, reason="in a measured call the first token would come after its end")
-    known = replace(known, decode_latency_s=call_s - prefill_s)
     boards = list(dict.fromkeys(uuid for window in windows for uuid in window.power_curves))
     measured = list(dict.fromkeys(uuid for window in windows for uuid in window.boards_j))
     if not boards or set(measured) - set(boards):
@@ -97,16 +82,4 @@ def sampled_phases(
             reason=f"prefill of {prefill_s * 1e3:.3g} ms is not resolved by the power samples: "
             f"{prefill_j:.3g} +- {half_width_j:.2g} J",
         )
-    prefill_s *= statistics.fmean(fit.scale for fit in fits)
-    known = replace(
-        known,
-        prefill_energy_j=prefill_j,
-        prefill_energy_uncertainty_j=half_width_j,
-        prefill_latency_s=prefill_s,
-        decode_latency_s=call_s - prefill_s,
-    )
-    if energy_j is None:
-        return known
-    decode_j = energy_j - prefill_j
-    decode_half_width_j = None if energy_uncertainty_j is None else math.hypot(energy_uncertainty_j, half_width_j)
-    return replace(known, decode_energy_j=decode_j, decode_energy_uncertainty_j=decode_half_width_j)
+    return SampledPhases(prefill_j, half_width_j, prefill_s * statistics.fmean(fit.scale for fit in fits))

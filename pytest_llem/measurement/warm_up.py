@@ -59,13 +59,14 @@ def warm_up(
     account: Account,
     synchronize: Synchronize | None = None,
     timed_pass: Callable[[], None] | None = None,
+    time_again: bool = False,
     progress: Progress | None = None,
 ) -> WarmedUp:
     """Run single passes until they are steady, and size the windows by them.
 
     Args:
         calls: those of a pass.
-        timed_pass, progress: see :func:`pytest_llem.measurement.windows.measure_windows`.
+        timed_pass, time_again, progress: see :func:`pytest_llem.measurement.windows.measure_windows`.
     """
 
     def run_pass() -> None:
@@ -101,7 +102,7 @@ def warm_up(
     if times_s:
         # The first ones are forgotten by then.
         pass_s = statistics.median(times_s[-((len(times_s) + 1) // 2) :])
-    if times_s and timed_pass is not None:
+    if timed_pass is not None and (times_s or time_again):
         cheap_s, spent_s = _CHEAP_TIMING * _rounds_s(protocol, pass_s), 0.0
         with account.of("tokens"):
             for number in range(_MOST_TIMED_PASSES):

@@ -112,6 +112,7 @@ def measure_windows(
     synchronize: Synchronize | None = None,
     *,
     timed_pass: Callable[[], None] | None = None,
+    time_again: bool = False,
     before_rounds: Callable[[], None] | None = None,
     progress: Progress | None = None,
     account: Account | None = None,
@@ -125,6 +126,7 @@ def measure_windows(
         calls: those of a pass; they may leave work queued on the device.
         synchronize: waits for queued work; default: what the meter waits for by itself.
         timed_pass: runs a pass so that the times of its tokens become known, which slows it.
+        time_again: run that once more however dear it is, because the first one follows a cold pass.
         before_rounds: is called between the last pass before the rounds and the first of them.
         progress: called between the windows: what runs, how many are over, of how many, seconds of the last one.
         account: where the seconds are accounted for.
@@ -134,7 +136,7 @@ def measure_windows(
     """
     account = account or Account(meter.clock.now_s)
     with undisturbed():
-        before = warm_up(calls, protocol, meter.clock, account, synchronize, timed_pass, progress)
+        before = warm_up(calls, protocol, meter.clock, account, synchronize, timed_pass, time_again, progress)
         if before_rounds is not None:
             before_rounds()
         rounds = _Rounds(calls, protocol, meter, synchronize, progress, account, before)
@@ -164,7 +166,6 @@ class _Rounds(Generic[T]):
         self._passes = before.passes
         self._warnings = [*before.warnings]
         self._retries = self._sizings = 0
-        self._clear()
 
     def settled(self) -> Measured[T]:
         """The rounds, each from a device at rest to a device at rest."""
@@ -207,13 +208,13 @@ class _Rounds(Generic[T]):
                 repeated = self._is_repeated(window)
                 self._account.move("warm-up" if repeated else "measured", window.seconds)
             if not repeated:
-                self._note(window, *ran)
+                self._note(window, ran)
                 return
 
     def _joined_round(self, stretch: JoinedWindows) -> None:
         with stretch.window() as window:
             ran = self._run_window()
-        self._note(window, *ran)
+        self._note(window, ran)
 
     def _is_too_short(self) -> bool:
         """Whether the first window shows that passes have become faster since they were sized: size them again.
@@ -251,7 +252,7 @@ class _Rounds(Generic[T]):
         if self._now_s() - self._begun_s < protocol.budget_s:
             return False
         shown = "an unknown one" if reached is None else f"{reached:.2%}"
-        self._warnings.append(
+        self._unreached.append(
             f"precision: {count} rounds have taken budget_s ({protocol.budget_s:g} s) and reached {shown}, not "
             f"{protocol.precision:.3%}"
         )
@@ -265,32 +266,27 @@ class _Rounds(Generic[T]):
             )
         return Measured(
             self._windows,
-            self._outputs,
-            self._timed_calls,
-            self._starts_s,
+            [outputs for outputs, _, _ in self._ran],
+            [timed_calls for _, timed_calls, _ in self._ran],
+            [start_s for _, _, start_s in self._ran],
             self._passes,
             total,
             self._protocol.rounds is None,
-            self._warnings,
+            [*self._warnings, *self._unreached],
         )
 
     def _clear(self) -> None:
         self._begun_s = self._now_s()
+        self._unreached: list[str] = []
         self._windows: list[Window] = []
-        self._outputs: list[list[list[T]]] = []
-        self._timed_calls: list[list[TimedCall]] = []
-        self._starts_s: list[float] = []
+        self._ran: list[tuple[list[list[T]], list[TimedCall], float]] = []
 
-    def _note(self, window: Window, outputs: list[list[T]], timed_calls: list[TimedCall], start_s: float) -> None:
+    def _note(self, window: Window, ran: tuple[list[list[T]], list[TimedCall], float]) -> None:
         self._windows.append(window)
-        self._outputs.append(outputs)
-        self._timed_calls.append(timed_calls)
-        self._starts_s.append(start_s)
-        self._say("round", len(self._windows), self._protocol.least_rounds, self._now_s() - start_s)
-
-    def _say(self, phase: str, done: int, total: int, seconds: float) -> None:
+        self._ran.append(ran)
         if self._progress is not None:
-            self._progress(phase, done, max(done, total), seconds)
+            count, (_, _, start_s) = len(self._windows), ran
+            self._progress("round", count, max(count, self._protocol.least_rounds), self._now_s() - start_s)
 
     def _run_window(self) -> tuple[list[list[T]], list[TimedCall], float]:
         now_s, between_calls = self._now_s, self._meter.between_calls

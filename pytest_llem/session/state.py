@@ -157,6 +157,8 @@ class LlemSession:
             if record is not None and set(outcomes.values()) == {"passed"}:
                 self.count(record)
             del self._outcomes[report.nodeid]
+            # A model that was loaded for an item which measures nothing was not waited for by the next one.
+            self._load_s = 0.0
 
     def note_failure(self, failure: BaseException) -> None:
         """Find out whether a failure has cost this process its GPU: then other processes run the rest."""

@@ -36,6 +36,18 @@ def test_a_counter_that_stands_still_is_null_with_a_reason_and_no_row(
     result.stdout.fnmatch_lines(["tiny: *energy_j: not measured*resolution*"])
 
 
+def test_a_board_that_is_busy_before_the_start_makes_the_result_invalid(
+    pytester: pytest.Pytester, on_boards: Callable[..., pytest.RunResult], write: Callable[..., Path]
+) -> None:
+    write()
+    busy = "[SimulatedBoard(power=200.0, period_s=0.02, utilization_percent=lambda _: 60)]"
+    on_boards(busy, "--llem-cpu", "--llem-min-window=0.1").assert_outcomes(passed=1)
+    measured = rows(pytester)["latency"]["extra_info"]["result"]
+    assert not measured["valid"]
+    assert measured["idle_power_w"] is None
+    assert any("60%" in warning for warning in measured["warnings"])
+
+
 def test_several_boards_are_a_usage_error_on_the_cpu(
     pytester: pytest.Pytester,
     on_boards: Callable[..., pytest.RunResult],

@@ -14,6 +14,7 @@ import pytest
 
 from pytest_llem.items import gates_of, measures, parameters
 from pytest_llem.session.isolation.children import Children
+from pytest_llem.session.isolation.time_limit import TimeLimit
 from pytest_llem.session.journal_line import from_line
 from pytest_llem.session.state import SESSION, llem_session
 
@@ -116,28 +117,27 @@ class _ItemRun:
         """Report what the child says, until the item is finished or its child is gone."""
         begun = False
         result: str | None = None
-        deadline = llem_session(self._item.config).deadline
+        limit = TimeLimit(llem_session(self._item.config).deadline)
         child = self._isolation.child_for(self._item)
+        # A fresh child collects and imports torch before its first item, which is no part of the experiment.
+        limit.begin(self._timeout_s if child.served else None)
         while True:
-            # A fresh child collects and imports torch before its first item, which is no part of the experiment.
-            limited = self._timeout_s is not None and (begun or child.served > 0)
-            until_s = self._started_s + (self._timeout_s or 0.0) if limited else None
-            over_budget = deadline is not None and (until_s is None or deadline.kill_s < until_s)
             try:
-                message = child.receive(deadline.kill_s if deadline is not None and over_budget else until_s)
+                message = child.receive(limit.until_s)
             except TimeoutError:
-                if deadline is not None and over_budget:
+                if limit.is_over_budget:
                     self._isolation.close()
                     self._pass_on()
-                    self._skip(f"{deadline.given_up}, so its process was ended")
+                    self._skip(f"{limit.passed()}, so its process was ended")
                     return
                 child.dump()
-                why = f"timeout_s: still running after {self._timeout_s:g} s, so its process was killed"
+                why = f"{limit.passed()}, so its process was killed"
                 break
             if message is None:
                 if child.served and not begun:
                     # It ended between two items, as it does when it has lost the GPU: the rest runs in a fresh one.
                     self._isolation.close()
+                    limit.end()
                     child = self._isolation.child_for(self._item)
                     continue
                 why = f"the process of this experiment {child.how_it_ended()}"
@@ -146,17 +146,18 @@ class _ItemRun:
                     self._isolation.lose_nursery()
                     self._reports.clear()
                     self._phase, begun, result = "setup", False, None
+                    limit.end()
                     child = self._isolation.child_for(self._item)
                     continue
                 break
             event = message["event"]
-            if event == "start":
-                begun = True
-                self._started_s = time.monotonic()
-                child.begin_item(message["output_start"])
-            elif event == "loaded":
+            if event in ("start", "loaded"):
                 # Whether it had to load depends on what ran before, so loading has a limit of its own.
                 self._started_s = time.monotonic()
+                limit.begin(self._timeout_s)
+            if event == "start":
+                begun = True
+                child.begin_item(message["output_start"])
             elif event == "report":
                 self._note(message["report"])
             elif event == "result":

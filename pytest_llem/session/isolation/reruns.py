@@ -50,12 +50,11 @@ def measure_again(
             if message is None:
                 problem = f"the fresh process {child.how_it_ended()}"
                 break
+            if message["event"] in ("start", "loaded"):
+                limit.begin(timeouts_s[child.queue[0]])
             if message["event"] == "start":
                 child.begin_item(message["output_start"])
-                limit.begin(timeouts_s[child.queue[0]])
                 line = skipped = None
-            elif message["event"] == "loaded":
-                limit.begin(timeouts_s[child.queue[0]])
             elif message["event"] == "report" and message["report"]["outcome"] == "skipped":
                 skipped = message["report"]["longrepr"][-1]
             elif message["event"] == "result":

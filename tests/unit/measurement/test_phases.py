@@ -10,17 +10,22 @@ import pynvml
 import pytest
 
 from pytest_llem.measurement.phases import cross_checked
+from pytest_llem.measurement.precision import mean_energy
 from pytest_llem.measurement.protocol import measure_workload
 from pytest_llem.measurement.result import ExperimentResult
+from pytest_llem.measurement.sampled_phases import SampledPhases
 from pytest_llem.measurement.windows import Protocol
-from pytest_llem.meters import open_meter
+from pytest_llem.meters import IdlePower, Window, open_meter
 from tests.simulators import SimulatedClock, install
 from tests.simulators.kinds import KINDS
 from tests.unit.measurement.test_account import Calls
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from pytest_llem.engines.base import CallTiming
+    from pytest_llem.measurement.phased_windows import PhasedWindow
     from pytest_llem.measurement.phases import Phases
     from tests.simulators import SimulatedBoard
 
@@ -34,14 +39,21 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
-def measured(phases: Phases, *, joined: bool = False, board: SimulatedBoard | None = None) -> ExperimentResult:
+def measured(
+    phases: Phases,
+    *,
+    joined: bool = False,
+    board: SimulatedBoard | None = None,
+    calls: type[Calls] = Calls,
+    call_s: float = CALL_S,
+) -> ExperimentResult:
     clock = SimulatedClock()
     board = board or KINDS["recorded"](random.Random(5))  # noqa: S311
     with install([board], clock), open_meter("nvml", clock=clock) as meter:
         meter.check_quiet()
         meter.idle_power()
         protocol = Protocol(5, 2, 1.0, joined=joined)
-        return measure_workload(Calls(clock, board, CALL_S), protocol, meter, phases=phases)
+        return measure_workload(calls(clock, board, call_s), protocol, meter, phases=phases)
 
 
 def agrees(value_j: float | None, half_width_j: float | None, truth_j: float) -> None:
@@ -55,6 +67,7 @@ def agrees(value_j: float | None, half_width_j: float | None, truth_j: float) ->
 def test_samples_of_the_same_windows_tell_the_phases(joined: bool) -> None:
     result = measured(True, joined=joined)
     assert result.phases_by == "power samples"
+    assert result.boundaries == ("joined" if joined else "settled")
     assert result.prefill_rounds == []
     agrees(result.prefill_energy_j, result.prefill_energy_uncertainty_j, PREFILL_J)
     agrees(result.decode_energy_j, result.decode_energy_uncertainty_j, DECODE_J)
@@ -64,12 +77,76 @@ def test_samples_of_the_same_windows_tell_the_phases(joined: bool) -> None:
     assert not any("phases" in warning for warning in result.warnings)
 
 
+class ColdCalls(Calls):
+    """The first instrumented pass has a first token that comes late: something is still compiled or cached."""
+
+    first = True
+
+    def time_tokens(self, index: int) -> CallTiming:
+        timing = super().time_tokens(index)
+        late, self.first = (3.0 if self.first else 1.0), False
+        return replace(timing, time_to_first_token_s=late * timing.time_to_first_token_s)
+
+
+@pytest.mark.parametrize("call_s", [0.11, 0.5])  # of the dearer ones no plain pass precedes the rounds
+def test_a_cold_first_token_is_forgotten(call_s: float) -> None:
+    result = measured(True, calls=ColdCalls, call_s=call_s)
+    agrees(result.prefill_energy_j, result.prefill_energy_uncertainty_j, 0.2 * call_s * 400.0)
+    assert result.prefill_latency_s == pytest.approx(0.2 * call_s, rel=0.05)
+
+
+def test_samples_are_not_asked_where_calls_of_one_token_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_llem.measurement.protocol.by_power_samples", None)
+    assert measured("one-token").phases_by == "one-token calls"
+
+
 def test_both_ways_agree() -> None:
     result = measured("both")
     agrees(result.prefill_energy_j, result.prefill_energy_uncertainty_j, PREFILL_J)
     agrees(result.prefill_energy_one_token_j, result.prefill_energy_one_token_uncertainty_j, PREFILL_J)
     assert len(result.prefill_rounds) == 5
     assert not any("phases" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_the_samples_are_told_what_ran_just_before_a_window(joined: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    before_s: list[float | None] = []
+
+    def sampled_phases(windows: Sequence[PhasedWindow], _: Any) -> SampledPhases:
+        before_s.extend(window.previous_end_s for window in windows)
+        return SampledPhases(reason="not asked")
+
+    monkeypatch.setattr("pytest_llem.measurement.phases.sampled_phases", sampled_phases)
+    measured(True, joined=joined)
+    assert before_s[0] is None
+    if joined:
+        assert all(end_s is not None and -0.05 < end_s < 0.0 for end_s in before_s[1:])
+    else:
+        assert before_s[1:] == [None] * 4
+
+
+def test_idle_power_is_what_the_pauses_before_the_rounds_have_shown_last() -> None:
+    first = IdlePower(50.0, 1.0, settled=True)
+    clock, board = SimulatedClock(), KINDS["recorded"](random.Random(5))  # noqa: S311
+    with install([board], clock), open_meter("nvml", clock=clock) as meter:
+        result = measure_workload(Calls(clock, board, CALL_S), Protocol(3, 2, 1.0), meter, idle=first)
+        seen = meter.idle_power_seen()
+    assert seen is not None
+    assert seen.power_w is not None
+    assert result.idle_power_w == seen.power_w != 50.0
+    assert result.energy_j is not None
+    assert result.latency_s is not None
+    assert result.idle_share == pytest.approx(seen.power_w * result.latency_s / result.energy_j)
+
+
+def test_the_interval_knows_that_precision_decided_the_rounds() -> None:
+    clock, board = SimulatedClock(), KINDS["recorded"](random.Random(5))  # noqa: S311
+    with install([board], clock), open_meter("nvml", clock=clock) as meter:
+        result = measure_workload(Calls(clock, board, CALL_S), Protocol(None, 2, 1.0), meter)
+    windows = [Window(joules=found.joules, uncertainty_j=found.uncertainty_j) for found in result.per_round]
+    _, half_width_j = mean_energy(windows, sequential=True)
+    assert half_width_j is not None
+    assert result.energy_uncertainty_j == pytest.approx(half_width_j / result.calls_per_round)
 
 
 def test_calls_of_one_token_alone() -> None:

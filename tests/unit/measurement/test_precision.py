@@ -63,6 +63,16 @@ def test_where_no_energy_is_known_the_time_decides() -> None:
     assert reached == pytest.approx(6.205 * 0.01 / 3**0.5, rel=1e-3)  # t of 2 degrees of freedom, 98.75%
 
 
+def test_a_joined_window_whose_energy_is_not_known_yet_does_not_make_the_time_decide() -> None:
+    windows = [
+        Window(seconds=1.0, joules=joules, uncertainty_j=0.01, joined=True) for joules in (80.0, 120.0, 90.0, None)
+    ]
+    assert relative_half_width(windows) == relative_half_width(windows[:3])
+    assert (relative_half_width(windows) or 0.0) > 0.1
+    assert relative_half_width([windows[0], windows[3]]) is None
+    assert relative_half_width([windows[3]] * 3) == 0.0
+
+
 def test_joined_windows_share_one_statement() -> None:
     windows = [Window(seconds=1.0, joules=100.0, uncertainty_j=2.0) for _ in range(4)]
     _, alone_j = mean_energy(windows)

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llem.measurement.account import Account
 from pytest_llem.measurement.windows import Protocol, measure_windows, undisturbed
 from pytest_llem.meters import open_meter
 from tests.simulators import LoadedPower, SimulatedBoard, SimulatedClock, install
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pytest_llem.meters import Meter
@@ -140,11 +142,18 @@ def throttling_board(reasons: Any, clock: SimulatedClock) -> SimulatedBoard:
     return SimulatedBoard(power=LoadedPower(idle_w=60), clocks_event_reasons=reasons)
 
 
-def run_on(board: SimulatedBoard, clock: SimulatedClock, seconds: float = 1.0) -> Any:
+def run_on(
+    board: SimulatedBoard,
+    clock: SimulatedClock,
+    account: Account | None = None,
+    after_run: Callable[[], None] = lambda: None,
+) -> Any:
+    def run() -> None:
+        board.run(clock, 1.0, 300.0)
+        after_run()
+
     with install([board], clock), open_meter("nvml", clock=clock) as meter:
-        return measure_windows(
-            [lambda: board.run(clock, seconds, 300.0)], Protocol(rounds=4, warmup_rounds=1, min_window_s=0), meter
-        )
+        return measure_windows([run], Protocol(rounds=4, warmup_rounds=1, min_window_s=0), meter, account=account)
 
 
 @pytest.fixture(autouse=True)
@@ -153,14 +162,19 @@ def _no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_throttled_windows_are_run_again(clock: SimulatedClock) -> None:
-    calls: list[float] = []
+    ended_s: list[float] = []
 
     def reasons(now_s: float) -> int:
-        calls.append(now_s)
-        return THERMAL if 40 < len(calls) < 60 else 0
+        # From the end of the second window on, until the board has cooled down.
+        return THERMAL if len(ended_s) == 3 and now_s < ended_s[2] + 5.0 else 0
 
-    measured = run_on(throttling_board(reasons, clock), clock)
+    account = Account(clock.now_s)
+    measured = run_on(throttling_board(reasons, clock), clock, account, lambda: ended_s.append(clock.now_s()))
     assert len(measured.windows) == 4
+    assert len(ended_s) == 1 + 4 + 1
+    assert [warning.partition(":")[0] for warning in measured.warnings] == ["a window was thrown away and run again"]
+    assert account.spent_s()["measured"] == pytest.approx(4.0, abs=0.01)
+    assert account.spent_s()["warm-up"] == pytest.approx(1.0, abs=0.01)
     if any(window.disturbances for window in measured.windows):
         pytest.fail("a throttled window was kept although the board cooled down")
 
@@ -204,6 +218,29 @@ def test_rounds_begin_at_random_phases_of_the_sensor(clock: SimulatedClock) -> N
     with install([board], clock), open_meter("nvml", clock=clock, aligned=False) as meter:
         measure_windows([run], Protocol(rounds=12, warmup_rounds=0, min_window_s=0), meter)
     assert max(starts) - min(starts) > 0.03
+
+
+def test_after_each_call_the_meter_may_fetch_what_its_driver_would_forget(
+    clock: SimulatedClock, meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(clock, [0.1])
+    monkeypatch.setattr(meter, "between_calls", lambda: work.log.append("between"))
+    measure_windows([work], Protocol(rounds=1, warmup_rounds=0, min_window_s=0.25), meter, work.synchronize)
+    assert work.log[-8:] == ["synchronize", *["pass", "between"] * 3, "synchronize"]
+
+
+@pytest.mark.parametrize(("pass_s", "timed"), [(0.3, 2), (0.01, 4)])
+def test_tokens_are_timed_as_often_as_that_is_cheap(
+    clock: SimulatedClock, meter: Meter, pass_s: float, timed: int
+) -> None:
+    times: list[float] = []
+
+    def timed_pass() -> None:
+        clock.sleep(pass_s)
+        times.append(clock.now_s())
+
+    measure_windows([Work(clock, [pass_s])], Protocol(10, 3, 1.0), meter, timed_pass=timed_pass)
+    assert len(times) == timed
 
 
 def test_calls_of_a_pass_run_in_order_and_are_told_apart(clock: SimulatedClock, meter: Meter) -> None:
@@ -253,3 +290,47 @@ class TestRoundsThatPrecisionDecides:
         measured = measure_windows([work], Protocol(None, 1, 0.0, budget_s=20.0), meter)
         assert len(measured.windows) in (20, 21)
         assert "20 rounds have taken budget_s" in measured.warnings[0] or "21 rounds" in measured.warnings[0]
+
+
+class TestJoined:
+    def test_windows_are_sized_again_where_passes_became_faster_meanwhile(
+        self, clock: SimulatedClock, meter: Meter
+    ) -> None:
+        work = Work(clock, [0.5] * 3 + [0.05])
+        protocol = Protocol(rounds=2, warmup_rounds=0, min_window_s=1.0, joined=True)
+        measured = measure_windows([work], protocol, meter)
+        assert len(measured.windows) == 2
+        assert all(window.seconds >= 1.0 for window in measured.windows)
+        assert measured.total is not None
+        assert measured.total.seconds == pytest.approx(sum(window.seconds for window in measured.windows))
+
+    @pytest.mark.parametrize("rounds", [3, None])
+    def test_a_stretch_that_throttled_is_run_again_as_a_whole(
+        self, clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch, rounds: int | None
+    ) -> None:
+        stretches = 0
+
+        def reasons(_: float) -> int:
+            return THERMAL if stretches == 1 and clock.now_s() > hot_s else 0
+
+        hot_s = 0.0
+        board = throttling_board(reasons, clock)
+        account = Account(clock.now_s)
+        with install([board], clock), open_meter("nvml", clock=clock) as meter:
+            assert meter.joins is None
+            open_stretch = meter.joined_windows
+
+            def joined_windows(*arguments: Any) -> Any:
+                nonlocal stretches, hot_s
+                stretches, hot_s = stretches + 1, clock.now_s() + 1.0
+                return open_stretch(*arguments)
+
+            monkeypatch.setattr(meter, "joined_windows", joined_windows)
+            protocol = Protocol(rounds, 0, 0.5, precision=1e-6, budget_s=0.1, joined=True)
+            measured = measure_windows([lambda: board.run(clock, 0.5, 300.0)], protocol, meter, account=account)
+        assert stretches == 2
+        assert all(window.valid for window in measured.windows)
+        assert account.spent_s()["measured"] == pytest.approx(1.5, abs=0.01)
+        # What is said of the rounds is of those that count.
+        names = [warning.partition(":")[0] for warning in measured.warnings]
+        assert names == ["a window was thrown away and run again", *["precision"] * (rounds is None)]

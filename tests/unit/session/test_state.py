@@ -112,3 +112,12 @@ def test_without_an_engine_there_is_no_device_to_lose() -> None:
     state: Any = session()
     state.note_failure(DeviceLostError())
     assert not state.device_lost
+
+
+def test_a_load_counts_for_the_item_that_waited_for_it_or_for_none() -> None:
+    state: Any = session()
+    state.note_load(5.0)
+    assert state.open_account().spent_s()["load"] == 5.0
+    state.note_load(5.0)
+    state.note_report(SimpleNamespace(nodeid="measures nothing", when="teardown", outcome="passed"))
+    assert "load" not in state.open_account().spent_s()

@@ -9,6 +9,7 @@ from pytest_llem.meters.nvidia.counter.counter import CounterResetError, Edge
 from pytest_llem.meters.nvidia.counter.lattice import Sighting
 from pytest_llem.meters.nvidia.joined_energy import Anchor, joined_energies
 from pytest_llem.meters.nvidia.power_trace import PowerTrace
+from pytest_llem.meters.nvidia.samples import integrate
 from pytest_llem.meters.nvidia.sensor_lag import SAMPLE_LATE_S, Span, seen_lag
 from pytest_llem.meters.nvidia.window_energy import LAG_S, WindowEnergy
 
@@ -161,18 +162,5 @@ def _shown_w(samples: Sequence[PowerSample], at_s: float) -> float:
 
 
 def _integral_j(samples: Sequence[PowerSample], from_s: float, to_s: float) -> float:
-    """What the sensor shows from one instant to a later one: trapezoids, and the newest sample held."""
-    joules = 0.0
-    last_s, last_w = -math.inf, samples[0].power_w if samples else 0.0
-    for sample in samples:
-        now_s = sample.time_s - SAMPLE_LATE_S
-        if now_s > to_s:
-            break
-        if now_s > from_s:
-            begin_s = max(last_s, from_s)
-            begin_w = last_w
-            if last_s > -math.inf and last_s < from_s:
-                begin_w += (sample.power_w - last_w) * (from_s - last_s) / (now_s - last_s)
-            joules += (begin_w + sample.power_w) / 2.0 * (now_s - begin_s)
-        last_s, last_w = now_s, sample.power_w
-    return joules + last_w * (to_s - max(last_s, from_s))
+    """What the sensor shows from one instant to a later one."""
+    return integrate(samples, from_s + SAMPLE_LATE_S, to_s + SAMPLE_LATE_S) if samples else 0.0
