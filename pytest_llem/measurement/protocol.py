@@ -51,13 +51,17 @@ def measure_workload(
     """
     account = account or Account(meter.clock.now_s)
     timed: list[list[CallTiming]] = []
+
+    def timed_pass() -> None:
+        timed.append([workload.time_tokens(index) for index in range(workload.calls)])
+
     measured = measure_windows(
         _calls(workload),
         protocol,
         meter,
         workload.synchronize,
         # In passes that run before the rounds anyway: watching tokens appear slows the calls.
-        timed_pass=lambda: timed.append([workload.time_tokens(index) for index in range(workload.calls)]),
+        timed_pass=timed_pass,
         before_rounds=workload.reset_peak_memory,
         progress=progress,
         account=account,
@@ -65,6 +69,10 @@ def measure_workload(
     peak_memory_bytes, no_memory = workload.peak_memory_bytes()
     tokens = [_count_tokens(workload, window) for window in measured.outputs]
     _check_tokens(tokens, workload.expected_output_tokens, measured.passes)
+    if len(timed) == 1 and phases in (True, "both"):
+        # Passes were too dear to time another one before the rounds, but what is told from samples stands on it.
+        with account.of("tokens"):
+            timed_pass()
     # The first such pass follows a cold one.
     warm = timed[1:] or timed
     timings = [timing for passed in warm for timing in passed]
@@ -107,7 +115,7 @@ def measure_workload(
     if not phases:
         return result
     first_tokens_s = {
-        index: [passed[index].time_to_first_token_s for passed in timed] for index in range(workload.calls)
+        index: [passed[index].time_to_first_token_s for passed in warm] for index in range(workload.calls)
     }
     by_samples, why_not = by_power_samples(
         result, measured, first_tokens_s, _sequences(workload, measured.outputs[0][0])

@@ -21,6 +21,7 @@ from tests.unit.measurement.test_account import Calls
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_llem.engines.base import CallTiming
     from pytest_llem.measurement.phases import Phases
     from tests.simulators import SimulatedBoard
 
@@ -34,14 +35,27 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
-def measured(phases: Phases, *, joined: bool = False, board: SimulatedBoard | None = None) -> ExperimentResult:
+class ColdCalls(Calls):
+    """The first instrumented call takes twice as long until its first token."""
+
+    timed = 0
+
+    def time_tokens(self, index: int) -> CallTiming:
+        timing = super().time_tokens(index)
+        self.timed += 1
+        return replace(timing, time_to_first_token_s=2.0 * timing.time_to_first_token_s) if self.timed == 1 else timing
+
+
+def measured(
+    phases: Phases, *, joined: bool = False, board: SimulatedBoard | None = None, calls: type[Calls] = Calls
+) -> ExperimentResult:
     clock = SimulatedClock()
     board = board or KINDS["recorded"](random.Random(5))  # noqa: S311
     with install([board], clock), open_meter("nvml", clock=clock) as meter:
         meter.check_quiet()
         meter.idle_power()
         protocol = Protocol(5, 2, 1.0, joined=joined)
-        return measure_workload(Calls(clock, board, CALL_S), protocol, meter, phases=phases)
+        return measure_workload(calls(clock, board, CALL_S), protocol, meter, phases=phases)
 
 
 def agrees(value_j: float | None, half_width_j: float | None, truth_j: float) -> None:
@@ -62,6 +76,30 @@ def test_samples_of_the_same_windows_tell_the_phases(joined: bool) -> None:
     assert result.decode_energy_per_output_token_j == pytest.approx((result.decode_energy_j or 0.0) / 4)
     assert result.energy_per_input_token_j == pytest.approx((result.prefill_energy_j or 0.0) / 3)
     assert not any("phases" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_cold_instrumented_pass_does_not_lengthen_prefill(joined: bool) -> None:
+    result = measured(True, joined=joined, calls=ColdCalls)
+    agrees(result.prefill_energy_j, result.prefill_energy_uncertainty_j, PREFILL_J)
+    assert result.time_to_first_token_s == pytest.approx(0.2 * CALL_S)
+
+
+@pytest.mark.parametrize("kind", ["decay", "holding"])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_board_draws_after_the_work_belongs_to_no_phase(kind: str, seed: int) -> None:
+    result = measured(True, board=KINDS[kind](random.Random(seed)))  # noqa: S311
+    agrees(result.prefill_energy_j, result.prefill_energy_uncertainty_j, PREFILL_J)
+
+
+@pytest.mark.parametrize("lag_s", [0.03, 0.06, 0.1])
+def test_a_sensor_that_is_not_known_tells_no_phases(lag_s: float) -> None:
+    board = KINDS["recorded"](random.Random(5))  # noqa: S311
+    board.sensor_lag_s = lag_s
+    result = measured(True, board=board)
+    assert result.phases_by == "one-token calls"
+    assert any("no sensor that is known" in warning for warning in result.warnings)
+    agrees(result.prefill_energy_j, result.prefill_energy_uncertainty_j, PREFILL_J)
 
 
 def test_both_ways_agree() -> None:
