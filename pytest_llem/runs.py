@@ -343,6 +343,7 @@ class BenchmarkRun:
                 self._meter,
                 progress=self._session.watch_time,
                 account=self._account,
+                keeps_outputs=False,
             )
         notes = [*measured.warnings, *(disturbance.text for disturbance in disturbances), *heard.texts]
         self.result = replace(

@@ -70,8 +70,9 @@ class Sensor:
         return self.delay_s + np.append(bounds_s, bounds_s[-1] + 2.0 * self.lag_s)
 
 
+_LAGS_S = tuple(float(lag_s) for lag_s in np.arange(0.009, 0.0165, 0.001))
 _SENSORS = (
-    *(Sensor(delay_s, lag_s) for lag_s in np.arange(0.009, 0.0165, 0.001) for delay_s in (0.002, 0.003, 0.004)),
+    *(Sensor(delay_s, lag_s) for lag_s in _LAGS_S for delay_s in (0.002, 0.003, 0.004)),
     *(Sensor(delay_s, 0.0, mean_s) for mean_s in (0.020, 0.025) for delay_s in (-0.001, 0.0, 0.001)),
 )
 _USUAL = Sensor(0.003, 0.0125)
@@ -86,6 +87,9 @@ _LOG_PRIOR = np.array(
         for sensor in _SENSORS
     ]
 )
+# Of sensors that are none of these; and when one of them, or how far the first tokens are moved, says that it is one.
+_LAGS_BEYOND_S = (0.003, 0.006, 0.02, 0.03, 0.05, 0.09)
+_CLEARLY_BETTER, _MOST_MOVED_BY = 15.0, 2.0
 # How far the delay of the sensor may be off even where the samples seem to tell it.
 _DELAY_SD_S = 0.0006
 # Prefill is no rectangle of power, so what seems to tell the sensor may tell that: it counts for a part.
@@ -156,11 +160,13 @@ class Prefill:
         joules: of it.
         half_width_j: of the 95% interval.
         scale: how long it takes, in units of what the instrumented passes say.
+        unknown_sensor: whether the samples follow the power as no sensor that is known does.
     """
 
     joules: float
     half_width_j: float
     scale: float
+    unknown_sensor: bool
 
 
 def prefill_energy(stretches: Sequence[Stretch], tokens: FirstTokens) -> Prefill:
@@ -188,7 +194,21 @@ def prefill_energy(stretches: Sequence[Stretch], tokens: FirstTokens) -> Prefill
             half_width_j, t_quantile(0.975, len(stretches) - 1) * between_j / math.sqrt(len(stretches))
         )
     scale = float(weights @ np.array([estimate.scale for estimate in estimates]))
-    return Prefill(mean_j, half_width_j, scale)
+    return Prefill(mean_j, half_width_j, scale, _is_unknown(model, chi2, misfit, abs(scale - 1.0) / tokens.error))
+
+
+def _is_unknown(model: Model, chi2: np.ndarray, misfit: float, moved: float) -> bool:
+    """Whether the sensor is none of those that are tried: it would be taken for the nearest one and for a prefill of
+    another length and power.
+
+    Args:
+        moved: how far the samples have moved the first tokens, in standard uncertainties of these.
+    """
+    nearest = _SENSORS[int(np.argmin(chi2))]
+    if nearest.mean_s or nearest.lag_s in (_LAGS_S[0], _LAGS_S[-1]):
+        beyond = min(model.fit(Sensor(_USUAL.delay_s, lag_s)).chi2 for lag_s in _LAGS_BEYOND_S)
+        return moved > _MOST_MOVED_BY or float(chi2.min()) - beyond > _CLEARLY_BETTER * misfit
+    return False
 
 
 @dataclass(frozen=True)

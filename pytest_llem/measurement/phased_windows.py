@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pytest_llem.meters.base import PowerCurve, Window
 
 _NORMAL_95 = 2.0
+# So long after the work a lag has faded; what is drawn above idle power then: a share of the work's, and watts.
+_FADED_S, _TAIL_SHARE, _TAIL_W = 0.06, 0.05, 8.0
 # How far a token's arrival at the host is from what the device did; the spread of first tokens that is expected before
 # any is seen, and how many times of them that is worth.
 _TOKEN_SD_S, _USUAL_SPREAD, _USUAL_WORTH = 0.0003, 0.05, 2
@@ -59,7 +61,24 @@ class PhasedWindow:
     def of(cls, window: Window, calls: Sequence[TimedCall], previous_end_s: float | None = None) -> PhasedWindow:
         """What a meter measured, with the calls in it."""
         boards_j = window.boards_j if window.joules is not None else {}
+        if not window.joined:
+            boards_j = {uuid: joules for uuid, joules in boards_j.items() if not _has_tail(window, uuid)}
         return cls(window.seconds, calls, window.power_curves, boards_j, window.uncertainty_j, previous_end_s)
+
+
+def _has_tail(window: Window, uuid: str) -> bool:
+    """Whether the board drew power because of the work after its end: the window's joules hold that, its calls not."""
+    curve = window.power_curves.get(uuid)
+    if curve is None:
+        return False
+    samples = list(zip(curve.times_s, curve.powers_w, strict=True))
+    before_w = [power_w for time_s, power_w in samples if time_s < 0.0]
+    inside_w = [power_w for time_s, power_w in samples if 0.0 <= time_s <= window.seconds]
+    after_w = [power_w for time_s, power_w in samples if time_s > window.seconds + _FADED_S]
+    if not (before_w and inside_w and after_w):
+        return False
+    idle_w = statistics.median(before_w)
+    return after_w[0] - idle_w > max(_TAIL_SHARE * (statistics.fmean(inside_w) - idle_w), _TAIL_W)
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,8 @@ def sampled_phases(windows: Sequence[PhasedWindow], first_tokens_s: Mapping[int,
             fits.append(prefill_energy(stretches, tokens))
         except np.linalg.LinAlgError as error:
             return replace(known, reason=f"the fit to the power samples failed: {error}")
+    if any(fit.unknown_sensor for fit in fits):
+        return replace(known, reason="the power samples follow the power as those of no sensor that is known do")
     # What is wrong with dates and lag is so for all boards alike.
     prefill_j = math.fsum(fit.joules for fit in fits)
     half_width_j = math.fsum(fit.half_width_j for fit in fits)

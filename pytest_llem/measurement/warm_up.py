@@ -30,6 +30,8 @@ _CHEAP_TIMING = 0.03
 # Less than that says little of what clocks and caches do.
 _LEAST_S = 0.25
 _MOST_TIMED_PASSES = 3
+# Passes are timed together until they take so long: the clock and what is kept of a pass cost as much as short ones.
+_BLOCK_S = 0.005
 # The calls of a window that is sized to just reach the wanted length would fall short in half of the rounds.
 _WINDOW_MARGIN = 1.05
 
@@ -40,16 +42,23 @@ class WarmedUp:
 
     Attributes:
         passes: so many fill a window.
+        pass_s: seconds of one; 0 where that is not known.
         warnings: what a reader must know.
     """
 
     passes: int = 1
+    pass_s: float = 0.0
     warnings: list[str] = field(default_factory=list)
 
 
 def passes_for(window_s: float, pass_s: float) -> int:
     """How many passes fill a window."""
     return math.ceil(window_s / max(pass_s, 1e-9) * _WINDOW_MARGIN) if pass_s < window_s else 1
+
+
+def passes_in(seconds: float, pass_s: float) -> int:
+    """How many passes take about that long, at least one."""
+    return max(round(seconds / max(pass_s, 1e-9)), 1)
 
 
 def warm_up(
@@ -73,12 +82,14 @@ def warm_up(
         for call in calls:
             call()
 
-    def timed(run: Callable[[], None]) -> float:
+    def timed(run: Callable[[], None], times: int = 1) -> float:
+        """Seconds of one, the mean of so many."""
         start_s = clock.now_s()
-        run()
+        for _ in range(times):
+            run()
         if synchronize is not None:
             synchronize()
-        return clock.now_s() - start_s
+        return (clock.now_s() - start_s) / times
 
     told = WarmedUp()
     sized = protocol.min_window_s > 0
@@ -94,11 +105,15 @@ def warm_up(
     with account.of("warm-up"):
         least = max(protocol.warmup_rounds - done, 1 if sized and timed_pass is None else 0)
         times_s: list[float] = []
-        while _wants_more(times_s, pass_s, least, protocol, told):
-            times_s.append(timed(run_pass))
+        ran, spent_s = 0, 0.0
+        while _wants_more(times_s, ran, spent_s, pass_s, least, protocol, told):
+            block = min(passes_in(_BLOCK_S, pass_s), passes_for(protocol.min_window_s, pass_s))
+            times_s.append(timed(run_pass, block))
+            ran += block
+            spent_s += block * times_s[-1]
             pass_s = statistics.median(times_s[-FEWEST:])
             if progress is not None:
-                progress("warm-up", len(times_s), max(least, len(times_s)), times_s[-1])
+                progress("warm-up", ran, max(least, ran), block * times_s[-1])
     if times_s:
         # The first ones are forgotten by then.
         pass_s = statistics.median(times_s[-((len(times_s) + 1) // 2) :])
@@ -109,14 +124,27 @@ def warm_up(
                 if number and spent_s + pass_s > cheap_s:
                     break
                 spent_s += timed(timed_pass)
-    told.passes = passes_for(protocol.min_window_s, pass_s)
+    told.passes, told.pass_s = passes_for(protocol.min_window_s, pass_s), pass_s
     return told
 
 
-def _wants_more(times_s: Sequence[float], pass_s: float, least: int, protocol: Protocol, told: WarmedUp) -> bool:
-    """Whether a further pass is to tell if passes are steady: a trend in their times against their noise."""
-    spent_s, rounds_s = math.fsum(times_s), _rounds_s(protocol, pass_s)
-    if len(times_s) < least:
+def _wants_more(
+    times_s: Sequence[float],
+    ran: int,
+    spent_s: float,
+    pass_s: float,
+    least: int,
+    protocol: Protocol,
+    told: WarmedUp,
+) -> bool:
+    """Whether further passes are to tell if passes are steady: a trend in their times against their noise.
+
+    Args:
+        times_s: mean times of a pass in the blocks so far.
+        ran, spent_s: passes in them, and what they took.
+    """
+    rounds_s = _rounds_s(protocol, pass_s)
+    if ran < least:
         return True
     if len(times_s) < FEWEST:
         # Fewer would tell nothing.
@@ -127,7 +155,7 @@ def _wants_more(times_s: Sequence[float], pass_s: float, least: int, protocol: P
         return False
     if spent_s + pass_s <= rounds_s:
         return True
-    told.warnings.append(f"not steady: passes still change after {len(times_s)} of them before the rounds")
+    told.warnings.append(f"not steady: passes still change after {ran} of them before the rounds")
     return False
 
 

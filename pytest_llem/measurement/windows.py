@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from pytest_llem.measurement.account import Account
 from pytest_llem.measurement.phased_windows import TimedCall
 from pytest_llem.measurement.precision import FEWEST_ROUNDS, relative_half_width
-from pytest_llem.measurement.warm_up import Progress, WarmedUp, passes_for, warm_up
+from pytest_llem.measurement.warm_up import Progress, WarmedUp, passes_for, passes_in, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +28,10 @@ T = TypeVar("T")
 # First windows that may show that passes have become faster since; and shorter later ones that are worth a word.
 _MAX_SIZINGS = 3
 _NOTED_SHORTNESS = 0.1
+# No noise makes a window that short: what ran before it was not yet the work.
+_FAR_TOO_SHORT = 0.5
+# What is noted of a call, and looked after between two, takes some microseconds: shorter calls are not told apart.
+_TOLD_APART_S = 0.001
 # Windows of one measurement that are thrown away and run again because the device throttled.
 _MAX_RETRIES = 3
 
@@ -65,7 +69,7 @@ class Measured(Generic[T]):
     Attributes:
         windows: one a round.
         outputs: what the calls of each pass returned, by window and pass.
-        timed_calls: when the calls of each window ran.
+        timed_calls: when the calls of each window ran; empty for calls that are too short to be told apart.
         starts_s: when each window's first call was, by the meter's clock.
         passes: passes in a window.
         total: all of them together, where they were joined.
@@ -116,6 +120,7 @@ def measure_windows(
     before_rounds: Callable[[], None] | None = None,
     progress: Progress | None = None,
     account: Account | None = None,
+    keeps_outputs: bool = True,
 ) -> Measured[T]:
     """Warm up with the very calls that are measured, size the windows, measure the rounds.
 
@@ -130,6 +135,7 @@ def measure_windows(
         before_rounds: is called between the last pass before the rounds and the first of them.
         progress: called between the windows: what runs, how many are over, of how many, seconds of the last one.
         account: where the seconds are accounted for.
+        keeps_outputs: whether what the calls return is wanted; of millions of calls it would fill the memory.
 
     Returns:
         One window a round. Every window holds the same number of passes.
@@ -139,7 +145,7 @@ def measure_windows(
         before = warm_up(calls, protocol, meter.clock, account, synchronize, timed_pass, time_again, progress)
         if before_rounds is not None:
             before_rounds()
-        rounds = _Rounds(calls, protocol, meter, synchronize, progress, account, before)
+        rounds = _Rounds(calls, protocol, meter, synchronize, progress, account, before, keeps_outputs)
         return rounds.joined() if protocol.joined else rounds.settled()
 
 
@@ -155,6 +161,7 @@ class _Rounds(Generic[T]):
         progress: Progress | None,
         account: Account,
         before: WarmedUp,
+        keeps_outputs: bool,
     ) -> None:
         self._calls = calls
         self._protocol = protocol
@@ -163,7 +170,8 @@ class _Rounds(Generic[T]):
         self._synchronize = () if synchronize is None else (synchronize,)
         self._progress = progress
         self._account = account
-        self._passes = before.passes
+        self._keeps_outputs = keeps_outputs
+        self._passes, self._pass_s = before.passes, before.pass_s
         self._warnings = [*before.warnings]
         self._retries = self._sizings = 0
 
@@ -173,7 +181,7 @@ class _Rounds(Generic[T]):
         while not self._is_enough():
             self._settled_round()
             if self._is_too_short():
-                seconds = self._windows[-1].seconds
+                seconds = math.fsum(window.seconds for window in self._windows)
                 self._account.add("measured", -seconds)
                 self._account.add("warm-up", seconds)
                 self._clear()
@@ -217,15 +225,20 @@ class _Rounds(Generic[T]):
         self._note(window, ran)
 
     def _is_too_short(self) -> bool:
-        """Whether the first window shows that passes have become faster since they were sized: size them again.
+        """Whether a window shows that passes have become faster since they were sized: size them again.
 
-        Some work is compiled once more after two or three passes.
+        Some work is compiled once more after two or three passes, or more. That a first window is too short is enough;
+        a later one has to be far too short, so that none is thrown away for what is noise.
         """
-        seconds, least_s = self._windows[-1].seconds, self._protocol.min_window_s
-        if len(self._windows) > 1 or seconds >= least_s or self._sizings >= _MAX_SIZINGS:
+        least_s = self._protocol.min_window_s
+        first = len(self._windows) == 1
+        if self._windows[-1].seconds >= (1.0 if first else _FAR_TOO_SHORT) * least_s or self._sizings >= _MAX_SIZINGS:
             return False
         self._sizings += 1
-        self._passes = max(self._passes + 1, passes_for(least_s, seconds / self._passes))
+        # Passes may be slow and fast by turns: the newest windows together.
+        newest = self._windows[-2:]
+        self._pass_s = math.fsum(window.seconds for window in newest) / len(newest) / self._passes
+        self._passes = max(self._passes + 1, passes_for(least_s, self._pass_s))
         return True
 
     def _is_repeated(self, window: Window) -> bool:
@@ -289,17 +302,30 @@ class _Rounds(Generic[T]):
             self._progress("round", count, max(count, self._protocol.least_rounds), self._now_s() - start_s)
 
     def _run_window(self) -> tuple[list[list[T]], list[TimedCall], float]:
-        now_s, between_calls = self._now_s, self._meter.between_calls
+        now_s, between_calls, calls = self._now_s, self._meter.between_calls, self._calls
         outputs: list[list[T]] = []
         timed_calls: list[TimedCall] = []
         began_s = call_s = now_s()
+        if 0.0 < self._pass_s < _TOLD_APART_S * len(calls):
+            together = passes_in(_TOLD_APART_S, self._pass_s)
+            for first in range(0, self._passes, together):
+                passes = range(min(together, self._passes - first))
+                if self._keeps_outputs:
+                    outputs += [[call() for call in calls] for _ in passes]
+                else:
+                    for _ in passes:
+                        for call in calls:
+                            call()
+                between_calls()
+            return outputs, timed_calls, began_s
         for _ in range(self._passes):
             returned: list[T] = []
-            for index, call in enumerate(self._calls):
+            for index, call in enumerate(calls):
                 returned.append(call())
                 ended_s = now_s()
                 timed_calls.append(TimedCall(index, call_s - began_s, ended_s - began_s))
                 between_calls()
                 call_s = now_s()
-            outputs.append(returned)
+            if self._keeps_outputs:
+                outputs.append(returned)
         return outputs, timed_calls, began_s

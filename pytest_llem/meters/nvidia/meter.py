@@ -221,6 +221,10 @@ class NvmlMeter:
             idle = [counter.powers_before(1, _JUST_S) for counter in self._counters]
             known = not found and not self._power_sensors and all(idle)
             self._idle_powers_w = [powers[0].power_w for powers in idle] if known else []
+        if not found:
+            # Pauses between windows are mostly too short to show it; this one is not.
+            for counter in self._counters:
+                counter.note_rest()
         return found
 
     def cool_down(self, limit_s: float = COOL_DOWN_LIMIT_S) -> bool:

@@ -100,6 +100,23 @@ def test_samples_are_not_asked_where_calls_of_one_token_are(monkeypatch: pytest.
     assert measured("one-token").phases_by == "one-token calls"
 
 
+@pytest.mark.parametrize("kind", ["decay", "holding"])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_board_draws_after_the_work_belongs_to_no_phase(kind: str, seed: int) -> None:
+    result = measured(True, board=KINDS[kind](random.Random(seed)))  # noqa: S311
+    agrees(result.prefill_energy_j, result.prefill_energy_uncertainty_j, PREFILL_J)
+
+
+@pytest.mark.parametrize("lag_s", [0.03, 0.06, 0.1])
+def test_a_sensor_that_is_not_known_tells_no_phases(lag_s: float) -> None:
+    board = KINDS["recorded"](random.Random(5))  # noqa: S311
+    board.sensor_lag_s = lag_s
+    result = measured(True, board=board)
+    assert result.phases_by == "one-token calls"
+    assert any("no sensor that is known" in warning for warning in result.warnings)
+    agrees(result.prefill_energy_j, result.prefill_energy_uncertainty_j, PREFILL_J)
+
+
 def test_both_ways_agree() -> None:
     result = measured("both")
     agrees(result.prefill_energy_j, result.prefill_energy_uncertainty_j, PREFILL_J)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -334,3 +335,52 @@ class TestJoined:
         # What is said of the rounds is of those that count.
         names = [warning.partition(":")[0] for warning in measured.warnings]
         assert names == ["a window was thrown away and run again", *["precision"] * (rounds is None)]
+
+
+@pytest.mark.parametrize("slow_s", [10.0, 0.5])
+@pytest.mark.parametrize("slow_passes", [3, 5, 7])
+def test_rounds_that_began_before_passes_were_fast_do_not_count(
+    clock: SimulatedClock, meter: Meter, slow_passes: int, slow_s: float
+) -> None:
+    work = Work(clock, [*[slow_s] * slow_passes, 0.01])
+    account = Account(clock.now_s)
+    measured = measure_windows([work], Protocol(10, 2, 1.0), meter, account=account)
+    assert [window.seconds for window in measured.windows] == pytest.approx([1.06] * 10)
+    assert measured.warnings == []
+    spent_s = account.spent_s()
+    assert spent_s["measured"] == pytest.approx(10.6)
+    assert sum(spent_s.values()) == pytest.approx(clock.now_s() - 1000.0)
+
+
+def test_passes_that_are_slow_by_turns_are_sized_by_both(clock: SimulatedClock, meter: Meter) -> None:
+    work = Work(clock, [1.0, 0.01] * 500)
+
+    def timed_pass() -> None:
+        work()
+
+    measured = measure_windows([work], Protocol(10, 2, 1.0), meter, timed_pass=timed_pass)
+    assert measured.passes == 3
+
+
+def test_short_calls_are_measured_alone_and_nothing_is_kept_of_them(clock: SimulatedClock, meter: Meter) -> None:
+    def work() -> None:
+        clock.sleep(1e-4)
+
+    measured = measure_windows([work], Protocol(3, 1, 0.1), meter, keeps_outputs=False)
+    assert [window.seconds for window in measured.windows] == pytest.approx([1e-4 * measured.passes] * 3)
+    assert not any(measured.outputs)
+    assert not any(measured.timed_calls)
+
+
+def test_warming_up_short_calls_takes_no_longer_than_they_do() -> None:
+    """In real time: what is kept of each pass must not cost more than the pass."""
+    ran = 0
+
+    def call() -> None:
+        nonlocal ran
+        ran += 1
+
+    began_s = time.perf_counter()
+    measure_windows([call], Protocol(10, 1, 0.2), open_meter("none"), keeps_outputs=False)
+    assert ran > 1000
+    assert time.perf_counter() - began_s < 15.0

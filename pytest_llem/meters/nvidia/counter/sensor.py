@@ -145,6 +145,11 @@ class CounterSensor(KnownCounter):
         ]
         return found if len(found) == blocks else []
 
+    def note_rest(self) -> None:
+        """Nothing runs now, and the window before is over: note the idle power, if the samples show enough of it."""
+        now_s = self.clock.now_s()
+        self._rest.idle_before(self.fetched(now_s - _LOOK_BACK_S), now_s)
+
     def set_idle_power(self, power_w: float, error_w: float) -> None:
         """Use a measured idle power and its standard uncertainty, in watts."""
         known = self._rest.idle

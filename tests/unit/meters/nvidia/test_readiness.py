@@ -69,6 +69,21 @@ class TestFoundQuietBefore:
         power = LoadedPower(80.0)
         return SimulatedClock(), power, SimulatedBoard(power=power, utilization_percent=utilization)
 
+    def test_idle_power_is_kept_fresh(self) -> None:
+        clock, power, board = self.rig(lambda _: 0)
+        with install([board], clock), open_meter("nvml", clock=clock) as meter:
+            meter.check_quiet()
+            meter.idle_power()
+            for idle_w in (82.0, 84.0, 95.0, 120.0, 70.0):
+                # Another model leaves the board at another level.
+                power.idle_w = idle_w
+                power.end_work(clock.now_s())
+                clock.sleep(1.0)
+                assert meter.check_quiet() == []
+                seen = meter.idle_power_seen()
+                assert seen is not None
+                assert seen.power_w == pytest.approx(idle_w, abs=1.0)
+
     def test_after_a_window_no_time_is_lost(self) -> None:
         clock, _, board = self.rig(lambda _: 0)
         with install([board], clock), open_meter("nvml", clock=clock) as meter:
