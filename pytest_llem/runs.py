@@ -20,7 +20,7 @@ from pytest_llem.items import gates_of
 from pytest_llem.measurement.protocol import measure_workload, run_once
 from pytest_llem.measurement.summary import summarise
 from pytest_llem.measurement.windows import Protocol, measure_windows
-from pytest_llem.meters.base import no_synchronize
+from pytest_llem.meters.base import COOL_DOWN_LIMIT_S, no_synchronize
 from pytest_llem.records import identity, machine
 from pytest_llem.records.record import Record
 from pytest_llem.records.rows import Recorder
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pytest_llem.measurement.result import ExperimentResult
     from pytest_llem.meters.base import Disturbance, Meter, Synchronize, Window
     from pytest_llem.meters.joined import JoinedWindows
+    from pytest_llem.session.deadline import Deadline
     from pytest_llem.session.state import LlemSession
 
 T = TypeVar("T")
@@ -90,17 +91,25 @@ def _reported(
 
 
 class _ItemMeter:
-    """The session's meter, whose windows wait for the boards of this item's model by default."""
+    """The session's meter, whose windows wait for the boards of this item's model by default, and which does not let
+    them cool down for longer than the session's time lasts."""
 
-    def __init__(self, meter: Meter, synchronize: Synchronize) -> None:
+    def __init__(self, meter: Meter, synchronize: Synchronize, deadline: Deadline | None) -> None:
         self._meter = meter
         self._synchronize = synchronize
+        self._deadline = deadline
 
     def window(self, synchronize: Synchronize | None = None) -> AbstractContextManager[Window]:
         return self._meter.window(synchronize or self._synchronize)
 
     def joined_windows(self, synchronize: Synchronize | None = None) -> AbstractContextManager[JoinedWindows]:
         return self._meter.joined_windows(synchronize or self._synchronize)
+
+    def cool_down(self, limit_s: float = COOL_DOWN_LIMIT_S) -> bool:
+        # A board takes up to a minute, which a session's budget may not have.
+        if self._deadline is not None:
+            limit_s = min(limit_s, max(self._deadline.left_s, 0.0))
+        return self._meter.cool_down(limit_s)
 
     def close(self) -> None:
         """Nothing to do: the session owns the sensor."""
@@ -119,7 +128,8 @@ def item_meter(model: LoadedModel | None, session: LlemSession) -> Any:
     """The meter for one item: of the model's boards, or of all that the session may see."""
     with _reported("llem_meter"):
         meter = session.meter(() if model is None else model.gpu_uuids)
-    return _ItemMeter(meter, _synchronize_cuda if session.settings.device == "cuda" else no_synchronize)
+    synchronize = _synchronize_cuda if session.settings.device == "cuda" else no_synchronize
+    return _ItemMeter(meter, synchronize, session.deadline)
 
 
 @contextmanager
@@ -184,6 +194,7 @@ class ExperimentRun:
                 workload = self._model.prepare(config, folder)
             with account.of("sensor"):
                 asked = protocol(config, self._session, self._meter)
+                unjoined = _boundary_notes(config, asked, self._meter)
             with account.of("idle"):
                 idle = self._session.idle_power(self._model, self._meter, disturbances)
             shown = ProgressLine(self._item.config, self._item.name)
@@ -208,7 +219,7 @@ class ExperimentRun:
             result = replace(result, load_s=self._model.load_s)
             took_s = time.monotonic() - started_s
             told = with_earlier([*self._model.warnings, *heard.texts], self._model.libraries)
-            notes = [*_batch_notes(config, len(workload.prompts)), *told]
+            notes = [*_batch_notes(config, len(workload.prompts)), *unjoined, *told]
             result = replace(result, warnings=list(dict.fromkeys([*result.warnings, *notes])))
             if config.timeout_s is not None and took_s > config.timeout_s:
                 note = f"timeout_s: it took {took_s:.1f} s of {config.timeout_s:g} s, and was let run"
@@ -247,6 +258,16 @@ def _batch_notes(config: ExperimentConfig, prompts: int) -> list[str]:
         return [f"batch_size {batch_size} is above the number of prompts: each call has {prompts} of them"]
     if rest := prompts % batch_size:
         return [f"batch_size {batch_size} does not divide the {prompts} prompts: the last call of a pass has {rest}"]
+    return []
+
+
+def _boundary_notes(config: ExperimentConfig, asked: Protocol, meter: Meter) -> list[str]:
+    """Windows that settle although the asked precision would have joined them: their energy is another quantity.
+
+    What the meter can do may change while it measures, so this is asked beforehand.
+    """
+    if config.measure.is_joined and not asked.joined:
+        return [f"measure.boundaries: windows are settled, though joined ones suit the asked precision: {meter.joins}"]
     return []
 
 

@@ -65,16 +65,19 @@ def mean_energy(
     return mean_j, math.hypot(_between(joules, sequential), reading_j, drift_j)
 
 
-def relative_half_width(windows: Sequence[Window]) -> float | None:
+def relative_half_width(windows: Sequence[Window], total: Window | None = None) -> float | None:
     """What the rounds of an undecided number have reached: of the energy, or of the time where no energy is known.
 
     ``None`` for fewer than two windows.
+
+    Args:
+        total: all of them together, where they were joined and have settled.
     """
     # Of joined windows, the energy of a few may be known only when all have ended: until then the others tell.
     windows = [window for window in windows if window.joules is not None or not window.joined] or windows
     if len(windows) < 2:
         return None
-    mean, half_width = mean_energy(windows, sequential=True)
+    mean, half_width = mean_energy(windows, total, sequential=True)
     if mean is None or half_width is None:
         seconds = [window.seconds for window in windows]
         mean, half_width = statistics.fmean(seconds), _between(seconds, sequential=True)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _NOTED_DRIFT = 0.02
 # Samples of power that a result keeps, and least ones of a window.
 _CURVE_POINTS, _FEWEST_POINTS = 600, 12
+# Reasons of windows without joules that a result spells out.
+_NAMED_REASONS = 3
 
 
 def summarise(
@@ -50,7 +52,7 @@ def summarise(
     missing = {}
     if joules is None:
         reasons = dict.fromkeys(window.reason or "no reason given" for window in windows if window.joules is None)
-        missing["energy_j"] = f"not measured: {'; '.join(reasons)}"
+        missing["energy_j"] = f"not measured: {'; '.join(_few(list(reasons)))}"
     elif half_width_j is None and not meter.estimated:
         missing["energy_uncertainty_j"] = f"the {meter.name} meter states no uncertainty"
     energy_j = None if joules is None else joules / calls_per_round
@@ -93,6 +95,12 @@ def summarise(
         boards=boards,
     ).lacking(**missing)
     return result if idle is None else _less_idle(result, idle)
+
+
+def _few(reasons: Sequence[str]) -> Sequence[str]:
+    """Reasons that name numbers of their window are as many as the windows."""
+    left = len(reasons) - _NAMED_REASONS
+    return [*reasons[:_NAMED_REASONS], f"and {left} such reasons of other windows"] if left > 1 else reasons
 
 
 def _less_idle(result: ExperimentResult, idle: IdlePower) -> ExperimentResult:

@@ -262,16 +262,26 @@ class _Rounds(Generic[T]):
         reached = relative_half_width(self._windows)
         if reached is not None and reached <= protocol.precision:
             return True
-        if self._now_s() - self._begun_s < protocol.budget_s:
-            return False
+        self._out_of_time = self._now_s() - self._begun_s >= protocol.budget_s
+        return self._out_of_time
+
+    def _note_precision(self, total: Window | None) -> None:
+        """Warn where the rounds have not reached the precision that was asked for.
+
+        Once all is known: while windows are joined, their joules are provisional and the half-widths far too wide.
+        """
+        protocol = self._protocol
+        reached = relative_half_width(self._windows, total)
+        if protocol.rounds is not None or (reached is not None and reached <= protocol.precision):
+            return
         shown = "an unknown one" if reached is None else f"{reached:.2%}"
-        self._unreached.append(
-            f"precision: {count} rounds have taken budget_s ({protocol.budget_s:g} s) and reached {shown}, not "
-            f"{protocol.precision:.3%}"
+        taken = f"taken budget_s ({protocol.budget_s:g} s) and " if self._out_of_time else ""
+        self._warnings.append(
+            f"precision: {len(self._windows)} rounds have {taken}reached {shown}, not {protocol.precision:.3%}"
         )
-        return True
 
     def _measured(self, total: Window | None) -> Measured[T]:
+        self._note_precision(total)
         shortest_s = min(window.seconds for window in self._windows)
         if shortest_s < (1.0 - _NOTED_SHORTNESS) * self._protocol.min_window_s:
             self._warnings.append(
@@ -285,12 +295,12 @@ class _Rounds(Generic[T]):
             self._passes,
             total,
             self._protocol.rounds is None,
-            [*self._warnings, *self._unreached],
+            self._warnings,
         )
 
     def _clear(self) -> None:
         self._begun_s = self._now_s()
-        self._unreached: list[str] = []
+        self._out_of_time = False
         self._windows: list[Window] = []
         self._ran: list[tuple[list[list[T]], list[TimedCall], float]] = []
 

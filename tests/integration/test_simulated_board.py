@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.integration.conftest import TINY
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.processes
 
+UNMEASURED = "".join(line for line in TINY.splitlines(keepends=True) if not line.startswith("measure:"))
 BOARD = "SimulatedBoard(uuid='GPU-aaaa', name='Simulated', power=200.0, period_s=0.02)"
 
 
@@ -46,6 +49,17 @@ def test_a_board_that_is_busy_before_the_start_makes_the_result_invalid(
     assert not measured["valid"]
     assert measured["idle_power_w"] is None
     assert any("60%" in warning for warning in measured["warnings"])
+
+
+def test_windows_that_precision_would_join_are_settled_with_a_warning_where_they_cannot(
+    pytester: pytest.Pytester, on_boards: Callable[..., pytest.RunResult], write: Callable[..., Path]
+) -> None:
+    write(extra="measure: {rounds: auto, precision: 0.5%, budget_s: 0.5, min_window_s: 0.2}\n", base=UNMEASURED)
+    result = on_boards("[SimulatedBoard(errors={'nvmlDeviceGetSamples': 3})]", "--llem-cpu")
+    result.assert_outcomes(passed=1)
+    measured = rows(pytester)["latency"]["extra_info"]["result"]
+    assert measured["boundaries"] == "settled"
+    assert any("windows are settled" in text and "no power samples" in text for text in measured["warnings"])
 
 
 def test_several_boards_are_a_usage_error_on_the_cpu(

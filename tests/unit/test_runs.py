@@ -59,3 +59,15 @@ def test_windows_on_a_gpu_wait_for_queued_work(monkeypatch: pytest.MonkeyPatch) 
     with item_meter(None, session(device="cpu")).window():
         pass
     assert waited == []
+
+
+@pytest.mark.parametrize(("left_s", "limits_s"), [(None, [60.0, 5.0]), (7.0, [7.0, 5.0]), (-1.0, [0.0, 0.0])])
+def test_a_device_cools_down_for_no_longer_than_the_session_lasts(left_s: float | None, limits_s: list[float]) -> None:
+    waited_s: list[float] = []
+    of_session = session()
+    of_session.meter = lambda _: SimpleNamespace(cool_down=waited_s.append)
+    of_session.deadline = None if left_s is None else SimpleNamespace(left_s=left_s)
+    meter = item_meter(None, of_session)
+    meter.cool_down()
+    meter.cool_down(5.0)
+    assert waited_s == limits_s

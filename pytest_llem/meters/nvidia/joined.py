@@ -114,7 +114,7 @@ class Stretch:
             reason = "a window of the stretch failed"
         elif whole.energy is not None:
             energies = board.energies(whole.energy)
-            reason = reason or f"there are too few power samples of {describe([board.sensor.board])}"
+            reason = reason or board.unseen or f"there are too few power samples of {describe([board.sensor.board])}"
         if energies is None:
             unknown = replace(whole, energy=None, reason=reason)
             return [unknown] * (len(self.windows) + 1)

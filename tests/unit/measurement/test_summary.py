@@ -99,6 +99,12 @@ def test_one_window_without_joules_leaves_none_and_the_reason(energy_meter: Mete
     assert any("below resolution" in warning for warning in result.warnings)
 
 
+def test_windows_that_each_have_a_reason_of_their_own_leave_a_short_one(energy_meter: Meter) -> None:
+    each = [replace(window, reason=f"{number} J") for number, window in enumerate(windows(*[None] * 100))]
+    result = summarise(each, calls_per_round=1, meter=energy_meter)
+    assert "energy_j: not measured: 0 J; 1 J; 2 J; and 97 such reasons of other windows" in result.warnings
+
+
 def test_a_disturbed_window_makes_the_result_invalid_and_is_said_once(energy_meter: Meter) -> None:
     disturbed = windows(40.0, 41.0)
     for window in disturbed:

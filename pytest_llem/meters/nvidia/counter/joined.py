@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from typing import TYPE_CHECKING
 
 from pytest_llem.meters.nvidia.counter.counter import CounterResetError, Edge
@@ -11,6 +12,7 @@ from pytest_llem.meters.nvidia.joined_energy import Anchor, joined_energies
 from pytest_llem.meters.nvidia.power_trace import PowerTrace
 from pytest_llem.meters.nvidia.samples import integrate
 from pytest_llem.meters.nvidia.sensor_lag import SAMPLE_LATE_S, Span, seen_lag
+from pytest_llem.meters.nvidia.visibility import describe
 from pytest_llem.meters.nvidia.window_energy import LAG_S, WindowEnergy
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ _CLEARLY = 0.3  # of the energy of a period: so near must a value be to what the
 _DRIFT = 50e-6  # of the clock of a board
 _ROUGH_FACTOR = 4.0
 _STEP_ERROR_S = 0.0012
+# Windows of fewer periods of the samples are not seen: simulated, two of three of them then lie outside their intervals
+# of 95%, and their sum is off by up to seven half-widths.
+_SHORTEST_PERIODS = 1.25
 
 
 class JoinedCounter:
@@ -86,7 +91,7 @@ class JoinedCounter:
         """
         sensor = self.sensor
         start = sensor.start
-        if start is None or not self._edges:
+        if start is None or not self._edges or self.unseen is not None:
             return None
         first, idle = start.edge, start.idle
         edges = [first, *self._edges[1:], *sensor.after]
@@ -111,6 +116,20 @@ class JoinedCounter:
             lag,
             drift_s,
             sensor.timing.resolution_j,
+        )
+
+    @property
+    def unseen(self) -> str | None:
+        """Why the samples do not tell the windows' energy; ``None`` where they may."""
+        period_s = self.sensor.sample_period_s
+        if not self._spans or period_s is None:
+            return None
+        usual_s = statistics.median(span.end_s - span.start_s for span in self._spans)
+        if usual_s >= _SHORTEST_PERIODS * period_s:
+            return None
+        return (
+            f"windows of {usual_s * 1e3:.3g} ms are too short to be joined: the driver of "
+            f"{describe([self.sensor.board])} samples its power every {period_s * 1e3:.3g} ms; measure longer ones"
         )
 
     def _idle_w(self) -> float:

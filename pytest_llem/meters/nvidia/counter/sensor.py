@@ -113,6 +113,13 @@ class CounterSensor(KnownCounter):
     def joins(self) -> str | None:
         """Why windows cannot be joined on this board; ``None`` where they can."""
         name = describe([self.board])
+        if self.aligned and self.timing.regular and self.counter.lattice is None:
+            # Sightings contradicted each other, which is no verdict on the board. What is asked for is to be the same
+            # in every run.
+            try:
+                self._find_phase()
+            except CounterResetError:
+                self.note_reset(in_window=False)
         if not self.aligned:
             return f"the energy counter of {name} is not waited for, so that its windows have no edges of their own"
         if not self.timing.regular or self.counter.lattice is None:
@@ -120,6 +127,11 @@ class CounterSensor(KnownCounter):
         if self._samples is None:
             return f"the driver keeps no power samples of {name}, so that windows cannot be joined"
         return None
+
+    @property
+    def sample_period_s(self) -> float | None:
+        """Time between two samples of the board's power; ``None`` where its driver keeps none."""
+        return None if self._samples is None else self._samples.period_s
 
     @property
     def idle(self) -> Idle | None:

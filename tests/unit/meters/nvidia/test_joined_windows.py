@@ -14,6 +14,8 @@ import pynvml
 import pytest
 
 from pytest_llem.errors import MeasurementError
+from pytest_llem.measurement.precision import relative_half_width
+from pytest_llem.measurement.windows import Protocol, measure_windows
 from pytest_llem.meters.base import MeterRequest
 from pytest_llem.meters.nvidia.meter import open_nvml_meter
 from tests.simulators import KINDS, LoadedPower, SimulatedBoard, SimulatedClock, install, noisy_board
@@ -342,6 +344,33 @@ def test_boards_that_cannot_join_windows_say_why(board: SimulatedBoard, text: st
         assert meter.joins is not None
         with pytest.raises(MeasurementError, match=text), meter.joined_windows():
             pass
+
+
+@pytest.mark.parametrize("seconds", [0.002, 0.008, 0.015])
+def test_windows_that_the_samples_do_not_see_have_no_value_and_do_not_stop_later_ones(seconds: float) -> None:
+    rig = Rig(noisy_board())
+    with install(rig.boards, rig.clock), rig.open() as meter:
+        total, measured = rig.stretch(meter, 100, steady, seconds)
+        assert total.joules is None
+        assert all(one.window.joules is None for one in measured)
+        assert "too short to be joined" in str(total.reason)
+        assert meter.joins is None
+        total, measured = rig.stretch(meter, 10, steady, 0.2)
+    true_j = math.fsum(one.true_j for one in measured)
+    assert total.joules == pytest.approx(true_j, abs=total.uncertainty_j)
+
+
+def test_the_precision_that_a_result_states_is_that_of_the_settled_stretch() -> None:
+    """While it runs, half-widths are provisional and several times as wide."""
+    rig = Rig()
+    with install(rig.boards, rig.clock), rig.open() as meter:
+        asked = Protocol(None, 1, 0.3, precision=0.0001, budget_s=3.0, joined=True)
+        measured = measure_windows([lambda: rig.work([(0.05, 400.0)])], asked, meter)
+    assert measured.total is not None
+    reached = relative_half_width(measured.windows, measured.total)
+    assert reached is not None
+    (warning,) = measured.warnings
+    assert f"reached {reached:.2%}, not 0.010%" in warning
 
 
 class TestLongStretches:
