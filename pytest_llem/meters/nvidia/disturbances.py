@@ -70,6 +70,7 @@ class BoardWatch:
         self._start = _State(None, {}, None)
         self._end = self._start
         self._unanswered: set[int] = set()
+        self._seen_reasons = 0
 
     def begin(self, *, right_after: bool = False) -> None:
         """Before the window, and before its edges are looked for.
@@ -78,6 +79,12 @@ class BoardWatch:
             right_after: the last window ended a moment ago: its end is this one's beginning, and no time is lost.
         """
         self._start = self._end if right_after else self._state()
+        self._seen_reasons = 0
+
+    def look(self) -> None:
+        """Between windows that are judged together: see what a board that counts no time spent throttled would hide."""
+        if not _THROTTLE_FIELDS.keys() & self._start.times.keys():
+            self._seen_reasons |= self.reasons() or 0
 
     def end(self) -> None:
         """As soon as the work has ended: the reasons for low clocks go with it."""
@@ -88,7 +95,7 @@ class BoardWatch:
         start, end = self._start, self._end
         name = describe([self.board])
         grown = {field for field in start.times.keys() & end.times.keys() if end.times[field] > start.times[field]}
-        reasons = (start.reasons or 0) | (end.reasons or 0)
+        reasons = (start.reasons or 0) | (end.reasons or 0) | self._seen_reasons
         throttles = [*throttle_names(reasons), *(text for field, text in _THROTTLE_FIELDS.items() if field in grown)]
         if any(text.endswith(f" {_ANY_THERMAL}") for text in throttles):
             throttles = [text for text in throttles if text != _ANY_THERMAL]

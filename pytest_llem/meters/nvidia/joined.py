@@ -33,6 +33,7 @@ class Stretch:
         self,
         sensors: Sequence[CounterSensor],
         begin: Callable[[], None],
+        look: Callable[[], None],
         clock: Clock,
         synchronize: Synchronize,
         warnings: Sequence[str],
@@ -42,6 +43,7 @@ class Stretch:
         Args:
             sensors: of the boards.
             begin: looks at the boards, and finds an edge of each, before the first window.
+            look: looks at the boards after each window.
             clock: windows are timed by it.
             synchronize: waits until the device has finished.
             warnings: of every window.
@@ -50,6 +52,7 @@ class Stretch:
         self.spans: list[Span] = []
         self._sensors = sensors
         self._begin = begin
+        self._look = look
         self._clock = clock
         self._synchronize = synchronize
         self._warnings = warnings
@@ -73,6 +76,7 @@ class Stretch:
             raise
         span = Span(start_s, self._clock.now_s())
         window.seconds = span.end_s - span.start_s
+        self._look()
         energies = [board.end_window(span) for board in self._boards]
         self.windows.append(window)
         self.spans.append(span)

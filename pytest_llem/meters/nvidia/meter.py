@@ -180,7 +180,7 @@ class NvmlMeter:
         if reason is not None:
             raise MeasurementError(reason)
         total = Window(warnings=list(self._warnings), joined=True)
-        stretch = Stretch(self._counters, self._begin, self.clock, synchronize, self._warnings)
+        stretch = Stretch(self._counters, self._begin, self._look, self.clock, synchronize, self._warnings)
         yield JoinedWindows(total, stretch.window)
         if not stretch.windows:
             total.reason = "there was no window"
@@ -303,6 +303,10 @@ class NvmlMeter:
             power.begin()
         for counter in self._counters:
             counter.begin_window()
+
+    def _look(self) -> None:
+        for watch in self._watches:
+            watch.look()
 
     def _end(self, window: Window, start_s: float, end_s: float) -> list[Reading]:
         """As soon as the work has ended: look at the boards, and wait until they have settled."""

@@ -218,8 +218,8 @@ def test_a_window_has_joules_as_soon_as_it_has_ended() -> None:
 
 
 def test_at_an_inner_boundary_the_counter_is_read_once_and_the_samples_are_fetched_once() -> None:
-    """Mostly: a read that samples cannot interpret is repeated."""
-    rig = Rig()
+    """Mostly: a read that samples cannot interpret is repeated. Of a board that counts its time spent throttled."""
+    rig = Rig(SimulatedBoard(throttled_s={"thermal": 0.0}))
     calls: list[Count[str]] = []
     with install(rig.boards, rig.clock) as library, rig.open() as meter, meter.joined_windows() as joined:
         for _ in range(20):
@@ -272,6 +272,18 @@ def test_a_disturbance_of_the_stretch_makes_each_window_invalid() -> None:
         assert [found.kind for found in one.window.disturbances] == ["throttled"]
         assert not one.window.valid
         assert one.covered
+
+
+def test_throttling_that_a_board_does_not_count_is_seen_between_windows() -> None:
+    """Its reasons go with it: at the outer ends of the stretch nothing is left of them."""
+    board = SimulatedBoard(throttled_s=None)
+    rig = Rig(board)
+    with install(rig.boards, rig.clock), rig.open() as meter:
+        assert meter.joins is None
+        hot_s = rig.clock.now_s() + 2.0
+        board.clocks_event_reasons = lambda now_s: 0x40 if hot_s < now_s < hot_s + 2.0 else 0
+        total, _ = rig.stretch(meter, 6, steady, 1.0)
+    assert [found.kind for found in total.disturbances] == ["throttled"]
 
 
 def test_a_reset_leaves_no_window_a_value() -> None:
