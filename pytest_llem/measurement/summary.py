@@ -113,7 +113,8 @@ def _less_idle(result: ExperimentResult, idle: IdlePower) -> ExperimentResult:
     net_j = net_uncertainty_j = idle_share = None
     if idle.power_w is not None and result.energy_j is not None and result.latency_s is not None:
         net_j = result.energy_j - idle.power_w * result.latency_s
-        idle_share = idle.power_w * result.latency_s / result.energy_j
+        if result.energy_j > 0:
+            idle_share = idle.power_w * result.latency_s / result.energy_j
         if result.energy_uncertainty_j is not None and idle.uncertainty_w is not None:
             net_uncertainty_j = math.hypot(result.energy_uncertainty_j, idle.uncertainty_w * result.latency_s)
     return replace(

@@ -322,6 +322,10 @@ class _Rounds(Generic[T]):
                 passes = range(min(together, self._passes - first))
                 if self._keeps_outputs:
                     outputs += [[call() for call in calls] for _ in passes]
+                elif len(calls) == 1:
+                    call = calls[0]
+                    for _ in passes:
+                        call()
                 else:
                     for _ in passes:
                         for call in calls:

@@ -124,6 +124,11 @@ def test_net_energy_is_what_the_work_took_beyond_idle(energy_meter: Meter) -> No
     assert result.energy_net_uncertainty_j == pytest.approx(math.hypot(0.1, 0.3))
 
 
+def test_of_no_energy_there_is_no_idle_share(energy_meter: Meter) -> None:
+    idle = IdlePower(power_w=4.0, uncertainty_w=0.3, settled=True)
+    assert summarise(windows(0.0), calls_per_round=2, meter=energy_meter, idle=idle).idle_share is None
+
+
 def test_an_unknown_idle_power_is_none_with_the_reason(energy_meter: Meter) -> None:
     result = summarise(windows(40.0), calls_per_round=2, meter=energy_meter, idle=IdlePower(reason="no sensor"))
     assert result.idle_power_w is None
