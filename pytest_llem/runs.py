@@ -227,6 +227,7 @@ class ExperimentRun:
             if config.pytorch is not None and config.pytorch.trust_remote_code:
                 result = replace(result, warnings=[*result.warnings, REMOTE_CODE])
             workload_hash = identity.workload_hash(config, self._model, workload)
+            environment = identity.environment(self._model.gpu_uuids, self._meter, device=self._session.settings.device)
         result = replace(result, spent_s=account.spent_s())
         record = Record(
             nodeid=self._item.nodeid,
@@ -234,7 +235,7 @@ class ExperimentRun:
             file=self._item.location[0],
             result=result,
             workload_hash=workload_hash,
-            environment=identity.environment(self._model.gpu_uuids, self._meter, device=self._session.settings.device),
+            environment=environment,
             config=config.model_dump(mode="json", exclude_none=True),
             swept=experiment.swept,
             labels=self._recorder.labels(dict(experiment.swept)),

@@ -117,7 +117,9 @@ def measure_workload(
             by_samples, why_not = by_power_samples(result, measured, first_tokens_s, sequences)
             if by_samples is not None and phases is True:
                 return by_samples
-        by_calls = _by_one_token_calls(result, workload, protocol, meter, measured.starts_s[0], progress)
+        # As many rounds: what precision needs was decided by whole calls.
+        as_many = replace(protocol, rounds=result.rounds)
+        by_calls = _by_one_token_calls(result, workload, as_many, meter, measured.starts_s[0], progress)
     if phases is True:
         note = f"phases: measured by calls of one token, not by the board's power samples: {why_not}"
         return replace(by_calls, warnings=[*by_calls.warnings, note])

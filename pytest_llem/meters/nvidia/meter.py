@@ -43,11 +43,11 @@ from pytest_llem.meters.nvidia.counter.pursuit import wait_for_edges
 from pytest_llem.meters.nvidia.counter.sensor import CounterSensor
 from pytest_llem.meters.nvidia.disturbances import BoardWatch
 from pytest_llem.meters.nvidia.idle_blocks import BoardBlocks
-from pytest_llem.meters.nvidia.idle_power import is_flat
 from pytest_llem.meters.nvidia.joined import Stretch
 from pytest_llem.meters.nvidia.library import Nvml, lost_board
 from pytest_llem.meters.nvidia.lock import BoardLocks, say_on_stderr
 from pytest_llem.meters.nvidia.power_sensor import open_power_sensor
+from pytest_llem.meters.nvidia.quiet import QuietBoards
 from pytest_llem.meters.nvidia.reading import fill_energy
 from pytest_llem.meters.nvidia.samples import open_samples
 from pytest_llem.meters.nvidia.visibility import Selection, describe, select
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from pytest_llem.meters.nvidia.reading import Reading
 
 _RIGHT_AFTER_S = 1.0  # a window that follows so soon begins in the state that the last one ended in
-_JUST_S = 0.1
 _USELESS_WINDOW_S = 1.0  # for counters that stand still: no length would help
 
 
@@ -98,8 +97,6 @@ class NvmlMeter:
         self.clock = clock = request.clock
         self._warnings = selection.warnings
         self._ended_s: float | None = None
-        self._quiet_since_s = math.inf
-        self._idle_powers_w: list[float] = []
         self._relative_uncertainty = request.relative_uncertainty
         self.boards: tuple[Board, ...] = selection.boards
         # Of its own: the user's seeds are not to be used up.
@@ -122,6 +119,7 @@ class NvmlMeter:
                 )
             self._power_sensors.append(power)
         self._watches = [BoardWatch(nvml, board) for board in self.boards]
+        self._quiet = QuietBoards(self._watches, self._counters, clock)
 
     @property
     def auto_window_s(self) -> float:
@@ -210,22 +208,7 @@ class NvmlMeter:
         Takes half a second, or up to three on a board that stays busy; no time where the boards' samples show that they
         draw what they drew when they were last found idle.
         """
-        drawn = [counter.powers_before(1, _JUST_S) for counter in self._counters]
-        resting = bool(self._idle_powers_w) and all(
-            bool(powers) and is_flat(powers[0].power_w, idle_w)
-            for powers, idle_w in zip(drawn, self._idle_powers_w, strict=True)
-        )
-        found = readiness.check_quiet(self._watches, self.clock, resting=resting)
-        if not resting:
-            self._quiet_since_s = math.inf if found else self.clock.now_s() - readiness.QUIET_S
-            idle = [counter.powers_before(1, _JUST_S) for counter in self._counters]
-            known = not found and not self._power_sensors and all(idle)
-            self._idle_powers_w = [powers[0].power_w for powers in idle] if known else []
-        if not found:
-            # Pauses between windows are mostly too short to show it; this one is not.
-            for counter in self._counters:
-                counter.note_rest()
-        return found
+        return self._quiet.check()
 
     def cool_down(self, limit_s: float = COOL_DOWN_LIMIT_S) -> bool:
         """See :func:`pytest_llem.meters.nvidia.readiness.cool_down`."""
@@ -237,8 +220,7 @@ class NvmlMeter:
         The windows that follow use it too. Takes no time right after a :meth:`check_quiet` that found nothing.
         """
         self._prepare()
-        rested_s = self.clock.now_s() - self._quiet_since_s
-        blocks = BoardBlocks(self._counters, self._power_sensors, self.clock, rested_s)
+        blocks = BoardBlocks(self._counters, self._power_sensors, self.clock, self._quiet.rested_s)
         settled = settled_power(blocks, self.clock, limit_s)
         if settled is None:
             return IdlePower(reason="a board's sensor did not change while its idle power was measured")
@@ -295,7 +277,7 @@ class NvmlMeter:
     def _begin(self) -> None:
         """Look at the boards, and find the edges before the work."""
         self._prepare()
-        self._quiet_since_s = math.inf
+        self._quiet.begin_window()
         right_after = self._ended_s is not None and self.clock.now_s() - self._ended_s < _RIGHT_AFTER_S
         for watch in self._watches:
             watch.begin(right_after=right_after)
@@ -315,6 +297,7 @@ class NvmlMeter:
         for watch in self._watches:
             watch.end()
         self._ended_s = end_s
+        self._quiet.end_window(end_s)
         self._note_state(window)
         window.seconds = end_s - start_s
         self._wait_until_settled(end_s)

@@ -6,6 +6,7 @@ import faulthandler
 import json
 import os
 import socket
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from pytest_llem.errors import UnavailableError
 from pytest_llem.items import parameters
 from pytest_llem.session.isolation.process import DUMP_SIGNAL, end_with_parent
 from pytest_llem.session.journal_line import as_line
-from pytest_llem.session.state import SESSION
+from pytest_llem.session.state import SESSION, llem_session
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -73,6 +74,7 @@ class IsolatedChild:
         self._socket = socket.socket(fileno=descriptor)
         self._lines = self._socket.makefile("r", encoding="utf-8")
         self._session: pytest.Session | None = None
+        self._began_s = time.perf_counter()
         end_with_parent()
         # What the parent shows of a child that died. Not captured yet: pytest captures while it collects and runs.
         self._output = os.dup(2)
@@ -101,6 +103,8 @@ class IsolatedChild:
             # What cannot be imported is the item's to report.
             with suppress(UnavailableError):
                 get_engine(experiment.valid_config.backend)
+        # The first item has waited for this process as it waits for its model.
+        llem_session(session.config).note_load(time.perf_counter() - self._began_s)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:

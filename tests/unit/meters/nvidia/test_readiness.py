@@ -103,6 +103,27 @@ class TestFoundQuietBefore:
             clock.sleep(1.0)
             assert [one.kind for one in meter.check_quiet()] == ["busy"]
 
+    def test_bursts_between_looks_are_seen(self) -> None:
+        """As long as the board has rested since the last window, each tenth of a second counts."""
+        clock, power, board = self.rig(lambda now_s: 60 if now_s > 1002.0 else 0)
+        with install([board], clock), open_meter("nvml", clock=clock) as meter:
+            assert meter.check_quiet() == []
+            clock.sleep(2.0)
+            power.start_work(clock.now_s(), 180.0)
+            clock.sleep(0.2)
+            power.end_work(clock.now_s())
+            clock.sleep(0.4)
+            assert [one.kind for one in meter.check_quiet()] == ["busy"]
+
+    def test_after_a_minute_power_alone_no_longer_tells(self) -> None:
+        clock, _, board = self.rig(lambda now_s: 60 if now_s > 1030.0 else 0)
+        with install([board], clock), open_meter("nvml", clock=clock) as meter:
+            assert meter.check_quiet() == []
+            clock.sleep(40.0)
+            assert meter.check_quiet() == []
+            clock.sleep(30.0)
+            assert [one.kind for one in meter.check_quiet()] == ["busy"]
+
     def test_one_that_was_busy_is_asked_again(self) -> None:
         clock, _, board = self.rig(lambda now_s: 60 if now_s < 1010.0 else 0)
         with install([board], clock), open_meter("nvml", clock=clock) as meter:
