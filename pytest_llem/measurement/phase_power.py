@@ -90,6 +90,7 @@ _LOG_PRIOR = np.array(
 # Of sensors that are none of these; and when one of them, or how far the first tokens are moved, says that it is one.
 _LAGS_BEYOND_S = (0.003, 0.006, 0.02, 0.03, 0.05, 0.09)
 _CLEARLY_BETTER, _MOST_MOVED_BY = 15.0, 2.0
+_TENTHS = 10
 # How far the delay of the sensor may be off even where the samples seem to tell it.
 _DELAY_SD_S = 0.0006
 # Prefill is no rectangle of power, so what seems to tell the sensor may tell that: it counts for a part.
@@ -193,8 +194,25 @@ def prefill_energy(stretches: Sequence[Stretch], tokens: FirstTokens) -> Prefill
         half_width_j = math.hypot(
             half_width_j, t_quantile(0.975, len(stretches) - 1) * between_j / math.sqrt(len(stretches))
         )
+    half_width_j *= _repetition(stretches)
     scale = float(weights @ np.array([estimate.scale for estimate in estimates]))
     return Prefill(mean_j, half_width_j, scale, _is_unknown(model, chi2, misfit, abs(scale - 1.0) / tokens.error))
+
+
+def _repetition(stretches: Sequence[Stretch]) -> float:
+    """In how many tenths of their period samples would meet so many calls by chance, over those that they have met.
+
+    Where calls last a multiple of that period, the same part of each phase is seen again and again, and the rest never.
+    """
+    period_s = float(np.median(np.concatenate([np.diff(stretch.times_s) for stretch in stretches])))
+    met: set[int] = set()
+    for stretch in stretches:
+        call = np.searchsorted(stretch.starts_s, stretch.times_s, side="right") - 1
+        inside = (call >= 0) & (stretch.times_s <= stretch.ends_s[call])
+        since_s = stretch.times_s[inside] - stretch.starts_s[call[inside]]
+        met.update(np.floor(since_s % period_s / period_s * _TENTHS).astype(int).tolist())
+    calls = sum(len(stretch.starts_s) for stretch in stretches)
+    return max(_TENTHS * (1.0 - (1.0 - 1.0 / _TENTHS) ** calls) / max(len(met), 1), 1.0)
 
 
 def _is_unknown(model: Model, chi2: np.ndarray, misfit: float, moved: float) -> bool:

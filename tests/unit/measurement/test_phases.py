@@ -107,6 +107,16 @@ def test_what_a_board_draws_after_the_work_belongs_to_no_phase(kind: str, seed: 
     agrees(result.prefill_energy_j, result.prefill_energy_uncertainty_j, PREFILL_J)
 
 
+@pytest.mark.parametrize("call_s", [0.06, 0.1])
+def test_calls_that_last_a_multiple_of_the_samples_period_have_a_wider_interval(call_s: float) -> None:
+    """They meet it at the same phase again and again."""
+    for seed in range(4):
+        result = measured(True, board=KINDS["recorded"](random.Random(seed)), call_s=call_s)  # noqa: S311
+        assert result.prefill_energy_j is not None
+        assert result.prefill_energy_uncertainty_j is not None
+        assert result.prefill_energy_j == pytest.approx(80.0 * call_s, abs=result.prefill_energy_uncertainty_j)
+
+
 @pytest.mark.parametrize("lag_s", [0.03, 0.06, 0.1])
 def test_a_sensor_that_is_not_known_tells_no_phases(lag_s: float) -> None:
     board = KINDS["recorded"](random.Random(5))  # noqa: S311
