@@ -6,6 +6,7 @@ Most of these sessions have a clock of their own, which stands still but for wha
 from __future__ import annotations
 
 import json
+import sys
 from collections import defaultdict
 from functools import partial
 from types import SimpleNamespace
@@ -102,8 +103,10 @@ def measure(pytester: pytest.Pytester, clock: Clock) -> Run:
 
 
 @pytest.fixture
-def save(pytester: pytest.Pytester, run: Run, clock: Clock) -> Callable[..., None]:
+def save(pytester: pytest.Pytester, run: Run, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Measure once, and save it with other durations and verdicts; each number of runs is saved as often."""
+    # Its threads are part of the environment, and other tests of this process may have imported it.
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
 
     def save_session(
         own_s: float = 10.0,
