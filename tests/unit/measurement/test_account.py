@@ -6,7 +6,7 @@ import math
 import random
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -19,9 +19,6 @@ from pytest_llem.meters import open_meter
 from pytest_llem.session.state import LlemSession
 from tests.simulators import SimulatedBoard, SimulatedClock, install
 from tests.simulators.kinds import KINDS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_every_second_belongs_to_the_innermost_entry() -> None:
@@ -88,11 +85,6 @@ class Calls:
 
     def peak_memory_bytes(self) -> tuple[int | None, str | None]:
         return 1, None
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 FIVE_SECONDS = Protocol(5, 2, 1.0)

@@ -22,7 +22,6 @@ from tests.unit.measurement.test_account import Calls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from pytest_llem.engines.base import CallTiming
     from pytest_llem.measurement.phased_windows import PhasedWindow
@@ -32,11 +31,6 @@ if TYPE_CHECKING:
 CALL_S = 0.5
 PREFILL_J = 0.2 * CALL_S * 400.0
 DECODE_J = 0.8 * CALL_S * 200.0
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 def measured(

@@ -276,8 +276,8 @@ class TestReasons:
         assert sampled_phases(windows, {}).reason == "the times of the first tokens are not known"
 
     def test_a_prefill_that_the_samples_do_not_resolve(self) -> None:
-        _, _, said = _measured(_board(5), [0.0015], passes=1)
+        _, _, said = _measured(_board(5), [0.0008], passes=1)
         assert said.prefill_energy_j is None
         assert said.reason is not None
-        assert said.reason.startswith("prefill of 1.5")
+        assert said.reason.startswith("prefill of 0.8")
         assert "is not resolved by the power samples" in said.reason

@@ -17,7 +17,6 @@ from tests.simulators import LoadedPower, SimulatedBoard, SimulatedClock, instal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from pytest_llem.meters import Meter
 
@@ -155,11 +154,6 @@ def run_on(
 
     with install([board], clock), open_meter("nvml", clock=clock) as meter:
         return measure_windows([run], Protocol(rounds=4, warmup_rounds=1, min_window_s=0), meter, account=account)
-
-
-@pytest.fixture(autouse=True)
-def _no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 def test_throttled_windows_are_run_again(clock: SimulatedClock) -> None:
