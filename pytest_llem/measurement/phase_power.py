@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_llem.distributions import t_quantile
+from pytest_llem.measurement.sensors import KINDS, LAGS_S, LOG_PRIOR, SENSORS, USUAL, Sensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,47 +47,6 @@ _BETWEEN_NODES = 0.3
 _NODE_VARIANCE = float(_NODE_WEIGHTS @ _NODES**2)
 
 
-@dataclass(frozen=True)
-class Sensor:
-    """How samples follow the true power.
-
-    Attributes:
-        delay_s: dead time.
-        lag_s: time constant of the filter of first order; 0: none.
-        mean_s: the stretch that a sample is the mean of, before the dead time; 0: it is of an instant.
-    """
-
-    delay_s: float
-    lag_s: float
-    mean_s: float = 0.0
-
-    def ages_s(self, bins: int = 48) -> np.ndarray:
-        """Bounds of stretches before a sample's date that have equal weight in it, the youngest first."""
-        shares = np.arange(bins) / bins
-        if self.mean_s:
-            return self.delay_s + np.append(shares, 1.0) * self.mean_s
-        bounds_s = -self.lag_s * np.log1p(-shares)
-        # The last one has the mean age of all that is older.
-        return self.delay_s + np.append(bounds_s, bounds_s[-1] + 2.0 * self.lag_s)
-
-
-_LAGS_S = tuple(float(lag_s) for lag_s in np.arange(0.009, 0.0165, 0.001))
-_SENSORS = (
-    *(Sensor(delay_s, lag_s) for lag_s in _LAGS_S for delay_s in (0.002, 0.003, 0.004)),
-    *(Sensor(delay_s, 0.0, mean_s) for mean_s in (0.020, 0.025) for delay_s in (-0.001, 0.0, 0.001)),
-)
-_USUAL = Sensor(0.003, 0.0125)
-_KINDS = (_USUAL, Sensor(0.0, 0.0, 0.020))
-# Log of the prior of each: 10 to 14 ms and 3 ms on two H200; means of a period on older boards.
-_LOG_PRIOR = np.array(
-    [
-        -5.0
-        if sensor.mean_s
-        else -0.5 * ((sensor.lag_s - _USUAL.lag_s) / 0.0012) ** 2
-        - 0.5 * ((sensor.delay_s - _USUAL.delay_s) / 0.001) ** 2
-        for sensor in _SENSORS
-    ]
-)
 # Of sensors that are none of these; and when one of them, or how far the first tokens are moved, says that it is one.
 _LAGS_BEYOND_S = (0.003, 0.006, 0.02, 0.03, 0.05, 0.09)
 _CLEARLY_BETTER, _MOST_MOVED_BY = 15.0, 2.0
@@ -172,20 +132,20 @@ class Prefill:
 
 def prefill_energy(stretches: Sequence[Stretch], tokens: FirstTokens) -> Prefill:
     model = Model(stretches, tokens)
-    estimates = [model.fit(sensor) for sensor in _SENSORS]
+    estimates = [model.fit(sensor) for sensor in SENSORS]
     chi2 = np.array([estimate.chi2 for estimate in estimates])
     joules = np.array([estimate.joules for estimate in estimates])
     variances = np.array([estimate.variance_j2 for estimate in estimates])
     # A shape that is none of these leaves a misfit: the factor of Birge, as in the CODATA adjustments.
     misfit = max(1.0, float(chi2.min()) / model.degrees)
-    log_weights = _LOG_PRIOR - chi2 / (2.0 * _TEMPER * misfit)
+    log_weights = LOG_PRIOR - chi2 / (2.0 * _TEMPER * misfit)
     weights = np.exp(log_weights - log_weights.max())
     weights /= weights.sum()
     mean_j = float(weights @ joules)
     variance_j2 = float(weights @ (misfit * variances + (joules - mean_j) ** 2))
     best = int(np.argmax(log_weights))
-    shifted_s = (_SENSORS[best].delay_s - _DELAY_SD_S, _SENSORS[best].delay_s + _DELAY_SD_S)
-    shifted_j = [model.fit(replace(_SENSORS[best], delay_s=delay_s)).joules for delay_s in shifted_s]
+    shifted_s = (SENSORS[best].delay_s - _DELAY_SD_S, SENSORS[best].delay_s + _DELAY_SD_S)
+    shifted_j = [model.fit(replace(SENSORS[best], delay_s=delay_s)).joules for delay_s in shifted_s]
     delay_j = math.sqrt(statistics.fmean((shifted - joules[best]) ** 2 for shifted in shifted_j))
     half_width_j = _COVERAGE_FACTOR * math.hypot(math.sqrt(variance_j2), delay_j)
     if len(stretches) > 1:
@@ -222,9 +182,9 @@ def _is_unknown(model: Model, chi2: np.ndarray, misfit: float, moved: float) -> 
     Args:
         moved: how far the samples have moved the first tokens, in standard uncertainties of these.
     """
-    nearest = _SENSORS[int(np.argmin(chi2))]
-    if nearest.mean_s or nearest.lag_s in (_LAGS_S[0], _LAGS_S[-1]):
-        beyond = min(model.fit(Sensor(_USUAL.delay_s, lag_s)).chi2 for lag_s in _LAGS_BEYOND_S)
+    nearest = SENSORS[int(np.argmin(chi2))]
+    if nearest.mean_s or nearest.lag_s in (LAGS_S[0], LAGS_S[-1]):
+        beyond = min(model.fit(Sensor(USUAL.delay_s, lag_s)).chi2 for lag_s in _LAGS_BEYOND_S)
         return moved > _MOST_MOVED_BY or float(chi2.min()) - beyond > _CLEARLY_BETTER * misfit
     return False
 
@@ -263,13 +223,13 @@ class Model:
         self.degrees = max(samples - 2 * len(stretches) - 1, 1)
         self._token_sd = tokens.error
         self._scale = 1.0
-        self._sensor = _USUAL
+        self._sensor = USUAL
         self._levels = np.zeros(_SHARED + 2 * len(stretches))
         self._whitening = [np.eye(len(piece.times_s)) for piece in self._pieces]
         for _ in range(_ITERATIONS):
             # Gauss and Newton: first tokens enter not linearly.
-            fits = {sensor: self.fit(sensor) for sensor in _KINDS}
-            self._sensor = min(_KINDS, key=lambda sensor: fits[sensor].chi2)
+            fits = {sensor: self.fit(sensor) for sensor in KINDS}
+            self._sensor = min(KINDS, key=lambda sensor: fits[sensor].chi2)
             fit = fits[self._sensor]
             self._levels = fit.levels.copy()
             self._whitening = self._noise(fit)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pytest_llem.meters.idle import BlockPower
 from pytest_llem.meters.nvidia.counter.counter import mean_power
+from pytest_llem.meters.nvidia.idle_power import mean_of_samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 _BLOCK_PERIODS = 4.0
 _BLOCK_S = 0.2
+_MOST = 0.7  # of the samples of a stretch must be there
 _PAST_BLOCKS, _PAST_BLOCK_S = 3, 0.16
 _UNALIGNED_BLOCK_S = 1.0
 
@@ -38,7 +41,7 @@ class BoardBlocks:
         self._marks: list[Edge | None] | None = None
         self._past: list[list[BlockPower]] = []
         if not power_sensors and rested_s >= _PAST_BLOCKS * _PAST_BLOCK_S:
-            past = [counter.powers_before(_PAST_BLOCKS, _PAST_BLOCK_S) for counter in counters]
+            past = [powers_before(counter, _PAST_BLOCKS, _PAST_BLOCK_S) for counter in counters]
             self._past = [list(block) for block in zip(*past, strict=True)] if all(past) else []
 
     def __call__(self) -> list[BlockPower] | None:
@@ -74,3 +77,16 @@ class BoardBlocks:
             seconds.append(_UNALIGNED_BLOCK_S)
         # The next edge is waited for: half a period less costs none.
         return max(seconds) - min((sensor.timing.period_s for sensor in self._counters), default=0.0) / 2.0
+
+
+def powers_before(sensor: CounterSensor, blocks: int, block_s: float) -> list[BlockPower]:
+    """A board's power in so many stretches up to now, oldest first, by its samples; empty where they are few."""
+    now_s, period_s = sensor.clock.now_s(), sensor.sample_period_s
+    if period_s is None:
+        return []
+    from_s = now_s - blocks * block_s
+    samples = sensor.fetched(from_s)
+    bounds_s = [from_s + number * block_s for number in range(blocks + 1)]
+    parts = [[s.power_w for s in samples if a < s.time_s <= b] for a, b in pairwise(bounds_s)]
+    found = [mean_of_samples(part) for part in parts if len(part) >= _MOST * block_s / period_s]
+    return found if len(found) == blocks else []

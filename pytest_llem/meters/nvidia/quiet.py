@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from pytest_llem.meters.nvidia.idle_blocks import powers_before
 from pytest_llem.meters.nvidia.idle_power import is_flat
 from pytest_llem.meters.nvidia.readiness import QUIET_S, check_quiet
 from pytest_llem.meters.nvidia.settling import FADED_S
@@ -52,7 +53,7 @@ class QuietBoards:
         if not resting:
             self._found_s = self._clock.now_s()
             self._found, self._since_s = not disturbances, self._found_s - QUIET_S
-            drawn = [counter.powers_before(1, _BLOCK_S) for counter in self._counters]
+            drawn = [powers_before(counter, 1, _BLOCK_S) for counter in self._counters]
             known = not disturbances and all(drawn)
             self._powers_w = [powers[0].power_w for powers in drawn] if known else []
         if not disturbances:
@@ -68,7 +69,7 @@ class QuietBoards:
         if not self._powers_w or now_s - self._found_s > _STAYS_QUIET_S:
             return False
         rested_s = min(now_s - self._ended_s - FADED_S, _LOOKED_BACK_S)
-        drawn = [counter.powers_before(max(int(rested_s / _BLOCK_S), 1), _BLOCK_S) for counter in self._counters]
+        drawn = [powers_before(counter, max(int(rested_s / _BLOCK_S), 1), _BLOCK_S) for counter in self._counters]
         return all(
             bool(powers) and all(is_flat(power.power_w, idle_w) for power in powers)
             for powers, idle_w in zip(drawn, self._powers_w, strict=True)

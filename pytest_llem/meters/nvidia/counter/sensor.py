@@ -12,7 +12,7 @@ from pytest_llem.meters.nvidia.counter.known import KnownCounter
 from pytest_llem.meters.nvidia.counter.pursuit import Pursuit, next_edge
 from pytest_llem.meters.nvidia.counter.rest import BoardAtRest
 from pytest_llem.meters.nvidia.counter.sizing import least_window_s
-from pytest_llem.meters.nvidia.idle_power import FLAT_SHARE, FLAT_W, Idle, mean_of_samples
+from pytest_llem.meters.nvidia.idle_power import FLAT_SHARE, FLAT_W, Idle
 from pytest_llem.meters.nvidia.joined_energy import Anchor
 from pytest_llem.meters.nvidia.reading import Reading
 from pytest_llem.meters.nvidia.settling import Settling, Stretch, settle
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llem.meters.base import Clock, PowerCurve
-    from pytest_llem.meters.idle import BlockPower
     from pytest_llem.meters.nvidia.counter.calibration_store import CalibrationStore
     from pytest_llem.meters.nvidia.counter.counter import Edge, ReadJoules
     from pytest_llem.meters.nvidia.library import Board
@@ -34,7 +33,6 @@ _NEXT_SAMPLE_S = 0.02
 _SETTLED_EDGES, _SETTLED_SHARE = 2.0, 0.002  # settling known so well, in errors of edges or of the energy, is enough
 _UNSEEN_EDGES = 2  # further edges that show how a board settles of which there are no samples
 _LOOK_BACK_S = 1.0
-_MOST = 0.7  # of the samples of a stretch must be there
 _REST_TRIES = 3
 _STEP_W = 10.0  # above idle power: less than that costs less than the wait for another edge
 _REST_ERROR = 0.01
@@ -142,20 +140,6 @@ class CounterSensor(KnownCounter):
         """Fetch the samples before the driver forgets them."""
         if self._samples is not None:
             self._samples.fetch_in_time()
-
-    def powers_before(self, blocks: int, block_s: float) -> list[BlockPower]:
-        """The board's power in so many stretches up to now, oldest first, by its samples; empty where they are few."""
-        now_s = self.clock.now_s()
-        from_s = now_s - blocks * block_s
-        samples = self.fetched(from_s)
-        bounds_s = [from_s + number * block_s for number in range(blocks + 1)]
-        parts = [[s.power_w for s in samples if a < s.time_s <= b] for a, b in pairwise(bounds_s)]
-        found = [
-            mean_of_samples(part)
-            for part in parts
-            if self._samples and len(part) >= _MOST * block_s / self._samples.period_s
-        ]
-        return found if len(found) == blocks else []
 
     def note_rest(self) -> None:
         """Nothing runs now, and the window before is over: note the idle power, if the samples show enough of it."""
