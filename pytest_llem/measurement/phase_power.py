@@ -160,18 +160,22 @@ def prefill_energy(stretches: Sequence[Stretch], tokens: FirstTokens) -> Prefill
 
 
 def _repetition(stretches: Sequence[Stretch]) -> float:
-    """In how many tenths of their period samples would meet so many calls by chance, over those that they have met.
+    """In how many tenths of their period samples would meet these calls by chance, over those in which they have.
 
     Where calls last a multiple of that period, the same part of each phase is seen again and again, and the rest never.
     """
     period_s = float(np.median(np.concatenate([np.diff(stretch.times_s) for stretch in stretches])))
+    # Calls that are shorter than it have no later part that samples could meet.
+    usual_s = float(np.median(np.concatenate([stretch.ends_s - stretch.starts_s for stretch in stretches])))
+    period_s = min(period_s, usual_s)
     met: set[int] = set()
+    calls = 0
     for stretch in stretches:
         call = np.searchsorted(stretch.starts_s, stretch.times_s, side="right") - 1
         inside = (call >= 0) & (stretch.times_s <= stretch.ends_s[call])
         since_s = stretch.times_s[inside] - stretch.starts_s[call[inside]]
         met.update(np.floor(since_s % period_s / period_s * _TENTHS).astype(int).tolist())
-    calls = sum(len(stretch.starts_s) for stretch in stretches)
+        calls += len(np.unique(call[inside]))
     return max(_TENTHS * (1.0 - (1.0 - 1.0 / _TENTHS) ** calls) / max(len(met), 1), 1.0)
 
 

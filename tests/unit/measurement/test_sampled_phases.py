@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llem.measurement.phase_power import Stretch, _repetition
 from pytest_llem.measurement.sampled_phases import PhasedWindow, SampledPhases, TimedCall, sampled_phases
 from pytest_llem.meters import open_meter
 from pytest_llem.meters.base import PowerCurve
@@ -228,6 +229,20 @@ def test_a_part_of_the_samples_is_enough() -> None:
     ]
     said = sampled_phases([*late, *windows[2:]], work.timed())
     assert said.prefill_energy_j == pytest.approx(work.prefills_j[0], rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("call_s", "period_s", "repeats"), [(0.0137, 0.02, False), (0.0437, 0.1, False), (0.04, 0.02, True)]
+)
+def test_samples_that_meet_always_the_same_part_of_short_calls(call_s: float, period_s: float, repeats: bool) -> None:
+    count = round(4.0 / call_s)
+    calls = [TimedCall(0, number * call_s, (number + 1) * call_s) for number in range(count)]
+    times_s = [0.003 + number * period_s for number in range(round(4.0 / period_s))]
+    curve = PowerCurve(times_s, [100.0] * len(times_s), partial=False)
+    stretch = Stretch.of(PhasedWindow(count * call_s, calls, {"GPU": curve}, {}), "GPU")
+    assert stretch is not None
+    factor = _repetition([stretch])
+    assert factor > 2.0 if repeats else factor == 1.0
 
 
 def test_of_long_windows_some_pieces_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
