@@ -268,7 +268,8 @@ def _boundary_notes(config: ExperimentConfig, asked: Protocol, meter: Meter) -> 
     What the meter can do may change while it measures, so this is asked beforehand.
     """
     if config.measure.is_joined and not asked.joined:
-        return [f"measure.boundaries: windows are settled, though joined ones suit the asked precision: {meter.joins}"]
+        reason = meter.joins or "they could not be joined a moment ago"
+        return [f"measure.boundaries: windows are settled, though joined ones suit the asked precision: {reason}"]
     return []
 
 

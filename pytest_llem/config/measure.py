@@ -12,6 +12,8 @@ from pytest_llem.verdict.limits import parse_limit
 # The energy of a settled window is known to some 0.3 J (two H200), however long it is: what a board draws in so many
 # seconds that idles at 60 W. It is alike in all windows, so that it does not shrink with their number.
 _SETTLED_S = 0.005
+# Of shorter ones the samples of a board's power, every 20 ms, show too little to tell one from the next.
+_SHORTEST_JOINED_S = 0.05
 _DEFAULT_PRECISION = 0.01
 
 
@@ -79,7 +81,7 @@ class MeasureConfig(Section, stage="measurement"):
             return False
         # A window whose length is left to the meter is as long as 1% needs.
         window_s = self.min_window_s if isinstance(self.min_window_s, float) else _SETTLED_S / _DEFAULT_PRECISION
-        return self.relative_precision * window_s < _SETTLED_S * (1 - 1e-9)
+        return window_s >= _SHORTEST_JOINED_S and self.relative_precision * window_s < _SETTLED_S * (1 - 1e-9)
 
     @model_validator(mode="after")
     def _refuse_what_has_no_effect(self) -> Self:

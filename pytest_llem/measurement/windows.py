@@ -174,6 +174,8 @@ class _Rounds(Generic[T]):
         self._passes, self._pass_s = before.passes, before.pass_s
         self._warnings = [*before.warnings]
         self._retries = self._sizings = 0
+        # Rounds that are thrown away count as well.
+        self._begun_s = self._now_s()
 
     def settled(self) -> Measured[T]:
         """The rounds, each from a device at rest to a device at rest."""
@@ -192,6 +194,7 @@ class _Rounds(Generic[T]):
         while True:
             self._clear()
             gc.collect(1)
+            self._meter.pause()
             too_short = False
             with self._account.of("sensor"), self._meter.joined_windows(*self._synchronize) as stretch:
                 while not (too_short or self._is_enough()):
@@ -299,7 +302,6 @@ class _Rounds(Generic[T]):
         )
 
     def _clear(self) -> None:
-        self._begun_s = self._now_s()
         self._out_of_time = False
         self._windows: list[Window] = []
         self._ran: list[tuple[list[list[T]], list[TimedCall], float]] = []

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from pytest_llem.meters.nvidia.reading import Reading
 
 _RIGHT_AFTER_S = 1.0  # a window that follows so soon begins in the state that the last one ended in
+_JUST_READ_S, _SAMPLES_AWAITED = 0.02, 1.5
 _USELESS_WINDOW_S = 1.0  # for counters that stand still: no length would help
 
 
@@ -97,6 +98,7 @@ class NvmlMeter:
         self.clock = clock = request.clock
         self._warnings = selection.warnings
         self._ended_s: float | None = None
+        self._read_s = -math.inf
         self._relative_uncertainty = request.relative_uncertainty
         self.boards: tuple[Board, ...] = selection.boards
         # Of its own: the user's seeds are not to be used up.
@@ -196,11 +198,14 @@ class NvmlMeter:
     def pause(self) -> None:
         """Let a random part of the longest update period pass, so that windows in a row do not beat with it.
 
-        Those that have edges of their own do not.
+        Those that have edges of their own do not; before the first of them, or after other work, the boards' samples
+        are waited for that show this work: what they do not show yet would be taken for the window's.
         """
         beating = [sensor for sensor in self._sensors if not getattr(sensor, "aligned", False)]
         if beating:
             self.clock.sleep(self._random.uniform(0.0, max(sensor.period_s for sensor in beating)))
+        elif self.clock.now_s() - self._read_s > _JUST_READ_S:
+            self.clock.sleep(_SAMPLES_AWAITED * max(counter.sample_period_s or 0.0 for counter in self._counters))
 
     def check_quiet(self) -> list[Disturbance]:
         """See :func:`pytest_llem.meters.nvidia.readiness.check_quiet`.
@@ -301,7 +306,9 @@ class NvmlMeter:
         self._note_state(window)
         window.seconds = end_s - start_s
         self._wait_until_settled(end_s)
-        return [sensor.reading(start_s, end_s) for sensor in self._sensors]
+        readings = [sensor.reading(start_s, end_s) for sensor in self._sensors]
+        self._read_s = self.clock.now_s()
+        return readings
 
     def _fill_state(self, window: Window) -> None:
         """The boards' power about the window, and what disturbed it."""

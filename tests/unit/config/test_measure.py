@@ -36,6 +36,8 @@ def test_a_precision_is_a_percentage(precision: str) -> None:
         ({"rounds": "auto", "precision": "0.5%"}, True),
         ({"rounds": "auto", "min_window_s": 0.2, "boundaries": "settled"}, False),
         ({"boundaries": "joined"}, True),
+        ({"rounds": "auto", "min_window_s": 0.04}, False),
+        ({"rounds": "auto", "min_window_s": 0.0}, False),
     ],
 )
 def test_windows_are_joined_where_settled_ones_cannot_be_so_precise(given: dict[str, Any], joined: bool) -> None:

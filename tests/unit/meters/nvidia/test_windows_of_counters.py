@@ -473,7 +473,23 @@ def test_pauses_between_plain_windows_are_anywhere_in_an_update_period() -> None
 
 def test_windows_with_edges_of_their_own_need_no_pause(rig: tuple[Rig, SimulatedNvml, NvmlMeter]) -> None:
     one, _, meter = rig
-    assert meter.calibrations
+    with meter.window():
+        one.work(0.3)
     before_s = one.clock.now_s()
     meter.pause()
     assert one.clock.now_s() == before_s
+
+
+@pytest.mark.parametrize("other_s", [0.005, 0.01])
+def test_other_work_just_before_is_not_taken_for_the_windows(other_s: float) -> None:
+    """No sample shows it yet when the window begins."""
+    for seed in range(5):
+        one = Rig(seed=seed)
+        with install(one.board, one.clock), one.open() as meter:
+            assert meter.calibrations
+            one.clock.sleep(0.7)
+            one.work(other_s, 400.0)
+            meter.pause()
+            with meter.window() as window:
+                true_j = one.work(0.01, 300.0)
+        assert window.joules == pytest.approx(true_j, abs=window.uncertainty_j)
