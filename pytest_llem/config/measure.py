@@ -64,7 +64,8 @@ class MeasureConfig(Section, stage="measurement"):
     boundaries: Literal["settled", "joined"] | None = option(
         "How windows are bounded: settled: each on a device at rest; joined: back to back on a loaded one, which waits "
         "for the sensor once an experiment and not once a round. Results of the two are never compared. Unset: "
-        "settled, unless rounds: auto asks for a precision that settled windows of min_window_s do not have."
+        "settled, unless rounds: auto asks for a precision that settled windows of min_window_s, of 0.05 s or more, do "
+        "not have."
     )
 
     @property
