@@ -195,6 +195,13 @@ OPTIONS = (
         "last:20",
     ),
     Option(
+        "llem_against",
+        "Judge this state of the code against another one, measured here and now in pairs of processes: a git "
+        "revision, @PYTHON (an interpreter, or the folder of a virtual environment), or REV@PYTHON.",
+        "WHAT",
+    ),
+    Option("llem_pairs", "Most pairs, with --llem-against. At least 3. Default: 10.", "N", _number(3, int), 10),
+    Option(
         "llem_alpha",
         "Probability at most of REGRESSED at a change that is just tolerated. Default: 0.05.",
         "RATE",
@@ -256,6 +263,8 @@ OPTIONS = (
         "Print the items, loads, predicted memory and time of what would run; run nothing.",
         ini=False,
     ),
+    # Of the other side of a comparison: the root folder whose experiment files it reads in place of its own.
+    Option("llem_experiments_root", argparse.SUPPRESS, "FOLDER", Path, ini=False),
     # Set by the session that starts this one as a child: the descriptor of the socket between them.
     Option("llem_child", argparse.SUPPRESS, "DESCRIPTOR", int, ini=False),
     # The same for one that becomes such children.

@@ -21,7 +21,7 @@ NO_BENCHMARK = (
 )
 _OUTPUTS = ("llem_fail", "llem_report", "llem_csv")
 
-Mode = Literal["validate", "measure", "plan", "collect", "merge", "child"]
+Mode = Literal["validate", "measure", "against", "plan", "collect", "merge", "child"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Settings:
         strict: INCONCLUSIVE and NO-BASELINE fail the session too.
         accept: the session's changes are wanted.
         baseline: the saved runs to judge against, as given.
+        against: the state of the code to judge against, here and now; ``None`` for the saved runs.
+        pairs: most pairs of processes, where it is judged so.
         error_rates: probabilities of wrong verdicts, alpha and beta.
         report: where the HTML report goes.
         csv: where the table of results goes.
@@ -51,6 +53,7 @@ class Settings:
         isolate: run each model's experiments in a child process.
         child: in such a child, the descriptor of the socket to its parent.
         budget_s: seconds that loads and experiments may take in all; ``None`` for as many as they need.
+        experiments_root: the root folder whose experiment files are read in place of those below the session's own.
         lock_timeout_s: how long to wait for a GPU that another session measures, in seconds.
         root_note: that an option of ours has led pytest to another root folder, if one has.
     """
@@ -77,6 +80,9 @@ class Settings:
     isolate: bool = False
     child: int | None = None
     budget_s: float | None = None
+    against: str | None = None
+    pairs: int = 10
+    experiments_root: Path | None = None
     lock_timeout_s: float = 3600.0
     root_note: str | None = None
 
@@ -145,6 +151,9 @@ class Settings:
             isolate=given["child"] is None and given["isolate"],
             child=given["child"],
             budget_s=given["budget"],
+            against=given["against"],
+            pairs=int(given["pairs"]),
+            experiments_root=given["experiments_root"],
             lock_timeout_s=given["lock_timeout"],
             root_note=root_note,
         )

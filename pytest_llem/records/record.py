@@ -33,6 +33,24 @@ class BenchmarkLabels:
 
 
 @dataclass(frozen=True)
+class OtherRun:
+    """What the other side of a pair measured, or this side did not.
+
+    Attributes:
+        result: as of this side's :attr:`Record.result`.
+        workload_hash, environment: as of a :class:`Record`.
+        first: whether the other side began.
+        by_turns: whether both processes were alive and their windows took turns; else one process ran after the other.
+    """
+
+    result: ExperimentResult
+    workload_hash: str
+    environment: Mapping[str, Any]
+    first: bool
+    by_turns: bool = True
+
+
+@dataclass(frozen=True)
 class Record:
     """A result that counts, and what it is of.
 
@@ -45,6 +63,8 @@ class Record:
         config: the resolved configuration as plain values; ``None`` for a callable.
         swept: the values of this point of a sweep by field.
         more_runs: further runs of it, each in a process of its own, that a verdict needed.
+        against: what it was compared with, pair by pair, here and now; empty where it was not.
+        other_runs: what the other side of each pair measured; this side's are ``result`` and ``more_runs``, in order.
         accepted: its change was wanted, so that the baseline's mean starts again with it.
         fingerprint: hash of what the session measured it for, see ``session.fingerprint``.
         split: the division into parts that it was measured in, see ``session.shards``; ``None`` for a whole session.
@@ -64,6 +84,8 @@ class Record:
     config: Mapping[str, Any] | None = None
     swept: Mapping[str, Any] = field(default_factory=dict)
     more_runs: tuple[ExperimentResult, ...] = ()
+    against: str = ""
+    other_runs: tuple[OtherRun, ...] = ()
     accepted: bool = False
     fingerprint: str = ""
     split: str | None = None

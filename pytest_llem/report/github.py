@@ -110,7 +110,7 @@ def _annotation(level: str, found: Judged) -> str:
     candidate, verdict = found.candidate, found.verdict
     file = candidate.nodeid.partition("::")[0]
     title = f"{verdict.status.value} {candidate.metric} of {candidate.name}"
-    message = f"{phrases.change(verdict)}, limit {verdict.limit}, {phrases.runs(verdict)}: {found.why}"
+    message = f"{phrases.change(verdict)}, limit {verdict.limit}, {phrases.runs(found)}: {found.why}"
     return f"::{level} file={_property(file)},title={_property(title)}::{_data(message)}"
 
 

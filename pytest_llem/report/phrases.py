@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytest_llem.report.estimates import Estimate, Ratio
     from pytest_llem.report.histories import HistoryPoint, Shift
     from pytest_llem.verdict.decision import Verdict
+    from pytest_llem.verdict.judging import Judged
 
 SIGNS = {
     Status.REGRESSED: "\N{BLACK UP-POINTING TRIANGLE}",
@@ -51,8 +52,11 @@ def times(ratio: Ratio | None) -> str:
     return text if ratio.interval is None else f"{text} [{ratio.interval[0]:.3g}, {ratio.interval[1]:.3g}]"
 
 
-def runs(verdict: Verdict) -> str:
-    """``1 run vs 10 saved``."""
+def runs(judged: Judged) -> str:
+    """``1 run vs 10 saved``, or ``4 pairs vs main``."""
+    verdict = judged.verdict
+    if judged.candidate.against:
+        return f"{verdict.runs} pair{'' if verdict.runs == 1 else 's'} vs {judged.candidate.against}"
     return f"{verdict.runs} run{'' if verdict.runs == 1 else 's'} vs {verdict.saved} saved"
 
 

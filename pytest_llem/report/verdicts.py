@@ -20,7 +20,7 @@ HEADINGS = ("verdict", "experiment", "metric", "change", "limit", "runs", "why")
 def verdict_cells(judged: Judged) -> tuple[str, ...]:
     """What goes below :data:`HEADINGS` after the verdict itself."""
     verdict = judged.verdict
-    change, runs = phrases.change(verdict), phrases.runs(verdict)
+    change, runs = phrases.change(verdict), phrases.runs(judged)
     return judged.candidate.name, judged.candidate.metric, change, str(verdict.limit), runs, judged.why
 
 

@@ -6,7 +6,7 @@ A file may have been damaged, or written by somebody else. What the user said of
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -31,6 +31,7 @@ def as_line(record: Record) -> str:
     kept = {name: getattr(record, name) for name in _KEPT}
     kept["result"] = record.result.as_dict()
     kept["more_runs"] = [run.as_dict() for run in record.more_runs]
+    kept["other_runs"] = [asdict(run) for run in record.other_runs]
     # Not copied: what a user adds may be anything.
     kept["labels"] = vars(record.labels)
     return dumps({"journal": VERSION, "version": __version__, **kept}) + "\n"

@@ -71,7 +71,7 @@ class Verdict:
         limit: the limit judged against.
         reason: why this status, in a sentence.
         needs_more_runs: another run in a fresh process could settle it.
-        spread: the spread between runs that was used; ``None`` where ``interval`` is.
+        spread: the spread between runs that was used; ``None`` where ``interval`` is. Of pairs: of their differences.
     """
 
     status: Status

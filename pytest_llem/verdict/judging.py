@@ -29,6 +29,7 @@ class Candidate:
         missing: why there is no row.
         disturbed: why the row is not valid.
         remarks: what a reader of the verdict must know.
+        against: what it was compared with in pairs; empty for saved runs.
     """
 
     nodeid: str
@@ -39,6 +40,7 @@ class Candidate:
     missing: str | None = None
     disturbed: str | None = None
     remarks: tuple[str, ...] = ()
+    against: str = ""
 
 
 @dataclass(frozen=True)
