@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pytest
 
@@ -46,6 +46,9 @@ REMOTE_CODE = "pytorch.trust_remote_code: Python code that came with the model w
 
 _DEFAULT_ROUNDS = 10
 _DEFAULT_WARMUP_ROUNDS = 1
+# Of rounds: auto in pairs of processes, where precision comes from pairs: four blocks, which also show the windows' own
+# noise (docs/measurement.md).
+_ROUNDS_IN_TURNS = 8
 # Of what is left of the session's time, where an experiment's number of rounds is open: it warms up before them.
 _SHARE_OF_ROUNDS = 0.9
 
@@ -194,7 +197,8 @@ class ExperimentRun:
                 workload = self._model.prepare(config, folder)
             with account.of("sensor"):
                 asked = protocol(config, self._session, self._meter)
-                unjoined = _boundary_notes(config, asked, self._meter)
+                in_turns = self._session.await_turn is not None
+                unjoined = [] if in_turns else _boundary_notes(config, asked, self._meter)
             with account.of("idle"):
                 idle = self._session.idle_power(self._model, self._meter, disturbances)
             shown = ProgressLine(self._item.config, self._item.name)
@@ -212,6 +216,7 @@ class ExperimentRun:
                     disturbances=disturbances,
                     phases=config.measure.phases,
                     progress=progress,
+                    await_turn=self._session.await_turn,
                     account=account,
                 )
             finally:
@@ -221,7 +226,8 @@ class ExperimentRun:
             told = with_earlier([*self._model.warnings, *heard.texts], self._model.libraries)
             notes = [*_batch_notes(config, len(workload.prompts)), *unjoined, *told]
             result = replace(result, warnings=list(dict.fromkeys([*result.warnings, *notes])))
-            if config.timeout_s is not None and took_s > config.timeout_s:
+            # In turns it has waited for another process.
+            if config.timeout_s is not None and took_s > config.timeout_s and not in_turns:
                 note = f"timeout_s: it took {took_s:.1f} s of {config.timeout_s:g} s, and was let run"
                 result = replace(result, warnings=[*result.warnings, note])
             if config.pytorch is not None and config.pytorch.trust_remote_code:
@@ -284,6 +290,10 @@ def protocol(config: ExperimentConfig, session: LlemSession, meter: Meter) -> Pr
         raise UnavailableError(f"measure.boundaries: windows cannot be joined here: {meter.joins}")
     window_s = measure.min_window_s if settings.min_window_s is None else settings.min_window_s
     rounds = settings.rounds or measure.rounds
+    is_joined = measure.is_joined
+    if session.await_turn is not None:
+        # Windows in a row would leave the other process no turn.
+        rounds, is_joined = _by_turns(rounds), measure.boundaries == "joined"
     budget_s = measure.budget_s or Protocol.budget_s
     if session.deadline is not None:
         budget_s = min(budget_s, max(_SHARE_OF_ROUNDS * session.deadline.left_s, 0.0))
@@ -293,8 +303,13 @@ def protocol(config: ExperimentConfig, session: LlemSession, meter: Meter) -> Pr
         min_window_s=meter.auto_window_s if window_s in (None, "auto") else float(window_s),
         precision=measure.relative_precision,
         budget_s=budget_s,
-        joined=measure.is_joined and meter.joins is None,
+        joined=is_joined and meter.joins is None,
     )
+
+
+def _by_turns(rounds: int | Literal["auto"]) -> int:
+    """Windows of a process that takes turns with another one: two of each to a block."""
+    return _ROUNDS_IN_TURNS if rounds == "auto" else rounds + rounds % 2
 
 
 class BenchmarkRun:
@@ -358,6 +373,8 @@ class BenchmarkRun:
         with _reported("llem_benchmark"), library_warnings() as heard:
             with _checked_meanwhile(self._meter, self._account) as disturbances:
                 asked = rounds or settings.rounds or _DEFAULT_ROUNDS
+                if self._session.await_turn is not None:
+                    asked = _by_turns(asked)
             with self._account.of("sensor"):
                 least_s = self._meter.auto_window_s if window_s is None else window_s
             measured = measure_windows(
@@ -365,6 +382,7 @@ class BenchmarkRun:
                 Protocol(None if asked == "auto" else asked, warmup_rounds, least_s),
                 self._meter,
                 progress=self._session.watch_time,
+                await_turn=self._session.await_turn,
                 account=self._account,
                 keeps_outputs=False,
             )

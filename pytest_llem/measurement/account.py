@@ -45,6 +45,13 @@ class Account:
             self._settle()
             self._open.pop()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What the body takes belongs to others, which use the device meanwhile."""
+        self._settle()
+        yield
+        self._since_s = self._now_s()
+
     def add(self, entry: str, seconds: float) -> None:
         """Seconds that passed before the account was opened."""
         self._seconds[entry] += seconds

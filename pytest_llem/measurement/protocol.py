@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_llem.engines.base import CallTiming, Workload
     from pytest_llem.measurement.warm_up import Progress
+    from pytest_llem.measurement.windows import AwaitTurn
     from pytest_llem.meters.base import Disturbance, IdlePower, Meter
 
 
@@ -35,6 +36,7 @@ def measure_workload(
     disturbances: Sequence[Disturbance] = (),
     phases: Phases = False,
     progress: Progress | None = None,
+    await_turn: AwaitTurn | None = None,
     account: Account | None = None,
 ) -> ExperimentResult:
     """Measure one experiment.
@@ -43,7 +45,8 @@ def measure_workload(
         idle: power with the model loaded and nothing running, where it was measured.
         disturbances: what was at work on the device just before; it makes the result invalid.
         phases: measure prefill apart from decoding as well, see :data:`pytest_llem.measurement.phases.Phases`.
-        progress: called between the windows, see :func:`pytest_llem.measurement.windows.measure_windows`.
+        progress, await_turn: called between the windows, see
+            :func:`pytest_llem.measurement.windows.measure_windows`.
         account: where the seconds are accounted for.
 
     Raises:
@@ -61,6 +64,7 @@ def measure_workload(
         time_again=phases in (True, "both"),
         before_rounds=workload.reset_peak_memory,
         progress=progress,
+        await_turn=await_turn,
         account=account,
     )
     peak_memory_bytes, no_memory = workload.peak_memory_bytes()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import math
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -18,12 +19,15 @@ from pytest_llem.measurement.precision import FEWEST_ROUNDS, relative_half_width
 from pytest_llem.measurement.warm_up import Progress, WarmedUp, passes_for, passes_in, warm_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pytest_llem.meters.base import Meter, Synchronize, Window
     from pytest_llem.meters.joined import JoinedWindows
 
 T = TypeVar("T")
+
+AwaitTurn = Callable[[int, int], None]
+"""Waits for the turn of this process among those that share a device: windows that are over, and of how many."""
 
 # First windows that may show that passes have become faster since; and shorter later ones that are worth a word.
 _MAX_SIZINGS = 3
@@ -119,6 +123,7 @@ def measure_windows(
     time_again: bool = False,
     before_rounds: Callable[[], None] | None = None,
     progress: Progress | None = None,
+    await_turn: AwaitTurn | None = None,
     account: Account | None = None,
     keeps_outputs: bool = True,
 ) -> Measured[T]:
@@ -134,6 +139,7 @@ def measure_windows(
         time_again: run that once more however dear it is, because the first one follows a cold pass.
         before_rounds: is called between the last pass before the rounds and the first of them.
         progress: called between the windows: what runs, how many are over, of how many, seconds of the last one.
+        await_turn: called before each window and after the last one: returns when the device is free for it.
         account: where the seconds are accounted for.
         keeps_outputs: whether what the calls return is wanted; of millions of calls it would fill the memory.
 
@@ -145,7 +151,7 @@ def measure_windows(
         before = warm_up(calls, protocol, meter.clock, account, synchronize, timed_pass, time_again, progress)
         if before_rounds is not None:
             before_rounds()
-        rounds = _Rounds(calls, protocol, meter, synchronize, progress, account, before, keeps_outputs)
+        rounds = _Rounds(calls, protocol, meter, synchronize, progress, await_turn, account, before, keeps_outputs)
         return rounds.joined() if protocol.joined else rounds.settled()
 
 
@@ -159,6 +165,7 @@ class _Rounds(Generic[T]):
         meter: Meter,
         synchronize: Synchronize | None,
         progress: Progress | None,
+        await_turn: AwaitTurn | None,
         account: Account,
         before: WarmedUp,
         keeps_outputs: bool,
@@ -169,6 +176,7 @@ class _Rounds(Generic[T]):
         self._now_s = meter.clock.now_s
         self._synchronize = () if synchronize is None else (synchronize,)
         self._progress = progress
+        self._await_turn = await_turn
         self._account = account
         self._keeps_outputs = keeps_outputs
         self._passes, self._pass_s = before.passes, before.pass_s
@@ -181,18 +189,21 @@ class _Rounds(Generic[T]):
         """The rounds, each from a device at rest to a device at rest."""
         self._clear()
         while not self._is_enough():
+            self._wait_for_turn()
             self._settled_round()
             if self._is_too_short():
                 seconds = math.fsum(window.seconds for window in self._windows)
                 self._account.add("measured", -seconds)
                 self._account.add("warm-up", seconds)
                 self._clear()
+        self._wait_for_turn()
         return self._measured(None)
 
     def joined(self) -> Measured[T]:
         """The rounds back to back. What throttling disturbed is run again as a whole."""
         while True:
             self._clear()
+            self._wait_for_turn()
             gc.collect(1)
             self._meter.pause()
             too_short = False
@@ -204,8 +215,14 @@ class _Rounds(Generic[T]):
             self._account.add("sensor", -seconds)
             if not too_short and not self._is_repeated(self._windows[-1]):
                 self._account.add("measured", seconds)
+                self._wait_for_turn()
                 return self._measured(stretch.total)
             self._account.add("warm-up", seconds)
+
+    def _wait_for_turn(self) -> None:
+        if self._await_turn is not None:
+            with self._account.paused():
+                self._await_turn(len(self._windows), self._protocol.least_rounds)
 
     def _settled_round(self) -> None:
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from pytest_llem.report import junit
 from pytest_llem.session.fingerprint import hash_of
 from pytest_llem.session.journal import Contents, Journal, default_path, read_journal, require_writable
 from pytest_llem.session.journal_line import OtherVersionError
+from pytest_llem.session.reporting import report_item
 from pytest_llem.session.shards import OTHERS, SPLIT
 from pytest_llem.session.state import llem_session
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_llem.records.record import Record
     from pytest_llem.settings import Settings
 
 
@@ -125,28 +124,6 @@ def _resume(
     state = llem_session(config)
     for item, record in finished.items():
         state.count(replace(record, gates=gates_of(item, settings)))
-        _report_passed(item, record)
+        item.user_properties.extend(junit.properties(record.result))
+        report_item(item)
     session.items[:] = [item for item in session.items if item not in finished]
-
-
-def _report_passed(item: pytest.Item, record: Record) -> None:
-    """Report to pytest an item that passed in the session before."""
-    hook = item.ihook
-    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    now_s = time.time()
-    item.user_properties.extend(junit.properties(record.result))
-    for when in ("setup", "call", "teardown"):
-        report = pytest.TestReport(
-            nodeid=item.nodeid,
-            location=item.location,
-            keywords=dict.fromkeys(item.keywords, 1),
-            outcome="passed",
-            longrepr=None,
-            when=when,
-            duration=0.0,
-            start=now_s,
-            stop=now_s,
-            user_properties=item.user_properties,
-        )
-        hook.pytest_runtest_logreport(report=report)
-    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)

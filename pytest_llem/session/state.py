@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_llem.engines.base import Engine, LoadedModel
+    from pytest_llem.measurement.windows import AwaitTurn
     from pytest_llem.meters.base import Disturbance, Meter
     from pytest_llem.records.record import Record
     from pytest_llem.session.budget import Budget
@@ -43,6 +44,7 @@ class LlemSession:
         notes: lines for the end of the terminal's summary.
         journal: where results are kept as they finish; ``None`` where there is none.
         engines: those that models were loaded with, by backend.
+        await_turn: waits for the turn of this process, where others share its device; ``None`` where it is alone.
         deadline: when the time of the session (in a child, of its parent's) is over; ``None`` where it has no limit.
         budget: what spends that time.
         incomplete: parts of what is reported are known to be missing.
@@ -58,6 +60,7 @@ class LlemSession:
     notes: list[str] = field(default_factory=list)
     journal: Journal | None = None
     engines: dict[str, Engine] = field(default_factory=dict)
+    await_turn: AwaitTurn | None = None
     deadline: Deadline | None = None
     budget: Budget | None = None
     incomplete: bool = False

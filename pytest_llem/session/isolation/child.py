@@ -53,6 +53,7 @@ _NOT_THE_CHILDS: dict[str, object] = {
     "llem_shard": None,
     "llem_resume": False,
     "llem_journal": None,
+    "llem_against": None,
 }
 
 
@@ -89,16 +90,22 @@ class IsolatedChild:
         """After every other selection: the parent's items, in its order."""
         yield
         by_nodeid = {item.nodeid: item for item in items}
-        wanted = json.loads(self._lines.readline())["nodeids"]
-        missing = [nodeid for nodeid in wanted if nodeid not in by_nodeid]
-        if missing:
+        order = self._listen()
+        wanted = [nodeid for nodeid in order["nodeids"] if nodeid in by_nodeid]
+        missing = [nodeid for nodeid in order["nodeids"] if nodeid not in by_nodeid]
+        if order["by_turns"]:
+            self._send(event="missing", nodeids=missing)
+            self._listen()
+            assert self._session is not None  # noqa: S101  (it has started)
+            llem_session(self._session.config).await_turn = self._await_turn
+        elif missing:
             raise pytest.UsageError(f"not collected in the child process: {', '.join(missing)}")
         items[:] = [by_nodeid[nodeid] for nodeid in wanted]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Before the first item: import its backend, which is no part of the experiment and has no time limit."""
-        experiment = parameters(session.items[0]).get("llem_experiment")
+        experiment = parameters(session.items[0]).get("llem_experiment") if session.items else None
         if experiment is not None:
             # What cannot be imported is the item's to report.
             with suppress(UnavailableError):
@@ -130,7 +137,7 @@ class IsolatedChild:
                 self._session.shouldstop = "the GPU failed"
         self._send(event="finish")
         # The parent answers once the result is in the journal.
-        self._lines.readline()
+        self._listen()
         return done
 
     @pytest.hookimpl(trylast=True)
@@ -140,6 +147,17 @@ class IsolatedChild:
         config = self._session.config
         values = config.hook.pytest_report_to_serializable(config=config, report=report)
         self._send(event="report", report=values)
+
+    def _await_turn(self, done: int, total: int) -> None:
+        """See :data:`pytest_llem.measurement.windows.AwaitTurn`: others measure meanwhile."""
+        self._send(event="turn", done=done, total=total)
+        if (why := self._listen().get("stop")) is not None:
+            raise pytest.skip.Exception(why)
+
+    def _listen(self) -> dict[str, Any]:
+        # Nothing is said any more only where the parent has died, and the kernel ends this process with it.
+        answer: dict[str, Any] = json.loads(self._lines.readline() or "{}")
+        return answer
 
     def _send(self, **message: Any) -> None:
         # What a plugin puts into a report and JSON cannot hold arrives as text.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ from pytest_llem.engines import engine_module
 from pytest_llem.errors import UnavailableError
 from pytest_llem.items import parameters
 from pytest_llem.session.isolation.nursery import Nursery, NurseryError
-from pytest_llem.session.isolation.process import ChildProcess
+from pytest_llem.session.isolation.process import ChildProcess, Launch
 from pytest_llem.session.state import llem_session
 
 if TYPE_CHECKING:
@@ -27,14 +28,18 @@ _OWN_MODULES = ("pytest_llem.collection", "pytest_llem.runs")
 class Children:
     """Children for samples that are independent of those from any other instance; one child at a time."""
 
-    def __init__(self, config: pytest.Config, items: Iterable[pytest.Item], *, shown: bool) -> None:
+    def __init__(
+        self, config: pytest.Config, items: Iterable[pytest.Item], *, shown: bool, launch: Launch | None = None
+    ) -> None:
         """Start nothing yet.
 
         Args:
             items: what children may run.
             shown: whether their output goes to the terminal at once, as with ``-s``.
+            launch: how they are started; default: as the session was.
         """
         self._config = config
+        self._launch = launch or Launch.of(config)
         self._modules = [*_OWN_MODULES, *_engine_modules(items)]
         self._shown = shown
         self._nursery: Nursery | None = None
@@ -45,8 +50,7 @@ class Children:
         if self._nursery is not None and not self._nursery.is_current:
             self.close()
         if self._nursery is None and Nursery.possible and not self._config.stash.get(_WITHOUT, False):
-            invocation = self._config.invocation_params
-            self._nursery = Nursery(self._modules, invocation.args, invocation.dir, shown=self._shown)
+            self._nursery = Nursery(self._modules, self._launch, shown=self._shown)
 
     def wait(self, until_s: float | None) -> Nursery | None:
         """Until all is imported, so that it is not while something is measured.
@@ -63,18 +67,20 @@ class Children:
             self._do_without(error)
             return None
 
-    def start(self, nodeids: Sequence[str], until_s: float | None) -> ChildProcess:
+    def start(self, nodeids: Sequence[str], until_s: float | None, *, by_turns: bool = False) -> ChildProcess:
         """Start a child that runs these items, in order.
 
         Args:
             until_s: when it need not wait for imports any longer, on the monotonic clock.
+            by_turns: see :class:`~pytest_llem.session.isolation.process.ChildProcess`.
         """
         self.prepare()
+        start = partial(ChildProcess, self._launch, nodeids, shown=self._shown, by_turns=by_turns)
         try:
-            return self._start(nodeids, self.wait(until_s))
+            return start(nursery=self.wait(until_s))
         except NurseryError as error:
             self._do_without(error)
-            return self._start(nodeids, None)
+            return start(nursery=None)
 
     def lose(self) -> None:
         """The nursery has ended, and its last child with it, which is closed."""
@@ -86,10 +92,6 @@ class Children:
         if self._nursery is not None:
             self._nursery.close()
             self._nursery = None
-
-    def _start(self, nodeids: Sequence[str], nursery: Nursery | None) -> ChildProcess:
-        invocation = self._config.invocation_params
-        return ChildProcess(invocation.args, nodeids, invocation.dir, shown=self._shown, nursery=nursery)
 
     def _do_without(self, why: NurseryError) -> None:
         self.close()

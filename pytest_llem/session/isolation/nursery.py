@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 from pytest_llem.session.isolation.process import how_it_ended, start_pytest, written_to
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping
+
+    from pytest_llem.session.isolation.process import Launch
 
 MESSAGE_BYTES = 1 << 16
 """The longest message of a nursery and its session, in bytes."""
@@ -48,13 +49,11 @@ class Nursery:
 
     possible = sys.platform == "linux"
 
-    def __init__(self, modules: Iterable[str], arguments: Sequence[str], folder: Path, *, shown: bool) -> None:
+    def __init__(self, modules: Iterable[str], launch: Launch, *, shown: bool) -> None:
         """Start it; it imports meanwhile.
 
         Args:
             modules: what it is to import.
-            arguments: pytest's, as those of the session that it is a part of.
-            folder: its working directory.
             shown: whether its output goes to the terminal at once, as with ``-s``.
         """
         self._environment = _fixed(os.environ)
@@ -64,7 +63,7 @@ class Nursery:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stream = None if self._output is None else self._output.fileno()
         with theirs:
-            self._process = start_pytest("--llem-nursery", theirs, arguments, folder, stream)
+            self._process = start_pytest("--llem-nursery", theirs, launch, stream)
         with suppress(OSError):  # one that ended at once is noticed when it is listened to
             self._socket.send(json.dumps(list(modules)).encode())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,17 +16,17 @@ from pytest_llem.items import gates_of, measures, parameters
 from pytest_llem.session.isolation.children import Children
 from pytest_llem.session.isolation.time_limit import TimeLimit
 from pytest_llem.session.journal_line import from_line
+from pytest_llem.session.reporting import report_phase, skipped_at
 from pytest_llem.session.state import SESSION, llem_session
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
 
     from pytest_llem.session.isolation.process import ChildProcess
+    from pytest_llem.session.reporting import Outcome, When
     from pytest_llem.settings import Settings
 
-Phase = Literal["setup", "call", "teardown"]
-
-_AFTER: dict[Phase, Phase] = {"setup": "call", "call": "teardown", "teardown": "teardown"}
+_AFTER: dict[When, When] = {"setup": "call", "call": "teardown", "teardown": "teardown"}
 
 
 def is_isolated(item: pytest.Item, settings: Settings) -> bool:
@@ -107,7 +107,7 @@ class _ItemRun:
     def __init__(self, item: pytest.Item, isolation: Isolation) -> None:
         self._item = item
         self._isolation = isolation
-        self._phase: Phase = "setup"
+        self._phase: When = "setup"
         self._reports: list[pytest.TestReport] = []
         self._started_s = time.monotonic()
         experiment = parameters(item).get("llem_experiment")
@@ -193,33 +193,19 @@ class _ItemRun:
 
     def _fail(self, why: str, output: str) -> None:
         """Report what the child could not: the phase that it was in failed; there was nothing left to tear down."""
-        self._report(self._phase, "failed", why, [("Output of the process", output)] if output else [])
-        if self._phase != "teardown":
-            self._report("teardown", "passed", None, [])
+        self._report("failed", why, [("Output of the process", output)] if output else [])
 
     def _skip(self, why: str) -> None:
         """Report an item that was given up."""
-        path, line, _ = self._item.location
-        where = str(self._item.config.rootpath / path)
-        self._report(self._phase, "skipped", (where, (line or 0) + 1, f"Skipped: {why}"), [])
-        if self._phase != "teardown":
-            self._report("teardown", "passed", None, [])
+        self._report("skipped", skipped_at(self._item, why))
 
     def _report(
-        self, when: Phase, outcome: str, message: str | tuple[str, int, str] | None, sections: list[tuple[str, str]]
+        self, outcome: Outcome, message: str | tuple[str, int, str], sections: Sequence[tuple[str, str]] = ()
     ) -> None:
-        item = self._item
-        report = pytest.TestReport(
-            nodeid=item.nodeid,
-            location=item.location,
-            keywords=dict.fromkeys(item.keywords, 1),
-            outcome=cast("Literal['passed', 'failed', 'skipped']", outcome),
-            longrepr=message,
-            when=when,
-            sections=sections,
-            duration=time.monotonic() - self._started_s,
-        )
-        item.ihook.pytest_runtest_logreport(report=report)
+        seconds = time.monotonic() - self._started_s
+        report_phase(self._item, self._phase, outcome, message, sections=sections, seconds=seconds)
+        if self._phase != "teardown":
+            report_phase(self._item, "teardown")
 
 
 def _group(item: pytest.Item, settings: Settings) -> Iterator[str]:

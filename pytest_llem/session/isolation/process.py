@@ -17,11 +17,14 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    import pytest
 
     from pytest_llem.session.isolation.nursery import ForkedProcess, Nursery
 
@@ -36,22 +39,41 @@ _DUMP_S = 2.0
 _EXIT_S = 60.0
 
 
-def start_pytest(
-    option: str, theirs: socket.socket, arguments: Sequence[str], folder: Path, output: int | None
-) -> subprocess.Popen[bytes]:
+@dataclass(frozen=True)
+class Launch:
+    """How the pytest processes of a session are started.
+
+    Attributes:
+        arguments: pytest's, as those of the session.
+        folder: their working directory.
+        python: their interpreter.
+        environment: what is different in theirs.
+    """
+
+    arguments: Sequence[str]
+    folder: Path
+    python: str = sys.executable
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Launch:
+        """As the session itself was started."""
+        return cls(config.invocation_params.args, config.invocation_params.dir)
+
+
+def start_pytest(option: str, theirs: socket.socket, launch: Launch, output: int | None) -> subprocess.Popen[bytes]:
     """Start ``python -m pytest`` at the other end of a socket.
 
     Args:
         option: the option that gets the descriptor of that end.
         theirs: that end.
-        arguments: pytest's, as those of the session that it is a part of.
-        folder: its working directory.
         output: descriptor of its stdout and stderr; ``None`` for those of this process.
     """
     # A session of its own: the terminal's Ctrl-C is for the parent, and all that it starts can be killed.
-    return subprocess.Popen(  # noqa: S603  (this interpreter, without a shell)
-        [sys.executable, "-m", "pytest", f"{option}={theirs.fileno()}", *arguments],
-        cwd=folder,
+    return subprocess.Popen(  # noqa: S603  (an interpreter that the session names, without a shell)
+        [launch.python, "-m", "pytest", f"{option}={theirs.fileno()}", *launch.arguments],
+        cwd=launch.folder,
+        env={**os.environ, **launch.environment},
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
@@ -94,21 +116,20 @@ class ChildProcess:
 
     def __init__(
         self,
-        arguments: Sequence[str],
+        launch: Launch,
         nodeids: Sequence[str],
-        folder: Path,
         *,
         shown: bool,
         nursery: Nursery | None = None,
+        by_turns: bool = False,
     ) -> None:
         """Start it.
 
         Args:
-            arguments: pytest's, as those of the session that it is a part of.
             nodeids: the items that it runs, in order.
-            folder: its working directory.
             shown: whether its output goes to the terminal at once, as with ``-s``.
-            nursery: of the same arguments, folder and output, which becomes it; else it is started anew.
+            nursery: of the same launch and output, which becomes it; else it is started anew.
+            by_turns: it does nothing unless it is :meth:`told`, and asks before each window.
 
         Raises:
             NurseryError: the nursery cannot.
@@ -124,14 +145,19 @@ class ChildProcess:
         try:
             with theirs:
                 if nursery is None:
-                    self._process = start_pytest("--llem-child", theirs, arguments, folder, stream)
+                    self._process = start_pytest("--llem-child", theirs, launch, stream)
                 else:
                     self._process = nursery.fork(theirs.fileno(), stream)
         except BaseException:
             self._close_files()
             raise
-        with suppress(OSError):  # one that ended at once is noticed when it is listened to
-            self._socket.sendall(json.dumps({"nodeids": self.queue}).encode() + b"\n")
+        if not by_turns:
+            self.tell(nodeids=self.queue, by_turns=False)
+
+    def tell(self, **message: Any) -> None:
+        """Answer the child, which waits for it: which items it runs, that an item is over, or that it is its turn."""
+        with suppress(OSError):  # one that ended is noticed when it is listened to
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self, deadline_s: float | None) -> dict[str, Any] | None:
         """What the child says next; ``None`` once it has ended and said everything.
@@ -173,8 +199,7 @@ class ChildProcess:
         """The first item of the queue is done: let the child go on."""
         self.queue.pop(0)
         self.served += 1
-        with suppress(OSError):  # one that ended is noticed when it is listened to
-            self._socket.sendall(b"\n")
+        self.tell()
 
     def output(self) -> str:
         """What was written to stdout and stderr since the item began, or the end of it."""

@@ -21,11 +21,22 @@ class TimeLimit:
         self._deadline = deadline
         self._timeout_s: float | None = None
         self._timeout_at_s: float | None = None
+        self._left_s: float | None = None
 
     def begin(self, timeout_s: float | None) -> None:
         """An item begins, or its model is loaded: from here on it may take that long."""
-        self._timeout_s = timeout_s
+        self._timeout_s, self._left_s = timeout_s, None
         self._timeout_at_s = None if timeout_s is None else now_s() + timeout_s
+
+    def pause(self) -> None:
+        """The item waits for another process, which costs it no time."""
+        if self._timeout_at_s is not None:
+            self._left_s, self._timeout_at_s = self._timeout_at_s - now_s(), None
+
+    def resume(self) -> None:
+        """It goes on."""
+        if self._left_s is not None:
+            self._timeout_at_s, self._left_s = now_s() + self._left_s, None
 
     def end(self) -> None:
         """The item is over."""

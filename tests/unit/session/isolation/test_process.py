@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llem.session.isolation.process import ChildProcess
+from pytest_llem.session.isolation.process import ChildProcess, Launch
 
 # In place of pytest: a module that is found first says what a child says.
 CHILD = """
@@ -27,7 +27,7 @@ def say(**message):
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> ChildProcess:
     (tmp_path / "pytest.py").write_text(CHILD.format(body=body))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    return ChildProcess(["--own"], ["a", "b"], tmp_path, shown=False)
+    return ChildProcess(Launch(["--own"], tmp_path), ["a", "b"], shown=False)
 
 
 def test_messages_arrive_whole_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_output_is_what_was_written_since_the_item_began(tmp_path: Path, monkeyp
 def test_a_finished_item_lets_the_child_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child = start(tmp_path, monkeypatch, "say(line=lines.readline())")
     child.finish_item()
-    assert child.receive(None) == {"line": "\n"}
+    assert child.receive(None) == {"line": "{}\n"}
     assert (child.queue, child.served) == (["b"], 1)
     child.close()
 
