@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.verdict.gates import resolve
+from pytest_llem.verdict.history import METRICS
+from pytest_llem.verdict.limits import parse_limit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,6 +14,10 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_llem.settings import Settings
+    from pytest_llem.verdict.limits import Limit
+
+USUAL = parse_limit("2.5%..5%")
+"""The gates of a comparison that names none."""
 
 
 def measures(item: pytest.Item) -> bool:
@@ -25,7 +31,7 @@ def parameters(item: pytest.Item) -> Mapping[str, Any]:
     return attached
 
 
-def gates_of(item: pytest.Item, settings: Settings, *, skipped: bool = False) -> dict[str, Any]:
+def gates_of(item: pytest.Item, settings: Settings, *, skipped: bool = False) -> dict[str, Limit]:
     """The gates of an item that is going to be measured.
 
     Args:
@@ -35,5 +41,15 @@ def gates_of(item: pytest.Item, settings: Settings, *, skipped: bool = False) ->
         return {}
     experiment = parameters(item).get("llem_experiment")
     if experiment is None:
-        return dict(settings.gates) if "llem_benchmark" in getattr(item, "fixturenames", ()) else {}
-    return {} if experiment.config is None else resolve(settings.gates, experiment.config.compare)
+        measures_callable = "llem_benchmark" in getattr(item, "fixturenames", ())
+        return _of_a_comparison(dict(settings.gates), settings) if measures_callable else {}
+    if experiment.config is None:
+        return {}
+    return _of_a_comparison(resolve(settings.gates, experiment.config.compare), settings)
+
+
+def _of_a_comparison(gates: dict[str, Limit], settings: Settings) -> dict[str, Limit]:
+    """Where two states of the code are compared, what has no gate of its own has the usual ones."""
+    if gates or settings.mode != "against":
+        return gates
+    return {metric: USUAL for metric in METRICS if metric != "energy" or settings.meter != "none"}

@@ -94,7 +94,7 @@ class Settings:
     @property
     def asks_for_hardware(self) -> bool:
         """Whether the session must not start without the device or the meter it names."""
-        return self.mode in ("validate", "measure", "child") and (self.device == "cuda" or self.meter_named)
+        return self.mode in ("validate", "measure", "against", "child") and (self.device == "cuda" or self.meter_named)
 
     @property
     def last(self) -> int | None:
@@ -116,6 +116,8 @@ class Settings:
             raise pytest.UsageError("--llem-merge runs nothing: leave out --llem-resume and --llem-shard")
         if given["merge"] and config.getoption("llem_budget"):
             raise pytest.UsageError("--llem-merge runs nothing: leave out --llem-budget")
+        if given["against"] is not None and given["child"] is None:
+            _require_comparable(given, config)
         mode = _mode(given, config)
         is_worker = hasattr(config, "workerinput")
         asks = any(map(config.getoption, _OUTPUTS))
@@ -136,7 +138,7 @@ class Settings:
             min_window_s=given["min_window"],
             files=tuple(config.getini("llem_files")),
             gates=given["fail"],
-            judges=not is_worker and (mode in ("measure", "merge") or given["strict"] or asks),
+            judges=not is_worker and (mode in ("measure", "against", "merge") or given["strict"] or asks),
             strict=given["strict"],
             accept=given["accept"],
             baseline=given["baseline"],
@@ -148,7 +150,8 @@ class Settings:
             resume=given["resume"],
             shard=shard,
             merge=given["merge"],
-            isolate=given["child"] is None and given["isolate"],
+            # Each side of a comparison runs in processes of its own.
+            isolate=given["child"] is None and (given["isolate"] or mode == "against"),
             child=given["child"],
             budget_s=given["budget"],
             against=given["against"],
@@ -168,7 +171,20 @@ def _mode(given: Mapping[str, Any], config: pytest.Config) -> Mode:
         return "plan"
     if config.option.collectonly:
         return "collect"
-    return "measure" if given["gpu"] or given["cpu"] else "validate"
+    if not (given["gpu"] or given["cpu"]):
+        return "validate"
+    return "measure" if given["against"] is None else "against"
+
+
+def _require_comparable(given: Mapping[str, Any], config: pytest.Config) -> None:
+    """Refuse what makes no sense beside another state of the code."""
+    others = [f"--llem-{name}" for name in ("shard", "merge") if given[name]]
+    if config.getoption("llem_baseline") is not None:
+        others.append("--llem-baseline")
+    if others:
+        raise pytest.UsageError(f"--llem-against measures what it compares with: leave out {', '.join(others)}")
+    if config.getoption("llem_against") is not None and not (given["gpu"] or given["cpu"] or given["plan"]):
+        raise pytest.UsageError("--llem-against measures: pass --llem-gpu or --llem-cpu with it")
 
 
 SETTINGS = pytest.StashKey[Settings]()

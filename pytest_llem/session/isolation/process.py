@@ -47,13 +47,13 @@ class Launch:
         arguments: pytest's, as those of the session.
         folder: their working directory.
         python: their interpreter.
-        environment: what is different in theirs.
+        environment: what is different in theirs; ``None`` for a variable that is not set there.
     """
 
     arguments: Sequence[str]
     folder: Path
     python: str = sys.executable
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: pytest.Config) -> Launch:
@@ -69,11 +69,12 @@ def start_pytest(option: str, theirs: socket.socket, launch: Launch, output: int
         theirs: that end.
         output: descriptor of its stdout and stderr; ``None`` for those of this process.
     """
+    environment = {**os.environ, **launch.environment}
     # A session of its own: the terminal's Ctrl-C is for the parent, and all that it starts can be killed.
     return subprocess.Popen(  # noqa: S603  (an interpreter that the session names, without a shell)
         [launch.python, "-m", "pytest", f"{option}={theirs.fileno()}", *launch.arguments],
         cwd=launch.folder,
-        env={**os.environ, **launch.environment},
+        env={name: value for name, value in environment.items() if value is not None},
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
