@@ -71,6 +71,7 @@ class Record:
         labels: those of its rows.
         gates: limits by metric.
         verdicts: their outcomes by metric, once it is judged.
+        changes: by metric the change that its verdict estimates, a fraction, and its interval.
         trouble: why further runs of it are missing.
         from_journal: an earlier session measured it, and may have saved it.
     """
@@ -93,6 +94,7 @@ class Record:
     # This session's own: neither compared nor written to the journal.
     gates: Mapping[str, Limit] = field(default_factory=dict, compare=False)
     verdicts: Mapping[str, str] = field(default_factory=dict, compare=False)
+    changes: Mapping[str, tuple[float | None, tuple[float, float] | None]] = field(default_factory=dict, compare=False)
     trouble: tuple[str, ...] = field(default=(), compare=False)
     from_journal: bool = field(default=False, compare=False)
 
@@ -103,10 +105,14 @@ class Record:
 
     def runs(self, metric: str) -> tuple[tuple[float, ...], ...]:
         """The values per call of each round of each run, in seconds or joules."""
-        return tuple(
-            values_per_call(
-                {"calls_per_round": run.calls_per_round, "per_round": [vars(window) for window in run.per_round]},
-                metric,
-            )
-            for run in (self.result, *self.more_runs)
-        )
+        return tuple(per_call(run, metric) for run in (self.result, *self.more_runs))
+
+    def pairs(self, metric: str) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]:
+        """The same of each pair, this side's and the other's; a run without its partner is in no pair."""
+        return tuple(zip(self.runs(metric), (per_call(run.result, metric) for run in self.other_runs), strict=False))
+
+
+def per_call(result: ExperimentResult, metric: str) -> tuple[float, ...]:
+    """The values per call of each round, in seconds or joules; a round without the quantity is left out."""
+    rounds = [vars(window) for window in result.per_round]
+    return values_per_call({"calls_per_round": result.calls_per_round, "per_round": rounds}, metric)

@@ -18,6 +18,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,8 @@ def rows_of(record: Record) -> list[Any]:
         info = {**shared, "metric": metric, "unit": _UNITS[metric]}
         if metric in record.verdicts:
             info["verdict"] = record.verdicts[metric]
+        if record.against:
+            info["against"] = _against(record, metric)
         fixture = SimpleNamespace(
             name=f"{labels.name}{suffix}",
             fullname=f"{labels.fullname}{suffix}",
@@ -137,6 +140,27 @@ def rows_of(record: Record) -> list[Any]:
         row.stats.data.extend(record.runs(metric)[0])
         rows.append(row)
     return rows
+
+
+def _against(record: Record, metric: str) -> dict[str, Any]:
+    """How a metric compares with the other side's, for scripts: what that side measured becomes no row."""
+    change, interval = record.changes.get(metric, (None, None))
+    return {
+        "name": record.against,
+        "unit": _UNITS[metric],
+        "pairs": [
+            {
+                "first": "other" if run.first else "this",
+                "by_turns": run.by_turns,
+                "this": fmean(this) if this else None,
+                "other": fmean(other) if other else None,
+            }
+            for run, (this, other) in zip(record.other_runs, record.pairs(metric), strict=False)
+        ],
+        "verdict": record.verdicts.get(metric),
+        "change": change,
+        "interval": interval,
+    }
 
 
 def _plain(params: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -29,11 +29,13 @@ def write_csv(records: Sequence[Record], path: str | os.PathLike[str], judged: S
     """Write one line an experiment, with a heading; what was not measured is an empty cell.
 
     Columns are the item, the result's own fields, its seconds by what they were spent on, its labels and warnings, and
-    for each metric that was judged the verdict and the change as a fraction. Text that a spreadsheet would run as a
+    for each metric that was judged the verdict, and the change with its interval as fractions; in a comparison with
+    another state of the code its name and the number of pairs. Text that a spreadsheet would run as a
     formula gets an apostrophe in front.
     """
     verdicts = {(found.candidate.nodeid, found.candidate.metric): found.verdict for found in judged}
     metrics = sorted({metric for _, metric in verdicts})
+    compared = any(record.against for record in records)
     rows = []
     for record in records:
         row: dict[str, Any] = {"nodeid": record.nodeid, "name": record.name, "file": record.file}
@@ -41,10 +43,14 @@ def write_csv(records: Sequence[Record], path: str | os.PathLike[str], judged: S
         row |= {name: getattr(record.result, name) for name in _COLUMNS}
         row |= {f"spent_{entry.replace('-', '_')}_s": record.result.spent_s.get(entry) for entry in ENTRIES}
         row |= {"labels": "; ".join(record.result.labels), "warnings": "; ".join(record.result.warnings)}
+        if compared:
+            row |= {"against": record.against, "pairs": len(record.other_runs)}
         for metric in metrics:
             verdict = verdicts.get((record.nodeid, metric))
             row[f"{metric}_verdict"] = verdict and verdict.status.value
             row[f"{metric}_change"] = verdict and verdict.change
+            low, high = (verdict and verdict.interval) or (None, None)
+            row |= {f"{metric}_change_low": low, f"{metric}_change_high": high}
         rows.append(row)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

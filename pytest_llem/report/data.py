@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.report import estimates
 from pytest_llem.report.explanations import explanations
+from pytest_llem.report.flat import flat
 from pytest_llem.report.histories import History, history_of
+from pytest_llem.report.pairs import Compared, compared_of
 from pytest_llem.report.sweeps import Sweep, sweeps_of
 from pytest_llem.report.time_spent import session_line
 from pytest_llem.verdict.decision import Status
 from pytest_llem.verdict.history import METRICS, SavedRow, difference
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_llem.measurement.result import ExperimentResult, Round
     from pytest_llem.records.record import Record
     from pytest_llem.report.estimates import Estimate
+    from pytest_llem.report.pairs import Look
     from pytest_llem.verdict.judging import Judged
 
 WORST_FIRST = (Status.REGRESSED, Status.INCONCLUSIVE, Status.NO_BASELINE, Status.IMPROVED, Status.OK)
@@ -56,6 +57,7 @@ class ExperimentPage:
         number: from 1, in the order of the session.
         energy, latency: per call; ``None`` when not measured.
         judged: its verdicts.
+        compared: how it compares with the other side of pairs; ``None`` where it was not.
         histories: its saved runs, for each metric that has any.
         power: mean power of its windows in time; empty where it is not known.
         power_omitted: windows left out of ``power``.
@@ -70,6 +72,7 @@ class ExperimentPage:
     energy: Estimate | None
     latency: Estimate | None
     judged: tuple[Judged, ...]
+    compared: Compared | None
     histories: tuple[History, ...]
     power: tuple[PowerWindow, ...]
     power_omitted: int
@@ -113,6 +116,11 @@ class Report:
         return {page.source.nodeid: page.number for page in self.experiments}
 
     @property
+    def compared(self) -> tuple[ExperimentPage, ...]:
+        """The experiments that were measured in pairs."""
+        return tuple(page for page in self.experiments if page.compared)
+
+    @property
     def downsampled(self) -> bool:
         """Whether there are so many experiments that each is shown more briefly."""
         return len(self.experiments) > _FEW_EXPERIMENTS
@@ -125,6 +133,7 @@ def build_report(
     machine: Mapping[str, Any],
     commit: Mapping[str, Any],
     created: str,
+    look: Look | None = None,
 ) -> Report:
     """Put a report together.
 
@@ -134,13 +143,14 @@ def build_report(
         history: saved rows by node id and metric, oldest first, without this session's.
         machine, commit: pytest-benchmark's ``machine_info`` and ``commit_info``.
         created: when the session ran, for people.
+        look: judges pairs as the session does, so that plots show how the interval closed in.
     """
     by_item: dict[str, list[Judged]] = {}
     for found in judged:
         by_item.setdefault(found.candidate.nodeid, []).append(found)
     shown = _SHOWN_OF_FEW if len(records) <= _FEW_EXPERIMENTS else _SHOWN_OF_MANY
     pages = [
-        _page(number, record, by_item.get(record.nodeid, []), history, shown)
+        _page(number, record, by_item.get(record.nodeid, []), history, shown, look)
         for number, record in enumerate(records, 1)
     ]
     ordered = sorted(
@@ -165,6 +175,7 @@ def _page(
     judged: Sequence[Judged],
     history: Mapping[tuple[str, str], Sequence[SavedRow]],
     shown: int,
+    look: Look | None,
 ) -> ExperimentPage:
     power = _power(record.result)
     settings = flat(record.config or {})
@@ -174,6 +185,7 @@ def _page(
         energy=estimates.energy(record.result),
         latency=estimates.latency(record.result),
         judged=tuple(judged),
+        compared=compared_of(record, judged, look),
         histories=tuple(
             _history(record, metric, saved, judged, shown)
             for metric in METRICS
@@ -219,24 +231,3 @@ def _power(result: ExperimentResult) -> list[PowerWindow]:
 
     both = windows(result.per_round, prefill=False) + windows(result.prefill_rounds, prefill=True)
     return sorted(both, key=lambda window: window.start_s)
-
-
-def flat(value: Any, prefix: str = "") -> tuple[tuple[str, str], ...]:
-    """Nested plain values as dotted keys and texts; what is not set is left out."""
-    if isinstance(value, Mapping):
-        inner = [(str(key), item) for key, item in value.items()]
-    elif isinstance(value, list | tuple):
-        inner = [(str(number), item) for number, item in enumerate(value)]
-        if all(not isinstance(item, Mapping | list | tuple) for item in value):
-            return ((prefix, ", ".join(map(_text, value))),) if value else ()
-    else:
-        return () if value is None else ((prefix, _text(value)),)
-    return tuple(pair for key, item in inner for pair in flat(item, f"{prefix}.{key}" if prefix else key))
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and math.isfinite(value):
-        return f"{value:.12g}"
-    return str(value)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pytest_llem.measurement.account import ENTRIES
 from pytest_llem.report import phrases
+from pytest_llem.report.pairs import THIS
 from pytest_llem.report.plots import Bar, Bars, Layer, Plot, Stretch
 from pytest_llem.report.quantities import with_uncertainty
 from pytest_llem.report.scales import Axis
@@ -17,12 +19,14 @@ if TYPE_CHECKING:
     from pytest_llem.report.data import ExperimentPage, Report
     from pytest_llem.report.estimates import Estimate
     from pytest_llem.report.histories import History, HistoryPoint
+    from pytest_llem.report.pairs import ComparedMetric, PairPoint
     from pytest_llem.report.plots import Point
     from pytest_llem.report.sweeps import Sweep
 
 _MANY_TICKS = 10
 _ORDER_OF_MAGNITUDE = 10.0
 _MOST_BARS = 50
+_BESIDE = 0.2  # of the step from pair to pair: what is known after one, beside its own mark
 
 
 def overview_plots(report: Report) -> Iterator[Plot]:
@@ -166,6 +170,46 @@ def history_plot(history: History) -> Plot:
         Axis(f"{history.metric} of a call", history.unit),
         [*newest, *shifts],
     )
+
+
+def pairs_plot(metric: ComparedMetric, against: str) -> Plot:
+    """The change of each pair, and what was known after it: the estimate, its interval and the bands of the limit."""
+    limit, last = metric.judged.verdict.limit, len(metric.points) + 0.5
+    layers = []
+    for low, high in ((limit.tolerance, limit.limit), (-min(limit.limit, 1.0), -min(limit.tolerance, 1.0))):
+        corners = [(0.5, low), (last, low), (last, high), (0.5, high)]
+        layers.append(Layer("area", "band", corners, "tolerance..limit, worse and better"))
+    layers.append(Layer("line", "mean", [(0.5, 0.0), (last, 0.0)], "no change"))
+    looks = [(n + _BESIDE, verdict.change, verdict.interval) for n, verdict in metric.looks]
+    ends = [(x, end) for x, _, interval in looks for end in interval or () if math.isfinite(end)]
+    layers.append(Layer("segments", "interval", ends, "interval after that many pairs"))
+    estimates = [(x, change) for x, change, _ in looks if change is not None]
+    layers.append(Layer("points", "apart", estimates, "estimate after that many pairs"))
+    for style, name in {"saved": f"{against} began", "now": f"{THIS} began", "invalid": "disturbed"}.items():
+        alike = [point for point in metric.points if point.change is not None and _pair_style(point) == style]
+        labels = [
+            f"pair {point.number}, {phrases.began(point, against)} began: {phrases.percent(point.change, None)}"
+            for point in alike
+            if point.change is not None
+        ]
+        marks = [(float(point.number), point.change) for point in alike if point.change is not None]
+        layers.append(Layer("points", style, marks, name, labels))
+    step = -(-len(metric.points) // _MANY_TICKS)
+    ticks = [(float(point.number), str(point.number)) for point in metric.points[::step]]
+    return Plot(
+        f"{metric.name.capitalize()} of a call against {against}",
+        f"{len(metric.points)} pairs in the order in which they were measured. The table below holds the numbers.",
+        layers,
+        Axis("pair", ticks=ticks),
+        Axis(f"change of {metric.name}", "%"),
+        ["A positive change is worse."],
+    )
+
+
+def _pair_style(point: PairPoint) -> str:
+    if not point.valid:
+        return "invalid"
+    return "saved" if point.other_first else "now"
 
 
 def _run_style(point: HistoryPoint) -> str:

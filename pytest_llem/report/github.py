@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llem.report import phrases
+from pytest_llem.report.pairs import ENERGY, LATENCY, POWER
 from pytest_llem.report.quantities import number
 from pytest_llem.report.verdicts import HEADINGS, verdict_cells
 from pytest_llem.verdict.decision import Status
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_llem.report.data import Report
     from pytest_llem.verdict.judging import Judged
 
+_DECIDED = (Status.REGRESSED, Status.IMPROVED)
 _LEVELS = {Status.REGRESSED: "error", Status.INCONCLUSIVE: "warning"}
 
 # GitHub shows ten errors and ten warnings of a step, and says nothing of the rest.
@@ -47,7 +49,7 @@ def write_step_summary(report: Report, environ: Mapping[str, str]) -> bool:
 
 
 def summary(report: Report) -> str:
-    """The session in Markdown: verdicts, worst first, then results."""
+    """The session in Markdown: verdicts, worst first, what changed where pairs were decided, then results."""
     lines = ["## Energy of LLM inference", ""]
     if report.judged:
         counts = [f"{count} {status.value}" for status, count in report.counts.items() if count]
@@ -56,6 +58,7 @@ def summary(report: Report) -> str:
             for found in report.judged
         ]
         lines += [", ".join(counts), "", *_table(HEADINGS, rows), ""]
+    lines += _what_changed(report)
     results = [
         (
             page.source.name,
@@ -69,6 +72,26 @@ def summary(report: Report) -> str:
     ]
     headings = ("experiment", "energy/call", "energy/token", "latency/call", "tokens/s", "meter")
     return "\n".join([*lines, *_table(headings, results), "", ""])
+
+
+def _what_changed(report: Report) -> list[str]:
+    """Of experiments that pairs show to be worse or better, what else moved."""
+    decided = {found.candidate.nodeid for found in report.judged if found.verdict.status in _DECIDED}
+    pages = [page for page in report.compared if page.source.nodeid in decided]
+    lines = []
+    for page in pages[:_SHOWN]:
+        if (compared := page.compared) is None:
+            continue
+        shown = [one for one in compared.changed if one.moved or one.name in (ENERGY, LATENCY, POWER)]
+        rows = [
+            (one.name, phrases.amount(one.this, one.unit), phrases.amount(one.other, one.unit), phrases.changed(one))
+            for one in shown
+        ]
+        lines += [f"### What changed in {_markdown(page.source.name)}", ""]
+        lines += [*_table(("quantity", "this side", compared.against, "change (95%)"), rows), ""]
+    if (rest := len(pages) - _SHOWN) > 0:
+        lines += [f"... and in {rest} more experiments", ""]
+    return lines
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

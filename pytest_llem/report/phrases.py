@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llem.report.quantities import UNKNOWN, with_uncertainty
+from pytest_llem.report.pairs import THIS
+from pytest_llem.report.quantities import UNKNOWN, number, with_uncertainty
+from pytest_llem.sizes import size
 from pytest_llem.verdict.decision import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_llem.measurement.result import ExperimentResult
     from pytest_llem.report.data import ExperimentPage
     from pytest_llem.report.estimates import Estimate, Ratio
     from pytest_llem.report.histories import HistoryPoint, Shift
+    from pytest_llem.report.pairs import Changed, PairPoint
     from pytest_llem.verdict.decision import Verdict
     from pytest_llem.verdict.judging import Judged
 
@@ -56,8 +61,56 @@ def runs(judged: Judged) -> str:
     """``1 run vs 10 saved``, or ``4 pairs vs main``."""
     verdict = judged.verdict
     if judged.candidate.against:
-        return f"{verdict.runs} pair{'' if verdict.runs == 1 else 's'} vs {judged.candidate.against}"
+        return f"{_pairs(verdict.runs)} vs {judged.candidate.against}"
     return f"{verdict.runs} run{'' if verdict.runs == 1 else 's'} vs {verdict.saved} saved"
+
+
+def changed(quantity: Changed | None) -> str:
+    """A change from the other side with its interval; a dash where it is not known."""
+    return UNKNOWN if quantity is None or quantity.change is None else percent(quantity.change, quantity.interval)
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A quantity, memory in binary units; a dash where it is not known."""
+    if value is not None and unit == "B":
+        return size(value)
+    return number(value, unit)
+
+
+def began(point: PairPoint, against: str) -> str:
+    """Which side began a pair."""
+    return against if point.other_first else THIS
+
+
+def detectable_line(changes: Mapping[int, float]) -> str:
+    """How small a change the pairs could find, once some have shown how much they differ.
+
+    Args:
+        changes: the true change, as a fraction, that would be REGRESSED in four of five cases, by the number of pairs.
+    """
+    parts = [f"{change:.1%} by {_pairs(pairs)}" for pairs, change in sorted(changes.items())]
+    return f"changes that would be found in 4 of 5 cases: {', '.join(parts)}"
+
+
+def pairs_line(pair: int, most: int, still_open: int, gates: int, left_s: float | None) -> str:
+    """``pair 3 of at most 10: 2 of 5 gates open, about 4 min left``.
+
+    Args:
+        pair: that which runs, from 1; ``most``: how many there may be.
+        still_open: of the ``gates``, how many are not decided.
+        left_s: seconds that it may take still; ``None`` where that is not known.
+    """
+    gates_open = f"{still_open} of {gates} gate{'' if gates == 1 else 's'} open"
+    left = "" if left_s is None else f", about {_time_left(left_s)} left"
+    return f"pair {pair} of at most {most}: {gates_open}{left}"
+
+
+def _pairs(count: int) -> str:
+    return f"{count} pair{'' if count == 1 else 's'}"
+
+
+def _time_left(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def meter(result: ExperimentResult) -> str:

@@ -36,6 +36,12 @@ def alike(values: Sequence[float], step: float, unit: str) -> list[str]:
     return [f"{value / 10.0**exponent:.{decimals}f} {_PREFIXES[exponent]}{unit}".rstrip() for value in values]
 
 
+def percents(values: Sequence[float], step: float) -> list[str]:
+    """Multiples of a step, both fractions, as ``+2.5%``, with as many decimals as the step has."""
+    decimals = next((count for count in range(12) if math.isclose(round(step * 100, count), step * 100)), 12)
+    return [f"{value:+.{decimals}%}" if value else "0%" for value in values]
+
+
 def with_uncertainty(value: float | None, half_width: float | None, unit: str) -> str:
     """``12.34 +- 0.05 mJ``: the value to the second significant digit of its uncertainty (GUM, 7.2.6).
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_llem.report.quantities import alike, short
+from pytest_llem.report.quantities import alike, percents, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Axis:
 
     Attributes:
         title: the quantity.
-        unit: its SI symbol; ticks get a prefix.
+        unit: its SI symbol; ticks get a prefix. ``%`` for a change as a fraction.
         ticks: values and texts instead of computed ones.
         from_zero: whether 0 is in sight.
         logarithmic: for values that differ by orders of magnitude, all positive.
@@ -71,7 +71,8 @@ def _steps(low: float, high: float, unit: str) -> list[Tick]:
     power = 10.0 ** math.floor(math.log10(least))
     step = next((step * power for step in _ROUND_STEPS if step * power >= least), 20 * power)
     values = [count * step for count in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    return list(zip(values, alike(values, step, unit), strict=True))
+    texts = percents(values, step) if unit == "%" else alike(values, step, unit)
+    return list(zip(values, texts, strict=True))
 
 
 def _decades(low: float, high: float, unit: str) -> list[Tick]:

@@ -12,6 +12,7 @@ from pytest_llem.sizes import size
 if TYPE_CHECKING:
     from pytest_llem.report.data import ExperimentPage, Report
     from pytest_llem.report.histories import History
+    from pytest_llem.report.pairs import Compared, ComparedMetric
 
 # What it is, the fields of its value and of the half-width, and the unit.
 _QUANTITIES = (
@@ -63,6 +64,41 @@ def quantities(page: ExperimentPage) -> list[tuple[str, str]]:
     if page.source.workload_hash:
         rows.append(("workload hash", page.source.workload_hash))
     return rows + [(f"energy of a call, {board}", number(joules, "J")) for board, joules in result.boards.items()]
+
+
+def changes(compared: Compared) -> list[tuple[str, str, str, str, str]]:
+    """What changed: the quantity, both sides, the change, and of how many pairs where not of all."""
+    return [
+        (
+            one.name,
+            phrases.amount(one.this, one.unit),
+            phrases.amount(one.other, one.unit),
+            phrases.changed(one),
+            f"{one.pairs} of {compared.pairs} pairs" if one.pairs < compared.pairs else "",
+        )
+        for one in compared.changed
+    ]
+
+
+def pairs(metric: ComparedMetric, against: str) -> list[tuple[str, ...]]:
+    """Each pair of a metric: who began, both sides, the change, what is known after it, and what sets it apart."""
+    looks = dict(metric.looks)
+    rows: list[tuple[str, ...]] = []
+    for point in metric.points:
+        seen = looks.get(point.number)
+        notes = [("disturbed", not point.valid), ("one process after the other", not point.by_turns)]
+        rows.append(
+            (
+                str(point.number),
+                phrases.began(point, against),
+                number(point.this, metric.unit),
+                number(point.other, metric.unit),
+                UNKNOWN if point.change is None else phrases.percent(point.change, None),
+                UNKNOWN if seen is None else phrases.change(seen),
+                ", ".join(text for text, applies in notes if applies),
+            )
+        )
+    return rows
 
 
 TIME_HEADINGS = ("no.", "experiment", "total", "measured", *ORDER[1:])

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from pytest_llem.report import phrases
 from pytest_llem.report.explanations import rounds_differ, waiting, waiting_line
-from pytest_llem.report.quantities import number, with_uncertainty
+from pytest_llem.report.pairs import ENERGY, LATENCY, POWER, compared_of
+from pytest_llem.report.quantities import UNKNOWN, number, with_uncertainty
 from pytest_llem.report.time_spent import session_line
 from pytest_llem.report.verdicts import verdict_lines
 from pytest_llem.verdict.decision import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import pytest
 
@@ -29,6 +30,7 @@ _COLOURS: dict[Status, dict[str, bool]] = {
 _HEADINGS = (
     *("experiment", "energy/call", "energy/token", "latency/call", "first token", "tokens/s", "idle share", "meter"),
 )
+_PAIR_HEADINGS = ("experiment", "energy/call, this / other", "change", "time change", "power change", "pairs")
 
 
 def say_line(reporter: pytest.TerminalReporter, line: str) -> None:
@@ -55,28 +57,56 @@ def write_summary(
 
 
 def write_results(reporter: pytest.TerminalReporter, records: Sequence[Record]) -> None:
-    """One aligned line per result, then the warnings. Quiet sessions keep what concerns validity."""
+    """One aligned line per result, the same of those in pairs, then the warnings. Quiet sessions keep what concerns
+    validity."""
     if reporter.config.get_verbosity() >= 0:
         reporter.section("energy of LLM inference (intervals of 95%)", sep="-")
         rows = [_HEADINGS, *((record.name, *_cells(record.result)) for record in records)]
         if all(record.result.idle_share is None for record in records):
             at = _HEADINGS.index("idle share")
             rows = [(*row[:at], *row[at + 1 :]) for row in rows]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            reporter.write_line(
-                "  ".join(
-                    [
-                        row[0].ljust(widths[0]),
-                        *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)),
-                    ]
-                ).rstrip()
-            )
+        _write_table(reporter, rows)
+        write_pairs(reporter, records)
     for record in records:
         if not record.result.valid:
             reporter.write_line(f"INVALID {record.name}: never used as a baseline", red=True)
+        for text in _invalid_in_pairs(record):
+            reporter.write_line(f"INVALID {record.name}{text}", red=True)
     for warning, names in _warnings(records, reporter.config.get_verbosity()).items():
         reporter.write_line(f"{_who(names)}: {warning}", yellow=True)
+
+
+def write_pairs(reporter: pytest.TerminalReporter, records: Sequence[Record]) -> None:
+    """One aligned line for each result that was measured in pairs."""
+    rows: list[Sequence[str]] = [_PAIR_HEADINGS]
+    for record in records:
+        if (compared := compared_of(record)) is not None:
+            energy, latency, power = (compared.quantity(name) for name in (ENERGY, LATENCY, POWER))
+            both = UNKNOWN if energy is None else f"{number(energy.this, 'J')} / {number(energy.other, 'J')}"
+            cells = (phrases.changed(one) for one in (energy, latency, power))
+            rows.append((record.name, both, *cells, str(compared.pairs)))
+    if len(rows) > 1:
+        against = ", ".join(dict.fromkeys(record.against for record in records if record.other_runs))
+        reporter.section(f"against {against} (intervals of 95% over pairs)", sep="-")
+        _write_table(reporter, rows)
+
+
+def _write_table(reporter: pytest.TerminalReporter, rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns, the first one of words."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *cells in rows:
+        aligned = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=True))]
+        reporter.write_line("  ".join(aligned).rstrip())
+
+
+def _invalid_in_pairs(record: Record) -> Iterator[str]:
+    """Which results of pairs were disturbed, but this side's first, which every result has."""
+    for pair, run in enumerate(record.more_runs if record.against else (), 2):
+        if not run.valid:
+            yield f", pair {pair}"
+    for pair, other in enumerate(record.other_runs, 1):
+        if not other.result.valid:
+            yield f" on {record.against}, pair {pair}"
 
 
 def write_explanations(reporter: pytest.TerminalReporter, records: Sequence[Record]) -> None:
@@ -99,17 +129,21 @@ def _who(names: Sequence[str]) -> str:
 
 
 def _warnings(records: Sequence[Record], verbosity: int) -> dict[str, list[str]]:
-    """Each warning once, with the experiments that it concerns. Quiet sessions show why a result is invalid or has no
-    energy, and no more."""
-    warnings: dict[str, list[str]] = {}
+    """Each warning once, with the experiments that it concerns; of pairs those of both sides, the other one's named.
+    Quiet sessions show why a result is invalid or has no energy, and no more."""
+    warnings: dict[str, dict[str, None]] = {}
     for record in records:
-        result = record.result
-        shown = result.warnings
-        if verbosity < 0 and result.valid:
-            shown = [f"energy_j: {result.missing['energy_j']}"] if "energy_j" in result.missing else []
-        for warning in shown:
-            warnings.setdefault(warning, []).append(record.name)
-    return warnings
+        sides = [("", record.result)]
+        if record.against:
+            sides += [("", run) for run in record.more_runs]
+            sides += [(f"{record.against}: ", run.result) for run in record.other_runs]
+        for side, result in sides:
+            shown = result.warnings
+            if verbosity < 0 and result.valid:
+                shown = [f"energy_j: {result.missing['energy_j']}"] if "energy_j" in result.missing else []
+            for warning in shown:
+                warnings.setdefault(f"{side}{warning}", {})[record.name] = None
+    return {warning: list(names) for warning, names in warnings.items()}
 
 
 def _cells(result: ExperimentResult) -> tuple[str, ...]:

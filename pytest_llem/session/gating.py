@@ -78,8 +78,10 @@ def judge_session(
         if (record := state.records.get(found.candidate.nodeid)) is None:
             continue
         # Saved with the row: what regressed is no baseline until it is accepted.
-        verdicts = {**record.verdicts, found.candidate.metric: found.verdict.status.value}
-        state.count(replace(record, verdicts=verdicts))
+        metric, verdict = found.candidate.metric, found.verdict
+        verdicts = {**record.verdicts, metric: verdict.status.value}
+        changes = {**record.changes, metric: (verdict.change, verdict.interval)}
+        state.count(replace(record, verdicts=verdicts, changes=changes))
 
 
 def exit_status(judged: Iterable[Judged], *, strict: bool) -> bool:

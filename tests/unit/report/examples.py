@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_llem.measurement.result import ExperimentResult, Round
-from pytest_llem.records.record import Record
+from pytest_llem.records.record import OtherRun, Record
 from pytest_llem.report.data import Report, build_report
-from pytest_llem.verdict.history import SavedRow
+from pytest_llem.report.pairs import mean_ratio
+from pytest_llem.verdict.decision import Status, Verdict
+from pytest_llem.verdict.history import Baseline, SavedRow
 from pytest_llem.verdict.judging import Candidate, ErrorRates, Judged, judge_candidates
 from pytest_llem.verdict.limits import parse_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llem.report.pairs import Pair
+    from pytest_llem.verdict.limits import Limit
 
 CALLS = 2
 FILE = "bench/llama.llem.yaml"
@@ -115,3 +124,53 @@ def regression() -> Report:
     points = sweep()
     history = saved_runs(points[0], [99.0, 100.0, 101.0, 100.5, 99.5, 100.0])
     return report(points, judged(points[0], history, 110.0), history)
+
+
+# Of the pairs about their change, and which side begins: the other, this, this, the other.
+PAIR_NOISE = (0.0, 0.006, -0.006, 0.002)
+OTHER_FIRST = (True, False, False, True)
+
+
+def in_pairs(name: str = "llama", change: float = 0.0, pairs: int = 4, **changes: Any) -> Record:
+    """An experiment whose energy is worse by this than on main, half of it by the time and half by the power."""
+    energies_j = [100.0 * (1 + change) * (1 + noise) for noise in PAIR_NOISE[:pairs]]
+    latencies_s = [2.0 * (1 + change) ** 0.5 * (1 + noise / 2) for noise in PAIR_NOISE[:pairs]]
+    first, *more = (result(energy, latency) for energy, latency in zip(energies_j, latencies_s, strict=True))
+    one = experiment(name, result=first, more_runs=tuple(more), against="main")
+    others = tuple(other_run(one, first=first) for first in OTHER_FIRST[:pairs])
+    return replace(one, **{"other_runs": others, **changes})
+
+
+def other_run(one: Record, measured: ExperimentResult | None = None, **changes: Any) -> OtherRun:
+    """What main measured, in the same environment if nothing else is said."""
+    values = {"environment": one.environment, "first": True, **changes}
+    return OtherRun(measured or result(), one.workload_hash, **values)
+
+
+def look(pairs: Sequence[Pair], limit: Limit, by_turns: bool) -> Verdict:
+    """A simple stand-in for the verdict on pairs: the 95% interval of their mean, from the third on."""
+    ratios = [statistics.fmean(this) / statistics.fmean(other) for this, other in pairs]
+    found = mean_ratio(ratios)
+    interval = None if found.interval is None or len(pairs) < 3 else tuple(end - 1 for end in found.interval)
+    status = Status.INCONCLUSIVE
+    if interval is not None:
+        status = Status.REGRESSED if interval[0] > limit.tolerance else Status.OK
+    reason = "in blocks" if by_turns else "one after the other"
+    values: Any = (found.value - 1, interval, None, len(pairs), len(pairs), limit, reason, interval is None, None)
+    return Verdict(status, *values)
+
+
+def judged_pairs(one: Record, *metrics: str, limit: str = "2.5%..5%") -> list[Judged]:
+    """The verdicts on pairs."""
+    found = []
+    for metric in metrics or ("energy", "latency"):
+        candidate = Candidate(one.nodeid, one.name, metric, parse_limit(limit), None, against=one.against)
+        by_turns = all(run.by_turns for run in one.other_runs)
+        found.append(Judged(candidate, look(one.pairs(metric), candidate.limit, by_turns), Baseline(())))
+    return found
+
+
+def report_of_pairs(*records: Record) -> Report:
+    """A session of experiments in pairs, all of them judged."""
+    verdicts = [found for one in records for found in judged_pairs(one)]
+    return build_report(records, verdicts, {}, {"node": "runner"}, {}, "2026-02-03 04:05", look)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pytest_llem.measurement.result import Round
-from pytest_llem.report.data import flat
+from pytest_llem.report.flat import flat
 from pytest_llem.report.histories import Band
 from pytest_llem.verdict.decision import Status
 from tests.unit.report.examples import experiment, judged, report, result, row, saved_runs, sweep
