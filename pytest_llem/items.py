@@ -25,6 +25,13 @@ def measures(item: pytest.Item) -> bool:
     return "llem_experiment" in parameters(item) or "llem_benchmark" in getattr(item, "fixturenames", ())
 
 
+def is_measured(item: pytest.Item) -> bool:
+    """Whether an item is going to measure something: it is valid, and nothing skips it."""
+    experiment = parameters(item).get("llem_experiment")
+    invalid = experiment is not None and bool(experiment.errors)
+    return measures(item) and not invalid and item.get_closest_marker("skip") is None
+
+
 def parameters(item: pytest.Item) -> Mapping[str, Any]:
     """What collection attached to an item."""
     attached: Mapping[str, Any] = getattr(getattr(item, "callspec", None), "params", {})

@@ -99,7 +99,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     settings = config.stash[SETTINGS] = Settings.from_config(config)
     has_benchmark = config.pluginmanager.has_plugin("benchmark")
-    if settings.judges and settings.mode in ("measure", "merge", "validate") and not has_benchmark:
+    if settings.judges and settings.mode in ("measure", "against", "merge", "validate") and not has_benchmark:
         raise pytest.UsageError(NO_BENCHMARK)
     for feature in _features(settings):
         config.pluginmanager.register(feature)
@@ -139,6 +139,11 @@ def _features_of_measuring(settings: Settings) -> Iterator[object]:
     yield Termination()
     if settings.judges:
         yield Judging(settings)
+    if settings.against is not None and settings.mode == "against":
+        from pytest_llem.session.against.plugin import Against
+
+        yield Against(settings, settings.against)
+        return
     yield Isolation(settings)
     if settings.budget_s is not None:
         from pytest_llem.session.budget import Budget
@@ -199,7 +204,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if len(items) >= _MANY_ITEMS and measured:
         # They stay: the collections before every window, and those with which Python ends, need not look through them.
         gc.freeze()
-    if settings.mode not in ("validate", "measure") or not config.pluginmanager.has_plugin("benchmark"):
+    if settings.mode not in ("validate", "measure", "against") or not config.pluginmanager.has_plugin("benchmark"):
         return
     if measured or settings.shard or settings.judges:
         for feature in _features_of_measuring(settings):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llem.items import gates_of, measures, parameters
+from pytest_llem.items import gates_of, is_measured, parameters
 from pytest_llem.records import rows as benchmark
 from pytest_llem.session.deadline import Deadline, now_s
 from pytest_llem.session.past_runs import past_runs, predictable
@@ -45,7 +45,7 @@ class Budget:
         config, settings = session.config, self._settings
         if benchmark.is_disabled(config):
             return
-        places = [place for place, item in enumerate(session.items) if _is_measured(item)]
+        places = [place for place, item in enumerate(session.items) if is_measured(item)]
         items = {session.items[place].nodeid: session.items[place] for place in places}
         self._predictor = Predictor(predictable(items.values(), settings), past_runs(config, settings))
         saved = benchmark.saved_sessions(config, settings.baseline)
@@ -163,9 +163,3 @@ def _last_verdicts(saved: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], 
             if "verdict" in info:
                 verdicts[info.get("nodeid", ""), info.get("metric", "")] = info["verdict"]
     return verdicts
-
-
-def _is_measured(item: pytest.Item) -> bool:
-    experiment = parameters(item).get("llem_experiment")
-    invalid = experiment is not None and bool(experiment.errors)
-    return measures(item) and not invalid and item.get_closest_marker("skip") is None

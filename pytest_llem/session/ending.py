@@ -17,6 +17,7 @@ from pytest_llem.records import rows as benchmark
 from pytest_llem.report.data import build_report
 from pytest_llem.report.terminal import say_line
 from pytest_llem.session import gating
+from pytest_llem.session.against import verdicts as pairs
 from pytest_llem.session.journal import require_writable
 from pytest_llem.session.state import llem_session
 from pytest_llem.verdict.judging import Candidate, follow_moves
@@ -64,7 +65,9 @@ class Judging:
         """Note why an item has no result, should it have none."""
         reason = "it measured nothing"
         if report.failed:
-            reason = "it failed"
+            # Of a comparison it says on which side.
+            where = report.longreprtext.partition("\n")[0] if self._settings.mode == "against" else ""
+            reason = f"it failed {where}".rstrip()
         elif report.skipped:
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else "it was skipped"
         if not report.passed or report.nodeid not in self._why:
@@ -134,7 +137,9 @@ def judge(session: pytest.Session, state: LlemSession, unmeasured: Sequence[Cand
     """
     config, settings = session.config, state.settings
     gated = bool(unmeasured) or any(record.gates for record in state.records.values())
-    if gated or settings.report is not None or _on_github():
+    if settings.mode == "against":
+        pairs.judge(state, unmeasured)
+    elif gated or settings.report is not None or _on_github():
         # Before this session's own results are saved: they are no history of themselves.
         state.history = gating.load_history(config, settings)
         measured = [gating.row_of(record, metric) for record in state.records.values() for metric in record.metrics]
@@ -143,7 +148,7 @@ def judge(session: pytest.Session, state: LlemSession, unmeasured: Sequence[Cand
         # Whether it is gated or not: the baseline is that of the gates to come.
         for record in list(state.records.values()):
             state.count(replace(record, accepted=True))
-    if gated:
+    if gated and settings.mode != "against":
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         say = partial(say_line, reporter) if reporter else lambda _: None
         # A session that is ended early, or reports what others measured, measures nothing now.

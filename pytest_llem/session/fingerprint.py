@@ -27,9 +27,10 @@ _MOST_FILES = 10_000
 _MOST_LEVELS = 4
 
 
-def hash_of(item: pytest.Item, settings: Settings) -> str:
+def hash_of(item: pytest.Item, settings: Settings, sides: str | None = None) -> str:
     """Hash of what an item measures: the experiment (or the source of the test that measures) and the options
-    that it depends on; after a dash, of the local files that it reads and of the version of this package."""
+    that it depends on; after a dash, of the local files that it reads, of the version of this package and of the two
+    sides of a comparison, where it is measured for one."""
     experiment: Experiment | None = parameters(item).get("llem_experiment")
     config = None if experiment is None else experiment.config
     work = experiment_hash(
@@ -44,7 +45,8 @@ def hash_of(item: pytest.Item, settings: Settings) -> str:
         }
     )
     files = [] if config is None or experiment is None else _files(config, experiment.path.parent)
-    return f"{work}-{experiment_hash({'files': files, 'version': __version__})}"
+    also = {"files": files, "version": __version__} | ({} if sides is None else {"sides": sides})
+    return f"{work}-{experiment_hash(also)}"
 
 
 def is_same_work(fingerprint: str, other: str) -> bool:

@@ -48,17 +48,19 @@ def report_phase(
 
 
 def report_item(
-    item: pytest.Item, outcome: Outcome = "passed", message: str | None = None, *, seconds: float = 0.0
+    item: pytest.Item, outcome: Outcome = "passed", message: str | None = None, *, output: str = ""
 ) -> None:
     """Report all phases of an item, of which the second one has this outcome.
 
     Args:
         message: why it failed or was skipped.
+        output: what its process had written.
     """
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     report_phase(item, "setup")
-    report_phase(item, "call", outcome, skipped_at(item, message) if outcome == "skipped" else message, seconds=seconds)
+    why = skipped_at(item, message) if outcome == "skipped" else message
+    report_phase(item, "call", outcome, why, sections=[("Output of the process", output)] if output else [])
     report_phase(item, "teardown")
     hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 

@@ -51,12 +51,14 @@ class Resume:
             state.fail(session)
 
 
-def begin(session: pytest.Session, items: Sequence[pytest.Item], settings: Settings) -> None:
+def begin(session: pytest.Session, items: Sequence[pytest.Item], settings: Settings, sides: str | None = None) -> None:
     """Give the session its journal. With ``--llem-resume``, the items that it holds unchanged are reported as passed,
     with their results, and taken out of what is going to run.
 
     Args:
         items: those of the session's items that are going to measure something.
+        sides: what the two sides of a comparison are; ``None`` where there is none. What the journal holds of one may
+            not be all of it: its items stay.
 
     Raises:
         pytest.UsageError: the journal to resume from cannot be read or is in use, or the one that is named cannot be
@@ -74,12 +76,16 @@ def begin(session: pytest.Session, items: Sequence[pytest.Item], settings: Setti
             raise pytest.UsageError("--llem-resume: there is no storage folder: name the journal with --llem-journal")
         return
     state = llem_session(config)
-    fingerprints = {item.nodeid: hash_of(item, settings) for item in items}
+    fingerprints = {item.nodeid: hash_of(item, settings, sides) for item in items}
     split = config.stash.get(SPLIT, None)
     state.journal = Journal(path, fingerprints, say=state.notes.append, say_now=state.say, split=split)
     try:
         if settings.resume:
-            _resume(session, items, settings, path, state.journal, fingerprints)
+            finished = _resume(session, items, settings, path, state.journal, fingerprints)
+            for item in finished if sides is None else ():
+                item.user_properties.extend(junit.properties(state.records[item.nodeid].result))
+                report_item(item)
+                session.items.remove(item)
         elif settings.shard is not None:
             state.journal.open()  # a part leaves a journal even if it is empty
         elif settings.journal is not None:
@@ -96,7 +102,8 @@ def _resume(
     path: Path,
     journal: Journal,
     fingerprints: Mapping[str, str],
-) -> None:
+) -> list[pytest.Item]:
+    """Count what the journal holds unchanged; returns the items that it is of."""
     config = session.config
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     try:
@@ -124,6 +131,4 @@ def _resume(
     state = llem_session(config)
     for item, record in finished.items():
         state.count(replace(record, gates=gates_of(item, settings)))
-        item.user_properties.extend(junit.properties(record.result))
-        report_item(item)
-    session.items[:] = [item for item in session.items if item not in finished]
+    return list(finished)

@@ -13,7 +13,6 @@ from pytest_llem.items import gates_of, parameters
 from pytest_llem.records.record import OtherRun
 from pytest_llem.session.against.pair import Sides
 from pytest_llem.session.deadline import now_s
-from pytest_llem.verdict.pairs import FEWEST_PAIRS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -52,6 +51,7 @@ class Comparison:
     """Measures the experiments of a session on both sides.
 
     Attributes:
+        items: what is measured.
         progress: by node id.
     """
 
@@ -74,10 +74,10 @@ class Comparison:
         self._config = config
         self._state = state
         self._sides = sides
+        self.items = items
         self._items = {item.nodeid: item for item in items}
         self._is_open = is_open
         self._random = random.Random()  # noqa: S311  (of its own: the user's seeds are not to be used up)
-        self._began_last: dict[Hashable, bool] = {}
         self._alone: set[Hashable] = set()
         self._pair_s: dict[Hashable, float] = {}
         self._has_said_idle = False
@@ -92,30 +92,29 @@ class Comparison:
         """Experiments of which another pair is measured."""
         return [nodeid for nodeid in self._items if self._wants_more(nodeid)]
 
-    def next_round(self, refuse: Callable[[Sequence[str], float | None], str | None]) -> None:
-        """Measure one pair of everything that is open, from processes that were started for it.
+    def next_round(self, nodeids: Sequence[str], refuse: Callable[[Sequence[str], float | None], str | None]) -> None:
+        """Measure one pair of these experiments, in processes that were started for it.
 
         Args:
             refuse: told experiments of a load and how long its last pair took, says why they are not measured now.
         """
-        with_items = self.open_items()
-        items = [self._items[nodeid] for nodeid in with_items]
+        items = [self._items[nodeid] for nodeid in nodeids]
         sides = Sides(self._config, self._sides, items, self._state.deadline)
         try:
-            for load, nodeids in self._loads(with_items):
-                if (reason := refuse(nodeids, self._pair_s.get(load))) is not None:
-                    for nodeid in nodeids:
-                        self.progress[nodeid].trouble = reason
+            for load, together in self._loads(nodeids):
+                if (reason := refuse(together, self._pair_s.get(load))) is not None:
+                    for nodeid in together:
+                        self._give_up(nodeid, reason)
                     continue
                 started_s = now_s()
-                self._measure(sides, load, nodeids)
+                self._measure(sides, load, together)
                 self._pair_s[load] = now_s() - started_s
         finally:
             sides.close()
 
-    def expected_s(self) -> float | None:
-        """Seconds that another pair of all that is open takes; ``None`` where a load has had none yet."""
-        loads = [load for load, _ in self._loads(self.open_items())]
+    def expected_s(self, nodeids: Sequence[str]) -> float | None:
+        """Seconds that another pair of these experiments takes; ``None`` where a load has had none yet."""
+        loads = [load for load, _ in self._loads(nodeids)]
         if any(load not in self._pair_s for load in loads):
             return None
         return sum(self._pair_s[load] for load in loads)
@@ -124,8 +123,7 @@ class Comparison:
         progress, pairs = self.progress[nodeid], self.pairs_of(nodeid)
         if progress.failure is not None or progress.trouble is not None or pairs >= self._state.settings.pairs:
             return False
-        # At least so many even of what has no gate, or one that the first pair decides.
-        return pairs < FEWEST_PAIRS or self._is_open(self._state.records[nodeid])
+        return not pairs or self._is_open(self._state.records[nodeid])
 
     def _loads(self, nodeids: Iterable[str]) -> Iterator[tuple[Hashable, list[str]]]:
         groups: dict[Hashable, list[str]] = {}
@@ -137,7 +135,7 @@ class Comparison:
     def _measure(self, sides: Sides, load: Hashable, nodeids: Sequence[str]) -> None:
         """One pair of a load. What fails while both processes are alive is tried again with one after the other: both
         models may not fit, or one disturbs the other."""
-        other_first = self._draw(load, nodeids)
+        other_first = self._draw(nodeids)
         timeouts_s = {nodeid: _timeout_s(self._items[nodeid]) for nodeid in nodeids}
         by_turns = load not in self._alone
         pairs = sides.measure(timeouts_s, other_first=other_first, by_turns=by_turns)
@@ -160,7 +158,7 @@ class Comparison:
     def _has_time(self) -> bool:
         return self._state.deadline is None or self._state.deadline.left_s > 0
 
-    def _draw(self, load: Hashable, nodeids: Sequence[str]) -> bool:
+    def _draw(self, nodeids: Sequence[str]) -> bool:
         """Whether the other side begins: of two pairs each side begins one, and chance says which comes first."""
         record = self._state.records.get(nodeids[0])
         if record is not None and len(record.other_runs) % 2:
@@ -179,10 +177,15 @@ class Comparison:
         if (disturbance := _disturbance(pair)) is not None:
             progress.disturbed.append(disturbance)
             if len(progress.disturbed) >= _MOST_DISTURBED:
-                progress.trouble = f"{len(progress.disturbed)} pairs of it were disturbed: {disturbance}"
+                self._give_up(nodeid, f"{len(progress.disturbed)} pairs of it were disturbed: {disturbance}")
             return
         self._say_idle(pair)
         self._state.count(self._with_pair(nodeid, this, other, pair))
+
+    def _give_up(self, nodeid: str, reason: str) -> None:
+        self.progress[nodeid].trouble = reason
+        if (record := self._state.records.get(nodeid)) is not None:
+            self._state.count(replace(record, trouble=(reason,)))
 
     def _with_pair(self, nodeid: str, this: Record, other: Record, pair: Pair) -> Record:
         known = self._state.records.get(nodeid)

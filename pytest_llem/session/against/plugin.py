@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llem.items import gates_of, measures, parameters
+from pytest_llem.items import USUAL, gates_of, is_measured, parameters
 from pytest_llem.records import rows as benchmark
-from pytest_llem.report import junit
-from pytest_llem.report.pairs import detectable_line, progress_line
+from pytest_llem.report import junit, phrases
 from pytest_llem.session.against import verdicts
 from pytest_llem.session.against.comparison import Comparison
 from pytest_llem.session.against.sides import open_sides
 from pytest_llem.session.deadline import Deadline, now_s
+from pytest_llem.session.past_runs import past_runs, predictable
+from pytest_llem.session.prediction import Predictor
 from pytest_llem.session.reporting import report_item
 from pytest_llem.session.resume import begin
 from pytest_llem.session.state import llem_session
-from pytest_llem.verdict.pairs import FEWEST_PAIRS, detectable_by_pairs, spread_of_pairs
+from pytest_llem.verdict.pairs import MIN_PAIRS, detectable_by_pairs
+from pytest_llem.verdict.spread import Spread
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from pytest_llem.session.against.sides import Side
     from pytest_llem.session.state import LlemSession
     from pytest_llem.settings import Settings
+    from pytest_llem.verdict.judging import Judged
+
+# Of differences of pairs, where nothing is known of them: quiet processes, and ones that differ by 2%.
+_USUAL_SPREADS = (0.01, 0.028)
 
 
 class Against:
@@ -44,7 +50,7 @@ class Against:
         Raises:
             pytest.UsageError: there is no other side, or it cannot be compared.
         """
-        items = [item for item in session.items if _is_measured(item)]
+        items = [item for item in session.items if is_measured(item)]
         refused = session.testsfailed and not session.config.option.continue_on_collection_errors
         if refused or not items or benchmark.is_disabled(session.config):
             return (yield)
@@ -58,8 +64,7 @@ class Against:
             begin(session, items, self._settings, sides=f"{sides[0].identity} {sides[1].identity}")
             self._comparison = Comparison(session.config, state, sides, items, self._is_open)
             self._measure(session, state, self._comparison)
-            stack.close()
-            return (yield)
+        return (yield)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
@@ -76,14 +81,110 @@ class Against:
             report_item(item, "skipped", why)
         else:
             item.user_properties.extend(junit.properties(record.result))
-            judged = [self._judge(record, metric) for metric in record.gates]
-            item.user_properties.extend(junit.pair_properties(record, judged))
+            item.user_properties.extend(junit.pair_properties(record, self._judge(record)))
             report_item(item)
         return True
 
-    def trouble(self) -> dict[str, str]:
-        """Why there are no more pairs of some experiments, by node id."""
-        if self._comparison is None:
-            return {}
-        found = self._comparison.progress.items()
-        return {nodeid: progress.trouble for nodeid, progress in found if progress.trouble is not None}
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
+        """End of the session: a journal that is named and could not be written fails it."""
+        yield
+        state = llem_session(session.config)
+        if self._settings.journal is not None and state.journal is not None and state.journal.broken:
+            state.fail(session)
+
+    def _open(
+        self, session: pytest.Session, items: Sequence[pytest.Item], state: LlemSession
+    ) -> AbstractContextManager[tuple[Side, Side]]:
+        found = (parameters(item).get("llem_experiment") for item in items)
+        return open_sides(
+            self._against,
+            root=session.config.rootpath,
+            folder=session.config.invocation_params.dir,
+            arguments=session.config.invocation_params.args,
+            patterns=self._settings.files,
+            files=list(dict.fromkeys(experiment.path for experiment in found if experiment is not None)),
+            say=state.say,
+        )
+
+    def _measure(self, session: pytest.Session, state: LlemSession, comparison: Comparison) -> None:
+        """Pair after pair, until nothing is open."""
+        settings = self._settings
+        gates = sum(len(gates_of(item, settings)) for item in comparison.items)
+        predictor = Predictor(predictable(comparison.items, settings), past_runs(session.config, settings))
+        state.say(f"llem: {self._expectation(session, comparison.items)}")
+
+        def refuse(nodeids: Sequence[str], last_s: float | None) -> str | None:
+            if state.deadline is None:
+                return None
+            left_s, needed_s = state.deadline.left_s, last_s
+            if needed_s is None:
+                # Each side loads the model and measures all of them.
+                needed = (predictor.needed(nodeid, load=nodeid == nodeids[0]) for nodeid in nodeids)
+                needed_s = 2 * sum(duration.seconds or 0.0 for duration in needed)
+            if left_s > 0 and needed_s <= left_s:
+                return None
+            return (
+                f"llem-budget: about {needed_s:.3g} s are needed for a pair, {max(left_s, 0.0):.3g} s are left of "
+                f"{state.deadline.budget_s:g} s"
+            )
+
+        while (open_items := comparison.open_items()) and not session.shouldstop:
+            number = 1 + min(map(comparison.pairs_of, open_items))
+            still_open = sum(self._open_gates(state, item) for item in comparison.items)
+            left_s = comparison.expected_s(open_items)
+            state.say(f"llem: {phrases.pairs_line(number, settings.pairs, still_open, gates, left_s)}")
+            comparison.next_round(open_items, refuse)
+            if number == MIN_PAIRS and (line := self._detectable(state)) is not None:
+                state.say(f"llem: {line}")
+            if self._has_failed_enough(session, comparison):
+                break
+
+    def _has_failed_enough(self, session: pytest.Session, comparison: Comparison) -> bool:
+        """``-x`` and ``--maxfail``."""
+        most: int = session.config.getoption("maxfail")
+        failures = [progress.failure for progress in comparison.progress.values() if progress.failure is not None]
+        return 0 < most <= sum(not failure.skipped for failure in failures)
+
+    def _judge(self, record: Record) -> list[Judged]:
+        return [verdicts.judge_record(record, metric, limit, self._settings) for metric, limit in record.gates.items()]
+
+    def _is_open(self, record: Record) -> bool:
+        return any(judged.verdict.needs_more_runs for judged in self._judge(record))
+
+    def _open_gates(self, state: LlemSession, item: pytest.Item) -> int:
+        record = state.records.get(item.nodeid)
+        if record is None:
+            return len(gates_of(item, self._settings))
+        return sum(judged.verdict.needs_more_runs for judged in self._judge(record))
+
+    def _expectation(self, session: pytest.Session, items: Sequence[pytest.Item]) -> str:
+        """What the pairs can find, by how much the saved pairs of a session before differed, or as most would."""
+        saved = verdicts.saved_spreads(benchmark.saved_sessions(session.config, "last:20"))
+        gated = [(item.nodeid, metric) for item in items for metric in gates_of(item, self._settings)]
+        known = [saved[key] for key in gated if key in saved]
+        most = f"at most {self._settings.pairs} pairs"
+        if known:
+            widest = max(known, key=lambda spread: spread.relative)
+            return f"{most}; if pairs differ by {widest.relative:.1%}, as saved ones did, {self._found_by(widest)}"
+        guesses = [Spread(spread, MIN_PAIRS) for spread in _USUAL_SPREADS]
+        return "; ".join(
+            [most, *(f"if pairs differ by {guess.relative:.1%}, {self._found_by(guess)}" for guess in guesses)]
+        )
+
+    def _detectable(self, state: LlemSession) -> str | None:
+        """The same by the pairs that there are, of the gate of which they differ most."""
+        judged = [found for record in state.records.values() for found in self._judge(record)]
+        known = [(found.verdict.spread, found.candidate) for found in judged if found.verdict.spread is not None]
+        if not known:
+            return None
+        spread, candidate = max(known, key=lambda pair: pair[0].relative)
+        return f"{candidate.name} {candidate.metric}: pairs differ by {spread.relative:.1%}, {self._found_by(spread)}"
+
+    def _found_by(self, spread: Spread) -> str:
+        most, (alpha, _) = self._settings.pairs, self._settings.error_rates
+        found = {
+            pairs: detectable_by_pairs(spread, USUAL, pairs, alpha=alpha, max_pairs=most)
+            for pairs in sorted({MIN_PAIRS, most})
+        }
+        return phrases.detectable_line(found)

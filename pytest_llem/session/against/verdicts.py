@@ -3,54 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pytest_llem.records.identity import environment_hash
 from pytest_llem.session.gating import row_of
 from pytest_llem.verdict.decision import Status
-from pytest_llem.verdict.history import Baseline, difference, values_per_call
+from pytest_llem.verdict.history import Baseline, difference
 from pytest_llem.verdict.judging import Candidate, Judged
-from pytest_llem.verdict.pairs import judge_pairs
+from pytest_llem.verdict.pairs import judge_pairs, spread_of_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pytest_llem.records.record import Record
     from pytest_llem.session.state import LlemSession
     from pytest_llem.settings import Settings
     from pytest_llem.verdict.decision import Verdict
     from pytest_llem.verdict.limits import Limit
-    from pytest_llem.verdict.spread import Run
+    from pytest_llem.verdict.spread import Run, Spread
 
 
-def judge(state: LlemSession, unmeasured: Sequence[Candidate], trouble: dict[str, str]) -> None:
+def judge(state: LlemSession, unmeasured: Sequence[Candidate]) -> None:
     """Judge all that was measured; the records hold their verdicts afterwards.
 
     Args:
         unmeasured: what has a gate and no result.
-        trouble: why there are no more pairs of some experiments, by node id.
     """
     state.judged = []
     for record in list(state.records.values()):
-        found = [
-            judge_record(record, metric, limit, state.settings, trouble.get(record.nodeid))
-            for metric, limit in record.gates.items()
-        ]
+        found = [judge_record(record, metric, limit, state.settings) for metric, limit in record.gates.items()]
         state.judged += found
-        statuses = {judged.candidate.metric: judged.verdict.status.value for judged in found}
-        state.count(replace(record, verdicts={**record.verdicts, **statuses}))
+        verdicts = {judged.candidate.metric: judged.verdict for judged in found}
+        statuses = {metric: verdict.status.value for metric, verdict in verdicts.items()}
+        changes = {metric: (verdict.change, verdict.interval) for metric, verdict in verdicts.items()}
+        state.count(replace(record, verdicts=statuses, changes=changes))
     state.judged += [
         _judged(replace(candidate, against=state.settings.against or ""), [], state.settings, candidate.missing)
         for candidate in unmeasured
     ]
 
 
-def judge_record(record: Record, metric: str, limit: Limit, settings: Settings, trouble: str | None = None) -> Judged:
-    """The verdict on one gated metric of an experiment.
-
-    Args:
-        trouble: why there are no more pairs of it.
-    """
+def judge_record(record: Record, metric: str, limit: Limit, settings: Settings) -> Judged:
+    """The verdict on one gated metric of an experiment."""
     measured = metric in record.metrics
     candidate = Candidate(
         record.nodeid,
@@ -65,28 +58,28 @@ def judge_record(record: Record, metric: str, limit: Limit, settings: Settings, 
         return _judged(candidate, [], settings, different)
     if not measured:
         return _judged(candidate, [], settings, candidate.missing)
-    pairs = pairs_of(record, metric)
-    if len(pairs) < len(record.other_runs):
-        return _judged(candidate, pairs, settings, f"{metric} was not measured on both sides of every pair")
-    judged = _judged(candidate, pairs, settings, None, by_turns=all(run.by_turns for run in record.other_runs))
-    if trouble is None or judged.verdict.status is not Status.INCONCLUSIVE:
+    by_turns = all(run.by_turns for run in record.other_runs)
+    judged = _judged(candidate, record.pairs(metric), settings, None, by_turns=by_turns)
+    if not record.trouble or judged.verdict.status is not Status.INCONCLUSIVE:
         return judged
-    return replace(judged, verdict=replace(judged.verdict, reason=f"{judged.verdict.reason}; {trouble}"))
+    reason = "; ".join((judged.verdict.reason, *record.trouble))
+    return replace(judged, verdict=replace(judged.verdict, reason=reason, needs_more_runs=False))
 
 
-def pairs_of(record: Record, metric: str) -> list[tuple[Run, Run]]:
-    """The windows of both sides of each pair, as values per call; pairs that lack the metric are left out."""
-    found = []
-    for this, other in zip(record.runs(metric), record.other_runs, strict=True):
-        values = values_per_call(
-            {
-                "calls_per_round": other.result.calls_per_round,
-                "per_round": [vars(window) for window in other.result.per_round],
-            },
-            metric,
-        )
-        if this and values:
-            found.append((this, values))
+def saved_spreads(saved: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Spread]:
+    """How much the saved pairs of an experiment and metric differed, by both: those of the newest session that has any.
+
+    Args:
+        saved: sessions that pytest-benchmark saved, oldest first.
+    """
+    found = {}
+    for session in saved:
+        for row in session.get("benchmarks", ()):
+            info = row.get("extra_info") or {}
+            pairs = (info.get("against") or {}).get("pairs") or ()
+            known = [([pair["this"]], [pair["other"]]) for pair in pairs if pair.get("this") and pair.get("other")]
+            if (spread := spread_of_pairs(known)) is not None:
+                found[info.get("nodeid", ""), info.get("metric", "")] = spread
     return found
 
 
@@ -107,14 +100,23 @@ def differs(record: Record) -> str | None:
         here = replace(row, output_tokens=this.output_tokens, boundaries=this.boundaries)
         if (different := difference(here, other)) is not None:
             return different
-        boards = [[board.get("uuid") for board in env.get("boards", ())] for env in (record.environment, run.environment)]
-        if boards[0] != boards[1] or record.environment.get("meter") != run.environment.get("meter"):
+        if _measured_by(record.environment) != _measured_by(run.environment):
             return f"{record.against} was measured on other boards or by another meter"
     return None
 
 
+def _measured_by(environment: Mapping[str, Any]) -> tuple[object, ...]:
+    boards = [board.get("uuid") for board in environment.get("boards", ())]
+    return environment.get("device"), environment.get("meter"), boards
+
+
 def _judged(
-    candidate: Candidate, pairs: Sequence[tuple[Run, Run]], settings: Settings, why_not: str | None, **how: bool
+    candidate: Candidate,
+    pairs: Sequence[tuple[Run, Run]],
+    settings: Settings,
+    why_not: str | None,
+    *,
+    by_turns: bool = True,
 ) -> Judged:
     alpha, beta = settings.error_rates
     verdict: Verdict = judge_pairs(
@@ -123,7 +125,7 @@ def _judged(
         alpha=alpha,
         beta=beta,
         max_pairs=settings.pairs,
-        interleaved=how.get("by_turns", True),
+        interleaved=by_turns,
     )
     if why_not is not None:
         verdict = replace(verdict, status=Status.INCONCLUSIVE, reason=why_not, needs_more_runs=False)
