@@ -65,9 +65,9 @@ class Verdict:
             rates; ``None`` where no spread is known or none is used (``rule=point``).
         detectable_change: the smallest true change that this many runs (before the first one: ``max_runs``)
             would have called a regression with probability ``1 - beta``; ``None`` where ``interval`` is because
-            no spread is known.
-        runs: number of new runs.
-        saved: number of saved runs used.
+            no spread is known. Of pairs: the one that the most there may be find with probability 0.8.
+        runs: number of new runs; of pairs: how many they are.
+        saved: number of saved runs used; of pairs: how many they are.
         limit: the limit judged against.
         reason: why this status, in a sentence.
         needs_more_runs: another run in a fresh process could settle it.
@@ -117,8 +117,7 @@ def judge(
         ValueError: a malformed limit, an error rate outside [0.001, 0.5), or ``max_runs`` outside 1 to 3.
     """
     limit = parse_limit(limit) if isinstance(limit, str) else limit
-    if not 0.001 <= alpha < 0.5 or not 0.001 <= beta < 0.5:
-        raise ValueError(f"error rates are at least 0.001 and below 0.5, not alpha={alpha!r}, beta={beta!r}")
+    check_error_rates(alpha, beta)
     if not 1 <= max_runs <= MAX_RUNS:
         raise ValueError(f"max_runs is 1 to {MAX_RUNS}, not {max_runs!r}")
     history, runs = list(history), list(runs)
@@ -146,11 +145,11 @@ def judge(
     elif len(new) < len(runs):
         verdict = replace(open_verdict, reason="a new run has no rounds, or some that are no positive numbers")
     elif limit.rule == "point":
-        verdict = _judge_point(open_verdict, saved, new)
+        verdict = judge_point(open_verdict, log_mean(new) - log_mean(saved)) if new else open_verdict
     elif (spread := between_run_spread(saved, pooled_spread)) is None:
         verdict = replace(
             open_verdict,
-            change=_relative(log_mean(new) - log_mean(saved)) if new else None,
+            change=relative_change(log_mean(new) - log_mean(saved)) if new else None,
             reason=f"unknown spread between runs: {len(saved)} of at least {MIN_SAVED_RUNS} saved runs",
             needs_more_runs=False,
         )
@@ -162,10 +161,15 @@ def judge(
     return verdict
 
 
-def _judge_point(open_verdict: Verdict, saved: Sequence[RunSummary], new: Sequence[RunSummary]) -> Verdict:
-    if not new:
-        return open_verdict
-    change = _relative(log_mean(new) - log_mean(saved))
+def check_error_rates(alpha: float, beta: float) -> None:
+    """Raises ValueError: for one outside [0.001, 0.5)."""
+    if not 0.001 <= alpha < 0.5 or not 0.001 <= beta < 0.5:
+        raise ValueError(f"error rates are at least 0.001 and below 0.5, not alpha={alpha!r}, beta={beta!r}")
+
+
+def judge_point(open_verdict: Verdict, log_ratio: float) -> Verdict:
+    """Hold the estimate alone against the limit."""
+    change = relative_change(log_ratio)
     threshold = open_verdict.limit.limit
     if change - threshold > _ROUNDING:
         status, relation = Status.REGRESSED, "above"
@@ -173,7 +177,7 @@ def _judge_point(open_verdict: Verdict, saved: Sequence[RunSummary], new: Sequen
         status, relation = Status.IMPROVED, "a gain of more than"
     else:
         status, relation = Status.OK, "within"
-    reason = f"the estimate is {relation} {_percent(threshold)}, whatever the spread between runs"
+    reason = f"the estimate is {relation} {percent(threshold)}, whatever the spread between runs"
     return replace(open_verdict, status=status, change=change, reason=reason)
 
 
@@ -205,20 +209,20 @@ def _judge_interval(
         if noisy := sum(weight < 0.5 for weight in weights):
             notes.append(f"{_count(noisy, 'new run')} counted for less: fewer or noisier rounds than the saved runs")
     standard_error = sigma * math.sqrt(1 / len(saved) + 1 / count)
-    detectable = _relative(math.log1p(limit.tolerance) + (t_alpha + t_quantile(1 - beta, df)) * standard_error)
+    detectable = relative_change(math.log1p(limit.tolerance) + (t_alpha + t_quantile(1 - beta, df)) * standard_error)
     if not new:
         return replace(open_verdict, detectable_change=detectable, spread=spread)
 
-    low = _relative(difference - t_alpha * standard_error)
-    high = _relative(difference + t_beta * standard_error)
-    status, reason = _decide(low, high, limit)
+    low = relative_change(difference - t_alpha * standard_error)
+    high = relative_change(difference + t_beta * standard_error)
+    status, reason = decide(low, high, limit)
     inconclusive = status is Status.INCONCLUSIVE
     if inconclusive and detectable > limit.limit:
-        notes.append(f"runs differ by {sigma:.2%}: only a change of {_percent(detectable)} is sure to be seen")
+        notes.append(f"runs differ by {sigma:.2%}: only a change of {percent(detectable)} is sure to be seen")
     return replace(
         open_verdict,
         status=status,
-        change=_relative(difference),
+        change=relative_change(difference),
         interval=(low, high),
         detectable_change=detectable,
         reason="; ".join([reason, *notes]),
@@ -227,8 +231,9 @@ def _judge_interval(
     )
 
 
-def _decide(low: float, high: float, limit: Limit) -> tuple[Status, str]:
-    tolerance, threshold = _percent(limit.tolerance), _percent(limit.limit)
+def decide(low: float, high: float, limit: Limit) -> tuple[Status, str]:
+    """The status of an interval of relative changes, and why."""
+    tolerance, threshold = percent(limit.tolerance), percent(limit.limit)
     if low > limit.tolerance:
         return Status.REGRESSED, f"at least {low:+.2%}, tolerated {tolerance}"
     if high < -limit.tolerance:
@@ -239,12 +244,13 @@ def _decide(low: float, high: float, limit: Limit) -> tuple[Status, str]:
     return Status.INCONCLUSIVE, f"{between}: neither surely above {tolerance} nor surely below {threshold}"
 
 
-def _relative(log_ratio: float) -> float:
+def relative_change(log_ratio: float) -> float:
     """The relative change of a difference of logarithms; capped where a float would overflow."""
     return math.expm1(min(log_ratio, 700.0))
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+    """Of a change, in a reason."""
     return f"{fraction * 100:.3g}%"
 
 

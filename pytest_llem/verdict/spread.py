@@ -59,7 +59,7 @@ def summarize(runs: Sequence[Run]) -> list[RunSummary]:
         largest = max(run)
         shares = [value / largest for value in run]  # so that no sum overflows and no mean is rounded to zero
         mean = math.fsum(shares) / count
-        variance = _variance(shares) / mean**2 if count > 1 else 0.0
+        variance = sample_variance(shares) / mean**2 if count > 1 else 0.0
         summaries.append(RunSummary(math.log(largest) + math.log(mean), count, variance))
     return summaries
 
@@ -88,7 +88,7 @@ def pooled_spread(histories: Iterable[Sequence[Run]]) -> Spread | None:
     for history in histories:
         log_means = [run.log_mean for run in summarize(history)]
         if len(log_means) >= 2:
-            variances.append((max(_variance(log_means), _MIN_SPREAD**2), len(log_means) - 1))
+            variances.append((max(sample_variance(log_means), _MIN_SPREAD**2), len(log_means) - 1))
     if not variances:
         return None
     total = sum(df for _, df in variances)
@@ -97,7 +97,7 @@ def pooled_spread(histories: Iterable[Sequence[Run]]) -> Spread | None:
         return Spread(math.sqrt(common), total)
     # A sample variance is the true one times chi-squared / df; these are its log's mean and variance removed.
     logs = [math.log(variance) - digamma(df / 2) + math.log(df / 2) for variance, df in variances]
-    heterogeneity = _variance(logs) - math.fsum(trigamma(df / 2) for _, df in variances) / len(variances)
+    heterogeneity = sample_variance(logs) - math.fsum(trigamma(df / 2) for _, df in variances) / len(variances)
     if heterogeneity <= 0:
         return Spread(math.sqrt(common), total)
     half = inverse_trigamma(heterogeneity)
@@ -108,7 +108,7 @@ def pooled_spread(histories: Iterable[Sequence[Run]]) -> Spread | None:
 def between_run_spread(saved: Sequence[RunSummary], pooled: Spread | None) -> Spread | None:
     """What the experiment's own runs and the pool together say; ``None`` when that is too little."""
     df: float = len(saved) - 1
-    variance = _variance([run.log_mean for run in saved]) if df else 0.0
+    variance = sample_variance([run.log_mean for run in saved]) if df else 0.0
     if pooled is not None:
         pool_df = pooled.degrees_of_freedom
         variance = (df * variance + pool_df * pooled.relative**2) / (df + pool_df)
@@ -139,6 +139,7 @@ def run_weights(new: Sequence[RunSummary], saved: Sequence[RunSummary], spread: 
     return weights
 
 
-def _variance(values: Sequence[float]) -> float:
+def sample_variance(values: Sequence[float]) -> float:
+    """Of two values or more."""
     mean = math.fsum(values) / len(values)
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
