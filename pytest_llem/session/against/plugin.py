@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_llem.session.state import LlemSession
     from pytest_llem.settings import Settings
     from pytest_llem.verdict.judging import Judged
+    from pytest_llem.verdict.limits import Limit
 
 # Of differences of pairs, where nothing is known of them: quiet processes, and ones that differ by 2%.
 _USUAL_SPREADS = (0.01, 0.028)
@@ -142,12 +143,12 @@ class Against:
 
     def _has_failed_enough(self, session: pytest.Session, comparison: Comparison) -> bool:
         """``-x`` and ``--maxfail``."""
-        most: int = session.config.getoption("maxfail")
+        most: int = session.config.getoption("maxfail") or 0
         failures = [progress.failure for progress in comparison.progress.values() if progress.failure is not None]
         return 0 < most <= sum(not failure.skipped for failure in failures)
 
     def _judge(self, record: Record) -> list[Judged]:
-        return [verdicts.judge_record(record, metric, limit, self._settings) for metric, limit in record.gates.items()]
+        return verdicts.judge_record(record, self._settings)
 
     def _is_open(self, record: Record) -> bool:
         return any(judged.verdict.needs_more_runs for judged in self._judge(record))
@@ -161,16 +162,17 @@ class Against:
     def _expectation(self, session: pytest.Session, items: Sequence[pytest.Item]) -> str:
         """What the pairs can find, by how much the saved pairs of a session before differed, or as most would."""
         saved = verdicts.saved_spreads(benchmark.saved_sessions(session.config, "last:20"))
-        gated = [(item.nodeid, metric) for item in items for metric in gates_of(item, self._settings)]
-        known = [saved[key] for key in gated if key in saved]
-        most = f"at most {self._settings.pairs} pairs"
+        gates = {
+            (item.nodeid, metric): limit for item in items for metric, limit in gates_of(item, self._settings).items()
+        }
+        known = [(saved[key], limit) for key, limit in gates.items() if key in saved]
+        said = [f"at most {self._settings.pairs} pairs"]
         if known:
-            widest = max(known, key=lambda spread: spread.relative)
-            return f"{most}; if pairs differ by {widest.relative:.1%}, as saved ones did, {self._found_by(widest)}"
-        guesses = [Spread(spread, MIN_PAIRS) for spread in _USUAL_SPREADS]
-        return "; ".join(
-            [most, *(f"if pairs differ by {guess.relative:.1%}, {self._found_by(guess)}" for guess in guesses)]
-        )
+            spread, limit = max(known, key=lambda pair: pair[0].relative)
+            said.append(f"if pairs differ by {spread.relative:.1%}, as saved ones did, {self._found_by(spread, limit)}")
+        for guess in () if known else _USUAL_SPREADS:
+            said.append(f"if pairs differ by {guess:.1%}, {self._found_by(Spread(guess, MIN_PAIRS), USUAL)}")
+        return "; ".join(said)
 
     def _detectable(self, state: LlemSession) -> str | None:
         """The same by the pairs that there are, of the gate of which they differ most."""
@@ -179,12 +181,12 @@ class Against:
         if not known:
             return None
         spread, candidate = max(known, key=lambda pair: pair[0].relative)
-        return f"{candidate.name} {candidate.metric}: pairs differ by {spread.relative:.1%}, {self._found_by(spread)}"
+        return f"{candidate.name} {candidate.metric}: pairs differ by {spread.relative:.1%}, {self._found_by(spread, candidate.limit)}"
 
-    def _found_by(self, spread: Spread) -> str:
+    def _found_by(self, spread: Spread, limit: Limit) -> str:
         most, (alpha, _) = self._settings.pairs, self._settings.error_rates
         found = {
-            pairs: detectable_by_pairs(spread, USUAL, pairs, alpha=alpha, max_pairs=most)
+            pairs: detectable_by_pairs(spread, limit, pairs, alpha=alpha, max_pairs=most)
             for pairs in sorted({MIN_PAIRS, most})
         }
         return phrases.detectable_line(found)

@@ -30,7 +30,7 @@ def judge(state: LlemSession, unmeasured: Sequence[Candidate]) -> None:
     """
     state.judged = []
     for record in list(state.records.values()):
-        found = [judge_record(record, metric, limit, state.settings) for metric, limit in record.gates.items()]
+        found = judge_record(record, state.settings)
         state.judged += found
         verdicts = {judged.candidate.metric: judged.verdict for judged in found}
         statuses = {metric: verdict.status.value for metric, verdict in verdicts.items()}
@@ -42,8 +42,12 @@ def judge(state: LlemSession, unmeasured: Sequence[Candidate]) -> None:
     ]
 
 
-def judge_record(record: Record, metric: str, limit: Limit, settings: Settings) -> Judged:
-    """The verdict on one gated metric of an experiment."""
+def judge_record(record: Record, settings: Settings) -> list[Judged]:
+    """The verdicts on an experiment, one for each of its gates."""
+    return [_judge_metric(record, metric, limit, settings) for metric, limit in record.gates.items()]
+
+
+def _judge_metric(record: Record, metric: str, limit: Limit, settings: Settings) -> Judged:
     measured = metric in record.metrics
     candidate = Candidate(
         record.nodeid,
