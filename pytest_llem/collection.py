@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,7 +22,6 @@ from pytest_llem.settings import NO_BENCHMARK, SETTINGS, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from pytest_llem.config import ExperimentConfig
 
@@ -50,10 +50,22 @@ class ExperimentFile(pytest.Module):
 
 
 def _load(path: Path, config: pytest.Config) -> list[Experiment]:
+    path = _read_from(path, config)
     try:
         return load_experiments(path, display=display_path(path, config))
     except ExperimentFileError as error:
         raise pytest.Collector.CollectError("\n".join(part for part in (str(error), error.excerpt) if part)) from None
+
+
+def _read_from(path: Path, config: pytest.Config) -> Path:
+    """The file that is read for ``path``: on the other side of a comparison that of the side that compares, where
+    relative paths in it mean what they say."""
+    theirs = config.stash[SETTINGS].experiments_root
+    normal = Path(os.path.normpath(path))
+    if theirs is None or not normal.is_relative_to(config.rootpath):
+        return path
+    counterpart = theirs / normal.relative_to(config.rootpath)
+    return counterpart if counterpart.is_file() else path
 
 
 def display_path(path: Path, config: pytest.Config) -> str:

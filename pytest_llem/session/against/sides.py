@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
+from pytest_llem.session.against.answers import Answer, ask, differing_versions, listed
+from pytest_llem.session.against.counterparts import Counterparts
+from pytest_llem.session.against.overlay import build_overlay, is_buildable, read_environment
+from pytest_llem.session.against.repository import MISLEADING, GitError, Repository
+from pytest_llem.session.against.side import Side
+from pytest_llem.session.against.what import What, parse_what
+from pytest_llem.session.against.worktrees import open_worktree
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+__all__ = ["Side", "open_sides"]
 
 
 @dataclass(frozen=True)
-class Side:
-    """One state of the code, and how its processes are started.
+class _Session:
+    """What both sides are made of."""
 
-    Attributes:
-        name: ``this side``, or what the user wrote.
-        python: its interpreter.
-        folder: working directory of its processes: this side's is where pytest was called, the other's its counterpart.
-        root: pytest's root folder, and its counterpart.
-        environment: changes to ``os.environ``; ``None`` for a variable that must not be set.
-        arguments: pytest's, for its processes.
-        commit: hash of the commit that its code is, or is based on; ``None`` outside a git repository.
-        identity: hash of its code and of the environment that the code runs in.
-    """
-
-    name: str
-    python: Path
-    folder: Path
+    what: What
+    repository: Repository | None
     root: Path
-    environment: Mapping[str, str | None] = field(default_factory=dict)
-    arguments: tuple[str, ...] = ()
-    commit: str | None = None
-    identity: str = ""
+    folder: Path
+    arguments: Sequence[str]
+    patterns: Sequence[str]
+    files: Sequence[Path]
+    say: Callable[[str], None]
 
 
 @contextmanager
@@ -61,5 +66,188 @@ def open_sides(
     Raises:
         pytest.UsageError: there is no such side, or it cannot be compared.
     """
-    raise NotImplementedError
-    yield
+    what = parse_what(against, folder)
+    try:
+        repository = Repository(root)
+    except GitError as error:
+        if what.rev is not None:
+            raise pytest.UsageError(f"--llem-against {against}: {error}") from None
+        repository = None
+    session = _Session(what, repository, root, folder, arguments, patterns, files, say)
+    this = Side(
+        name="this side",
+        python=Path(sys.executable),
+        folder=folder,
+        root=root,
+        arguments=(f"--rootdir={root}", *arguments),
+        commit=None if repository is None else repository.head(),
+    )
+    if what.rev is None:
+        yield _another_environment(session, this)
+        return
+    assert repository is not None  # noqa: S101  (without one there is no revision)
+    commit = repository.commit_of(what.rev)
+    with open_worktree(repository, commit, say) as worktree:
+        yield _another_revision(session, repository, this, commit, worktree)
+
+
+def _another_environment(session: _Session, this: Side) -> tuple[Side, Side]:
+    """The same code in another environment."""
+    python = session.what.python
+    assert python is not None  # noqa: S101  (else there is a revision)
+    other = replace(this, name=session.what.text, python=python, environment=_of_interpreter(python))
+    top = session.root if session.repository is None else session.repository.top
+    projects = {
+        project.name for side in (this, other) for project in read_environment(side, top, session.root).projects
+    }
+    here = ask(this, projects)
+    there = ask(other, projects, here.packages)
+    here = ask(this, projects, there.packages)
+    differences = differing_versions(here, there, ())
+    differences += [
+        f"{name} from {_places(here, name)} here, from {_places(there, name)} there"
+        for name in here.packages
+        if here.packages[name] != there.packages[name]
+    ]
+    code = _code(session)
+    _report(session, code, here, code, there, differences)
+    return _identified(this, code, here), _identified(other, code, there)
+
+
+def _another_revision(
+    session: _Session, repository: Repository, this: Side, commit: str, worktree: Path
+) -> tuple[Side, Side]:
+    """The code of a revision, in an environment of its own where the project is installed at all."""
+    top, root, what = repository.top, session.root.resolve(), session.what
+    python = what.python or this.python
+    basis = replace(this, python=python, environment=_of_interpreter(what.python))
+    environment = read_environment(basis, top, root)
+    if what.python is not None and "pytest-llem" not in {project.name for project in environment.projects}:
+        ask(replace(basis, name=what.text), ())
+    counterparts = Counterparts(top, worktree, environment.folders_in(top))
+    other_root = counterparts.path(root)
+    other_root.mkdir(parents=True, exist_ok=True)
+    is_built = any(is_buildable(worktree / project.folder) for project in environment.projects)
+    first = [*([] if is_built else [other_root]), *(counterparts.path(Path(path)) for path in environment.paths)]
+    changes = {
+        **dict.fromkeys(MISLEADING),
+        **_of_interpreter(what.python),
+        **counterparts.environment(os.environ, session.folder, first),
+    }
+    folder = counterparts.path(session.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    other = Side(
+        name=what.text,
+        python=python,
+        folder=folder,
+        root=other_root,
+        environment=changes,
+        arguments=(
+            f"--rootdir={other_root}",
+            f"--llem-experiments-root={root}",
+            *counterparts.arguments(session.arguments, session.folder),
+        ),
+        commit=commit,
+    )
+    if environment.projects:
+        overlay = build_overlay(environment, commit, top, worktree, other.variables())
+        # What the build left is no part of the revision.
+        repository.git("clean", "-d", "--force", "-x", "--quiet", folder=worktree)
+        folder.mkdir(parents=True, exist_ok=True)
+        other_root.mkdir(parents=True, exist_ok=True)
+        other = replace(other, python=overlay, environment={**changes, **_of_interpreter(overlay)})
+    counterparts.place_experiments(session.patterns, [file.resolve() for file in session.files], root)
+    projects = {project.name for project in environment.projects}
+    there = ask(other, projects, () if is_built else _packages(other_root))
+    here = ask(this, projects, there.packages)
+    there = ask(other, projects, here.packages)
+    _require_own(other, there, [worktree, other.python.parents[1]] if environment.projects else [worktree])
+    differences = [] if not repository.changed(commit, session.patterns) else ["the code"]
+    differences += differing_versions(here, there, projects)
+    differences += [
+        f"{name} is not that of the working tree here, but of {_places(here, name)}"
+        for name, places in here.packages.items()
+        if there.packages[name] and not _all_inside(places, [top], but=environment.folders_in(top))
+    ]
+    _report(session, _code(session), here, commit, there, differences)
+    return _identified(this, _code(session), here), _identified(other, commit, there)
+
+
+def _of_interpreter(python: Path | None) -> dict[str, str | None]:
+    """Changes that make a named interpreter that of commands, too."""
+    if python is None:
+        return {}
+    return {"PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)]), "PYTHONHOME": None}
+
+
+def _packages(root: Path) -> list[str]:
+    return [path.parent.name for path in root.glob("*/__init__.py")]
+
+
+def _require_own(side: Side, answer: Answer, folders: Sequence[Path]) -> None:
+    """Check that a revision's packages are the revision's."""
+    for name, places in answer.packages.items():
+        if not _all_inside(places, folders):
+            raise pytest.UsageError(
+                f"--llem-against {side.name}: {name} would not be that revision's, but come from {', '.join(places)}"
+            )
+
+
+def _all_inside(places: Iterable[str], folders: Iterable[Path], but: Iterable[Path] = ()) -> bool:
+    paths = [Path(place).resolve() for place in places]
+    return all(
+        any(path.is_relative_to(folder.resolve()) for folder in folders)
+        and not any(path.is_relative_to(folder) for folder in but)
+        for path in paths
+    )
+
+
+def _code(session: _Session) -> str | None:
+    """What this side's code is: its commit, and the hash of what is not committed."""
+    repository = session.repository
+    head = None if repository is None else repository.head()
+    if repository is None or head is None:
+        return None
+    state = repository.state(head, session.patterns)
+    return f"{head}+{state}" if state else head
+
+
+def _identified(side: Side, code: str | None, answer: Answer) -> Side:
+    what = [code, answer.python, sorted(answer.distributions.items())]
+    return replace(side, identity=hashlib.sha256(json.dumps(what).encode()).hexdigest())
+
+
+def _report(
+    session: _Session,
+    code: str | None,
+    here: Answer,
+    other_code: str | None,
+    there: Answer,
+    differences: Sequence[str],
+) -> None:
+    """Say what is compared."""
+    name, say = session.what.text, session.say
+    if not differences:
+        say(f"llem: --llem-against {name}: both sides are equal: {_described(session, code)}, in equal environments")
+        return
+    for side, what, answer in (("this side", code, here), (name, other_code, there)):
+        places = listed([f"{package} from {_places(answer, package)}" for package in answer.packages])
+        say(f"llem: {side}: {_described(session, what)}, pytest-llem {answer.pytest_llem}{places and f'; {places}'}")
+    if others := [text for text in differences if text != "the code"]:
+        say(f"llem: {listed(others)}")
+
+
+def _described(session: _Session, code: str | None) -> str:
+    repository = session.repository
+    if repository is None or code is None:
+        return "the working tree"
+    commit, plus, _ = code.partition("+")
+    text = f"commit {repository.subject_of(commit)}"
+    if plus:
+        count = len(repository.changed(commit, session.patterns))
+        text += f" with {count} file{'s' if count != 1 else ''} changed or added since"
+    return text
+
+
+def _places(answer: Answer, package: str) -> str:
+    return ", ".join(answer.packages.get(package, ())) or "nowhere"

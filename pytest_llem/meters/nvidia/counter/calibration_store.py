@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pytest_llem.cache import cache_folder
 from pytest_llem.meters.nvidia.counter.calibration import Calibration, CounterTiming
 
 _FORMAT = 2
@@ -26,11 +27,7 @@ _unwritten: dict[Path, dict[str, Any]] = {}
 
 def default_path() -> Path:
     """The file in the cache folder of this user."""
-    # A relative path is to be ignored: XDG Base Directory Specification.
-    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not root.is_absolute():
-        root = Path("~/.cache").expanduser()
-    return root / "pytest-llem" / "counters.json"
+    return cache_folder() / "counters.json"
 
 
 class CalibrationStore:

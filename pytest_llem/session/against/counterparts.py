@@ -1,0 +1,117 @@
+"""What of the user's checkout has a counterpart in another one: paths, pytest's arguments, experiment files."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class Counterparts:
+    """From one checkout to another.
+
+    Attributes:
+        top: the folder of the user's checkout, without links.
+        worktree: the folder of the other one.
+        kept: folders in the user's checkout that hold no code of it, as that of a virtual environment.
+    """
+
+    top: Path
+    worktree: Path
+    kept: tuple[Path, ...] = ()
+
+    def path(self, path: Path) -> Path:
+        """The counterpart of an absolute path; the same path outside the repository."""
+        # By its name first: a link in the repository is one in the other checkout.
+        for name in (Path(os.path.normpath(path)), path.resolve()):
+            if name.is_relative_to(self.top):
+                if any(name.is_relative_to(kept) for kept in self.kept):
+                    return path
+                return self.worktree / name.relative_to(self.top)
+        return path
+
+    def arguments(self, arguments: Sequence[str], folder: Path) -> list[str]:
+        """pytest's arguments, called in ``folder``, for its counterpart."""
+        return [self._argument(argument, folder) for argument in arguments]
+
+    def _argument(self, argument: str, folder: Path) -> str:
+        option, value = "", argument
+        if argument.startswith("--"):
+            option, equals, value = argument.partition("=")
+            option += equals
+        elif argument.startswith("-"):
+            # The value of a short option follows it at once: -c/repository/pytest.ini.
+            option, value = argument[:2], argument[2:]
+        path, *parts = value.split("::")
+        # Of an option a path alone is known by its look.
+        return argument if option and not _is_absolute(path) else option + "::".join([self._text(path, folder), *parts])
+
+    def _text(self, path: str, folder: Path) -> str:
+        """The counterpart of what may be a path, from ``folder``."""
+        if not _is_absolute(path):
+            if not self._leaves(path, folder):
+                # From the counterpart of the folder it means its counterpart.
+                return path
+            path = str(folder / path)
+        return str(self.path(Path(path)))
+
+    def _leaves(self, path: str, folder: Path) -> bool:
+        """Whether a relative path of an existing file leads out of the repository, or into it."""
+        try:
+            there = (folder / path).resolve()
+            return there.exists() and not (there.is_relative_to(self.top) and folder.resolve().is_relative_to(self.top))
+        except (OSError, ValueError):  # no path at all
+            return False
+
+    def environment(self, variables: Mapping[str, str], folder: Path, first: Sequence[Path]) -> dict[str, str | None]:
+        """Changes to environment variables that name paths.
+
+        Args:
+            folder: where pytest was called.
+            first: folders that come first on the path of Python.
+        """
+        given = variables.get("PYTHONPATH")
+        entries = [] if not given else given.split(os.pathsep)
+        path = [*map(str, first), *(self._text(entry, folder) for entry in entries)]
+        changes: dict[str, str | None] = {}
+        if path:
+            changes["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))
+        if options := variables.get("PYTEST_ADDOPTS"):
+            changes["PYTEST_ADDOPTS"] = shlex.join(self.arguments(shlex.split(options), folder))
+        return changes
+
+    def place_experiments(self, patterns: Sequence[str], files: Sequence[Path], root: Path) -> None:
+        """Make the experiment files of the other checkout those that the user's session collected.
+
+        Their text is read from the user's checkout, where relative paths in them mean what they say.
+
+        Args:
+            patterns: of experiment files.
+            files: those that were collected.
+            root: pytest's root folder, in the user's checkout.
+        """
+        there = self.path(root)
+        for path in list(there.rglob("*")):
+            if any(path.match(pattern) for pattern in patterns) and not path.is_dir():
+                path.unlink()
+        for file in files:
+            if not file.is_relative_to(root):
+                continue
+            place = there / file.relative_to(root)
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_text(f"# Read from {file}.\n", encoding="utf-8")
+            except OSError as error:
+                raise pytest.UsageError(f"--llem-against: {file} has no place on the other side: {error}") from None
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith(os.sep)
