@@ -172,6 +172,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         llem_session(session.config).require_hardware()
 
 
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Collection, once per path: checkouts of other revisions may lie below the root folder, and are no part of it."""
+    from pytest_llem.cache import cache_folder
+
+    return True if collection_path == cache_folder() else None
+
+
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Collection, once per file: an experiment file becomes a module of real test functions."""
     patterns = parent.config.stash[SETTINGS].files

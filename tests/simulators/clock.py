@@ -10,8 +10,13 @@ EPOCH_S = 1_750_000_000.0
 """Wall-clock time of the clock's zero, in seconds since 1970."""
 
 
-def skip_waits() -> None:
-    """Let meters of this process, and the boards that they read, live in real time whose waits take none of it."""
+def skip_waits(*, of_processor: bool = False) -> None:
+    """Let meters of this process, and the boards that they read, live in real time whose waits take none of it.
+
+    Args:
+        of_processor: or in the time that this process's processor has worked: the same work takes the same time there,
+            however busy the machine is.
+    """
     skipped_s = 0.0
 
     def sleep(_: SystemClock, seconds: float) -> None:
@@ -19,10 +24,11 @@ def skip_waits() -> None:
         skipped_s += seconds
         time.sleep(0)  # other threads run
 
-    now_s, wall_s = SystemClock.now_s, SystemClock.wall_s
+    passed_s = time.process_time if of_processor else time.perf_counter
+    wall_s = time.time() - passed_s()
     SystemClock.sleep = sleep  # type: ignore[assignment, method-assign]
-    SystemClock.now_s = lambda self: now_s(self) + skipped_s  # type: ignore[method-assign]
-    SystemClock.wall_s = lambda self: wall_s(self) + skipped_s  # type: ignore[method-assign]
+    SystemClock.now_s = lambda _: passed_s() + skipped_s  # type: ignore[method-assign]
+    SystemClock.wall_s = lambda _: wall_s + passed_s() + skipped_s  # type: ignore[method-assign]
 
 
 class SimulatedClock:
