@@ -32,7 +32,10 @@ os.environ["FAKE_CALL_S"] = repr(work.CALL_S)
 skip_waits(of_processor=True)
 install([SimulatedBoard(uuid="GPU-aaaa", name="Simulated", power=200.0, period_s=0.02)])
 """
-EXPERIMENT = TINY.replace("measure: {rounds: 2, warmup_rounds: 0, min_window_s: 0.001}", "measure: {rounds: 4, warmup_rounds: 0, min_window_s: 0.1}")
+EXPERIMENT = TINY.replace(
+    "measure: {rounds: 2, warmup_rounds: 0, min_window_s: 0.001}",
+    "measure: {rounds: 4, warmup_rounds: 0, min_window_s: 0.1}",
+)
 ON_BOARD = ("--llem-cpu", "--llem-meter=nvml", "-p", "no:cacheprovider")
 VERDICT = re.compile(r"^(OK|REGRESSED|IMPROVED|INCONCLUSIVE|NO-BASELINE) +(\S+) +(\S+) ", re.MULTILINE)
 
@@ -43,7 +46,9 @@ def git(pytester: pytest.Pytester) -> Callable[..., str]:
     identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
 
     def run_git(*arguments: str) -> str:
-        done = subprocess.run(["git", *identity, *arguments], cwd=pytester.path, check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", *identity, *arguments], cwd=pytester.path, check=True, capture_output=True, text=True
+        )
         return done.stdout.strip()
 
     return run_git
@@ -93,7 +98,9 @@ def test_a_commit_that_adds_work_is_regressed(
     rows = json.loads((pytester.path / "out.json").read_text())["benchmarks"]
     # Nothing of the other side is a row.
     assert [row["extra_info"]["metric"] for row in rows] == ["latency", "energy"]
-    assert all(0.0021 < value for row in rows if row["extra_info"]["metric"] == "latency" for value in row["stats"]["data"])
+    assert all(
+        0.0021 < value for row in rows if row["extra_info"]["metric"] == "latency" for value in row["stats"]["data"]
+    )
     assert worktrees(git) == 1
 
 
@@ -105,3 +112,195 @@ def test_a_commit_whose_message_alone_differs_is_ok_and_said_to_be_equal(
     assert result.ret == pytest.ExitCode.OK
     assert verdicts(result) == {("tiny", "energy"): "OK"}
     result.stdout.fnmatch_lines(["llem: --llem-against HEAD~1: both sides are equal: *"])
+
+
+def test_another_environment_is_compared(
+    pytester: pytest.Pytester, project: str, git: Callable[..., str], tmp_path: Path
+) -> None:
+    slow = tmp_path / "slow environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", slow], check=True)
+    packages = next(slow.glob("lib/python*/site-packages"))
+    visible = [f"import site; site.addsitedir({path!r})" for path in sys.path if path.endswith("site-packages")]
+    (packages / "visible.pth").write_text("\n".join(visible) + "\n")
+    # What another version of a library does to the same code.
+    (packages / "slower.pth").write_text("import os; os.environ['SLOWER'] = '1.1'\n")
+    conftest = pytester.path / "conftest.py"
+    conftest.write_text(conftest.read_text().replace("work.CALL_S", "work.CALL_S * float(os.environ.get('SLOWER', 1))"))
+    result = pytester.runpytest_subprocess(*ON_BOARD, f"--llem-against=@{slow}", "--llem-fail=energy:5%")
+    assert result.ret == pytest.ExitCode.OK
+    assert verdicts(result) == {("tiny", "energy"): "IMPROVED"}
+    assert worktrees(git) == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--llem-against=nowhere", "*--llem-against nowhere: *"),
+        ("--llem-against=@/nowhere/python", "*--llem-against @/nowhere/python: *"),
+        ("--llem-against=HEAD --llem-baseline=last:3", "*--llem-against*leave out --llem-baseline*"),
+        ("--llem-against=HEAD --llem-shard=1/2", "*--llem-against*leave out --llem-shard*"),
+        ("--llem-against=HEAD --llem-merge=a", "*--llem-against*leave out --llem-merge*"),
+        ("--llem-against=HEAD --llem-pairs=2", "*--llem-pairs: '2' is out of range; use an integer, at least 3*"),
+    ],
+)
+def test_what_cannot_be_compared_is_a_usage_error(
+    pytester: pytest.Pytester, project: str, git: Callable[..., str], argument: str, message: str
+) -> None:
+    result = pytester.runpytest_subprocess(*ON_BOARD, *argument.split())
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([message])
+    assert worktrees(git) == 1
+
+
+def test_without_a_device_nothing_can_be_compared(pytester: pytest.Pytester, project: str) -> None:
+    result = pytester.runpytest_subprocess("--llem-against=HEAD")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--llem-against measures: pass --llem-gpu or --llem-cpu*"])
+    # As a default of the project it waits for a session that measures.
+    pytester.makeini("[pytest]\nllem_against = HEAD\n")
+    pytester.runpytest_subprocess().assert_outcomes(skipped=1)
+
+
+def test_what_fails_on_one_side_fails_with_its_name_and_leaves_the_rest(
+    pytester: pytest.Pytester, project: str, git: Callable[..., str], commit: Callable[..., str]
+) -> None:
+    listed = "[{name: good}, {name: bad, passthrough: {generate: {fault: hangs}}}]"
+    commit("Two", tiny_yaml=EXPERIMENT + f"experiments: {listed}\n")
+    engine = "from tests.simulators.engine import FakeWorkload\n"
+    fault = f"{engine}act = FakeWorkload._act_out_the_fault\nFakeWorkload._act_out_the_fault = "
+    commit("There it fails", conftest_py=f"{CONFTEST}{fault}lambda self: self._fault and 1 / 0\n")
+    (pytester.path / "conftest.py").write_text(f"{CONFTEST}{fault}lambda self: None\n")
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", "--llem-fail=energy:5%")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(passed=1, failed=1)
+    assert verdicts(result) == {("good", "energy"): "OK", ("bad", "energy"): "INCONCLUSIVE"}
+    result.stdout.fnmatch_lines(
+        ["*again, one after the other*", "on HEAD: *ZeroDivisionError*", "INCONCLUSIVE*bad*(it failed on HEAD: *)"]
+    )
+    assert worktrees(git) == 1
+
+
+def test_a_crash_and_what_the_other_side_does_not_have(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str]
+) -> None:
+    marked = 'import pytest\n\n@pytest.mark.llem("tiny.llem.yaml")\ndef test_{}(llem_run):\n    llem_run()\n'
+    commit("A test", test_old_py=marked.format("old"), test_broken_py="import nothing_of_that_name\n")
+    (pytester.path / "test_broken.py").unlink()
+    (pytester.path / "test_new.py").write_text(marked.format("new"))
+    conftest = pytester.path / "conftest.py"
+    conftest.write_text(
+        f"{CONFTEST}\n\ndef pytest_runtest_call(item):\n    if item.name == 'tiny' and item.config.getoption('llem_child'):\n"
+        "        os._exit(7)\n"
+    )
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", "--llem-fail=energy:5%", "-rs")
+    result.assert_outcomes(passed=1, failed=1, skipped=1)
+    result.stdout.fnmatch_lines(
+        ["on this side: its process ended with exit status 7", "SKIPPED*it was not collected on HEAD"]
+    )
+    assert verdicts(result)["test_old[tiny]", "energy"] == "OK"
+    assert verdicts(result)["test_new[tiny]", "energy"] == "INCONCLUSIVE"
+
+
+def test_other_work_is_not_compared(pytester: pytest.Pytester, project: str) -> None:
+    engine = "import tests.simulators.engine as engine\nprompts = engine.load_prompts\n"
+    other = "engine.load_prompts = lambda *a, **k: prompts(*a, **{**k, 'vocabulary_size': 99})\n"
+    (pytester.path / "conftest.py").write_text(f"{CONFTEST}{engine}{other}")
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", "--llem-fail=energy:5%")
+    result.assert_outcomes(passed=1)
+    assert verdicts(result) == {("tiny", "energy"): "INCONCLUSIVE"}
+    result.stdout.fnmatch_lines(["INCONCLUSIVE*1 pair vs HEAD*HEAD runs another workload*"])
+
+
+def test_callables_are_compared(pytester: pytest.Pytester, project: str, commit: Callable[..., str]) -> None:
+    test = "import time, work\n\ndef test_it(llem_benchmark):\n    llem_benchmark.pedantic(spend, rounds=4, min_window_s=0.05)\n"
+    spend = "\ndef spend():\n    until_s = time.process_time() + work.CALL_S\n    while time.process_time() < until_s:\n        pass\n"
+    commit("More work", work_py="CALL_S = 0.0022\n", test_it_py=test + spend)
+    git_before = commit("Less work", work_py="CALL_S = 0.002\n")
+    assert git_before
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD~1", "--llem-fail=energy:5%", "test_it.py")
+    assert verdicts(result) == {("test_it", "energy"): "IMPROVED"}
+
+
+def start(pytester: pytest.Pytester, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pytest", *ON_BOARD, *arguments]
+    return subprocess.Popen(
+        command, cwd=pytester.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def lines(journal: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+
+
+def await_pairs(process: subprocess.Popen[str], journal: Path, pairs: int) -> None:
+    until_s = time.monotonic() + 120
+    while len(lines(journal)) < pairs:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+
+
+def test_a_killed_session_is_gone_on_with_after_its_last_whole_pair(
+    pytester: pytest.Pytester, project: str, git: Callable[..., str]
+) -> None:
+    journal = pytester.path / "journal.jsonl"
+    asked = ("--llem-against=HEAD", "--llem-fail=energy:5%", f"--llem-journal={journal}")
+    process = start(pytester, *asked)
+    await_pairs(process, journal, 2)
+    time.sleep(0.5)
+    process.kill()
+    process.communicate()
+    assert worktrees(git) == 2
+    before = lines(journal)
+    result = pytester.runpytest_subprocess(*ON_BOARD, *asked, "--llem-resume")
+    assert verdicts(result) == {("tiny", "energy"): "OK"}
+    result.stdout.fnmatch_lines(
+        [f"llem: pair {1 + len(before[-1]['other_runs'])} of at most 10*", "OK*3 pairs vs HEAD*"]
+    )
+    after = lines(journal)
+    assert after[: len(before)] == before
+    # One line more a pair: nothing that was there is measured again.
+    assert [len(line["other_runs"]) for line in after] == list(range(1, 4))
+    assert worktrees(git) == 1
+    # Each side begins one pair of two.
+    assert after[-1]["other_runs"][0]["first"] != after[-1]["other_runs"][1]["first"]
+
+
+def test_a_journal_of_other_code_is_not_gone_on_with(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str]
+) -> None:
+    journal = pytester.path / "journal.jsonl"
+    asked = ("--llem-against=HEAD", "--llem-fail=energy:5%", f"--llem-journal={journal}")
+    process = start(pytester, *asked)
+    await_pairs(process, journal, 1)
+    process.kill()
+    process.communicate()
+    (pytester.path / "work.py").write_text("CALL_S = 0.0021\n")
+    result = pytester.runpytest_subprocess(*ON_BOARD, *asked, "--llem-resume")
+    result.stdout.fnmatch_lines(["*tiny.llem.yaml::tiny: its fingerprint has changed*", "llem: pair 1 of at most 10*"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_session_leaves_nothing(
+    pytester: pytest.Pytester, project: str, git: Callable[..., str], number: signal.Signals
+) -> None:
+    journal = pytester.path / "journal.jsonl"
+    process = start(pytester, "--llem-against=HEAD", f"--llem-journal={journal}", "--benchmark-json=out.json")
+    await_pairs(process, journal, 1)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert re.search("^INCONCLUSIVE +tiny +energy .* 1 pair vs HEAD +.*of at least 3 pairs", output, re.MULTILINE), (
+        output
+    )
+    assert worktrees(git) == 1
+    assert len(json.loads((pytester.path / "out.json").read_text())["benchmarks"]) == 2
+    running = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, check=False)
+    assert not running.stdout
+
+
+def test_a_budget_ends_the_pairs(pytester: pytest.Pytester, project: str) -> None:
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", "--llem-budget=0.001", "--llem-strict")
+    result.assert_outcomes(skipped=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["INCONCLUSIVE*tiny*(*llem-budget: *)"])
