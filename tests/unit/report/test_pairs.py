@@ -230,7 +230,7 @@ def test_the_bands_of_the_limit_lie_on_both_sides() -> None:
 
 def test_what_can_be_found_by_how_many_pairs() -> None:
     assert detectable_line({10: 0.012, 3: 0.0351, 1: 0.2}) == (
-        "changes that would be found in 4 of 5 cases: 20.0% by 1 pair, 3.5% by 3 pairs, 1.2% by 10 pairs"
+        "changes that would be found four times in five: 20.0% by 1 pair, 3.5% by 3 pairs, 1.2% by 10 pairs"
     )
 
 
