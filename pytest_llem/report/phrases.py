@@ -86,10 +86,10 @@ def detectable_line(changes: Mapping[int, float]) -> str:
     """How small a change the pairs could find, once some have shown how much they differ.
 
     Args:
-        changes: the true change, as a fraction, that would be REGRESSED in four of five cases, by the number of pairs.
+        changes: the true change, as a fraction, that would be REGRESSED four times in five, by the number of pairs.
     """
     parts = [f"{change:.1%} by {_pairs(pairs)}" for pairs, change in sorted(changes.items())]
-    return f"changes that would be found in 4 of 5 cases: {', '.join(parts)}"
+    return f"changes that would be found four times in five: {', '.join(parts)}"
 
 
 def pairs_line(pair: int, most: int, still_open: int, gates: int, left_s: float | None) -> str:

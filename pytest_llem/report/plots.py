@@ -25,7 +25,7 @@ SHAPES = {
 WIDTH, HEIGHT = 480, 280
 _TOP, _RIGHT, _BOTTOM = 16, 464, 232
 _BAR_STEP, _GAP = 18, 1  # from bar to bar, and between stretches of one
-_TITLE, _LETTER = 34, 8  # of an axis at the side, and of a tick's text of 13 px, at most
+_TITLE, _LETTER = 34, 8  # of an axis at the side, and of a tick's text of 13 px, at most; % is two
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Plot:
             return
         points = [point for layer in self.layers for point in layer.points]
         self._x_scale, self._y_scale = Scale(self.x, [x for x, _ in points]), Scale(self.y, [y for _, y in points])
-        self.left = _TITLE + _LETTER * max(len(text) for _, text in self._y_scale.ticks)
+        self.left = _TITLE + _LETTER * max(len(text) + text.count("%") for _, text in self._y_scale.ticks)
         self.x_ticks = [(self._across(at), text) for at, text in self._x_scale.ticks]
         self.y_ticks = [(self._down(at), text) for at, text in self._y_scale.ticks]
 

@@ -67,13 +67,13 @@ def quantities(page: ExperimentPage) -> list[tuple[str, str]]:
 
 
 def changes(compared: Compared) -> list[tuple[str, str, str, str, str]]:
-    """What changed: the quantity, both sides, the change, and of how many pairs where not of all."""
+    """What changed: the quantity, the change, both sides, and of how many pairs where not of all."""
     return [
         (
             one.name,
+            phrases.changed(one),
             phrases.amount(one.this, one.unit),
             phrases.amount(one.other, one.unit),
-            phrases.changed(one),
             f"{one.pairs} of {compared.pairs} pairs" if one.pairs < compared.pairs else "",
         )
         for one in compared.changed
@@ -81,7 +81,7 @@ def changes(compared: Compared) -> list[tuple[str, str, str, str, str]]:
 
 
 def pairs(metric: ComparedMetric, against: str) -> list[tuple[str, ...]]:
-    """Each pair of a metric: who began, both sides, the change, what is known after it, and what sets it apart."""
+    """Each pair of a metric: who began, the change, what is known after it, both sides, and what sets it apart."""
     looks = dict(metric.looks)
     rows: list[tuple[str, ...]] = []
     for point in metric.points:
@@ -91,10 +91,10 @@ def pairs(metric: ComparedMetric, against: str) -> list[tuple[str, ...]]:
             (
                 str(point.number),
                 phrases.began(point, against),
-                number(point.this, metric.unit),
-                number(point.other, metric.unit),
                 UNKNOWN if point.change is None else phrases.percent(point.change, None),
                 UNKNOWN if seen is None else phrases.change(seen),
+                number(point.this, metric.unit),
+                number(point.other, metric.unit),
                 ", ".join(text for text, applies in notes if applies),
             )
         )

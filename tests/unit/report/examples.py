@@ -163,7 +163,7 @@ def look(pairs: Sequence[Pair], limit: Limit, by_turns: bool) -> Verdict:
 def judged_pairs(one: Record, *metrics: str, limit: str = "2.5%..5%") -> list[Judged]:
     """The verdicts on pairs."""
     found = []
-    for metric in metrics or ("energy", "latency"):
+    for metric in metrics or sorted(one.metrics):
         candidate = Candidate(one.nodeid, one.name, metric, parse_limit(limit), None, against=one.against)
         by_turns = all(run.by_turns for run in one.other_runs)
         found.append(Judged(candidate, look(one.pairs(metric), candidate.limit, by_turns), Baseline(())))

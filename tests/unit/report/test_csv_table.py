@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llem.report.csv_table import write_csv
-from tests.unit.report.examples import experiment, judged, result, saved_runs
+from tests.unit.report.examples import experiment, in_pairs, judged, judged_pairs, result, saved_runs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +44,22 @@ def test_the_account_has_a_column_for_each_entry(tmp_path: Path) -> None:
     assert len(spent) == 8
     assert set(spent.values()) == {""}
     assert (line["idle_share"], line["boundaries"]) == ("0.7", "joined")
+
+
+def test_pairs_have_their_columns(tmp_path: Path) -> None:
+    record, young = in_pairs(change=0.1), in_pairs("young", pairs=1)
+    verdicts = judged_pairs(record) + judged_pairs(young)
+    lines = read(tmp_path, [record, young, experiment("alone")], verdicts)
+    names = ("against", "pairs", "energy_verdict")
+    assert [[line[name] for name in names] for line in lines] == [
+        ["main", "4", "REGRESSED"],
+        ["main", "1", "INCONCLUSIVE"],
+        ["", "0", ""],
+    ]
+    ends = [float(lines[0][f"energy_change{end}"]) for end in ("_low", "", "_high")]
+    assert ends == sorted(set(ends))
+    assert (lines[1]["energy_change"], lines[1]["energy_change_low"]) == ("0.0", "")
+    assert "against" not in read(tmp_path, [experiment()])[0]
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"])

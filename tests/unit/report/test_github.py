@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 from pytest_llem.report.github import annotation_lines, summary, write_step_summary
 from pytest_llem.verdict.decision import Status
-from tests.unit.report.examples import experiment, judged, regression, report, result, saved_runs
+from tests.unit.report.examples import (
+    experiment,
+    in_pairs,
+    judged,
+    regression,
+    report,
+    report_of_pairs,
+    result,
+    saved_runs,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,3 +79,35 @@ def test_a_cell_stays_a_cell() -> None:
 def test_estimated_and_invalid_results_are_marked() -> None:
     one = experiment(result=replace(result(), meter="estimate", estimated=True, valid=False))
     assert "| estimate \\(estimated\\), INVALID |" in summary(report([one]))
+
+
+def test_what_changed_is_told_of_decided_pairs_alone() -> None:
+    worse = in_pairs("a|b", change=0.1)
+    tokens = replace(worse.result, output_tokens=33.0)
+    worse = replace(worse, result=tokens, more_runs=(tokens,) * 3)
+    text = summary(report_of_pairs(worse, in_pairs("fine"), in_pairs("young", pairs=1)))
+    assert "| 4 pairs vs main |" in text
+    assert [line for line in text.splitlines() if line.startswith("###")] == ["### What changed in a\\|b"]
+    changed = text.partition("###")[2].splitlines()[2:]
+    assert [line.split(" | ")[0] for line in changed[: changed.index("")]] == [
+        "| quantity",
+        "| ---",
+        "| energy of a call",
+        "| latency of a call",
+        "| mean power",
+        "| output tokens of a call",
+    ]
+    assert "| 33.00 | 32.00 | \\+3.1% \\[\\+3.1%, \\+3.1%\\] |" in text
+
+
+def test_many_changes_are_cut_short() -> None:
+    lines = summary(report_of_pairs(*(in_pairs(f"e{number}", change=0.1) for number in range(12)))).splitlines()
+    assert len([line for line in lines if line.startswith("###")]) == 10
+    assert "... and in 2 more experiments" in lines
+
+
+def test_an_annotation_names_the_other_side() -> None:
+    made = report_of_pairs(in_pairs(change=0.1))
+    lines = annotation_lines(made.judged, ON_GITHUB)
+    assert len(lines) == 2
+    assert all("4 pairs vs main" in line for line in lines)

@@ -14,7 +14,18 @@ from pytest_llem.measurement.account import ENTRIES
 from pytest_llem.measurement.result import Round
 from pytest_llem.report.html import render_html, write_html
 from pytest_llem.verdict.decision import Status
-from tests.unit.report.examples import experiment, judged, regression, report, result, row, saved_runs
+from tests.unit.report.examples import (
+    experiment,
+    in_pairs,
+    judged,
+    judged_pairs,
+    regression,
+    report,
+    report_of_pairs,
+    result,
+    row,
+    saved_runs,
+)
 from tests.unit.report.test_explanations import idle
 
 if TYPE_CHECKING:
@@ -82,7 +93,12 @@ def attacked() -> Page:
     (verdict,) = judged(one, history, 120.0)
     verdict = replace(verdict, verdict=replace(verdict.verdict, reason=ATTACK))
     assert len(report([one], [verdict], history).experiments[0].histories[0].shifts) == 1
-    made = report([one, other], [verdict], history)
+    # In a pair with a side of that name.
+    paired = in_pairs(ATTACK, nodeid=f"{ATTACK}[3]", against=ATTACK)
+    run = replace(paired.other_runs[0], result=result(warnings=[ATTACK]), environment={ATTACK: f"{ATTACK} too"})
+    paired = replace(paired, other_runs=(run, *paired.other_runs[1:]))
+    made = report([one, other, paired], [verdict, *judged_pairs(paired)], history)
+    assert made.compared
     hostile = ((ATTACK, ATTACK), ("id", ATTACK), ("branch", ATTACK))
     return Page(render_html(replace(made, created=ATTACK, commit=hostile, machine=hostile)))
 
@@ -302,6 +318,37 @@ def test_a_history_without_anything_to_draw() -> None:
     text = render_html(report([one], [], {(one.nodeid, "energy"): [row(one, runs=((0.0,),))]}))
     assert "Saved runs of energy as a table" in text
     assert "Energy of a call over saved runs" not in text
+
+
+def test_pairs_have_a_section_of_their_own() -> None:
+    record = in_pairs(change=0.1)
+    noisy = replace(record.other_runs[1], result=result(warnings=["hot"], valid=False), by_turns=False)
+    first, _, *rest = record.other_runs
+    text = render_html(report_of_pairs(replace(record, other_runs=(first, noisy, *rest))))
+    section = Page(text).text.partition("In each pair")[2].partition("Results of all")[0]
+    for expected in (
+        "llama against main",
+        "1 of 4 pairs was disturbed.",
+        "main: hot",
+        "What changed: means over 4 pairs, and changes with intervals of 95%",
+        "mean power+4.9% [+4.5%, +5.3%]52.45 W50.00 W",
+        "REGRESSED energy +10.1% [+9.2%, +10.9%], limit 2.5%..5%, 4 pairs vs main: one after the other",
+        "1main+10.0%-110.0 J100.0 J",
+        "2this side+10.7%-110.7 J100.0 Jdisturbed, one process after the other",
+        "4main+10.2%+10.1% [+9.2%, +10.9%]110.2 J100.0 J",
+    ):
+        assert expected in section
+    # Two looks have an interval.
+    figure = text.partition("Energy of a call against main</strong>")[2].partition("</figure>")[0]
+    drawn = re.findall(r'<g class="segments interval"><path d="([^"]*)"/></g>\n', figure)
+    assert [path.count("M") for path in drawn] == [2]
+    assert ">+10%<" in figure
+    assert "What is not the same" not in section
+
+
+def test_a_session_without_pairs_has_no_section_of_them() -> None:
+    assert 'href="#pairs"' not in render_html(regression())
+    assert 'href="#pairs"' in render_html(report_of_pairs(in_pairs()))
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_llem.measurement.account import ENTRIES
 from pytest_llem.report.html import write_html
-from tests.unit.report.examples import experiment, regression, report, result, sweep
+from tests.unit.report.examples import experiment, in_pairs, judged_pairs, regression, report, result, sweep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,7 +99,8 @@ def test_it_fits_the_screen(tmp_path: Path, width: int) -> None:
     config = {"passthrough": {"from_pretrained": {"an_option_whose_name_is_long": True}}}
     spent_s = dict.fromkeys(ENTRIES, 123.4)
     last = experiment(result=result(boards=boards, spent_s=spent_s), config=config)
-    write_html(report([*sweep(), last]), tmp_path / "report.html")
+    pairs = in_pairs(change=0.1)
+    write_html(report([*sweep(), last, pairs], judged_pairs(pairs)), tmp_path / "report.html")
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.format(width=width))
     dom, _, _ = dump(probe, "--allow-file-access-from-files", "--window-size=1400,900")

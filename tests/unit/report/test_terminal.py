@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llem.report.terminal import write_summary
-from tests.unit.report.examples import experiment, result
+from tests.unit.report.examples import experiment, in_pairs, judged_pairs, result
 from tests.unit.report.test_explanations import BATCHES, COMPILE, STATIC, idle, rounds
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ def summary(pytester: pytest.Pytester) -> Any:
     def write(records: list[Record], *options: str) -> list[str]:
         file = io.StringIO()
         config = pytester.parseconfig(*options)
-        write_summary(pytest.TerminalReporter(config, file), records, [], [])
+        judged = [found for record in records if record.against for found in judged_pairs(record)]
+        write_summary(pytest.TerminalReporter(config, file), records, judged, [])
         return file.getvalue().splitlines()
 
     return write
@@ -75,3 +76,40 @@ def test_the_share_of_measured_time_ends_the_results(summary: Any) -> None:
     record = experiment(result=result(spent_s=SPENT))
     assert summary([record])[-1] == "llem: 3.0 s of 4.0 s (75%) were measured; loading the model 1.0 s"
     assert summary([record], "-q") == []
+
+
+def test_pairs_have_a_table_after_the_results_and_before_the_verdicts(summary: Any) -> None:
+    lines = summary([in_pairs(change=0.1), experiment("alone"), in_pairs("one", pairs=1)])
+    at = next(number for number, line in enumerate(lines) if "against main (intervals of 95% over pairs)" in line)
+    assert [line.split("  ")[0] for line in lines[:at]][-3:] == ["llama", "alone", "one"]
+    table = [[cell.strip() for cell in line.split("  ") if cell] for line in lines[at + 1 : at + 4]]
+    assert table == [
+        ["experiment", "energy/call, this / other", "change", "time change", "power change", "pairs"],
+        ["llama", "110.1 J / 100.0 J", "+10.1% [+9.2%, +10.9%]", "+4.9% [+4.5%, +5.3%]", "+4.9% [+4.5%, +5.3%]", "4"],
+        ["one", "100.0 J / 100.0 J", "+0.0%", "+0.0%", "+0.0%", "1"],
+    ]
+    assert [line.split("  ")[0].strip() for line in lines[-4:]] == ["REGRESSED", "REGRESSED", *["INCONCLUSIVE"] * 2]
+    assert not any("against" in line for line in summary([experiment()]))
+
+
+def test_what_disturbed_a_pair_names_its_side(summary: Any) -> None:
+    record = in_pairs(pairs=3)
+    hot = result(valid=False, warnings=["hot"])
+    first, second, third = record.other_runs
+    record = replace(
+        record,
+        more_runs=(hot, replace(record.more_runs[1], warnings=["a remark"])),
+        other_runs=(first, second, replace(third, result=hot)),
+    )
+    for options in ([], ["-q"]):
+        lines = [line for line in summary([record], *options) if line.startswith(("INVALID", "llama: "))]
+        expected = ["INVALID llama, pair 2", "INVALID llama on main, pair 3", "llama: hot", "llama: main: hot"]
+        assert [line for line in lines if "remark" not in line] == expected
+        assert ("llama: a remark" in lines) is (options == [])
+
+
+def test_without_joules_pairs_have_times(summary: Any) -> None:
+    record = in_pairs(pairs=1)
+    none = replace(record, result=result(None, 2.2), other_runs=(replace(record.other_runs[0], result=result(None)),))
+    (line,) = [line for line in summary([none]) if line.endswith(" 1")]
+    assert line.split() == ["llama", "-", "-", "+10.0%", "-", "1"]
