@@ -181,7 +181,7 @@ def write_reports(session: pytest.Session, state: LlemSession) -> None:
     def write_report() -> None:
         machine, commit = benchmark.machine_and_commit(session.config)
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        report = build_report(records, state.judged, state.history, machine, commit, created)
+        report = build_report(records, state.judged, state.history, machine, commit, created, pairs.look(settings))
         github.write_step_summary(report, os.environ)
         if settings.report is not None:
             html.write_html(report, settings.report)

@@ -47,6 +47,7 @@ class LlemSession:
         await_turn: waits for the turn of this process, where others share its device; ``None`` where it is alone.
         deadline: when the time of the session (in a child, of its parent's) is over; ``None`` where it has no limit.
         budget: what spends that time.
+        idle_power_w: power of the last item's boards before its first window; ``None`` where it is not known.
         incomplete: parts of what is reported are known to be missing.
         device_lost: a GPU failed so that this process cannot use it any more.
     """
@@ -63,6 +64,7 @@ class LlemSession:
     await_turn: AwaitTurn | None = None
     deadline: Deadline | None = None
     budget: Budget | None = None
+    idle_power_w: float | None = None
     incomplete: bool = False
     device_lost: bool = False
     _pending: dict[str, Record] = field(default_factory=dict)
@@ -121,6 +123,7 @@ class LlemSession:
         key = tuple(model.gpu_uuids)
         if key not in self._idle or (self._idle[key][0]() is not model and meter.idle_power_seen() is None):
             self._idle[key] = (weakref.ref(model), meter.idle_power())
+        self.idle_power_w = self._idle[key][1].power_w
         return self._idle[key][1]
 
     def note_load(self, seconds: float) -> None:

@@ -4,19 +4,16 @@ environment of its own, behind which lies the one that the tests run in."""
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import site
 import subprocess
 import sys
-import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

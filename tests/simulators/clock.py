@@ -26,9 +26,13 @@ def skip_waits(*, of_processor: bool = False) -> None:
 
     passed_s = time.process_time if of_processor else time.perf_counter
     wall_s = time.time() - passed_s()
+
+    def now_s(_: SystemClock) -> float:
+        return passed_s() + skipped_s
+
     SystemClock.sleep = sleep  # type: ignore[assignment, method-assign]
-    SystemClock.now_s = lambda _: passed_s() + skipped_s  # type: ignore[method-assign]
-    SystemClock.wall_s = lambda _: wall_s + passed_s() + skipped_s  # type: ignore[method-assign]
+    SystemClock.now_s = now_s  # type: ignore[assignment, method-assign]
+    SystemClock.wall_s = lambda self: wall_s + now_s(self)  # type: ignore[method-assign]
 
 
 class SimulatedClock:

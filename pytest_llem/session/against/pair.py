@@ -36,6 +36,7 @@ class Outcome:
         skipped: whether that is no failure: it cannot run there, or was given up.
         output: what its process had written, where that has ended.
         idle_power_w: power of the boards at rest before its first window, where it was measured.
+        is_due_to_partner: whether it was given up because the other side has no result.
     """
 
     record: Record | None = None
@@ -43,6 +44,7 @@ class Outcome:
     skipped: bool = False
     output: str = ""
     idle_power_w: float | None = None
+    is_due_to_partner: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Pair:
     def problem(self) -> Outcome | None:
         """Of the side to which it is due that the pair is not whole: a failure before what is skipped."""
         missing = [outcome for outcome in (self.this, self.other) if outcome.record is None]
-        return min(missing, key=lambda outcome: outcome.skipped) if missing else None
+        return min(missing, key=lambda outcome: (outcome.is_due_to_partner, outcome.skipped)) if missing else None
 
 
 class Sides:
@@ -227,7 +229,7 @@ class _SideRun:
     def stop(self, why: str) -> None:
         """Give the experiment up."""
         assert self._child is not None  # noqa: S101  (it waits)
-        self.waits = False
+        self.waits, self._is_stopped = False, True
         self._child.tell(stop=why)
         self._limit.resume()
         self._follow()
@@ -248,7 +250,7 @@ class _SideRun:
 
     def _forget(self) -> None:
         self.done = self.total = 0
-        self.waits = False
+        self.waits = self._is_stopped = False
         self.outcome = Outcome()
         self._line: str | None = None
         self._idle_power_w: float | None = None
@@ -302,7 +304,7 @@ class _SideRun:
             self._failure = (f"what it sent cannot be read: {error}", False)
         why, skipped = self._failure or ("it measured nothing", False)
         problem = "" if record is not None else f"on {self.name}: {why}"
-        return Outcome(record, problem, skipped, idle_power_w=self._idle_power_w)
+        return Outcome(record, problem, skipped, "", self._idle_power_w, self._is_stopped)
 
     def _end(self, why: str, *, skipped: bool) -> None:
         """The process has ended, or is ended now; the experiments after this one get another."""

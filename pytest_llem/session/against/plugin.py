@@ -181,7 +181,8 @@ class Against:
         if not known:
             return None
         spread, candidate = max(known, key=lambda pair: pair[0].relative)
-        return f"{candidate.name} {candidate.metric}: pairs differ by {spread.relative:.1%}, {self._found_by(spread, candidate.limit)}"
+        found = self._found_by(spread, candidate.limit)
+        return f"{candidate.name} {candidate.metric}: pairs differ by {spread.relative:.1%}, {found}"
 
     def _found_by(self, spread: Spread, limit: Limit) -> str:
         most, (alpha, _) = self._settings.pairs, self._settings.error_rates

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pytest_llem.records.record import Record
+    from pytest_llem.report.pairs import Look
     from pytest_llem.session.state import LlemSession
     from pytest_llem.settings import Settings
     from pytest_llem.verdict.decision import Verdict
@@ -58,10 +59,10 @@ def _judge_metric(record: Record, metric: str, limit: Limit, settings: Settings)
         record.result.missing.get(f"{metric}_j") or f"{metric} was not measured",
         against=record.against,
     )
-    if (different := differs(record)) is not None:
-        return _judged(candidate, [], settings, different)
-    if not measured:
-        return _judged(candidate, [], settings, candidate.missing)
+    why_not = differs(record) or (None if measured else candidate.missing)
+    if why_not is not None:
+        found = _judged(candidate, [], settings, why_not)
+        return replace(found, verdict=replace(found.verdict, runs=len(record.other_runs)))
     by_turns = all(run.by_turns for run in record.other_runs)
     judged = _judged(candidate, record.pairs(metric), settings, None, by_turns=by_turns)
     if not record.trouble or judged.verdict.status is not Status.INCONCLUSIVE:
@@ -109,6 +110,16 @@ def differs(record: Record) -> str | None:
     return None
 
 
+def look(settings: Settings) -> Look:
+    """How :func:`judge_record` judges pairs, for plots of how it came about."""
+    alpha, beta = settings.error_rates
+
+    def judge_so_far(pairs: Sequence[tuple[Run, Run]], limit: Limit, by_turns: bool) -> Verdict:
+        return judge_pairs(pairs, limit, alpha=alpha, beta=beta, max_pairs=settings.pairs, interleaved=by_turns)
+
+    return judge_so_far
+
+
 def _measured_by(environment: Mapping[str, Any]) -> tuple[object, ...]:
     boards = [board.get("uuid") for board in environment.get("boards", ())]
     return environment.get("device"), environment.get("meter"), boards
@@ -122,15 +133,7 @@ def _judged(
     *,
     by_turns: bool = True,
 ) -> Judged:
-    alpha, beta = settings.error_rates
-    verdict: Verdict = judge_pairs(
-        pairs,
-        candidate.limit,
-        alpha=alpha,
-        beta=beta,
-        max_pairs=settings.pairs,
-        interleaved=by_turns,
-    )
+    verdict = look(settings)(pairs, candidate.limit, by_turns)
     if why_not is not None:
         verdict = replace(verdict, status=Status.INCONCLUSIVE, reason=why_not, needs_more_runs=False)
     return Judged(candidate, verdict, Baseline(()))

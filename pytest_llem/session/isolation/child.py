@@ -150,7 +150,9 @@ class IsolatedChild:
 
     def _await_turn(self, done: int, total: int) -> None:
         """See :data:`pytest_llem.measurement.windows.AwaitTurn`: others measure meanwhile."""
-        self._send(event="turn", done=done, total=total)
+        assert self._session is not None  # noqa: S101  (it has started)
+        idle_power_w = llem_session(self._session.config).idle_power_w
+        self._send(event="turn", done=done, total=total, idle_power_w=idle_power_w)
         if (why := self._listen().get("stop")) is not None:
             raise pytest.skip.Exception(why)
 
