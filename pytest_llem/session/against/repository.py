@@ -86,10 +86,12 @@ class Repository:
             pytest.UsageError: it names none.
         """
         try:
-            # No revision begins with a dash; git would read it as an option.
-            if rev.startswith("-"):
+            # No revision begins with a dash, which git would read as an option, and ^rev is what is not in one.
+            if rev.startswith(("-", "^")):
                 raise GitError
-            return self.git("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
+            # In two steps: what follows :/ is text.
+            found = self.git("rev-parse", "--verify", "--quiet", rev)
+            return self.git("rev-parse", "--verify", "--quiet", f"{found}^{{commit}}")
         except (GitError, ValueError):  # a NUL in it
             hint = "; an interpreter is written as a path: @/usr/bin/python3" if rev.startswith("@") else ""
             raise pytest.UsageError(f"--llem-against: {rev!r} is no revision of {self.top}{hint}") from None

@@ -100,9 +100,7 @@ def _another_environment(session: _Session, this: Side) -> tuple[Side, Side]:
     projects = {
         project.name for side in (this, other) for project in read_environment(side, top, session.root).projects
     }
-    here = ask(this, projects)
-    there = ask(other, projects, here.packages)
-    here = ask(this, projects, there.packages)
+    here, there = _ask_both(this, other, projects)
     differences = differing_versions(here, there, ())
     differences += [
         f"{name} from {_places(here, name)} here, from {_places(there, name)} there"
@@ -158,9 +156,7 @@ def _another_revision(
         other = replace(other, python=overlay, environment={**changes, **_of_interpreter(overlay)})
     counterparts.place_experiments(session.patterns, [file.resolve() for file in session.files], root)
     projects = {project.name for project in environment.projects}
-    there = ask(other, projects, () if is_built else _packages(other_root))
-    here = ask(this, projects, there.packages)
-    there = ask(other, projects, here.packages)
+    here, there = _ask_both(this, other, projects, () if is_built else _packages(other_root))
     _require_own(other, there, [worktree, other.python.parents[1]] if environment.projects else [worktree])
     differences = [] if not repository.changed(commit, session.patterns) else ["the code"]
     differences += differing_versions(here, there, projects)
@@ -171,6 +167,13 @@ def _another_revision(
     ]
     _report(session, _code(session), here, commit, there, differences)
     return _identified(this, _code(session), here), _identified(other, commit, there)
+
+
+def _ask_both(this: Side, other: Side, projects: Iterable[str], packages: Iterable[str] = ()) -> tuple[Answer, Answer]:
+    """What the sides say of the same modules: those that either has of the projects, and some more."""
+    here = ask(this, projects, packages)
+    there = ask(other, projects, here.packages)
+    return (here if here.packages.keys() == there.packages.keys() else ask(this, projects, there.packages)), there
 
 
 def _of_interpreter(python: Path | None) -> dict[str, str | None]:
