@@ -95,8 +95,9 @@ def _wheel(folder, files):
     return name
 
 def build_wheel(folder, config_settings=None, metadata_directory=None):
-    with open("src/thing/__init__.py") as file:
-        return _wheel(folder, {"thing/__init__.py": file.read()})
+    source = "src/thing" if os.path.exists("src") else "thing"
+    with open(f"{source}/__init__.py") as file:
+        return _wheel(folder, {"thing/__init__.py": file.read(), "thing/made/version.py": "made = True"})
 
 def build_editable(folder, config_settings=None, metadata_directory=None):
     finder = FINDER.format(os.path.abspath("src/thing/__init__.py"))
@@ -260,6 +261,18 @@ def test_a_revision_is_its_own_code_however_the_project_is_installed(
     assert "(The second) with " in here
     assert "(The first), pytest-llem" in there
     assert "environments/" in there
+
+
+def test_what_a_build_makes_is_beside_the_code_that_is_imported_from_the_worktree(
+    tmp_path: Path, install: Callable[..., None], open_both: Callable[..., dict[str, Any]]
+) -> None:
+    project = Project(tmp_path / "repository", FINDER, ".")
+    install(project.folder)
+    for _ in ("built", "found in the cache"):
+        # From the root folder, where the package lies.
+        command = ["-c", "import thing, thing.made.version; print(thing.VALUE, thing.__file__)"]
+        there = open_both("first", project.folder, command=command)["sides"][1]
+        assert there["output"] == f"first {there['root']}/thing/__init__.py"
 
 
 def test_metadata_of_the_working_tree_are_not_the_revisions(

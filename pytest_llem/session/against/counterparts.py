@@ -94,10 +94,10 @@ class Counterparts:
 
         Args:
             patterns: of experiment files.
-            files: those that were collected.
+            files: those that were collected, below the root folder.
             root: pytest's root folder, in the user's checkout.
         """
-        there = self.path(root)
+        there = self.path(root.resolve())
         for path in list(there.rglob("*")):
             if any(path.match(pattern) for pattern in patterns) and not path.is_dir():
                 path.unlink()
