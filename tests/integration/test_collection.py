@@ -201,3 +201,23 @@ def test_what_is_not_needed_is_not_imported(
     )
     result = pytester.run(sys.executable, "-m", "pytest", *options)
     result.stdout.fnmatch_lines(["IMPORTED []*"])
+
+
+def test_experiment_files_of_another_root_folder_are_read_in_place(
+    pytester: pytest.Pytester, run: Run, write: Write
+) -> None:
+    # As on the other side of a comparison: its Python tests are run, and this side's files are read where they lie.
+    write("here/below/a.llem.yaml", "name: theirs\ndataset: {path: prompts.txt}\n", base="base: base.yaml\n")
+    write("here/below/base.yaml", "name: x\n")
+    write("here/b.llem.yaml", "name: theirs\n")
+    (pytester.path / "here/below/prompts.txt").write_text("a prompt\n")
+    write("there/below/a.llem.yaml", base="# Read from elsewhere.\n")
+    write("there/only.llem.yaml", "name: own\n")
+    there = pytester.path / "there"
+    (there / "test_marked.py").write_text(
+        "import pathlib, pytest\n@pytest.mark.llem('below/../b.llem.yaml')\ndef test_one(llem_experiment): pass\n"
+    )
+    result = run(f"--rootdir={there}", f"--llem-experiments-root={pytester.path / 'here'}", "-v", str(there))
+    result.assert_outcomes(passed=3)
+    names = ["test_marked.py::test_one?theirs?", "below/a.llem.yaml::theirs", "only.llem.yaml::own"]
+    result.stdout.fnmatch_lines_random([f"*{name} PASSED*" for name in names])

@@ -60,16 +60,15 @@ class Counterparts:
             if not self._leaves(path, folder):
                 # From the counterpart of the folder it means its counterpart.
                 return path
-            path = str(folder / path)
+            path = os.path.normpath(folder / path)
         return str(self.path(Path(path)))
 
     def _leaves(self, path: str, folder: Path) -> bool:
-        """Whether a relative path of an existing file leads out of the repository, or into it."""
-        try:
-            there = (folder / path).resolve()
-            return there.exists() and not (there.is_relative_to(self.top) and folder.resolve().is_relative_to(self.top))
-        except (OSError, ValueError):  # no path at all
-            return False
+        """Whether a relative path is one of an existing file, and steps out of the repository."""
+        folder = folder.resolve()
+        if folder.is_relative_to(self.top):
+            return os.path.normpath(folder.relative_to(self.top) / path).startswith("..") and _exists(folder / path)
+        return _exists(folder / path)
 
     def environment(self, variables: Mapping[str, str], folder: Path, first: Sequence[Path]) -> dict[str, str | None]:
         """Changes to environment variables that name paths.
@@ -95,10 +94,10 @@ class Counterparts:
 
         Args:
             patterns: of experiment files.
-            files: those that were collected.
+            files: those that were collected, below the root folder.
             root: pytest's root folder, in the user's checkout.
         """
-        there = self.path(root)
+        there = self.path(root.resolve())
         for path in list(there.rglob("*")):
             if any(path.match(pattern) for pattern in patterns) and not path.is_dir():
                 path.unlink()
@@ -115,3 +114,10 @@ class Counterparts:
 
 def _is_absolute(path: str) -> bool:
     return path.startswith(os.sep)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # no path at all
+        return False

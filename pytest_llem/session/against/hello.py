@@ -54,14 +54,12 @@ def hello(distributions: Sequence[str], packages: Sequence[str]) -> dict[str, An
 
 def _modules(distribution: importlib.metadata.Distribution) -> set[str]:
     """The top-level modules of a distribution; of an editable one those that it says, or its own name."""
-    listed = {
-        file.parts[0].partition(".")[0]
-        for file in distribution.files or ()
-        if file.name.endswith(_CODE) and not file.parts[0].endswith((".dist-info", ".egg-info"))
-    }
-    listed |= set((distribution.read_text("top_level.txt") or "").split())
-    # Finders of editable installs are no code of the project.
-    modules = {name for name in listed if name.isidentifier() and not name.startswith(("__editable__", "_editable_"))}
+    modules = set((distribution.read_text("top_level.txt") or "").split())
+    if not _url(distribution).get("dir_info", {}).get("editable"):
+        # An editable install has no files but what leads to those elsewhere.
+        places = [file.parts[0] for file in distribution.files or () if file.name.endswith(_CODE)]
+        modules |= {place.partition(".")[0] for place in places if not place.endswith((".dist-info", ".egg-info"))}
+    modules = {name for name in modules if name.isidentifier()}
     if modules:
         return modules
     name = normalise(distribution.metadata["Name"]).replace("-", "_")
@@ -82,9 +80,14 @@ def _locations(name: str) -> list[str]:
 
 def _version(distribution: importlib.metadata.Distribution) -> str:
     """With the commit, where it was installed from a version control system."""
-    url = json.loads(distribution.read_text("direct_url.json") or "{}")
-    commit = url.get("vcs_info", {}).get("commit_id")
+    commit = _url(distribution).get("vcs_info", {}).get("commit_id")
     return distribution.version if commit is None else f"{distribution.version} ({commit[:12]})"
+
+
+def _url(distribution: importlib.metadata.Distribution) -> dict[str, Any]:
+    """Where a distribution was installed from."""
+    url: dict[str, Any] = json.loads(distribution.read_text("direct_url.json") or "{}")
+    return url
 
 
 if __name__ == "__main__":

@@ -203,6 +203,32 @@ def build_overlay(
         raise pytest.UsageError(f"--llem-against: the cache folder cannot be used: {error}") from None
 
 
+def complete(environment: Environment, worktree: Path, python: Path) -> None:
+    """Give a checkout what was made of it: extension modules, the file of a version.
+
+    pytest puts the folder of a conftest.py in front of all that is installed, and with it perhaps the packages there.
+
+    Args:
+        python: the interpreter of :func:`build_overlay`.
+    """
+    packages = _packages_of(python.parents[1])
+    built = [path for path in packages.iterdir() if path.is_dir() and path.suffix != ".dist-info"]
+    for project in environment.projects:
+        for source in (worktree / project.folder, worktree / project.folder / "src"):
+            for package in built:
+                if not (source / package.name).is_dir():
+                    continue
+                for path in package.rglob("*"):
+                    place = source / path.relative_to(packages)
+                    if path.is_file() and path.suffix != ".pyc" and not place.exists():
+                        place.parent.mkdir(parents=True, exist_ok=True)
+                        place.symlink_to(path)
+
+
+def _packages_of(folder: Path) -> Path:
+    return next(folder.glob("lib/python*/site-packages"))
+
+
 def _remove_old(cache: Path, but: Path) -> None:
     for folder in cache.iterdir():
         used = folder / _COMPLETE
@@ -221,12 +247,12 @@ def _create(
     environment: Environment, folder: Path, data: Mapping[str, Any], startup: str, variables: Mapping[str, str]
 ) -> None:
     done = _run([str(environment.python), "-m", "venv", "--without-pip", str(folder)], variables)
-    found = list(folder.glob("lib/python*/site-packages"))
-    if done.returncode or not found:
+    if done.returncode:
         raise pytest.UsageError(f"--llem-against: {environment.python} makes no virtual environment: {_last(done)}")
-    (found[0] / f"{_STARTUP}.py").write_text(startup, encoding="utf-8")
-    (found[0] / f"{_STARTUP}.json").write_text(json.dumps(data), encoding="utf-8")
-    (found[0] / f"{_STARTUP}.pth").write_text(f"import {_STARTUP}\n", encoding="utf-8")
+    packages = _packages_of(folder)
+    (packages / f"{_STARTUP}.py").write_text(startup, encoding="utf-8")
+    (packages / f"{_STARTUP}.json").write_text(json.dumps(data), encoding="utf-8")
+    (packages / f"{_STARTUP}.pth").write_text(f"import {_STARTUP}\n", encoding="utf-8")
 
 
 def _install(environment: Environment, python: Path, worktree: Path, variables: Mapping[str, str]) -> None:

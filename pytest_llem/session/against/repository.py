@@ -75,8 +75,10 @@ class Repository:
         except FileNotFoundError:
             raise GitError("git is not installed") from None
         if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-            raise GitError(said or f"git {arguments[0]} ended with exit status {done.returncode}")
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            # Around it may be what git does, and what to do.
+            fatal = [line.removeprefix("fatal: ") for line in said if line.startswith("fatal: ")]
+            raise GitError([*fatal, *said, f"git ended with exit status {done.returncode}"][0])
         return done.stdout.decode(errors="surrogateescape").rstrip("\n")
 
     def commit_of(self, rev: str) -> str:
@@ -86,12 +88,18 @@ class Repository:
             pytest.UsageError: it names none.
         """
         try:
-            # No revision begins with a dash; git would read it as an option.
-            if rev.startswith("-"):
+            # No revision begins with a dash, which git would read as an option, and ^rev is what is not in one.
+            if rev.startswith(("-", "^")):
                 raise GitError
-            return self.git("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
+            # In two steps: what follows :/ is text.
+            found = self.git("rev-parse", "--verify", "--quiet", rev)
+            return self.git("rev-parse", "--verify", "--quiet", f"{found}^{{commit}}")
         except (GitError, ValueError):  # a NUL in it
-            hint = "; an interpreter is written as a path: @/usr/bin/python3" if rev.startswith("@") else ""
+            hint = ""
+            if rev.startswith("@"):
+                hint = "; an interpreter is written as a path: @/usr/bin/python3"
+            elif (self.common / "shallow").exists():
+                hint = "; this clone is shallow: fetch that revision first"
             raise pytest.UsageError(f"--llem-against: {rev!r} is no revision of {self.top}{hint}") from None
 
     def head(self) -> str | None:

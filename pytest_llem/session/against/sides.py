@@ -15,7 +15,7 @@ import pytest
 
 from pytest_llem.session.against.answers import Answer, ask, differing_versions, listed
 from pytest_llem.session.against.counterparts import Counterparts
-from pytest_llem.session.against.overlay import build_overlay, is_buildable, read_environment
+from pytest_llem.session.against.overlay import build_overlay, complete, is_buildable, read_environment
 from pytest_llem.session.against.repository import MISLEADING, GitError, Repository
 from pytest_llem.session.against.side import Side
 from pytest_llem.session.against.what import What, parse_what
@@ -100,9 +100,7 @@ def _another_environment(session: _Session, this: Side) -> tuple[Side, Side]:
     projects = {
         project.name for side in (this, other) for project in read_environment(side, top, session.root).projects
     }
-    here = ask(this, projects)
-    there = ask(other, projects, here.packages)
-    here = ask(this, projects, there.packages)
+    here, there = _ask_both(this, other, projects)
     differences = differing_versions(here, there, ())
     differences += [
         f"{name} from {_places(here, name)} here, from {_places(there, name)} there"
@@ -144,23 +142,22 @@ def _another_revision(
         environment=changes,
         arguments=(
             f"--rootdir={other_root}",
-            f"--llem-experiments-root={root}",
+            f"--llem-experiments-root={session.root}",
             *counterparts.arguments(session.arguments, session.folder),
         ),
         commit=commit,
     )
     if environment.projects:
         overlay = build_overlay(environment, commit, top, worktree, other.variables())
-        # What the build left is no part of the revision.
+        # Whether it was built just now or long ago, the same lies there.
         repository.git("clean", "-d", "--force", "-x", "--quiet", folder=worktree)
+        complete(environment, worktree, overlay)
         folder.mkdir(parents=True, exist_ok=True)
         other_root.mkdir(parents=True, exist_ok=True)
         other = replace(other, python=overlay, environment={**changes, **_of_interpreter(overlay)})
-    counterparts.place_experiments(session.patterns, [file.resolve() for file in session.files], root)
+    counterparts.place_experiments(session.patterns, session.files, session.root)
     projects = {project.name for project in environment.projects}
-    there = ask(other, projects, () if is_built else _packages(other_root))
-    here = ask(this, projects, there.packages)
-    there = ask(other, projects, here.packages)
+    here, there = _ask_both(this, other, projects, () if is_built else _packages(other_root))
     _require_own(other, there, [worktree, other.python.parents[1]] if environment.projects else [worktree])
     differences = [] if not repository.changed(commit, session.patterns) else ["the code"]
     differences += differing_versions(here, there, projects)
@@ -169,8 +166,16 @@ def _another_revision(
         for name, places in here.packages.items()
         if there.packages[name] and not _all_inside(places, [top], but=environment.folders_in(top))
     ]
-    _report(session, _code(session), here, commit, there, differences)
-    return _identified(this, _code(session), here), _identified(other, commit, there)
+    code = _code(session)
+    _report(session, code, here, commit, there, differences)
+    return _identified(this, code, here), _identified(other, commit, there)
+
+
+def _ask_both(this: Side, other: Side, projects: Iterable[str], packages: Iterable[str] = ()) -> tuple[Answer, Answer]:
+    """What the sides say of the same modules: those that either has of the projects, and some more."""
+    here = ask(this, projects, packages)
+    there = ask(other, projects, here.packages)
+    return (here if here.packages.keys() == there.packages.keys() else ask(this, projects, there.packages)), there
 
 
 def _of_interpreter(python: Path | None) -> dict[str, str | None]:
