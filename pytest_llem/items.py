@@ -57,6 +57,6 @@ def gates_of(item: pytest.Item, settings: Settings, *, skipped: bool = False) ->
 
 def _of_a_comparison(gates: dict[str, Limit], settings: Settings) -> dict[str, Limit]:
     """Where two states of the code are compared, what has no gate of its own has the usual ones."""
-    if gates or settings.mode != "against":
+    if gates or not settings.compares:
         return gates
     return {metric: USUAL for metric in METRICS if metric != "energy" or settings.meter != "none"}

@@ -85,6 +85,13 @@ def _shard(text: str) -> tuple[int, int]:
     return number, parts
 
 
+def _ends(text: str) -> tuple[str, str]:
+    good, dots, bad = text.partition("..")
+    if not (good and dots and bad) or bad.startswith(".") or ".." in bad:
+        raise ValueError(f"{text!r} is no range; write GOOD..BAD, such as v1.2..main")
+    return good, bad
+
+
 def _paths(texts: Sequence[str]) -> tuple[Path, ...]:
     # A test may change the working directory.
     return tuple(Path(text).absolute() for text in texts)
@@ -199,6 +206,13 @@ OPTIONS = (
         "Judge this state of the code against another one, measured here and now in pairs of processes: a git "
         "revision, @PYTHON (an interpreter, or the folder of a virtual environment), or REV@PYTHON.",
         "WHAT",
+    ),
+    Option(
+        "llem_bisect",
+        "Find the commit between two revisions that changed what the gates say, by pairs of processes; save nothing.",
+        "GOOD..BAD",
+        _ends,
+        ini=False,
     ),
     Option("llem_pairs", "Most pairs, with --llem-against. At least 3. Default: 10.", "N", _number(3, int), 10),
     Option(

@@ -99,7 +99,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     settings = config.stash[SETTINGS] = Settings.from_config(config)
     has_benchmark = config.pluginmanager.has_plugin("benchmark")
-    if settings.judges and settings.mode in ("measure", "against", "merge", "validate") and not has_benchmark:
+    if settings.judges and settings.mode in ("measure", "against", "bisect", "merge", "validate") and not has_benchmark:
         raise pytest.UsageError(NO_BENCHMARK)
     for feature in _features(settings):
         config.pluginmanager.register(feature)
@@ -139,6 +139,11 @@ def _features_of_measuring(settings: Settings) -> Iterator[object]:
     yield Termination()
     if settings.judges:
         yield Judging(settings)
+    if settings.bisect is not None and settings.mode == "bisect":
+        from pytest_llem.session.against.bisect import Bisect
+
+        yield Bisect(settings, settings.bisect)
+        return
     if settings.against is not None and settings.mode == "against":
         from pytest_llem.session.against.plugin import Against
 
@@ -211,7 +216,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if len(items) >= _MANY_ITEMS and measured:
         # They stay: the collections before every window, and those with which Python ends, need not look through them.
         gc.freeze()
-    if settings.mode not in ("validate", "measure", "against") or not config.pluginmanager.has_plugin("benchmark"):
+    if settings.mode not in ("validate", "measure", "against", "bisect") or not config.pluginmanager.has_plugin(
+        "benchmark"
+    ):
         return
     if measured or settings.shard or settings.judges:
         for feature in _features_of_measuring(settings):
@@ -271,7 +278,7 @@ def _is_ours(path: str) -> bool:
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     """End of the session, once all is judged and just before pytest-benchmark saves: make its rows."""
     state = session.config.stash.get(SESSION, None)
-    if state is not None and state.records and state.settings.mode != "child":
+    if state is not None and state.records and state.settings.mode not in ("child", "bisect"):
         from pytest_llem.records.rows import publish
 
         publish(session.config, state.records.values(), lambda problem: state.fail(session, problem))

@@ -21,7 +21,7 @@ NO_BENCHMARK = (
 )
 _OUTPUTS = ("llem_fail", "llem_report", "llem_csv")
 
-Mode = Literal["validate", "measure", "against", "plan", "collect", "merge", "child"]
+Mode = Literal["validate", "measure", "against", "bisect", "plan", "collect", "merge", "child"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Settings:
         accept: the session's changes are wanted.
         baseline: the saved runs to judge against, as given.
         against: the state of the code to judge against, here and now; ``None`` for the saved runs.
+        bisect: the ends between which a commit is looked for, the good and the bad one.
         pairs: most pairs of processes, where it is judged so.
         error_rates: probabilities of wrong verdicts, alpha and beta.
         report: where the HTML report goes.
@@ -81,6 +82,7 @@ class Settings:
     child: int | None = None
     budget_s: float | None = None
     against: str | None = None
+    bisect: tuple[str, str] | None = None
     pairs: int = 10
     experiments_root: Path | None = None
     lock_timeout_s: float = 3600.0
@@ -92,9 +94,16 @@ class Settings:
         return "GPU" if self.device == "cuda" else "CPU"
 
     @property
+    def compares(self) -> bool:
+        """Whether states of the code are measured against each other."""
+        return self.mode in ("against", "bisect")
+
+    @property
     def asks_for_hardware(self) -> bool:
         """Whether the session must not start without the device or the meter it names."""
-        return self.mode in ("validate", "measure", "against", "child") and (self.device == "cuda" or self.meter_named)
+        return self.mode in ("validate", "measure", "against", "bisect", "child") and (
+            self.device == "cuda" or self.meter_named
+        )
 
     @property
     def last(self) -> int | None:
@@ -116,7 +125,7 @@ class Settings:
             raise pytest.UsageError("--llem-merge runs nothing: leave out --llem-resume and --llem-shard")
         if given["merge"] and config.getoption("llem_budget"):
             raise pytest.UsageError("--llem-merge runs nothing: leave out --llem-budget")
-        if given["against"] is not None and given["child"] is None:
+        if given["child"] is None:
             _require_comparable(given, config)
         mode = _mode(given, config)
         is_worker = hasattr(config, "workerinput")
@@ -138,7 +147,7 @@ class Settings:
             min_window_s=given["min_window"],
             files=tuple(config.getini("llem_files")),
             gates=given["fail"],
-            judges=not is_worker and (mode in ("measure", "against", "merge") or given["strict"] or asks),
+            judges=not is_worker and (mode in ("measure", "against", "bisect", "merge") or given["strict"] or asks),
             strict=given["strict"],
             accept=given["accept"],
             baseline=given["baseline"],
@@ -151,10 +160,11 @@ class Settings:
             shard=shard,
             merge=given["merge"],
             # Each side of a comparison runs in processes of its own.
-            isolate=given["child"] is None and (given["isolate"] or mode == "against"),
+            isolate=given["child"] is None and (given["isolate"] or mode in ("against", "bisect")),
             child=given["child"],
             budget_s=given["budget"],
             against=given["against"],
+            bisect=given["bisect"],
             pairs=int(given["pairs"]),
             experiments_root=given["experiments_root"],
             lock_timeout_s=given["lock_timeout"],
@@ -173,18 +183,25 @@ def _mode(given: Mapping[str, Any], config: pytest.Config) -> Mode:
         return "collect"
     if not (given["gpu"] or given["cpu"]):
         return "validate"
+    if given["bisect"] is not None:
+        return "bisect"
     return "measure" if given["against"] is None else "against"
 
 
 def _require_comparable(given: Mapping[str, Any], config: pytest.Config) -> None:
-    """Refuse what makes no sense beside another state of the code."""
+    """Refuse what makes no sense where states of the code are compared."""
+    if given["against"] is None and given["bisect"] is None:
+        return
+    option = "--llem-against" if given["bisect"] is None else "--llem-bisect"
     others = [f"--llem-{name}" for name in ("shard", "merge") if given[name]]
-    if config.getoption("llem_baseline") is not None:
-        others.append("--llem-baseline")
+    others += ["--llem-baseline"] if config.getoption("llem_baseline") is not None else []
+    if given["bisect"] is not None:
+        others += [f"--llem-{name}" for name in ("against", "resume", "accept") if config.getoption(f"llem_{name}")]
     if others:
-        raise pytest.UsageError(f"--llem-against measures what it compares with: leave out {', '.join(others)}")
-    if config.getoption("llem_against") is not None and not (given["gpu"] or given["cpu"] or given["plan"]):
-        raise pytest.UsageError("--llem-against measures: pass --llem-gpu or --llem-cpu with it")
+        raise pytest.UsageError(f"{option} measures what it compares with: leave out {', '.join(others)}")
+    named = config.getoption("llem_against") is not None or given["bisect"] is not None
+    if named and not (given["gpu"] or given["cpu"] or given["plan"]):
+        raise pytest.UsageError(f"{option} measures: pass --llem-gpu or --llem-cpu with it")
 
 
 SETTINGS = pytest.StashKey[Settings]()

@@ -66,7 +66,7 @@ class Judging:
         reason = "it measured nothing"
         if report.failed:
             # Of a comparison it says on which side.
-            where = report.longreprtext.partition("\n")[0] if self._settings.mode == "against" else ""
+            where = report.longreprtext.partition("\n")[0] if self._settings.compares else ""
             reason = f"it failed {where}".rstrip()
         elif report.skipped:
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else "it was skipped"
@@ -137,7 +137,7 @@ def judge(session: pytest.Session, state: LlemSession, unmeasured: Sequence[Cand
     """
     config, settings = session.config, state.settings
     gated = bool(unmeasured) or any(record.gates for record in state.records.values())
-    if settings.mode == "against":
+    if settings.compares:
         pairs.judge(state, unmeasured)
     elif gated or settings.report is not None or _on_github():
         # Before this session's own results are saved: they are no history of themselves.
@@ -148,7 +148,7 @@ def judge(session: pytest.Session, state: LlemSession, unmeasured: Sequence[Cand
         # Whether it is gated or not: the baseline is that of the gates to come.
         for record in list(state.records.values()):
             state.count(replace(record, accepted=True))
-    if gated and settings.mode != "against":
+    if gated and not settings.compares:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         say = partial(say_line, reporter) if reporter else lambda _: None
         # A session that is ended early, or reports what others measured, measures nothing now.

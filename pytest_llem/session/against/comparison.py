@@ -136,7 +136,7 @@ class Comparison:
         """One pair of a load. What fails while both processes are alive is tried again with one after the other: both
         models may not fit, or one disturbs the other."""
         other_first = self._draw(nodeids)
-        timeouts_s = {nodeid: _timeout_s(self._items[nodeid]) for nodeid in nodeids}
+        timeouts_s = {nodeid: timeout_s(self._items[nodeid]) for nodeid in nodeids}
         by_turns = load not in self._alone
         pairs = sides.measure(timeouts_s, other_first=other_first, by_turns=by_turns)
         again = [nodeid for nodeid, pair in pairs.items() if by_turns and _may_be_for_company(pair)]
@@ -219,10 +219,11 @@ class Comparison:
         )
 
 
-def _timeout_s(item: pytest.Item) -> float | None:
+def timeout_s(item: pytest.Item) -> float | None:
+    """How long an item may take once its model is loaded, in seconds."""
     experiment = parameters(item).get("llem_experiment")
-    timeout_s: float | None = None if experiment is None else experiment.valid_config.timeout_s
-    return timeout_s
+    limit_s: float | None = None if experiment is None else experiment.valid_config.timeout_s
+    return limit_s
 
 
 def _may_be_for_company(pair: Pair) -> bool:

@@ -19,11 +19,12 @@ from pytest_llem.session.prediction import Predictor
 from pytest_llem.session.reporting import report_item
 from pytest_llem.session.resume import begin
 from pytest_llem.session.state import llem_session
+from pytest_llem.settings import SETTINGS
 from pytest_llem.verdict.pairs import MIN_PAIRS, detectable_by_pairs
 from pytest_llem.verdict.spread import Spread
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from pytest_llem.records.record import Record
     from pytest_llem.session.against.sides import Side
@@ -61,11 +62,21 @@ class Against:
                 state.deadline = Deadline(self._settings.budget_s, now_s() + self._settings.budget_s)
                 state.deadline.tell_children()
                 stack.callback(Deadline.forget)
-            sides = stack.enter_context(self._open(session, items, state))
-            begin(session, items, self._settings, sides=f"{sides[0].identity} {sides[1].identity}")
-            self._comparison = Comparison(session.config, state, sides, items, self._is_open)
-            self._measure(session, state, self._comparison)
+            self.compare(session, items, state, stack)
         return (yield)
+
+    def compare(
+        self, session: pytest.Session, items: Sequence[pytest.Item], state: LlemSession, stack: ExitStack
+    ) -> None:
+        """Prepare both sides and measure pairs of them.
+
+        Args:
+            items: what is measured.
+            stack: undoes afterwards what was prepared.
+        """
+        sides = stack.enter_context(sides_of(self._against, session, items, state.say))
+        begin(session, items, self._settings, sides=f"{sides[0].identity} {sides[1].identity}")
+        self.measure(session, state, Comparison(session.config, state, sides, items, self.is_open))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
@@ -82,7 +93,7 @@ class Against:
             report_item(item, "skipped", why)
         else:
             item.user_properties.extend(junit.properties(record.result))
-            item.user_properties.extend(junit.pair_properties(record, self._judge(record)))
+            item.user_properties.extend(junit.pair_properties(record, self.judge(record)))
             report_item(item)
         return True
 
@@ -94,23 +105,10 @@ class Against:
         if self._settings.journal is not None and state.journal is not None and state.journal.broken:
             state.fail(session)
 
-    def _open(
-        self, session: pytest.Session, items: Sequence[pytest.Item], state: LlemSession
-    ) -> AbstractContextManager[tuple[Side, Side]]:
-        found = (parameters(item).get("llem_experiment") for item in items)
-        return open_sides(
-            self._against,
-            root=session.config.rootpath,
-            folder=session.config.invocation_params.dir,
-            arguments=session.config.invocation_params.args,
-            patterns=self._settings.files,
-            files=list(dict.fromkeys(experiment.path for experiment in found if experiment is not None)),
-            say=state.say,
-        )
-
-    def _measure(self, session: pytest.Session, state: LlemSession, comparison: Comparison) -> None:
+    def measure(self, session: pytest.Session, state: LlemSession, comparison: Comparison) -> None:
         """Pair after pair, until nothing is open."""
         settings = self._settings
+        self._comparison = comparison
         gates = sum(len(gates_of(item, settings)) for item in comparison.items)
         predictor = Predictor(predictable(comparison.items, settings), past_runs(session.config, settings))
         state.say(f"llem: {self._expectation(session, comparison.items)}")
@@ -147,17 +145,19 @@ class Against:
         failures = [progress.failure for progress in comparison.progress.values() if progress.failure is not None]
         return 0 < most <= sum(not failure.skipped for failure in failures)
 
-    def _judge(self, record: Record) -> list[Judged]:
+    def judge(self, record: Record) -> list[Judged]:
+        """The verdicts on an experiment so far."""
         return verdicts.judge_record(record, self._settings)
 
-    def _is_open(self, record: Record) -> bool:
-        return any(judged.verdict.needs_more_runs for judged in self._judge(record))
+    def is_open(self, record: Record) -> bool:
+        """Whether another pair may decide a gate of an experiment."""
+        return any(judged.verdict.needs_more_runs for judged in self.judge(record))
 
     def _open_gates(self, state: LlemSession, item: pytest.Item) -> int:
         record = state.records.get(item.nodeid)
         if record is None:
             return len(gates_of(item, self._settings))
-        return sum(judged.verdict.needs_more_runs for judged in self._judge(record))
+        return sum(judged.verdict.needs_more_runs for judged in self.judge(record))
 
     def _expectation(self, session: pytest.Session, items: Sequence[pytest.Item]) -> str:
         """What the pairs can find, by how much the saved pairs of a session before differed, or as most would."""
@@ -176,7 +176,7 @@ class Against:
 
     def _detectable(self, state: LlemSession) -> str | None:
         """The same by the pairs that there are, of the gate of which they differ most."""
-        judged = [found for record in state.records.values() for found in self._judge(record)]
+        judged = [found for record in state.records.values() for found in self.judge(record)]
         known = [(found.verdict.spread, found.candidate) for found in judged if found.verdict.spread is not None]
         if not known:
             return None
@@ -191,3 +191,20 @@ class Against:
             for pairs in sorted({MIN_PAIRS, most})
         }
         return phrases.detectable_line(found)
+
+
+def sides_of(
+    against: str, session: pytest.Session, items: Iterable[pytest.Item], say: Callable[[str], None]
+) -> AbstractContextManager[tuple[Side, Side]]:
+    """This side and another one, see :func:`pytest_llem.session.against.sides.open_sides`."""
+    config = session.config
+    found = (parameters(item).get("llem_experiment") for item in items)
+    return open_sides(
+        against,
+        root=config.rootpath,
+        folder=config.invocation_params.dir,
+        arguments=config.invocation_params.args,
+        patterns=config.stash[SETTINGS].files,
+        files=list(dict.fromkeys(experiment.path for experiment in found if experiment is not None)),
+        say=say,
+    )

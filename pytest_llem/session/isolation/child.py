@@ -54,6 +54,7 @@ _NOT_THE_CHILDS: dict[str, object] = {
     "llem_resume": False,
     "llem_journal": None,
     "llem_against": None,
+    "llem_bisect": None,
 }
 
 
