@@ -24,7 +24,7 @@ import numpy as np
 from pytest_llem.verdict.pairs import PRIOR_DF, PRIOR_SPREAD
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -79,17 +79,19 @@ class Bisection:
         best = max(range(len(probability)), key=probability.__getitem__)
         return best if probability[best] >= certainty else None
 
-    def next_probe(self) -> int:
+    def next_probe(self, left_out: Collection[int] = ()) -> int | None:
         """The commit to measure next, so that the culprit is about as likely up to it as after it.
 
-        Raises:
-            ValueError: there is one commit alone, which needs no probe.
+        Args:
+            left_out: commits that cannot be measured.
+
+        Returns:
+            ``None`` where no commit is left that tells any from others.
         """
-        if len(self._log_weights) == 1:
-            raise ValueError("one commit alone made the change")
         # The bad end, the last, tells commits from each other no better than before.
-        up_to = np.cumsum(self.probability)[:-1]
-        return int(np.argmin(np.abs(up_to - 0.5)))
+        able = [commit for commit in range(len(self._log_weights) - 1) if commit not in left_out]
+        up_to = np.cumsum(self.probability)
+        return min(able, key=lambda commit: abs(up_to[commit] - 0.5), default=None)
 
 
 def _log_likelihood(errors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -311,3 +311,44 @@ def test_a_budget_ends_the_pairs(pytester: pytest.Pytester, project: str) -> Non
     result.assert_outcomes(skipped=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["INCONCLUSIVE*tiny*(*llem-budget: *)"])
+
+
+@pytest.fixture
+def history(commit: Callable[..., str], project: str) -> list[str]:
+    """Commits after the first of the project, of which the third makes calls dearer and the fourth cannot be measured."""
+    cheap, dear = "CALL_S = 0.002\n", "CALL_S = 0.0022\n"
+    texts = [cheap + "# 1\n", cheap + "# 2\n", dear, "import nothing_of_that_name\n", dear + "# 5\n", dear + "# 6\n"]
+    return [commit(f"Number {number}", work_py=text) for number, text in enumerate(texts, 1)]
+
+
+def test_the_commit_that_changed_it_is_found(
+    pytester: pytest.Pytester, project: str, history: list[str], git: Callable[..., str]
+) -> None:
+    result = pytester.runpytest_subprocess(
+        *ON_BOARD, f"--llem-bisect={project}..HEAD", "--llem-fail=energy:5%", "--benchmark-json=out.json"
+    )
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert verdicts(result) == {("tiny", "energy"): "REGRESSED"}
+    result.stdout.fnmatch_lines([f"llem: first commit that changed energy of tiny +*%: {history[2]} (Number 3)*9?.?%*"])
+    # No result is this side's.
+    assert not (pytester.path / "out.json").exists() or not (pytester.path / "out.json").read_text()
+    assert worktrees(git) == 1
+
+
+def test_equal_ends_need_no_bisection(pytester: pytest.Pytester, project: str, history: list[str]) -> None:
+    result = pytester.runpytest_subprocess(*ON_BOARD, f"--llem-bisect={project}..{history[1]}", "--llem-fail=energy:5%")
+    assert result.ret == pytest.ExitCode.OK
+    assert verdicts(result) == {("tiny", "energy"): "OK"}
+    result.stdout.no_fnmatch_line("*bisect*")
+
+
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [("HEAD..{}", "*HEAD is no ancestor of*"), ("HEAD", "*'HEAD' is no range; write GOOD..BAD*"), ("HEAD..HEAD", "*same*")],
+)
+def test_ends_that_are_no_range_are_a_usage_error(
+    pytester: pytest.Pytester, project: str, history: list[str], ends: str, message: str
+) -> None:
+    result = pytester.runpytest_subprocess(*ON_BOARD, f"--llem-bisect={ends.format(project)}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([message])

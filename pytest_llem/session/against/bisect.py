@@ -17,7 +17,7 @@ from pytest_llem.verdict.decision import Status
 from pytest_llem.verdict.pairs import pair_difference
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
     from contextlib import ExitStack
 
     from pytest_llem.records.record import Record
@@ -81,12 +81,11 @@ class Bisect(Against):
         state.notes.append(f"llem: {search.summary()}")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> object:
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
         """End of the session, once the ends are judged: that a commit was found fails it."""
-        result = yield
+        yield
         if self._found is not None:
             llem_session(session.config).fail(session)
-        return result
 
 
 class _Search:
@@ -107,7 +106,6 @@ class _Search:
         commits: Sequence[str],
         repository: Repository,
     ) -> None:
-        from pytest_llem.verdict.bisection import Bisection
 
         self._session = session
         self._state = state
@@ -132,7 +130,8 @@ class _Search:
             probe = self._bisection.next_probe(left_out)
             if probe is None or out_of_time or self._session.shouldstop:
                 return None
-            state.say(f"llem: bisecting {self._change.text}: {self._likeliest()}; next is {self._name(probe)}")
+            likeliest = self._likeliest()
+            state.say(f"llem: bisecting {self._change.text}: likeliest is {likeliest}; next is {self._name(probe)}")
             self._measure(probe)
         return None if found is None else self._commits[found]
 
