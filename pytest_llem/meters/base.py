@@ -268,6 +268,11 @@ class Meter(Protocol):
     def pause(self) -> None:
         """Let a random part of the sensor's update period pass, so that windows in a row do not beat with it."""
 
+    def others_worked(self) -> None:
+        """Another process of ours has had its turn on the device since the last window: what this meter saw there last
+        is no longer how its next window begins. Called when that process has stopped working; takes no time.
+        """
+
     def check_quiet(self) -> list[Disturbance]:
         """What would disturb a measurement that started now; called while nothing of ours runs."""
 

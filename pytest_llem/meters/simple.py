@@ -89,6 +89,9 @@ class SimpleMeter:
     def pause(self) -> None:
         """Nothing here is updated so rarely that windows could beat with it."""
 
+    def others_worked(self) -> None:
+        """Nothing is kept from window to window."""
+
     def check_quiet(self) -> list[Disturbance]:
         """Nothing is known of the state of the device."""
         return []

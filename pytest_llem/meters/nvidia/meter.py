@@ -207,6 +207,13 @@ class NvmlMeter:
         elif self.clock.now_s() - self._read_s > _JUST_READ_S:
             self.clock.sleep(_SAMPLES_AWAITED * max(counter.sample_period_s or 0.0 for counter in self._counters))
 
+    def others_worked(self) -> None:
+        """See :class:`pytest_llem.meters.base.Meter`."""
+        self._ended_s, self._read_s = None, -math.inf
+        self._quiet.others_worked()
+        for counter in self._counters:
+            counter.others_worked()
+
     def check_quiet(self) -> list[Disturbance]:
         """See :func:`pytest_llem.meters.nvidia.readiness.check_quiet`.
 

@@ -46,6 +46,11 @@ class QuietBoards:
         """Work has ended."""
         self._ended_s = end_s
 
+    def others_worked(self) -> None:
+        """Work of another process has ended."""
+        self.begin_window()
+        self.end_window(self._clock.now_s())
+
     def check(self) -> list[Disturbance]:
         """What disturbs them, see :func:`pytest_llem.meters.nvidia.readiness.check_quiet`."""
         resting = self._draw_idle_power()

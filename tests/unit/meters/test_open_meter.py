@@ -175,6 +175,12 @@ class TestEstimate:
         assert window.joules is not None
         assert window.joules >= 0.5
 
+    def test_the_work_of_other_processes_does_not(self) -> None:
+        work = "import time\nwhile time.process_time() < 0.3: pass"
+        with open_meter("estimate", watts_per_core=10.0) as meter, meter.window() as window:
+            subprocess.run([sys.executable, "-c", work], check=True)
+        assert (window.joules or 0.0) < 1.5
+
     def test_the_environment_sets_the_figure_and_an_argument_wins(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PYTEST_LLEM_WATTS_PER_CORE", "11")
         joules = []

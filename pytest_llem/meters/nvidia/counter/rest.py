@@ -77,6 +77,11 @@ class BoardAtRest:
         self._settling = settling
         self._settled_s = edge.time_s
 
+    def others_worked(self, now_s: float) -> None:
+        """What another process did has ended by now, and is taken to fade as our own last window did."""
+        self.edge = None
+        self._settled_s = now_s
+
     def end(self, counter: Counter, before: Edge, idle: Idle, samples: Sequence[PowerSample]) -> Edge:
         """Another window begins: what the counter gained in between dates its edges, where nothing ran.
 

@@ -146,6 +146,10 @@ class CounterSensor(KnownCounter):
         now_s = self.clock.now_s()
         self._rest.idle_before(self.fetched(now_s - _LOOK_BACK_S), now_s)
 
+    def others_worked(self) -> None:
+        """Another process has worked on the board, until now at most."""
+        self._rest.others_worked(self.clock.now_s())
+
     def set_idle_power(self, power_w: float, error_w: float) -> None:
         """Use a measured idle power and its standard uncertainty, in watts."""
         known = self._rest.idle

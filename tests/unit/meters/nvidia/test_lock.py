@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,6 +128,61 @@ def test_children_work_under_the_lock_of_their_parent_and_strangers_do_not() -> 
     assert tried() == f"free {os.getpid()}"
     assert "in use by" in tried({"PYTEST_LLEM_LOCK_TOKENS": f"{os.getpid()}.guessed"})
     locks.release()
+
+
+SIBLING = """
+import sys
+from pytest_llem.meters.nvidia import processes
+from pytest_llem.meters.nvidia.lock import BoardLocks, family_root
+hidden, device = sys.argv[1:]
+if hidden == "host":
+    processes._HOST_PIDS = str((processes.PROC / "self/ns/pid").readlink())
+else:
+    processes._HOST_PIDS = "of another namespace"
+processes._CUDA_DEVICE = device
+cuda = open(device)
+locks = BoardLocks(["GPU-a"], timeout_s=0)
+print("ready", flush=True)
+listed = [int(pid) for pid in input().split()]
+print(processes.foreign_pids(listed, family_root()), flush=True)
+input()
+"""
+
+
+@pytest.mark.parametrize("where", ["host", "container"])
+def test_children_of_the_holder_share_its_boards_and_are_not_foreign_to_each_other(where: str, tmp_path: Path) -> None:
+    """Two processes that measure by turns, while the one that started both holds the lock."""
+    device = tmp_path / "nvidia-uvm"
+    device.touch()
+    locks = BoardLocks(["GPU-a"])
+    with ExitStack() as stack:
+        siblings = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", SIBLING, where, str(device)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for _ in range(2)
+        ]
+        said = [_say(sibling, "") for sibling in siblings]
+        listed = [sibling.pid for sibling in siblings] if where == "host" else [4_000_001, 4_000_002]
+        said += [_say(sibling, f"{listed[0]} {listed[1]}\n") for sibling in siblings]
+        for sibling in siblings:
+            sibling.communicate("\n")
+    locks.release()
+    assert said == ["ready", "ready", "[]", "[]"]
+
+
+def _say(process: subprocess.Popen[str], line: str) -> str:
+    """Say a line to a process, and return the next one of its own."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(line)
+    process.stdin.flush()
+    return process.stdout.readline().strip()
 
 
 def test_boards_are_locked_in_one_order_whatever_was_asked() -> None:

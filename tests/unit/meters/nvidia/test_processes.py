@@ -67,6 +67,21 @@ def test_in_a_container_as_many_are_ours_as_have_cuda_open_and_beyond_that_nobod
     assert foreign_pids([4713, 4711, 4712], OWN, proc) == [4711, 4712, 4713]
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+def test_children_of_one_parent_are_ours_to_each_other_if_it_is_the_root(proc: Path, hidden: bool) -> None:
+    """Two processes that measure by turns; a child that is its own root takes its sibling for a stranger."""
+    add(proc, 101, OWN, cuda=True)
+    add(proc, 102, OWN, cuda=True)
+    (proc / str(OWN) / "fd/7").unlink()
+    listed = [101, 102]
+    if hidden:
+        enter_container(proc)
+        listed = [4711, 4712]
+    assert foreign_pids(listed, OWN, proc) == []
+    assert foreign_pids([*listed, 4713], OWN, proc) == ([*listed, 4713] if hidden else [4713])
+    assert foreign_pids(listed, 101, proc) == (listed if hidden else [102])
+
+
 def test_in_a_container_that_shows_our_own_pid_the_others_are_foreign(proc: Path) -> None:
     enter_container(proc)
     assert foreign_pids([OWN, 4711], OWN, proc) == [4711]
