@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_llem.engines.base import LoadedModel
     from pytest_llem.measurement.account import Account
     from pytest_llem.measurement.result import ExperimentResult
+    from pytest_llem.measurement.windows import AwaitTurn
     from pytest_llem.meters.base import Disturbance, Meter, Synchronize, Window
     from pytest_llem.meters.joined import JoinedWindows
     from pytest_llem.session.deadline import Deadline
@@ -147,6 +148,20 @@ def _checked_meanwhile(meter: Meter, account: Account) -> Iterator[list[Disturba
         found += looking.result()
 
 
+def _turns(session: LlemSession, meter: Meter) -> AwaitTurn | None:
+    """How an item waits for its turn, after which the meter knows that others have worked, as they have before it."""
+    await_turn = session.await_turn
+    if await_turn is None:
+        return None
+    meter.others_worked()
+
+    def await_turn_of_item(done: int, total: int) -> None:
+        await_turn(done, total)
+        meter.others_worked()
+
+    return await_turn_of_item
+
+
 def _synchronize_cuda() -> None:
     """Wait for whatever the callable queued on any visible GPU; nothing was queued if torch was never imported."""
     torch = sys.modules.get("torch")
@@ -193,12 +208,12 @@ class ExperimentRun:
                 return run_once(self._model.prepare(config, folder), self._meter)
             self._session.require_time()
             started_s = time.monotonic()
+            turns = _turns(self._session, self._meter)
             with _checked_meanwhile(self._meter, account) as disturbances:
                 workload = self._model.prepare(config, folder)
             with account.of("sensor"):
                 asked = protocol(config, self._session, self._meter)
-                in_turns = self._session.await_turn is not None
-                unjoined = [] if in_turns else _boundary_notes(config, asked, self._meter)
+                unjoined = [] if turns else _boundary_notes(config, asked, self._meter)
             with account.of("idle"):
                 idle = self._session.idle_power(self._model, self._meter, disturbances)
             shown = ProgressLine(self._item.config, self._item.name)
@@ -216,7 +231,7 @@ class ExperimentRun:
                     disturbances=disturbances,
                     phases=config.measure.phases,
                     progress=progress,
-                    await_turn=self._session.await_turn,
+                    await_turn=turns,
                     account=account,
                 )
             finally:
@@ -227,7 +242,7 @@ class ExperimentRun:
             notes = [*_batch_notes(config, len(workload.prompts)), *unjoined, *told]
             result = replace(result, warnings=list(dict.fromkeys([*result.warnings, *notes])))
             # In turns it has waited for another process.
-            if config.timeout_s is not None and took_s > config.timeout_s and not in_turns:
+            if config.timeout_s is not None and took_s > config.timeout_s and not turns:
                 note = f"timeout_s: it took {took_s:.1f} s of {config.timeout_s:g} s, and was let run"
                 result = replace(result, warnings=[*result.warnings, note])
             if config.pytorch is not None and config.pytorch.trust_remote_code:
@@ -369,11 +384,12 @@ class BenchmarkRun:
             call()
             return last[0]
         self._session.require_time()
+        turns = _turns(self._session, self._meter)
         window_s = settings.min_window_s if min_window_s is None else min_window_s
         with _reported("llem_benchmark"), library_warnings() as heard:
             with _checked_meanwhile(self._meter, self._account) as disturbances:
                 asked = rounds or settings.rounds or _DEFAULT_ROUNDS
-                if self._session.await_turn is not None:
+                if turns is not None:
                     asked = _by_turns(asked)
             with self._account.of("sensor"):
                 least_s = self._meter.auto_window_s if window_s is None else window_s
@@ -382,7 +398,7 @@ class BenchmarkRun:
                 Protocol(None if asked == "auto" else asked, warmup_rounds, least_s),
                 self._meter,
                 progress=self._session.watch_time,
-                await_turn=self._session.await_turn,
+                await_turn=turns,
                 account=self._account,
                 keeps_outputs=False,
             )

@@ -106,6 +106,8 @@ def bisected(session: Session, change: float, culprit: int) -> tuple[int, bool |
         if (found := bisection.found()) is not None:
             return probes, found == culprit
         commit = bisection.next_probe()
+        if commit is None:
+            return probes, None
         bisection.update(commit, difference(session.pair(change if culprit <= commit else 0.0)))
     return MOST_PROBES, None
 

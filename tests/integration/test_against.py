@@ -315,7 +315,7 @@ def test_a_budget_ends_the_pairs(pytester: pytest.Pytester, project: str) -> Non
 
 @pytest.fixture
 def history(commit: Callable[..., str], project: str) -> list[str]:
-    """Commits after the first of the project, of which the third makes calls dearer and the fourth cannot be measured."""
+    """Commits after the first of the project: the third makes calls dearer, the fourth cannot be measured."""
     cheap, dear = "CALL_S = 0.002\n", "CALL_S = 0.0022\n"
     texts = [cheap + "# 1\n", cheap + "# 2\n", dear, "import nothing_of_that_name\n", dear + "# 5\n", dear + "# 6\n"]
     return [commit(f"Number {number}", work_py=text) for number, text in enumerate(texts, 1)]
@@ -339,12 +339,16 @@ def test_equal_ends_need_no_bisection(pytester: pytest.Pytester, project: str, h
     result = pytester.runpytest_subprocess(*ON_BOARD, f"--llem-bisect={project}..{history[1]}", "--llem-fail=energy:5%")
     assert result.ret == pytest.ExitCode.OK
     assert verdicts(result) == {("tiny", "energy"): "OK"}
-    result.stdout.no_fnmatch_line("*bisect*")
+    result.stdout.no_fnmatch_line("llem: bisecting*")
 
 
 @pytest.mark.parametrize(
     ("ends", "message"),
-    [("HEAD..{}", "*HEAD is no ancestor of*"), ("HEAD", "*'HEAD' is no range; write GOOD..BAD*"), ("HEAD..HEAD", "*same*")],
+    [
+        ("HEAD..{}", "*HEAD is no ancestor of*"),
+        ("HEAD", "*'HEAD' is no range; write GOOD..BAD*"),
+        ("HEAD..HEAD", "*same*"),
+    ],
 )
 def test_ends_that_are_no_range_are_a_usage_error(
     pytester: pytest.Pytester, project: str, history: list[str], ends: str, message: str

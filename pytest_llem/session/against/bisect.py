@@ -107,6 +107,9 @@ class _Search:
         repository: Repository,
     ) -> None:
 
+        # Here, so that sessions that do not bisect need no numpy.
+        from pytest_llem.verdict.bisection import Bisection
+
         self._session = session
         self._state = state
         self._change = change
@@ -139,10 +142,10 @@ class _Search:
         """What was found, or which commits it may be."""
         found = self._bisection.found(CERTAINTY)
         if found is not None:
-            probability = self._bisection.probability[found]
+            commit, probability = self._commits[found], self._bisection.probability[found]
+            subject = self._repository.subject_of(commit).partition(" ")[2]
             return (
-                f"first commit that changed {self._change.text}: {self._commits[found]} "
-                f"{self._repository.subject_of(self._commits[found]).partition(' ')[2]}, probability {probability:.1%}, "
+                f"first commit that changed {self._change.text}: {commit} {subject}, probability {probability:.1%}, "
                 f"after {self._pairs} pairs of commits between the ends"
             )
         return f"INCONCLUSIVE bisection of {self._change.text} after {self._pairs} pairs: {self._likeliest(3)}"
