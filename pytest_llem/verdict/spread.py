@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pytest_llem.distributions import digamma, inverse_trigamma, trigamma
+from pytest_llem.distributions import digamma, f_tail, inverse_trigamma, trigamma
 
 Run = Sequence[float]
 """The rounds of one run, each a value per call: seconds, joules or another quantity where lower is better."""
@@ -19,6 +19,9 @@ MIN_SPREAD = 1e-4
 
 _NOISY_VARIANCE_RATIO = 4.0
 """Rounds that scatter more than twice as much as the saved ones: a disturbed run, no longer chance."""
+
+_NOISIER = 0.01
+"""So rare among equals, runs that differ more than others of their experiment speak for themselves."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +114,20 @@ def between_run_spread(
     """What the experiment's own runs and the pool together say; ``None`` when that is too little.
 
     Args:
-        elsewhere: runs of the same experiment about other means, such as those on other boards.
+        elsewhere: runs of the same experiment about other means, such as those on other boards. They do not count, nor
+            does the pool, where the own runs differ more than by chance.
     """
-    stretches = [[run.log_mean for run in stretch] for stretch in (saved, *elsewhere) if len(stretch) > 1]
-    df: float = sum(len(stretch) - 1 for stretch in stretches)
-    variance = math.fsum(_variance(stretch) * (len(stretch) - 1) for stretch in stretches) / df if df else 0.0
+    df: float = len(saved) - 1
+    variance = _variance([run.log_mean for run in saved]) if df else 0.0
+    stretches = [[run.log_mean for run in stretch] for stretch in elsewhere if len(stretch) > 1]
+    if stretches:
+        other_df = sum(len(stretch) - 1 for stretch in stretches)
+        other = math.fsum(_variance(stretch) * (len(stretch) - 1) for stretch in stretches) / other_df
+        if df and f_tail(variance / max(other, MIN_SPREAD**2), df, other_df) < _NOISIER:
+            pooled = None
+        else:
+            variance = (df * variance + other_df * other) / (df + other_df)
+            df += other_df
     if pooled is not None:
         pool_df = pooled.degrees_of_freedom
         variance = (df * variance + pool_df * pooled.relative**2) / (df + pool_df)
