@@ -94,6 +94,8 @@ def test_several_boards_count_together_whatever_their_order() -> None:
     assert pools.boards_of(on_boards("ab")) == pools.boards_of(on_boards("ba")) != pools.boards_of(on_boards("ac"))
     assert pools.pooled_environments(on_boards("ab"), on_boards("ca"))
     assert not pools.is_elsewhere(row("ab"), row("ba"))
+    mixed = on_boards("a")["boards"] + on_boards("b", name="H200")["boards"]
+    assert pools.pooled_environments(on_boards("") | {"boards": mixed}, on_boards("") | {"boards": mixed[::-1]})
 
 
 def test_a_known_board_is_held_against_its_own_mean_with_the_spread_of_all() -> None:
@@ -108,6 +110,23 @@ def test_a_known_board_is_held_against_its_own_mean_with_the_spread_of_all() -> 
     assert found.verdict.status is Status.REGRESSED
     assert judged(row("a", math.exp(mean)), saved).verdict.status is Status.OK
     assert judged(row("a", 1.044 * math.exp(mean)), days(3, "a")).verdict.status is Status.INCONCLUSIVE
+
+
+def test_the_spread_on_other_boards_is_the_experiments_own_in_a_suite_of_unlike_ones() -> None:
+    unlike = [0.001, 0.1, 0.01, 0.3]
+    history = {
+        (str(noise), "energy"): [
+            replace(row("a", 100.0 * (1 + sign * noise)), fullname=str(noise)) for sign in (-1, 0, 1)
+        ]
+        for noise in unlike
+    } | {("a", "energy"): days(3)}
+    candidates = [Candidate(name, name, metric, parse_limit("5%"), row("a")) for name, metric in history]
+    spread = judge_candidates(candidates, history, rates=ErrorRates(), last=20)[-1].verdict.spread
+    expected = [(name, metric, parse_limit("5%")) for name, metric in history]
+    known = detectable(expected, history, rates=ErrorRates(), last=20, may_recur=lambda _: True)
+    for found in (spread, known[-1][2].spread):
+        assert found is not None
+        assert found.degrees_of_freedom == 2 * len(NAMES)
 
 
 def test_one_run_on_a_board_decides_beside_others() -> None:
@@ -175,12 +194,14 @@ def test_another_driver_on_the_board_says_so_and_not_that_it_is_new() -> None:
 def test_another_library_is_named_with_the_same_offer_but_another_workload_is_not() -> None:
     library = row("a", environment=on_boards("a") | {"cuda": "13"}, commit="abcdef0123")
     assert judged(row("a"), [library]).verdict.reason.endswith("now; --llem-against=abcdef0 decides it now")
-    assert "--llem-against" not in judged(row("a"), [replace(row("a"), workload_hash="x")]).verdict.reason
+    assert "--llem-against" not in judged(row("a"), [replace(library, workload_hash="x")]).verdict.reason
 
 
 def test_the_commit_that_is_offered_is_none_that_regressed() -> None:
     saved = [row("b", commit="good"), row("b", commit="bad", regressed=True)]
     assert "--llem-against=good " in judged(row("a"), saved).verdict.reason
+    library = [replace(one, environment=on_boards("b") | {"cuda": "13"}, environment_hash="13") for one in saved]
+    assert "--llem-against=good " in judged(row("a"), library).verdict.reason
 
 
 def test_what_was_accepted_on_one_board_restarts_the_mean_of_all() -> None:
@@ -222,6 +243,12 @@ def test_a_board_that_stands_out_is_named_beside_its_verdict() -> None:
     assert judged(row("a", 150.0), beside_three).remarks == ()
 
 
+def test_another_board_is_where_it_was_with_its_last_driver() -> None:
+    before = [row(board, 50.0, environment=on_boards(board, driver="580.0")) for board in "bcd"]
+    now = [row(board, level) for board, level in zip("bcd", (99.0, 100.0, 101.0), strict=True)]
+    assert "; +0.0% [" in judged(row("a"), [*before, *now]).verdict.reason
+
+
 def test_boards_like_the_others_do_not_stand_out() -> None:
     """The 99.9% interval, 2000 times: more than 8 false remarks are as rare as one in 10,000."""
     draw = random.Random(1)  # noqa: S311
@@ -261,7 +288,15 @@ class TestAging:
         assert self.count(own=0.0, others=0.0, step=0.06) <= 1
 
     def test_a_movement_that_is_tolerated_is_not_named(self) -> None:
-        assert self.count(own=0.01, others=0.0) <= 1
+        own = [row("a", 100.0 + 0.15 * place) for place in range(12)]
+        pool = [one for mine in own for one in (mine, row("b"))]
+        moved = pools.movement(own, pool)
+        assert moved is not None
+        assert moved.is_certain
+        assert pools.remarks(own, pool, 0.025) == ()
+        assert pools.remarks(own, pool, 0.01) == (
+            "its board ages: +1.6% over its 12 saved runs, beside +0.0% on others",
+        )
 
     def test_others_that_were_not_measured_meanwhile_tell_nothing(self) -> None:
         """Or a change of the code would be the age of the only board that saw it."""
