@@ -23,7 +23,7 @@ CHANGES = (0.0, 0.02, 0.025, 0.03, 0.05)
 LIMIT = parse_limit("2.5%..5%")
 SUITE = 60
 
-# What simulation is about is board 0.
+# The board that is judged has the number 0.
 Runs = Sequence[tuple[int, float]]
 """Of each run the number of its board and the logarithm of its mean, oldest first."""
 
