@@ -52,6 +52,13 @@ def _t_tail(t: float, df: float) -> float:
     return _incomplete_beta(df / 2, 0.5, df / (df + t * t)) / 2
 
 
+def f_tail(ratio: float, numerator_df: float, denominator_df: float) -> float:
+    """Probability that the ratio of two sample variances of one true variance exceeds ``ratio >= 0`` (NIST DLMF 8.17;
+    Fisher's F)."""
+    share = denominator_df / (denominator_df + numerator_df * ratio)
+    return _incomplete_beta(denominator_df / 2, numerator_df / 2, share)
+
+
 def _incomplete_beta(a: float, b: float, x: float) -> float:
     """The regularized incomplete beta function, by the continued fraction DLMF 8.17.22 (modified Lentz)."""
     if x <= 0 or x >= 1:

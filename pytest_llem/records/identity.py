@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llem.config.base import fields_of
 from pytest_llem.records import machine
+from pytest_llem.verdict.pools import model_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,9 +100,15 @@ def environment_to_come(device: str | None, meter: Meter) -> dict[str, Any]:
     return known
 
 
-def may_recur(saved: Mapping[str, Any], to_come: Mapping[str, Any]) -> bool:
-    """Whether a saved :func:`environment` may be that of a result to come, see :func:`environment_to_come`."""
+def may_recur(saved: Mapping[str, Any], to_come: Mapping[str, Any], *, pooled: bool = False) -> bool:
+    """Whether a saved :func:`environment` may be that of a result to come, see :func:`environment_to_come`.
+
+    Args:
+        pooled: whether other boards of the same model will do.
+    """
     boards, then = to_come["boards"], saved.get("boards", [])
+    if pooled and boards is not None:
+        boards, then = ([model_of(board) for board in known] for known in (boards, then))
     if boards is not None and not (bool(then) == bool(boards) and all(board in boards for board in then)):
         return False
     return all(saved.get(key) == value for key, value in to_come.items() if key != "boards")

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from pytest_llem.report import estimates
 from pytest_llem.report.explanations import explanations
 from pytest_llem.report.flat import flat
-from pytest_llem.report.histories import History, history_of
+from pytest_llem.report.histories import History, Likeness, history_of
 from pytest_llem.report.pairs import Compared, compared_of
 from pytest_llem.report.sweeps import Sweep, sweeps_of
 from pytest_llem.report.time_spent import session_line
+from pytest_llem.verdict import pools
 from pytest_llem.verdict.decision import Status
 from pytest_llem.verdict.history import METRICS, SavedRow, difference
 
@@ -206,17 +207,32 @@ def _history(record: Record, metric: str, saved: Sequence[SavedRow], judged: Seq
     rows = (verdict.candidate.row for verdict in judged if verdict.candidate.metric == metric)
     row = next((row for row in rows if row is not None), None)
     if row is not None:
-        alike = [difference(row, other) is None for other in saved]
-        return history_of(metric, row.runs, saved, alike, judged, shown)
+        return history_of(metric, row.runs, saved, [_likeness(row, other) for other in saved], judged, shown)
     values = record.runs(metric)[0]
-    alike = [
-        other.workload_hash == record.workload_hash
-        and flat(other.environment) == flat(record.environment)
-        and set(other.labels) == set(record.result.labels)
-        and other.boundaries == record.result.boundaries
-        for other in saved
-    ]
+    alike = [_likeness_of(record, other) for other in saved]
     return history_of(metric, (values,) if values else (), saved, alike, judged, shown)
+
+
+def _likeness(row: SavedRow, other: SavedRow) -> Likeness:
+    if difference(row, other) is None:
+        return Likeness.COMPARABLE
+    pooled = difference(row, other, pooled=True) is None
+    return Likeness.ANOTHER_BOARD if pooled and pools.is_elsewhere(row, other) else Likeness.OTHER
+
+
+def _likeness_of(record: Record, other: SavedRow) -> Likeness:
+    """:func:`_likeness` of what has no verdict."""
+    if (
+        other.workload_hash != record.workload_hash
+        or set(other.labels) != set(record.result.labels)
+        or other.boundaries != record.result.boundaries
+    ):
+        return Likeness.OTHER
+    then, now = other.environment, record.environment
+    if flat(then) == flat(now):
+        return Likeness.COMPARABLE
+    elsewhere = pools.boards_of(then) != pools.boards_of(now) and pools.pooled_environments(then, now)
+    return Likeness.ANOTHER_BOARD if elsewhere else Likeness.OTHER
 
 
 def _power(result: ExperimentResult) -> list[PowerWindow]:

@@ -147,6 +147,7 @@ def history_plot(history: History) -> Plot:
     layers.append(Layer("segments", "interval", segments, "interval of its rounds"))
     for style, name in {
         "apart": "not comparable",
+        "board": "another board",
         "invalid": "invalid",
         "saved": "saved",
         "now": "this session",
@@ -217,6 +218,8 @@ def _run_style(point: HistoryPoint) -> str:
         return "now"
     if not point.valid:
         return "invalid"
+    if point.another_board:
+        return "board"
     return "saved" if point.comparable else "apart"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from pytest_llem.report.estimates import mean_half_width
@@ -24,6 +25,14 @@ _SEARCHED = 100
 UNITS = {"energy": "J", "latency": "s"}
 
 
+class Likeness(Enum):
+    """Of a saved row to this session's."""
+
+    COMPARABLE = auto()
+    ANOTHER_BOARD = auto()
+    OTHER = auto()
+
+
 @dataclass(frozen=True)
 class HistoryPoint:
     """One run.
@@ -33,6 +42,7 @@ class HistoryPoint:
         half_width: of the 95% interval of that mean as its rounds show it; ``None`` for a single round.
         commit, when: of its session; ``None`` for this one, or where it was not saved.
         comparable: whether it is of the same work on the same machine as this session's.
+        another_board: whether it is not for being of another board of the same model alone.
         accepted: whether its change was wanted.
         current: whether it is this session's.
     """
@@ -42,6 +52,7 @@ class HistoryPoint:
     commit: str | None
     when: str | None
     comparable: bool
+    another_board: bool
     valid: bool
     accepted: bool
     current: bool
@@ -94,7 +105,7 @@ def history_of(
     metric: str,
     current: Sequence[Run],
     saved: Sequence[SavedRow],
-    comparable: Sequence[bool],
+    likeness: Sequence[Likeness],
     judged: Sequence[Judged],
     shown: int,
 ) -> History:
@@ -102,17 +113,17 @@ def history_of(
 
     Args:
         current: this session's runs.
-        comparable: for each of ``saved``, whether it is of the same work on the same machine.
+        likeness: of each of ``saved`` to this session's.
         judged: the verdicts on the experiment.
         shown: how many of the newest points are kept.
     """
     points = [
         _point(run, row, alike)
-        for row, alike in zip(saved, comparable, strict=True)
+        for row, alike in zip(saved, likeness, strict=True)
         for run in row.runs
         if _plottable(run)
     ]
-    points += [_point(run, None, comparable=True) for run in current if _plottable(run)]
+    points += [_point(run, None, Likeness.COMPARABLE) for run in current if _plottable(run)]
     verdict = next((found for found in judged if found.candidate.metric == metric), None)
     kept = points[-shown:]
     return History(
@@ -129,13 +140,14 @@ def _plottable(run: Run) -> bool:
     return bool(run) and all(0 < value < math.inf for value in run)
 
 
-def _point(run: Run, row: SavedRow | None, comparable: bool) -> HistoryPoint:
+def _point(run: Run, row: SavedRow | None, likeness: Likeness) -> HistoryPoint:
     return HistoryPoint(
         mean=statistics.fmean(run),
         half_width=mean_half_width(run),
         commit=row.commit if row else None,
         when=row.when if row else None,
-        comparable=comparable,
+        comparable=likeness is Likeness.COMPARABLE,
+        another_board=likeness is Likeness.ANOTHER_BOARD,
         valid=row.valid if row else True,
         accepted=row.accepted if row else False,
         current=row is None,

@@ -125,7 +125,11 @@ def runs(history: History) -> list[tuple[str, str, str, str]]:
     for at, point in enumerate(history.points):
         notes = [
             ("invalid", not point.valid),
-            ("not comparable: another workload, environment or way to bound windows", not point.comparable),
+            ("another board", point.another_board),
+            (
+                "not comparable: another workload, environment or way to bound windows",
+                not point.comparable and not point.another_board,
+            ),
             ("accepted change", point.accepted),
             (f"level changed {shifts.get(at)}", at in shifts),
         ]

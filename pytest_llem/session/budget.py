@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llem.items import gates_of, is_measured, parameters
+from pytest_llem.records import identity
 from pytest_llem.records import rows as benchmark
 from pytest_llem.session.deadline import Deadline, now_s
+from pytest_llem.session.ending import environment_to_come
 from pytest_llem.session.past_runs import past_runs, predictable
 from pytest_llem.session.prediction import Duration, Predictor
 from pytest_llem.session.priorities import Task, Urgency, in_order, reserved_s
@@ -18,13 +20,14 @@ from pytest_llem.verdict.history import read_files
 from pytest_llem.verdict.judging import ErrorRates, detectable
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
     from typing import Any
 
     from pytest_llem.settings import Settings
     from pytest_llem.verdict.decision import Verdict
 
 _CLEAR = (Status.OK, Status.IMPROVED)
+_DECIDED = (*_CLEAR, Status.REGRESSED)
 
 
 class Budget:
@@ -49,7 +52,8 @@ class Budget:
         items = {session.items[place].nodeid: session.items[place] for place in places}
         self._predictor = Predictor(predictable(items.values(), settings), past_runs(config, settings))
         saved = benchmark.saved_sessions(config, settings.baseline)
-        urgent = urgency(items.values(), settings, saved)
+        environment = environment_to_come(config, settings) if saved else None
+        urgent = urgency(items.values(), settings, saved, environment)
         tasks = [Task(nodeid, urgent[nodeid], parameters(item).get("llem_model")) for nodeid, item in items.items()]
         self._tasks = in_order(tasks, self._item_s, self._load_s)
         for place, task in zip(places, self._tasks, strict=True):
@@ -131,17 +135,33 @@ class Budget:
         return self._predictor.load(load).seconds or 0.0
 
 
-def urgency(items: Iterable[pytest.Item], settings: Settings, saved: Sequence[Mapping[str, Any]]) -> dict[str, Urgency]:
+def urgency(
+    items: Iterable[pytest.Item],
+    settings: Settings,
+    saved: Sequence[Mapping[str, Any]],
+    environment: Mapping[str, Any] | None,
+) -> dict[str, Urgency]:
     """What each item can still decide, by node id.
 
     Args:
         saved: the sessions that this one is judged against, oldest first.
+        environment: what is known of it beforehand; ``None``: nothing.
     """
+
+    def may_recur(saved_environment: Mapping[str, Any]) -> bool:
+        return environment is None or identity.may_recur(saved_environment, environment)
+
     gates = {item.nodeid: gates_of(item, settings) for item in items}
     expected = [(nodeid, metric, limit) for nodeid, limits in gates.items() for metric, limit in limits.items()]
-    known = detectable(expected, read_files(saved), rates=ErrorRates(*settings.error_rates), last=settings.last)
+    known = detectable(
+        expected,
+        read_files(saved),
+        rates=ErrorRates(*settings.error_rates),
+        last=settings.last,
+        may_recur=lambda row: may_recur(row.environment),
+    )
     can_decide = {(nodeid, metric) for nodeid, metric, verdict in known if _can_decide(verdict)}
-    last = _last_verdicts(saved)
+    last = _last_verdicts(saved, may_recur)
     found = {}
     for nodeid, limits in gates.items():
         clear = all((nodeid, metric) in can_decide and last.get((nodeid, metric)) in _CLEAR for metric in limits)
@@ -155,11 +175,14 @@ def _can_decide(verdict: Verdict) -> bool:
     return verdict.detectable_change is not None and verdict.detectable_change <= verdict.limit.limit
 
 
-def _last_verdicts(saved: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+def _last_verdicts(
+    saved: Iterable[Mapping[str, Any]], may_recur: Callable[[Mapping[str, Any]], bool]
+) -> dict[tuple[str, str], str]:
+    """The last verdict of each gate. One that stayed open on another board says nothing of this one."""
     verdicts = {}
     for session in saved:
         for row in session.get("benchmarks", ()):
             info = row.get("extra_info") or {}
-            if "verdict" in info:
+            if "verdict" in info and (info["verdict"] in _DECIDED or may_recur(info.get("environment") or {})):
                 verdicts[info.get("nodeid", ""), info.get("metric", "")] = info["verdict"]
     return verdicts

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -119,13 +119,19 @@ def announce(session: pytest.Session, settings: Settings) -> None:
     verbosity = session.config.get_verbosity()
     if verbosity < 0 or not history:
         return
-    try:
-        meter = llem_session(session.config).meter(())
-    except LlemError:  # the first item that measures says why
+    if (environment := environment_to_come(session.config, settings)) is None:
         return
-    environment = identity.environment_to_come(settings.device, meter)
     for line in gating.announce(items, settings, history, environment, verbose=verbosity > 0):
         reporter.write_line(line)
+
+
+def environment_to_come(config: pytest.Config, settings: Settings) -> dict[str, Any] | None:
+    """What is known of this session's environment before anything runs; ``None`` where its meter cannot work."""
+    try:
+        meter = llem_session(config).meter(())
+    except LlemError:  # the first item that measures says why
+        return None
+    return identity.environment_to_come(settings.device, meter)
 
 
 def judge(session: pytest.Session, state: LlemSession, unmeasured: Sequence[Candidate], here: Collection[str]) -> None:

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.items import gates_of
-from pytest_llem.records import identity
+from pytest_llem.records import identity, machine
 from pytest_llem.records import rows as benchmark
 from pytest_llem.session.isolation.reruns import measure_again
+from pytest_llem.verdict import pools
 from pytest_llem.verdict.decision import MAX_RUNS, Status
 from pytest_llem.verdict.history import SavedRow, difference, is_same, read_files
 from pytest_llem.verdict.judging import Candidate, ErrorRates, Judged, detectable, judge_candidates
@@ -90,10 +91,12 @@ def exit_status(judged: Iterable[Judged], *, strict: bool) -> bool:
 
 
 def _judge(state: LlemSession, unmeasured: Sequence[Candidate]) -> None:
+    on_boards = any(record.environment.get("boards") for record in state.records.values())
+    gpus = machine.boards() if on_boards else []
     candidates = [
         replace(candidate, remarks=state.remarks.get(candidate.nodeid, ()))
         for record in state.records.values()
-        for candidate in _candidates(record)
+        for candidate in _candidates(record, gpus)
     ]
     for candidate in candidates:
         if candidate.row is not None and state.records[candidate.nodeid].from_journal:
@@ -107,12 +110,12 @@ def _judge(state: LlemSession, unmeasured: Sequence[Candidate]) -> None:
     state.judged = [_with_trouble(found, trouble.get(found.candidate.nodeid, ())) for found in judged]
 
 
-def _candidates(record: Record) -> list[Candidate]:
+def _candidates(record: Record, gpus: Sequence[Mapping[str, Any]]) -> list[Candidate]:
     warnings = record.result.warnings
     disturbed = None if record.result.valid else "; ".join(warnings) or "the result is invalid"
     candidates = []
     for metric, limit in record.gates.items():
-        measured = row_of(record, metric) if metric in record.metrics else None
+        measured = row_of(record, metric, gpus) if metric in record.metrics else None
         missing = None
         if measured is None:
             missing = record.result.missing.get(f"{metric}_j") or f"{metric} was not measured"
@@ -120,8 +123,12 @@ def _candidates(record: Record) -> list[Candidate]:
     return candidates
 
 
-def row_of(record: Record, metric: str) -> SavedRow:
-    """A metric that this session measured, as it is held against saved rows."""
+def row_of(record: Record, metric: str, gpus: Sequence[Mapping[str, Any]] = ()) -> SavedRow:
+    """A metric that this session measured, as it is held against saved rows.
+
+    Args:
+        gpus: the boards that are here, whose memory is not part of a record.
+    """
     result = record.result
     return SavedRow(
         fullname=record.nodeid,
@@ -130,6 +137,7 @@ def row_of(record: Record, metric: str) -> SavedRow:
         workload_hash=record.workload_hash,
         environment_hash=identity.environment_hash(record.environment),
         environment=record.environment,
+        memory_bytes=pools.memory_bytes(record.environment, gpus),
         output_tokens=result.output_tokens,
         output_tokens_hash=result.output_tokens_hash,
         labels=tuple(result.labels),
@@ -178,18 +186,28 @@ def announce(
         environment: what is known of it beforehand. The workload is not: it takes the model.
     """
     expected = [(item.nodeid, metric, limit) for item in items for metric, limit in gates_of(item, settings).items()]
-    usable = {
-        key: [row for row in rows if identity.may_recur(row.environment, environment)] for key, rows in history.items()
-    }
-    known = detectable(expected, usable, rates=ErrorRates(*settings.error_rates), last=settings.last)
+    known = detectable(
+        expected,
+        history,
+        rates=ErrorRates(*settings.error_rates),
+        last=settings.last,
+        may_recur=lambda row: identity.may_recur(row.environment, environment),
+    )
     shown = [(nodeid, metric, verdict) for nodeid, metric, verdict in known if verdict.detectable_change is not None]
-    elsewhere = [
-        nodeid for nodeid, metric, _ in expected if history.get((nodeid, metric)) and not usable[nodeid, metric]
-    ]
+    here = {(nodeid, metric) for nodeid, metric, _ in known}
+    elsewhere = [rows for n, metric, _ in expected if (n, metric) not in here and (rows := history.get((n, metric)))]
+    other_boards = sum(
+        any(identity.may_recur(row.environment, environment, pooled=True) for row in rows) for rows in elsewhere
+    )
     lines = []
-    if elsewhere:
+    if other_boards:
         lines.append(
-            f"llem: {len(elsewhere)} of {len(expected)} gates have saved runs from another environment alone: another "
+            f"llem: {other_boards} of {len(expected)} gates have saved runs from other boards of this model alone, "
+            "which decide nothing on this one: save runs here, or use --llem-against"
+        )
+    if others := len(elsewhere) - other_boards:
+        lines.append(
+            f"llem: {others} of {len(expected)} gates have saved runs from another environment alone: another "
             "board, driver, power limit, processor, library or meter"
         )
     if shown:

@@ -94,6 +94,7 @@ def judge(
     alpha: float = 0.05,
     beta: float = 0.025,
     pooled_spread: Spread | None = None,
+    elsewhere: Iterable[Iterable[Run]] = (),
     max_runs: int = MAX_RUNS,
 ) -> Verdict:
     """Judge new runs against saved ones.
@@ -111,6 +112,8 @@ def judge(
         alpha: probability at most, over all looks, of REGRESSED at a true change of ``m0``.
         beta: the same of OK at a true change of ``m1``, and of IMPROVED at ``-m0``.
         pooled_spread: what other experiments say about the spread, from :func:`pooled_spread`.
+        elsewhere: saved runs of the same experiment in stretches with other means, on other boards or before an
+            accepted change, whose spread counts like that of ``history``.
         max_runs: how many new runs there may be, 1 to 3; every further look costs some precision.
 
     Raises:
@@ -146,7 +149,7 @@ def judge(
         verdict = replace(open_verdict, reason="a new run has no rounds, or some that are no positive numbers")
     elif limit.rule == "point":
         verdict = judge_point(open_verdict, log_mean(new) - log_mean(saved)) if new else open_verdict
-    elif (spread := between_run_spread(saved, pooled_spread)) is None:
+    elif (spread := between_run_spread(saved, pooled_spread, map(summarize, map(list, elsewhere)))) is None:
         verdict = replace(
             open_verdict,
             change=relative_change(log_mean(new) - log_mean(saved)) if new else None,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pytest_llem.verdict import pools
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -29,6 +31,7 @@ class SavedRow:
         runs: its runs, each in a process of its own: the rounds, each a value per call.
         workload_hash, environment_hash: what makes rows comparable.
         environment: what ``environment_hash`` is of.
+        memory_bytes: of its boards, smallest first; empty where it was not saved.
         output_tokens: new tokens of a call.
         output_tokens_hash: hash of the tokens that one pass generated.
         labels: how the board ran, such as ``power capped``.
@@ -46,6 +49,7 @@ class SavedRow:
     workload_hash: str
     environment_hash: str
     environment: Mapping[str, Any] = field(default_factory=dict)
+    memory_bytes: tuple[int, ...] = ()
     output_tokens: float | None = None
     output_tokens_hash: str | None = None
     labels: tuple[str, ...] = ()
@@ -62,20 +66,23 @@ def read_row(bench: Mapping[str, Any], saved: Mapping[str, Any] | None = None) -
 
     Args:
         bench: an entry of ``benchmarks``.
-        saved: the whole file, for its commit and date.
+        saved: the whole file, for its commit, date and machine.
     """
     info = bench.get("extra_info") or {}
     metric, result = info.get("metric"), info.get("result")
     if metric not in METRICS or not isinstance(result, Mapping) or "nodeid" not in info:
         return None
     commit = (saved or {}).get("commit_info") or {}
+    machine = (saved or {}).get("machine_info") or {}
+    environment = info.get("environment") or {}
     return SavedRow(
         fullname=info.get("nodeid", ""),
         metric=metric,
         runs=tuple(values_per_call(run, metric) for run in (result, *info.get("more_runs", ()))),
         workload_hash=info.get("workload_hash", ""),
         environment_hash=info.get("environment_hash", ""),
-        environment=info.get("environment") or {},
+        environment=environment,
+        memory_bytes=pools.memory_bytes(environment, (machine.get("llem") or {}).get("gpus") or ()),
         output_tokens=result.get("output_tokens"),
         output_tokens_hash=result.get("output_tokens_hash"),
         labels=tuple(result.get("labels") or ()),
@@ -126,46 +133,79 @@ class Baseline:
 
     Attributes:
         rows: comparable saved rows, oldest first, since the last accepted change.
-        before: comparable rows before that change, in stretches of one mean each, whose spread still counts.
+        before: rows before that change or on other boards of the model, in stretches of one mean each, whose spread
+            still counts.
         reason: why there are none, although runs were saved.
+        pool: ``rows`` and those on other boards of the model since the last accepted change, oldest first.
     """
 
     rows: Sequence[SavedRow]
     before: Sequence[Sequence[SavedRow]] = ()
     reason: str | None = None
+    pool: Sequence[SavedRow] = ()
 
 
 def baseline(row: SavedRow, saved: Sequence[SavedRow], last: int | None) -> Baseline:
-    """The saved rows that are of the same work on the same machine as ``row``.
+    """The saved rows that are of the same work on the same machine as ``row``, and those of other boards of its model.
 
     Args:
         saved: all saved rows of the experiment and metric, oldest first.
-        last: use at most this many of the newest; ``None`` for all.
+        last: use at most this many of the newest on the same machine; ``None`` for all.
     """
     valid = [known for known in saved if known.valid and any(known.runs)]
     if not valid:
         return Baseline((), reason="every saved run of it is invalid" if saved else None)
-    same = [known for known in valid if difference(row, known) is None]
-    if not same:
-        return Baseline((), reason=difference(row, valid[-1]))
-    stretches: list[list[SavedRow]] = [[]]
-    for known in same:
+    pool = [known for known in valid if difference(row, known, pooled=True) is None]
+    if not pool:
+        return Baseline((), reason=_why_none(row, valid, (), ()))
+    stretches: list[dict[str, list[SavedRow]]] = [{}]
+    since: list[SavedRow] = []
+    for known in pool:
         if known.accepted:
-            stretches.append([])
+            # Wanted on one board, it is wanted on all.
+            stretches.append({})
+            since = []
         # A regression that was not accepted must not become what the next run is compared with.
         if known.accepted or not known.regressed:
-            stretches[-1].append(known)
-    *before, rows = stretches
+            stretches[-1].setdefault(known.environment_hash, []).append(known)
+            since.append(known)
+    rows = stretches[-1].pop(row.environment_hash, [])
+    before = [stretch for level in stretches for stretch in level.values()]
     if not rows:
-        return Baseline((), reason="every saved run of it had regressed, and none was accepted")
-    return Baseline(rows if last is None else rows[-last:], before=[stretch for stretch in before if stretch])
+        return Baseline((), before, _why_none(row, valid, pool, since), since)
+    kept = rows if last is None else rows[-last:]
+    return Baseline(kept, before, pool=since)
 
 
-def difference(row: SavedRow, other: SavedRow) -> str | None:
-    """Why two rows cannot be compared; ``None`` when they can."""
+def _why_none(row: SavedRow, valid: Sequence[SavedRow], pool: Sequence[SavedRow], since: Sequence[SavedRow]) -> str:
+    """Why there is no row of exactly the same environment since the last accepted change."""
+    own = [known for known in pool if known.environment_hash == row.environment_hash]
+    if own and all(known.regressed and not known.accepted for known in own):
+        return "every saved run of it had regressed, and none was accepted"
+    here = [known for known in pool if not pools.is_elsewhere(row, known)]
+    if own:
+        reason = "no run on this board was saved since a change was accepted on another one"
+    elif pool and not here:
+        reason = pools.unseen(row, since)
+    else:
+        newest = (here or valid)[-1]
+        reason = difference(row, newest) or ""
+        if row.workload_hash != newest.workload_hash or row.environment_hash == newest.environment_hash:
+            return reason
+    commits = [known.commit for known in since or valid if known.commit and not known.regressed]
+    other = f"={commits[-1][:7]}" if commits else ""
+    return f"{reason}; --llem-against{other} decides it now"
+
+
+def difference(row: SavedRow, other: SavedRow, *, pooled: bool = False) -> str | None:
+    """Why two rows cannot be compared; ``None`` when they can.
+
+    Args:
+        pooled: whether other boards of the same model will do.
+    """
     if row.workload_hash != other.workload_hash:
         return "the saved runs are of another workload: the model, the prompts or an option changed"
-    if row.environment_hash != other.environment_hash:
+    if row.environment_hash != other.environment_hash and not (pooled and pools.is_pooled(row, other)):
         return f"the saved runs are from another environment: {_changed(other.environment, row.environment)}"
     if row.boundaries != other.boundaries:
         return f"the saved runs' windows were {other.boundaries}, now they are {row.boundaries}"

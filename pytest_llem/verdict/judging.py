@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from pytest_llem.verdict import pools
 from pytest_llem.verdict.decision import Status, Verdict, judge, pooled_spread
 from pytest_llem.verdict.history import Baseline, SavedRow, baseline
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from pytest_llem.verdict.limits import Limit
-    from pytest_llem.verdict.spread import Spread
+    from pytest_llem.verdict.spread import Run, Spread
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def judge_candidates(
         if candidate.row is not None and _generated_something_else(candidate.row, base.rows):
             # As many, but not the same: the work may be another.
             remarks.append("it generated other tokens than the saved runs")
+        remarks += pools.remarks(base.rows, base.pool, candidate.limit.tolerance)
         judged.append(Judged(candidate, verdict, base, tuple(remarks)))
     return judged
 
@@ -172,11 +174,23 @@ def _pooled(baselines: Iterable[Baseline]) -> Spread | None:
 def _judge(candidate: Candidate, base: Baseline, rates: ErrorRates, spread: Spread | None) -> Verdict:
     runs = candidate.row.runs if candidate.row else ()
     saved = [run for row in base.rows for run in row.runs]
-    verdict = judge(saved, runs, candidate.limit, alpha=rates.alpha, beta=rates.beta, pooled_spread=spread)
+    verdict = judge(
+        saved,
+        runs,
+        candidate.limit,
+        alpha=rates.alpha,
+        beta=rates.beta,
+        pooled_spread=spread,
+        elsewhere=_elsewhere(base),
+    )
     reason = candidate.missing or candidate.disturbed or base.reason
     if reason is None:
         return verdict
     return replace(verdict, status=Status.INCONCLUSIVE, reason=reason, needs_more_runs=False)
+
+
+def _elsewhere(base: Baseline) -> list[list[Run]]:
+    return [[run for row in rows for run in row.runs] for rows in base.before]
 
 
 def detectable(
@@ -185,17 +199,21 @@ def detectable(
     *,
     rates: ErrorRates,
     last: int | None,
+    may_recur: Callable[[SavedRow], bool],
 ) -> list[tuple[str, str, Verdict]]:
-    """What could be caught, before anything is measured: the newest saved run takes the place of the coming one.
+    """What could be caught, before anything is measured: the newest saved run that may recur takes the place of the
+    coming one.
 
     Args:
         expected: node id, metric and limit of what is going to be judged.
+        may_recur: whether a saved row may be from this session's environment. What may not gives no mean, but others of
+            its model's boards still a spread.
     """
-    known = [
-        (nodeid, metric, limit, baseline(rows[-1], rows, last))
-        for nodeid, metric, limit in expected
-        if (rows := history.get((nodeid, metric)))
-    ]
+    known = []
+    for nodeid, metric, limit in expected:
+        rows = history.get((nodeid, metric), ())
+        if (newest := next((row for row in reversed(rows) if may_recur(row)), None)) is not None:
+            known.append((nodeid, metric, limit, baseline(newest, rows, last)))
     spreads = {metric: _pooled(b for _, m, _, b in known if m == metric) for metric in {m for _, m, _, _ in known}}
     return [
         (
@@ -208,6 +226,7 @@ def detectable(
                 alpha=rates.alpha,
                 beta=rates.beta,
                 pooled_spread=spreads[metric],
+                elsewhere=_elsewhere(base),
             ),
         )
         for nodeid, metric, limit, base in known

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pytest_llem.distributions import digamma, inverse_trigamma, trigamma
+from pytest_llem.distributions import digamma, f_tail, inverse_trigamma, trigamma
 
 Run = Sequence[float]
 """The rounds of one run, each a value per call: seconds, joules or another quantity where lower is better."""
@@ -14,11 +14,14 @@ Run = Sequence[float]
 MIN_SAVED_RUNS = 3
 """Fewer saved runs do not show their own spread."""
 
-_MIN_SPREAD = 1e-4
+MIN_SPREAD = 1e-4
 """No board repeats better than this from process to process; equal saved values come from a coarse sensor."""
 
 _NOISY_VARIANCE_RATIO = 4.0
 """Rounds that scatter more than twice as much as the saved ones: a disturbed run, no longer chance."""
+
+_NOISIER = 0.01
+"""So rare among equals, runs that differ more than others of their experiment speak for themselves."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def pooled_spread(histories: Iterable[Sequence[Run]]) -> Spread | None:
     for history in histories:
         log_means = [run.log_mean for run in summarize(history)]
         if len(log_means) >= 2:
-            variances.append((max(sample_variance(log_means), _MIN_SPREAD**2), len(log_means) - 1))
+            variances.append((max(sample_variance(log_means), MIN_SPREAD**2), len(log_means) - 1))
     if not variances:
         return None
     total = sum(df for _, df in variances)
@@ -105,10 +108,26 @@ def pooled_spread(histories: Iterable[Sequence[Run]]) -> Spread | None:
     return Spread(math.sqrt(typical), min(2 * half, total))
 
 
-def between_run_spread(saved: Sequence[RunSummary], pooled: Spread | None) -> Spread | None:
-    """What the experiment's own runs and the pool together say; ``None`` when that is too little."""
+def between_run_spread(
+    saved: Sequence[RunSummary], pooled: Spread | None, elsewhere: Iterable[Sequence[RunSummary]] = ()
+) -> Spread | None:
+    """What the experiment's own runs and the pool together say; ``None`` when that is too little.
+
+    Args:
+        elsewhere: runs of the same experiment about other means, such as those on other boards. They do not count, nor
+            does the pool, where the own runs differ more than by chance.
+    """
     df: float = len(saved) - 1
     variance = sample_variance([run.log_mean for run in saved]) if df else 0.0
+    stretches = [[run.log_mean for run in stretch] for stretch in elsewhere if len(stretch) > 1]
+    if stretches:
+        other_df = sum(len(stretch) - 1 for stretch in stretches)
+        other = math.fsum(sample_variance(stretch) * (len(stretch) - 1) for stretch in stretches) / other_df
+        if df and f_tail(variance / max(other, MIN_SPREAD**2), df, other_df) < _NOISIER:
+            pooled = None
+        else:
+            variance = (df * variance + other_df * other) / (df + other_df)
+            df += other_df
     if pooled is not None:
         pool_df = pooled.degrees_of_freedom
         variance = (df * variance + pool_df * pooled.relative**2) / (df + pool_df)
@@ -118,7 +137,7 @@ def between_run_spread(saved: Sequence[RunSummary], pooled: Spread | None) -> Sp
         return None
     # Even runs with nothing but their rounds' noise in them differ by the standard error of a mean of rounds.
     rounds_noise = math.fsum(run.variance / run.rounds for run in saved) / len(saved)
-    return Spread(math.sqrt(max(variance, rounds_noise, _MIN_SPREAD**2)), df)
+    return Spread(math.sqrt(max(variance, rounds_noise, MIN_SPREAD**2)), df)
 
 
 def run_weights(new: Sequence[RunSummary], saved: Sequence[RunSummary], spread: float) -> list[float]:

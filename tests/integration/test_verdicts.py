@@ -177,3 +177,23 @@ def test_joules_of_a_board_are_judged(on_boards: Callable[..., pytest.RunResult]
     worse = on_boards("[SimulatedBoard(power=500.0, period_s=0.02)]", *common, "--llem-fail=energy:50%;rule=point")
     assert [line.split()[:3] for line in verdicts(worse)] == [["REGRESSED", "tiny", "energy"]]
     assert worse.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_a_new_board_decides_nothing_and_says_how_to(
+    on_boards: Callable[..., pytest.RunResult], write: Callable[..., Path]
+) -> None:
+    write()
+    common = ("--llem-cpu", "--llem-min-window=0.1", "--llem-fail=energy:50%;rule=point")
+
+    def board(uuid: str, memory_bytes: int = 80 << 30) -> str:
+        return f"[SimulatedBoard(uuid={uuid!r}, power=50.0, period_s=0.02, total_memory_bytes={memory_bytes})]"
+
+    on_boards(board("GPU-a"), *common, "--benchmark-save=base").assert_outcomes(passed=1)
+    new = on_boards(board("GPU-b"), *common)
+    new.stdout.fnmatch_lines(["llem: 1 of 1 gates have saved runs from other boards of this model alone*"])
+    assert "this board has no saved run, and 1 of the same model" in verdicts(new)[0]
+    other = on_boards(board("GPU-b", 40 << 30), *common)
+    assert "another environment: boards.0.uuid GPU-a then, GPU-b now" in verdicts(other)[0]
+    for result in (new, other):
+        assert verdicts(result)[0].startswith("INCONCLUSIVE ")
+        assert "--llem-against" in verdicts(result)[0]

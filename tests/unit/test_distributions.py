@@ -9,6 +9,7 @@ import pytest
 
 from pytest_llem.distributions import (
     digamma,
+    f_tail,
     inverse_trigamma,
     repeated_looks_quantile,
     t_quantile,
@@ -97,3 +98,8 @@ def test_polygamma_functions_at_their_closed_forms() -> None:
 @pytest.mark.parametrize("x", [0.05, 0.5, 1.0, 4.5, 30.0, 5000.0])
 def test_inverse_trigamma_inverts(x: float) -> None:
     assert inverse_trigamma(trigamma(x)) == pytest.approx(x, rel=1e-8)
+
+
+@pytest.mark.parametrize(("ratio", "dfs"), [(3.4567, (9, 20)), (5.849, (2, 20)), (99.0, (2, 2))])
+def test_the_tail_of_f_is_that_of_printed_tables(ratio: float, dfs: tuple[int, int]) -> None:
+    assert f_tail(ratio, *dfs) == pytest.approx(0.01, rel=1e-3)

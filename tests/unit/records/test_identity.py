@@ -139,6 +139,8 @@ def test_what_cannot_recur_is_known_before_anything_runs(device: str) -> None:
     assert identity.may_recur(saved, here(board()))
     assert identity.may_recur({**saved, "threads": 77}, here(board()))
     assert not identity.may_recur(saved, here(board(uuid="GPU-b")))
+    assert identity.may_recur(saved, here(board(uuid="GPU-b")), pooled=True)
+    assert not identity.may_recur(saved, here(board(uuid="GPU-b", name="B")), pooled=True)
     assert not identity.may_recur(saved, here(board(power_limit_w=500.0)))
     assert not identity.may_recur(saved, here(board(), driver_version="1.2"))
     assert not identity.may_recur({**saved, "boards": []}, here(board()))

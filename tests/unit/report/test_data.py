@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from pytest_llem.measurement.result import Round
+from pytest_llem.report import tables
+from pytest_llem.report.figures import history_plot
 from pytest_llem.report.flat import flat
 from pytest_llem.report.histories import Band
 from pytest_llem.verdict.decision import Status
@@ -67,6 +69,33 @@ def test_runs_of_another_environment_are_shown_apart_and_make_no_change_point(ga
     (shown,) = report([one], verdicts, history).experiments[0].histories
     assert [point.comparable for point in shown.points] == [False] * 4 + [True] * 7
     assert shown.shifts == ()
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_runs_of_another_board_of_the_model_are_called_so_and_make_no_change_point(gated: bool) -> None:
+    boards = [{"uuid": uuid, "name": "A", "driver_version": "580.1"} for uuid in ("GPU-1", "GPU-2")]
+    one = experiment(environment={"boards": boards[:1]})
+    history = saved_runs(one, [50.0, 50.2, 49.8, 50.1, *LEVELS])
+    rows = history[one.nodeid, "energy"]
+    elsewhere = {"boards": boards[1:]}
+    rows[:3] = [replace(other, environment_hash="other", environment=elsewhere) for other in rows[:3]]
+    # The same board with another driver is none.
+    driver = {"boards": [boards[0] | {"driver_version": "580.2"}]}
+    rows[3] = replace(rows[3], environment_hash="driver", environment=driver)
+    made = report([one], judged(one, history, 100.0) if gated else [], history).experiments[0]
+    (shown,) = made.histories
+    assert [point.another_board for point in shown.points] == [True] * 3 + [False] * 8
+    assert [point.comparable for point in shown.points] == [False] * 4 + [True] * 7
+    assert shown.shifts == ()
+    assert [remark for *_, remark in tables.runs(shown)][2:5] == [
+        "another board",
+        "not comparable: another workload, environment or way to bound windows",
+        "",
+    ]
+    assert [layer.name for layer in history_plot(shown).layers if layer.style in ("apart", "board")] == [
+        "not comparable",
+        "another board",
+    ]
 
 
 def test_a_change_point_names_the_run_where_it_began() -> None:

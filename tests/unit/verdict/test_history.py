@@ -50,6 +50,15 @@ def test_runs_of_fresh_processes_are_runs_of_their_own() -> None:
     assert row(more_runs=[again]).runs == ((2.0, 3.0), (5.0,))
 
 
+def test_the_memory_of_its_boards_is_that_of_the_saved_machine() -> None:
+    saved = bench(environment={"boards": [{"uuid": "a", "name": "A"}]})
+    machine = {"llem": {"gpus": [{"uuid": "b", "total_memory_bytes": 40}, {"uuid": "a", "total_memory_bytes": 80}]}}
+    for file, expected in (({"machine_info": machine}, (80,)), ({"machine_info": {}}, ()), ({}, ())):
+        found = read_row(saved, file)
+        assert found is not None
+        assert found.memory_bytes == expected
+
+
 @pytest.mark.parametrize(
     "foreign",
     [{"name": "x", "fullname": "x"}, {"fullname": "x", "extra_info": {"metric": "energy"}}, {"extra_info": None}],
@@ -99,7 +108,8 @@ def test_what_cannot_be_compared_says_why(changes: dict[str, Any], words: str) -
     assert reason is not None
     assert words in reason
     found = baseline(row(), [row(**changes)], last=None)
-    assert found == Baseline((), reason=reason)
+    offer = "; --llem-against=abc decides it now" if "environment" in changes else ""
+    assert found == Baseline((), reason=reason + offer)
 
 
 def test_alike_rows_are_the_baseline_and_the_last_ones_count() -> None:
