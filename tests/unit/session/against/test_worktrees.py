@@ -145,14 +145,16 @@ def test_submodules_come_from_the_users_checkout(
     assert (repository.common / "config").read_text() == before
 
 
-def test_the_state_of_the_code_is_that_of_its_files(repository: Repository) -> None:
+def test_the_state_of_the_code_is_that_of_its_files(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(repository.top / "cache"))
     head = repository.head()
     assert head is not None
     patterns = ["*.llem.yaml"]
     assert repository.state(head, patterns) == ""
     states = set()
     (repository.top / "below").mkdir()
-    for name in ("below/x.llem.yaml", "notes.txt"):
+    (repository.top / "cache/pytest-llem").mkdir(parents=True)
+    for name in ("below/x.llem.yaml", "notes.txt", "cache/pytest-llem/x.py"):
         (repository.top / name).write_text("no code\n")
         assert repository.state(head, patterns) == ""
         assert repository.changed(head, patterns) == []
