@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from pytest_llem.session.against.side import Side
 
-_BUILD_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 _STARTUP = "_llem_overlay"
 _COMPLETE = "llem-complete"
 _KEPT_S = 30 * 24 * 3600.0
@@ -136,15 +135,13 @@ def _upwards(top: Path, root: Path) -> Iterator[Path]:
 
 
 def is_buildable(folder: Path) -> bool:
-    """Whether a folder has a build file: a pyproject.toml of tools alone is none."""
-    if any((folder / name).is_file() for name in _BUILD_FILES[1:]):
-        return True
-    return not {"build-system", "project"}.isdisjoint(_pyproject(folder))
+    """Whether a folder has a build file: a pyproject.toml or a setup.cfg of tools alone is none."""
+    return (folder / "setup.py").is_file() or "build-system" in _pyproject(folder) or _name(folder) is not None
 
 
 def _pyproject(folder: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads((folder / _BUILD_FILES[0]).read_text(encoding="utf-8"))
+        return tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 

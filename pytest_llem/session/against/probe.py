@@ -36,9 +36,10 @@ def sites() -> list[str]:
 
 def local_folder(distribution: importlib.metadata.Distribution) -> str | None:
     """The folder that a distribution was installed from, if it was one."""
-    url = json.loads(distribution.read_text("direct_url.json") or "{}").get("url", "")
-    parts = urllib.parse.urlsplit(url)
-    return urllib.request.url2pathname(parts.path) if parts.scheme == "file" else None
+    url = json.loads(distribution.read_text("direct_url.json") or "{}")
+    parts = urllib.parse.urlsplit(url.get("url", ""))
+    # Without it, the URL is of an archive.
+    return urllib.request.url2pathname(parts.path) if parts.scheme == "file" and "dir_info" in url else None
 
 
 def describe(top: str, names: list[str]) -> dict[str, object]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llem.cache import cache_folder
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -140,7 +142,9 @@ class Repository:
         return digest.hexdigest()
 
     def _untracked(self) -> list[str]:
-        return sorted(_split(self.git("ls-files", "-z", "--others", "--exclude-standard", "--", "*.py")))
+        found = _split(self.git("ls-files", "-z", "--others", "--exclude-standard", "--", "*.py"))
+        # The environments of other revisions, where the cache lies in the repository, are none of its code.
+        return sorted(name for name in found if not (self.top / name).is_relative_to(cache_folder().resolve()))
 
 
 def _split(listed: str) -> list[str]:

@@ -13,6 +13,7 @@ import secrets
 import shutil
 import stat
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +24,6 @@ from pytest_llem.session.against.repository import GitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from pytest_llem.session.against.repository import Repository
 
@@ -91,10 +91,19 @@ def _remove(repository: Repository, path: Path) -> None:
 
 def remove_folder(path: Path) -> None:
     """Remove a folder with all that is in it, read-only folders included, as far as that can be."""
-    for folder, _, _ in os.walk(path):
-        with suppress(OSError):
-            os.chmod(folder, stat.S_IRWXU)  # noqa: PTH101  (of thousands)
+    _make_writable(path)
+    for folder, subfolders, _ in os.walk(path):
+        # Before it steps into them.
+        for name in subfolders:
+            _make_writable(Path(folder, name))
     shutil.rmtree(path, ignore_errors=True)
+
+
+def _make_writable(folder: Path) -> None:
+    # Where a link leads is nobody's to change.
+    if not folder.is_symlink():
+        with suppress(OSError):
+            folder.chmod(stat.S_IRWXU)
 
 
 def _update_submodules(repository: Repository, path: Path) -> Iterator[str]:

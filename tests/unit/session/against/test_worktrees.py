@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
 
 from pytest_llem.session.against.repository import GitError, Repository
-from pytest_llem.session.against.worktrees import open_worktree
+from pytest_llem.session.against.worktrees import open_worktree, remove_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 def count(repository: Repository) -> int:
@@ -39,6 +41,23 @@ def test_a_checkout_of_its_own_removed_at_the_end(repository: Repository, capfd:
     assert count(repository) == 0
     assert (repository.top / "a.py").read_text() == "second = 1\n"
     assert capfd.readouterr().out == ""
+
+
+def test_read_only_folders_are_removed_and_links_not_followed(request: pytest.FixtureRequest) -> None:
+    if os.geteuid() == 0:
+        # root may write everywhere.
+        os.seteuid(65534)
+        request.addfinalizer(lambda: os.seteuid(0))
+    folder, outside = Path(tempfile.mkdtemp(dir="/tmp")), Path(tempfile.mkdtemp(dir="/tmp"))
+    request.addfinalizer(outside.rmdir)
+    (folder / "a/b").mkdir(parents=True)
+    (folder / "a/b/file").write_text("")
+    (folder / "link").symlink_to(outside)
+    for path, mode in ((folder / "a/b", 0o500), (folder / "a", 0), (folder, 0o500), (outside, 0o500)):
+        path.chmod(mode)
+    remove_folder(folder)
+    assert not folder.exists()
+    assert outside.stat().st_mode & 0o777 == 0o500
 
 
 def test_what_a_dead_session_left_is_removed_and_the_users_own_worktrees_stay(
@@ -126,14 +145,16 @@ def test_submodules_come_from_the_users_checkout(
     assert (repository.common / "config").read_text() == before
 
 
-def test_the_state_of_the_code_is_that_of_its_files(repository: Repository) -> None:
+def test_the_state_of_the_code_is_that_of_its_files(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(repository.top / "cache"))
     head = repository.head()
     assert head is not None
     patterns = ["*.llem.yaml"]
     assert repository.state(head, patterns) == ""
     states = set()
     (repository.top / "below").mkdir()
-    for name in ("below/x.llem.yaml", "notes.txt"):
+    (repository.top / "cache/pytest-llem").mkdir(parents=True)
+    for name in ("below/x.llem.yaml", "notes.txt", "cache/pytest-llem/x.py"):
         (repository.top / name).write_text("no code\n")
         assert repository.state(head, patterns) == ""
         assert repository.changed(head, patterns) == []
