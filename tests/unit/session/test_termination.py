@@ -32,7 +32,7 @@ def terminate() -> None:
 
 def test_it_interrupts_until_results_are_being_saved(harmless: list[int]) -> None:
     termination = Termination()
-    termination.pytest_runtestloop()
+    next(termination.pytest_runtestloop())
     with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
         terminate()
     with pytest.raises(KeyboardInterrupt):
@@ -48,7 +48,7 @@ def test_it_interrupts_until_results_are_being_saved(harmless: list[int]) -> Non
 def test_a_signal_that_is_ignored_on_purpose_stays_so() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     termination = Termination()
-    termination.pytest_runtestloop()
+    next(termination.pytest_runtestloop())
     terminate()
     termination.pytest_unconfigure()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
@@ -56,7 +56,7 @@ def test_a_signal_that_is_ignored_on_purpose_stays_so() -> None:
 
 def test_outside_the_main_thread_nothing_happens() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    thread = threading.Thread(target=Termination().pytest_runtestloop)
+    thread = threading.Thread(target=next, args=(Termination().pytest_runtestloop(),))
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is before
