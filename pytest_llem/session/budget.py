@@ -14,6 +14,7 @@ from pytest_llem.session.prediction import Duration, Predictor
 from pytest_llem.session.priorities import Task, Urgency, in_order, reserved_s
 from pytest_llem.session.state import llem_session
 from pytest_llem.verdict.decision import Status
+from pytest_llem.verdict.gates import OUTPUT
 from pytest_llem.verdict.history import read_files
 from pytest_llem.verdict.judging import ErrorRates, detectable
 
@@ -144,7 +145,10 @@ def urgency(items: Iterable[pytest.Item], settings: Settings, saved: Sequence[Ma
     last = _last_verdicts(saved)
     found = {}
     for nodeid, limits in gates.items():
-        clear = all((nodeid, metric) in can_decide and last.get((nodeid, metric)) in _CLEAR for metric in limits)
+        clear = all(
+            (metric == OUTPUT or (nodeid, metric) in can_decide) and last.get((nodeid, metric)) in _CLEAR
+            for metric in limits
+        )
         found[nodeid] = Urgency.UNGATED if not limits else Urgency.CLEAR if clear else Urgency.OPEN
     return found
 
@@ -160,8 +164,9 @@ def _last_verdicts(saved: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], 
     for session in saved:
         for row in session.get("benchmarks", ()):
             info = row.get("extra_info") or {}
-            if "verdict" in info:
-                verdicts[info.get("nodeid", ""), info.get("metric", "")] = info["verdict"]
+            for metric, key in ((info.get("metric", ""), "verdict"), (OUTPUT, "output_verdict")):
+                if key in info:
+                    verdicts[info.get("nodeid", ""), metric] = info[key]
     return verdicts
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pytest_llem.verdict.outputs import GeneratedSequence
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -31,6 +33,10 @@ class SavedRow:
         environment: what ``environment_hash`` is of.
         output_tokens: new tokens of a call.
         output_tokens_hash: hash of the tokens that one pass generated.
+        generated: these tokens themselves, where they were kept.
+        output_repeats: whether all passes that were looked at generated the same tokens; ``None`` where unknown.
+        samples: whether the random generator decided them.
+        output_regressed: whether they were judged to be others than before, and are no baseline therefore.
         labels: how the board ran, such as ``power capped``.
         boundaries: how its windows were bounded, ``settled`` or ``joined``.
         valid: whether nothing disturbed it.
@@ -48,6 +54,10 @@ class SavedRow:
     environment: Mapping[str, Any] = field(default_factory=dict)
     output_tokens: float | None = None
     output_tokens_hash: str | None = None
+    generated: tuple[GeneratedSequence, ...] = ()
+    output_repeats: bool | None = None
+    samples: bool = False
+    output_regressed: bool = False
     labels: tuple[str, ...] = ()
     boundaries: str = "settled"
     valid: bool = True
@@ -78,6 +88,10 @@ def read_row(bench: Mapping[str, Any], saved: Mapping[str, Any] | None = None) -
         environment=info.get("environment") or {},
         output_tokens=result.get("output_tokens"),
         output_tokens_hash=result.get("output_tokens_hash"),
+        generated=tuple(GeneratedSequence.from_dict(sequence) for sequence in result.get("generated") or ()),
+        output_repeats=result.get("output_repeats"),
+        samples=bool(result.get("samples")),
+        output_regressed=info.get("output_verdict") == "REGRESSED",
         labels=tuple(result.get("labels") or ()),
         # All were, before there was another way.
         boundaries=result.get("boundaries") or "settled",
