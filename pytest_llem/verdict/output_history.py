@@ -34,15 +34,10 @@ def saved_outputs(row: SavedRow, saved: Sequence[SavedRow]) -> Baseline:
     if not same:
         return Baseline((), reason=difference(row, usable[-1]))
     here = [known for known in same if known.environment_hash == row.environment_hash]
-    rows: list[SavedRow] = []
-    for known in here or same:
-        if known.accepted:
-            rows = []
-        if known.accepted or not known.output_regressed:
-            rows.append(known)
-    if not rows:
+    right = [known for known in here or same if known.accepted or not known.output_regressed]
+    if not right:
         return Baseline((), reason="every saved run of it had other tokens than before, and none was accepted")
-    return Baseline(rows[-1:])
+    return Baseline(right[-1:])
 
 
 def judge_against_saved(row: SavedRow, base: Baseline) -> Verdict:

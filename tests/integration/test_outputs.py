@@ -149,6 +149,14 @@ def test_reports_show_the_verdict(
     assert "prompt 1, position 2" in (pytester.path / "summary.md").read_text()
 
 
+def test_what_can_be_caught_is_said_of_other_gates_alone(run: Run, write: Write) -> None:
+    write()
+    run(*QUICK, "--benchmark-autosave")
+    elsewhere = "llem: 1 of 1 gates have saved runs from another environment alone*"
+    run(GATE, "--llem-fail=latency:5%", "--llem-meter=none").stdout.fnmatch_lines([elsewhere])
+    run(GATE, "--llem-meter=none").stdout.no_fnmatch_line("*llem: * gates have *")
+
+
 def test_a_plan_takes_the_gate(run: Run, write: Write) -> None:
     write(extra="compare: {output: same}\n")
     run("--llem-plan", GATE).stdout.fnmatch_lines(["llem plan: 1 item, *"])
