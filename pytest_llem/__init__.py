@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_llem.config import DecoderConfig, Experiment, ExperimentConfig, PyTorchConfig, load_experiments
-    from pytest_llem.engines.base import CallTiming, Engine, LoadedModel, MemoryPlan, Workload
+    from pytest_llem.engines.base import CallTiming, Engine, LoadedModel, MemoryPlan, WatchedSequence, Workload
     from pytest_llem.engines.prompts import load_prompts
     from pytest_llem.measurement.result import ExperimentResult, Round
     from pytest_llem.meters import (
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from pytest_llem.runs import BenchmarkRun, ExperimentRun
     from pytest_llem.verdict import Status, Verdict, judge
+    from pytest_llem.verdict.outputs import GeneratedSequence
 
 __version__ = "0.2.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "ExperimentConfig",
     "ExperimentResult",
     "ExperimentRun",
+    "GeneratedSequence",
     "IdlePower",
     "JoinedWindows",
     "LoadedModel",
@@ -46,6 +48,7 @@ __all__ = [
     "SimpleMeter",
     "Status",
     "Verdict",
+    "WatchedSequence",
     "Window",
     "Workload",
     "judge",
@@ -56,7 +59,7 @@ __all__ = [
 
 _HOMES = {
     "config": ("DecoderConfig", "Experiment", "ExperimentConfig", "PyTorchConfig", "load_experiments"),
-    "engines.base": ("CallTiming", "Engine", "LoadedModel", "MemoryPlan", "Workload"),
+    "engines.base": ("CallTiming", "Engine", "LoadedModel", "MemoryPlan", "WatchedSequence", "Workload"),
     "engines.prompts": ("load_prompts",),
     "measurement.result": ("ExperimentResult", "Round"),
     "meters": (
@@ -71,6 +74,7 @@ _HOMES = {
     ),
     "runs": ("BenchmarkRun", "ExperimentRun"),
     "verdict": ("Status", "Verdict", "judge"),
+    "verdict.outputs": ("GeneratedSequence",),
 }
 
 

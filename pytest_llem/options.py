@@ -185,7 +185,8 @@ OPTIONS = (
     Option(
         "llem_fail",
         "Gate, repeatable: energy or latency may not get worse than this, such as energy:5%%, energy:2%%..5%% or "
-        "latency:3%%;rule=point. Replaces the files' compare: for the same metric.",
+        "latency:3%%;rule=point; or output:same, the tokens of greedy decoding may not change. Replaces the files' "
+        "compare: for the same metric.",
         "METRIC:LIMIT",
         _gates,
         {},

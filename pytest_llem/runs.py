@@ -26,6 +26,7 @@ from pytest_llem.records.record import Record
 from pytest_llem.records.rows import Recorder
 from pytest_llem.report import junit
 from pytest_llem.report.progress import ProgressLine
+from pytest_llem.verdict.gates import OUTPUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -200,6 +201,7 @@ class ExperimentRun:
         """
         __tracebackhide__ = True
         experiment, config = self._experiment, self._config
+        gates = gates_of(self._item, self._session.settings)
         self._recorder.claim("llem_run")
         where = f"{display_path(experiment.path, self._item.config)}:{experiment.line}: {self._item.name}"
         with _reported(where), library_warnings() as heard:
@@ -233,10 +235,11 @@ class ExperimentRun:
                     progress=progress,
                     await_turn=turns,
                     account=account,
+                    keeps_generated=OUTPUT in gates,
                 )
             finally:
                 shown.erase()
-            result = replace(result, load_s=self._model.load_s)
+            result = replace(result, load_s=self._model.load_s, samples=bool(config.decoder.resolved().do_sample))
             took_s = time.monotonic() - started_s
             told = with_earlier([*self._model.warnings, *heard.texts], self._model.libraries)
             notes = [*_batch_notes(config, len(workload.prompts)), *unjoined, *told]
@@ -260,7 +263,7 @@ class ExperimentRun:
             config=config.model_dump(mode="json", exclude_none=True),
             swept=experiment.swept,
             labels=self._recorder.labels(dict(experiment.swept)),
-            gates=gates_of(self._item, self._session.settings),
+            gates=gates,
         )
         _keep(record, self._item, self._session, self._recorder)
         return result

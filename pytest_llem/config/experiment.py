@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pytest_llem.config.backends import BACKENDS, backend_name
-from pytest_llem.config.base import Section, builtin_model, option, refusal, refuse
+from pytest_llem.config.base import REFUSED, Conflict, Section, builtin_model, option, refusal, refuse
 from pytest_llem.config.builtin_models import is_builtin
 from pytest_llem.config.contradictions import contradictions
 from pytest_llem.config.dataset import DATASET_HELP, Dataset, SyntheticDataset, SyntheticPrompts, TextDataset
@@ -19,7 +19,11 @@ from pytest_llem.config.load import LoadConfig
 from pytest_llem.config.measure import MeasureConfig
 from pytest_llem.config.passthrough import Passthrough
 from pytest_llem.config.pytorch import PyTorchConfig
-from pytest_llem.verdict.limits import parse_limit
+from pytest_llem.verdict.gates import limit_of
+from pytest_llem.verdict.limits import SAME, parse_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NAME_PATTERN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")
 
@@ -32,7 +36,7 @@ _RESERVED_NAME = re.compile(
 # Larger seeds are not accepted by every generator that takes part (numpy's stops here).
 MAX_SEED = 2**32 - 1
 
-Metric = Literal["energy", "latency"]
+Metric = Literal["energy", "latency", "output"]
 
 _MARKS_WITH_ARGUMENTS = ("filterwarnings", "parametrize", "skipif", "usefixtures")
 
@@ -69,10 +73,20 @@ def _mark(value: str) -> str:
 def _limit(value: Any) -> Any:
     try:
         # As text, so that a bare 5 has the message that says to write 5%.
-        parse_limit(str(value))
+        if str(value) != str(SAME):
+            parse_limit(str(value))
     except ValueError as error:
         raise refusal(str(error)) from None
     return value
+
+
+def _mistakes_in_gates(gates: dict[Metric, str]) -> Iterator[Conflict]:
+    """Limits that are right for another metric."""
+    for metric, limit in gates.items():
+        try:
+            limit_of(metric, limit)
+        except ValueError as error:
+            yield Conflict(f"compare.{metric}", str(error))
 
 
 class ExperimentConfig(Section):
@@ -143,7 +157,8 @@ class ExperimentConfig(Section):
         "Longest time the experiment may take, enforced in a child process.", stage="session", unit="s", gt=0
     )
     compare: dict[Metric, Annotated[str, BeforeValidator(_limit)]] = option(
-        "Gates: how much worse a metric may get than its baseline, such as {energy: 2%..5%}.",
+        "Gates: how much worse a metric may get than its baseline, such as {energy: 2%..5%}; output: same, whether "
+        "greedy decoding gives the same tokens.",
         default={},
         stage="session",
     )
@@ -212,6 +227,7 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
+        refuse(self, _mistakes_in_gates(self.compare), REFUSED)
         refuse(self, contradictions(self))
         return self
 

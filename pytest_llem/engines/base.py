@@ -28,6 +28,20 @@ class CallTiming:
 
 
 @dataclass(frozen=True)
+class WatchedSequence:
+    """The tokens of one sequence, and how close the choice of each was.
+
+    Attributes:
+        tokens: its new tokens, as of :meth:`Workload.output_tokens`.
+        logit_gaps: for each, by how much the best logit was above the second best when it was chosen, after all that
+            changes logits; ``None`` where no other token could come.
+    """
+
+    tokens: list[int]
+    logit_gaps: list[float | None]
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
     """What an experiment takes at least.
 
@@ -54,6 +68,8 @@ class MemoryPlan:
 class Workload(Protocol):
     """One pass over an experiment's prompts, ready to run: tokenised, padded, moved to the device.
 
+    A class that derives from it has defaults for what it cannot tell of the tokens: their logits, their text.
+
     Attributes:
         calls: number of ``generate()`` calls in a pass.
         prompts: those of one pass.
@@ -74,6 +90,14 @@ class Workload(Protocol):
 
     def time_tokens(self, index: int) -> CallTiming:
         """Run call ``index`` once more and say when its tokens appeared."""
+
+    def watch_tokens(self, index: int) -> tuple[list[WatchedSequence] | None, str | None]:  # noqa: ARG002
+        """Run call ``index`` once more and watch the two best logits of each step; or ``None`` and the reason."""
+        return None, "this engine does not tell"
+
+    def text(self, tokens: list[int]) -> str | None:  # noqa: ARG002
+        """What a sequence's new tokens spell; ``None`` where that is not known."""
+        return None
 
     def prefill(self) -> Workload:
         """The same calls, each stopped after the first token of its sequences."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llem.errors import MeasurementError
 from pytest_llem.measurement.account import Account
+from pytest_llem.measurement.generated import generated_sequences, tokens_of, watch_pass
 from pytest_llem.measurement.phases import Phases, by_power_samples, cross_checked, split_phases
 from pytest_llem.measurement.result import ExperimentResult
 from pytest_llem.measurement.summary import summarise
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_llem.engines.base import CallTiming, Workload
+    from pytest_llem.measurement.generated import Watched
     from pytest_llem.measurement.warm_up import Progress
     from pytest_llem.measurement.windows import AwaitTurn
     from pytest_llem.meters.base import Disturbance, IdlePower, Meter
@@ -38,6 +40,7 @@ def measure_workload(
     progress: Progress | None = None,
     await_turn: AwaitTurn | None = None,
     account: Account | None = None,
+    keeps_generated: bool = False,
 ) -> ExperimentResult:
     """Measure one experiment.
 
@@ -48,12 +51,24 @@ def measure_workload(
         progress, await_turn: called between the windows, see
             :func:`pytest_llem.measurement.windows.measure_windows`.
         account: where the seconds are accounted for.
+        keeps_generated: keep what the first pass generated, with the logits of one more pass, which runs just before
+            the rounds.
 
     Raises:
         MeasurementError: the calls did not generate what the configuration fixes.
     """
     account = account or Account(meter.clock.now_s)
     timed: list[list[CallTiming]] = []
+    watched: Watched = None, None
+
+    def before_rounds() -> None:
+        nonlocal watched
+        if keeps_generated:
+            with account.of("checks"):
+                watched = watch_pass(workload)
+                workload.synchronize()
+        workload.reset_peak_memory()
+
     measured = measure_windows(
         _calls(workload),
         protocol,
@@ -62,7 +77,7 @@ def measure_workload(
         # In passes that run before the rounds anyway: watching tokens appear slows the calls.
         timed_pass=lambda: timed.append([workload.time_tokens(index) for index in range(workload.calls)]),
         time_again=phases in (True, "both"),
-        before_rounds=workload.reset_peak_memory,
+        before_rounds=before_rounds,
         progress=progress,
         await_turn=await_turn,
         account=account,
@@ -84,9 +99,14 @@ def measure_workload(
     if workload.prompts.truncated:
         warnings.append(f"{workload.prompts.truncated} prompts were longer than max_input_tokens and lost their end")
     # The first and the last pass that was measured: every pass is to generate the same tokens.
-    hashes = [_hash_tokens(workload, outputs) for outputs in (measured.outputs[0][0], measured.outputs[-1][-1])]
-    if hashes[0] != hashes[1]:
+    first, last = (tokens_of(workload, outputs) for outputs in (measured.outputs[0][0], measured.outputs[-1][-1]))
+    if first != last:
         warnings.append("output_tokens_hash: the first and the last pass generated different tokens")
+    seen = None if watched[0] is None else [sequence.tokens for sequence in watched[0]]
+    if seen is not None and seen != first:
+        missing["logit_gaps"] = "the pass that watched the logits generated other tokens than the first one"
+    elif watched[1] is not None:
+        missing["logit_gaps"] = watched[1]
     if len(set(tokens)) > 1:
         warnings.append(f"output tokens differ between rounds: {min(tokens)} to {max(tokens)} a window")
     result = replace(
@@ -105,7 +125,9 @@ def measure_workload(
         time_to_first_token_s=statistics.median(t.time_to_first_token_s for t in timings),
         time_per_output_token_s=statistics.median(per_token_s) if per_token_s else None,
         peak_memory_bytes=peak_memory_bytes,
-        output_tokens_hash=hashes[0],
+        output_tokens_hash=_hash_tokens(first),
+        output_repeats=first == last and seen in (None, first),
+        generated=generated_sequences(workload, first, watched) if keeps_generated else [],
     ).lacking(**missing)
     if disturbances:
         result = replace(result, valid=False)
@@ -174,11 +196,10 @@ def _since(origin_s: float, times_s: Sequence[float]) -> list[float]:
     return [time_s - origin_s for time_s in times_s]
 
 
-def _hash_tokens(workload: Workload, outputs: Sequence[Any]) -> str:
+def _hash_tokens(sequences: Sequence[Sequence[int]]) -> str:
     digest = hashlib.sha256()
-    for index, output in enumerate(outputs):
-        for sequence in workload.output_tokens(index, output):
-            digest.update(",".join(map(str, sequence)).encode() + b";")
+    for sequence in sequences:
+        digest.update(",".join(map(str, sequence)).encode() + b";")
     return digest.hexdigest()
 
 

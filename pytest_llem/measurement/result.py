@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from pytest_llem.meters.base import PowerCurve
+from pytest_llem.verdict.outputs import GeneratedSequence
 
 SCHEMA_VERSION = 1
 
@@ -89,8 +90,12 @@ class ExperimentResult:
         missing: why a quantity is ``None``, or is not known as it should be, by its field.
         per_round: the windows themselves.
         prefill_rounds: the windows of calls of one token, where there were any.
-        output_tokens_hash: hex SHA-256 of the tokens that one pass generated, sequence by sequence: a "faster" run that
-            generated something else has another one.
+        output_tokens_hash: hex SHA-256 of the tokens that the first pass generated, sequence by sequence in the order
+            of the prompts: a "faster" run that generated something else has another one.
+        output_repeats: whether the first pass and the last one generated the same tokens, and the pass that watched the
+            logits, where there was one; ``None`` for work that generates no tokens.
+        samples: whether the random generator decides the tokens.
+        generated: what the first pass generated, in the order of the prompts; where it is gated only.
         labels: how the board ran, such as ``power capped``: compare only like with like.
         boards: joules per call by GPU UUID (or RAPL domain), where the meter lists them.
         load_s: seconds that loading the model took.
@@ -136,6 +141,9 @@ class ExperimentResult:
     per_round: list[Round] = field(default_factory=list)
     prefill_rounds: list[Round] = field(default_factory=list)
     output_tokens_hash: str | None = None
+    output_repeats: bool | None = None
+    samples: bool = False
+    generated: list[GeneratedSequence] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     boards: Mapping[str, float] = field(default_factory=dict)
     load_s: float | None = None
@@ -158,4 +166,5 @@ class ExperimentResult:
         plain = {key: value for key, value in values.items() if key in known}
         for name in ("per_round", "prefill_rounds"):
             plain[name] = [Round.from_dict(values) for values in plain.get(name, [])]
+        plain["generated"] = [GeneratedSequence.from_dict(values) for values in plain.get("generated", [])]
         return cls(**plain)

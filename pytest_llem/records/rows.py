@@ -17,6 +17,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
@@ -30,6 +31,7 @@ from pytest_benchmark.utils import TIME_UNITS, safe_dumps
 
 from pytest_llem.records.identity import environment_hash
 from pytest_llem.records.record import BenchmarkLabels
+from pytest_llem.verdict.gates import OUTPUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -113,15 +115,21 @@ def rows_of(record: Record) -> list[Any]:
     if record.fingerprint:
         shared["fingerprint"] = record.fingerprint
     if record.more_runs:
-        shared["more_runs"] = [run.as_dict() for run in record.more_runs]
+        shared["more_runs"] = [replace(run, generated=[]).as_dict() for run in record.more_runs]
     if record.accepted:
         shared["accepted"] = True
+    if OUTPUT in record.verdicts:
+        # It has no row of its own.
+        shared["output_verdict"] = record.verdicts[OUTPUT]
     rows = []
     for metric in record.metrics:
         marks = _marks(metric, saved)
         # The latency alone has the item's own name.
         suffix = f":{'-'.join((metric, *marks))}" if marks or metric != "latency" else ""
         info = {**shared, "metric": metric, "unit": _UNITS[metric]}
+        if metric != "latency":
+            # It may be long, and an experiment has always a row of its latency.
+            info["result"] = {**saved, "generated": []}
         if metric in record.verdicts:
             info["verdict"] = record.verdicts[metric]
         if record.against:

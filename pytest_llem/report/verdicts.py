@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llem.report import phrases
 from pytest_llem.verdict.decision import Status
+from pytest_llem.verdict.limits import SAME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,8 @@ def verdict_lines(judged: Sequence[Judged]) -> list[str]:
     lines = []
     for found, row in zip(judged, rows, strict=True):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        explain = found.verdict.status in _EXPLAINED or found.remarks
+        # Of a percentage the line says all; of what was generated nothing yet.
+        differs = found.verdict.limit == SAME and found.verdict.status is Status.REGRESSED
+        explain = found.verdict.status in _EXPLAINED or found.remarks or differs
         lines.append(f"{line}  ({found.why})" if explain else line)
     return lines

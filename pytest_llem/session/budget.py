@@ -16,6 +16,7 @@ from pytest_llem.session.prediction import Duration, Predictor
 from pytest_llem.session.priorities import Task, Urgency, in_order, reserved_s
 from pytest_llem.session.state import llem_session
 from pytest_llem.verdict.decision import Status
+from pytest_llem.verdict.gates import OUTPUT
 from pytest_llem.verdict.history import read_files
 from pytest_llem.verdict.judging import ErrorRates, detectable
 
@@ -164,7 +165,10 @@ def urgency(
     last = _last_verdicts(saved, may_recur)
     found = {}
     for nodeid, limits in gates.items():
-        clear = all((nodeid, metric) in can_decide and last.get((nodeid, metric)) in _CLEAR for metric in limits)
+        clear = all(
+            (metric == OUTPUT or (nodeid, metric) in can_decide) and last.get((nodeid, metric)) in _CLEAR
+            for metric in limits
+        )
         found[nodeid] = Urgency.UNGATED if not limits else Urgency.CLEAR if clear else Urgency.OPEN
     return found
 
@@ -183,6 +187,8 @@ def _last_verdicts(
     for session in saved:
         for row in session.get("benchmarks", ()):
             info = row.get("extra_info") or {}
-            if "verdict" in info and (info["verdict"] in _DECIDED or may_recur(info.get("environment") or {})):
-                verdicts[info.get("nodeid", ""), info.get("metric", "")] = info["verdict"]
+            elsewhere = not may_recur(info.get("environment") or {})
+            for metric, key in ((info.get("metric", ""), "verdict"), (OUTPUT, "output_verdict")):
+                if key in info and (info[key] in _DECIDED or not elsewhere):
+                    verdicts[info.get("nodeid", ""), metric] = info[key]
     return verdicts

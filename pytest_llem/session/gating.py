@@ -11,6 +11,7 @@ from pytest_llem.records import rows as benchmark
 from pytest_llem.session.isolation.reruns import measure_again
 from pytest_llem.verdict import pools
 from pytest_llem.verdict.decision import MAX_RUNS, Status
+from pytest_llem.verdict.gates import OUTPUT
 from pytest_llem.verdict.history import SavedRow, difference, is_same, read_files
 from pytest_llem.verdict.judging import Candidate, ErrorRates, Judged, detectable, judge_candidates
 
@@ -101,7 +102,7 @@ def _judge(state: LlemSession, unmeasured: Sequence[Candidate]) -> None:
     for candidate in candidates:
         if candidate.row is not None and state.records[candidate.nodeid].from_journal:
             # The session that measured it may have saved it already; nothing is judged against itself.
-            key = (candidate.nodeid, candidate.metric)
+            key = (candidate.nodeid, candidate.row.metric)
             state.history[key] = [row for row in state.history.get(key, ()) if not is_same(row, candidate.row)]
     settings = state.settings
     candidates += unmeasured
@@ -115,9 +116,15 @@ def _candidates(record: Record, gpus: Sequence[Mapping[str, Any]]) -> list[Candi
     disturbed = None if record.result.valid else "; ".join(warnings) or "the result is invalid"
     candidates = []
     for metric, limit in record.gates.items():
-        measured = row_of(record, metric, gpus) if metric in record.metrics else None
-        missing = None
-        if measured is None:
+        measured = missing = None
+        if metric == OUTPUT:
+            if record.result.output_tokens_hash is None:
+                missing = "a callable's output is not known"
+            else:
+                measured = row_of(record, "latency", gpus)
+        elif metric in record.metrics:
+            measured = row_of(record, metric, gpus)
+        else:
             missing = record.result.missing.get(f"{metric}_j") or f"{metric} was not measured"
         candidates.append(Candidate(record.nodeid, record.name, metric, limit, measured, missing, disturbed))
     return candidates
@@ -140,11 +147,21 @@ def row_of(record: Record, metric: str, gpus: Sequence[Mapping[str, Any]] = ()) 
         memory_bytes=pools.memory_bytes(record.environment, gpus),
         output_tokens=result.output_tokens,
         output_tokens_hash=result.output_tokens_hash,
+        generated=tuple(result.generated),
+        output_repeats=repeats(record),
+        samples=result.samples,
         labels=tuple(result.labels),
         boundaries=result.boundaries,
         valid=result.valid,
         accepted=record.accepted,
     )
+
+
+def repeats(record: Record) -> bool | None:
+    """Whether the passes of a run, and further runs, generated the same tokens."""
+    if any(run.output_tokens_hash != record.result.output_tokens_hash for run in record.more_runs):
+        return False
+    return record.result.output_repeats
 
 
 def _with_run(record: Record, again: Record | None, problem: str | None) -> Record:
@@ -167,7 +184,7 @@ def _with_trouble_of(record: Record, trouble: str) -> Record:
 
 def _with_trouble(found: Judged, trouble: Sequence[str]) -> Judged:
     """A verdict that stayed open because a further run failed says so."""
-    if found.verdict.status is not Status.INCONCLUSIVE or not trouble:
+    if found.verdict.status is not Status.INCONCLUSIVE or not trouble or found.candidate.metric == OUTPUT:
         return found
     return replace(found, verdict=replace(found.verdict, reason="; ".join((found.verdict.reason, *trouble))))
 
@@ -185,7 +202,12 @@ def announce(
     Args:
         environment: what is known of it beforehand. The workload is not: it takes the model.
     """
-    expected = [(item.nodeid, metric, limit) for item in items for metric, limit in gates_of(item, settings).items()]
+    expected = [
+        (item.nodeid, metric, limit)
+        for item in items
+        for metric, limit in gates_of(item, settings).items()
+        if metric != OUTPUT  # which catches everything
+    ]
     known = detectable(
         expected,
         history,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.verdict import pools
+from pytest_llem.verdict.outputs import GeneratedSequence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,6 +35,10 @@ class SavedRow:
         memory_bytes: of its boards, smallest first; empty where it was not saved.
         output_tokens: new tokens of a call.
         output_tokens_hash: hash of the tokens that one pass generated.
+        generated: these tokens themselves, where they were kept.
+        output_repeats: whether all passes that were looked at generated the same tokens; ``None`` where unknown.
+        samples: whether the random generator decided them.
+        output_regressed: whether they were judged to be others than before, and are no baseline therefore.
         labels: how the board ran, such as ``power capped``.
         boundaries: how its windows were bounded, ``settled`` or ``joined``.
         valid: whether nothing disturbed it.
@@ -52,6 +57,10 @@ class SavedRow:
     memory_bytes: tuple[int, ...] = ()
     output_tokens: float | None = None
     output_tokens_hash: str | None = None
+    generated: tuple[GeneratedSequence, ...] = ()
+    output_repeats: bool | None = None
+    samples: bool = False
+    output_regressed: bool = False
     labels: tuple[str, ...] = ()
     boundaries: str = "settled"
     valid: bool = True
@@ -85,6 +94,10 @@ def read_row(bench: Mapping[str, Any], saved: Mapping[str, Any] | None = None) -
         memory_bytes=pools.memory_bytes(environment, (machine.get("llem") or {}).get("gpus") or ()),
         output_tokens=result.get("output_tokens"),
         output_tokens_hash=result.get("output_tokens_hash"),
+        generated=tuple(GeneratedSequence.from_dict(sequence) for sequence in result.get("generated") or ()),
+        output_repeats=result.get("output_repeats"),
+        samples=bool(result.get("samples")),
+        output_regressed=info.get("output_verdict") == "REGRESSED",
         labels=tuple(result.get("labels") or ()),
         # All were, before there was another way.
         boundaries=result.get("boundaries") or "settled",

@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING
 
 from pytest_llem.verdict import pools
 from pytest_llem.verdict.decision import Status, Verdict, judge, pooled_spread
+from pytest_llem.verdict.gates import OUTPUT
 from pytest_llem.verdict.history import Baseline, SavedRow, baseline
+from pytest_llem.verdict.output_history import judge_against_saved, saved_outputs
+from pytest_llem.verdict.outputs import output_verdict, why_not_judged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from pytest_llem.verdict.limits import Limit
     from pytest_llem.verdict.spread import Run, Spread
+
+
+_RESTARTED = "the baseline's mean starts again with this run"
 
 
 @dataclass(frozen=True)
@@ -24,9 +30,10 @@ class Candidate:
     Attributes:
         nodeid: the item.
         name: its last part, for people.
-        metric: ``energy`` or ``latency``.
+        metric: ``energy``, ``latency`` or ``output``.
         limit: its gate.
-        row: what was measured; ``None`` when the metric was not, then ``missing`` says why.
+        row: what was measured; ``None`` when the metric was not, then ``missing`` says why. What was generated is in
+            the row of the latency.
         missing: why there is no row.
         disturbed: why the row is not valid.
         remarks: what a reader of the verdict must know.
@@ -85,23 +92,21 @@ def judge_candidates(
         history: saved rows by experiment and metric, oldest first.
         last: how many of the newest comparable runs an experiment is judged against; ``None`` for all.
     """
-    baselines = [
-        baseline(gated.row, history.get((gated.nodeid, gated.metric), ()), last) if gated.row else Baseline(())
-        for gated in candidates
-    ]
+    baselines = [_baseline(gated, history, last) for gated in candidates]
     spreads = {
         metric: _pooled(base for gated, base in zip(candidates, baselines, strict=True) if gated.metric == metric)
-        for metric in {gated.metric for gated in candidates}
+        for metric in {gated.metric for gated in candidates} - {OUTPUT}
     }
     judged = []
     for candidate, base in zip(candidates, baselines, strict=True):
-        verdict = _judge(candidate, base, rates, spreads[candidate.metric])
+        is_output = candidate.metric == OUTPUT
+        verdict = _judge_output(candidate, base) if is_output else _judge(candidate, base, rates, spreads)
         remarks = list(candidate.remarks)
-        accepted = candidate.row is not None and candidate.row.accepted
-        if accepted and verdict.status is not Status.OK and not candidate.disturbed:
+        if verdict.status is not Status.OK and _is_accepted(candidate):
             verdict = replace(verdict, status=Status.OK, needs_more_runs=False)
-            remarks.append("accepted: the baseline's mean starts again with this run")
-        if candidate.row is not None and _generated_something_else(candidate.row, base.rows):
+            restarted = "the tokens of this run are the baseline" if is_output else _RESTARTED
+            remarks.append(f"accepted: {restarted}")
+        if candidate.row is not None and not is_output and _generated_something_else(candidate.row, base.rows):
             # As many, but not the same: the work may be another.
             remarks.append("it generated other tokens than the saved runs")
         remarks += pools.remarks(base.rows, base.pool, candidate.limit.tolerance)
@@ -171,7 +176,29 @@ def _pooled(baselines: Iterable[Baseline]) -> Spread | None:
     return pooled_spread(histories) if histories else None
 
 
-def _judge(candidate: Candidate, base: Baseline, rates: ErrorRates, spread: Spread | None) -> Verdict:
+def _baseline(gated: Candidate, history: Mapping[tuple[str, str], Sequence[SavedRow]], last: int | None) -> Baseline:
+    if gated.row is None:
+        return Baseline(())
+    saved = history.get((gated.nodeid, gated.row.metric), ())
+    return saved_outputs(gated.row, saved) if gated.metric == OUTPUT else baseline(gated.row, saved, last)
+
+
+def _is_accepted(candidate: Candidate) -> bool:
+    row = candidate.row
+    if row is None or not row.accepted or candidate.disturbed:
+        return False
+    # What no run can be held against is no baseline.
+    return candidate.metric != OUTPUT or why_not_judged(row, "now") is None
+
+
+def _judge_output(candidate: Candidate, base: Baseline) -> Verdict:
+    reason = candidate.missing or candidate.disturbed
+    if candidate.row is None or reason is not None:
+        return output_verdict(Status.INCONCLUSIVE, reason or "it was not measured", runs=candidate.row is not None)
+    return judge_against_saved(candidate.row, base)
+
+
+def _judge(candidate: Candidate, base: Baseline, rates: ErrorRates, spreads: Mapping[str, Spread | None]) -> Verdict:
     runs = candidate.row.runs if candidate.row else ()
     saved = [run for row in base.rows for run in row.runs]
     verdict = judge(
@@ -180,7 +207,7 @@ def _judge(candidate: Candidate, base: Baseline, rates: ErrorRates, spread: Spre
         candidate.limit,
         alpha=rates.alpha,
         beta=rates.beta,
-        pooled_spread=spread,
+        pooled_spread=spreads[candidate.metric],
         elsewhere=_elsewhere(base),
     )
     reason = candidate.missing or candidate.disturbed or base.reason

@@ -6,7 +6,7 @@ Grammar::
     GATE      = LIMIT [";rule=" ("interval" | "point")]
 
 ``2%..5%`` means: a change of up to 2% is tolerated, one of 5% or more must be caught. A single ``5%`` is
-short for ``2.5%..5%``.
+short for ``2.5%..5%``. What is generated has no percentages: its only limit is ``same``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, get_args
 
-Rule = Literal["interval", "point"]
+_OfNumbers = Literal["interval", "point"]
+Rule = Literal[_OfNumbers, "same"]
 
 _LARGEST_PERCENTAGE = 1_000_000
 _SHOWN_CHARS = 40
@@ -31,7 +32,8 @@ class Limit:
     Attributes:
         tolerance: relative change that is still accepted, as a fraction (0.025 is 2.5%).
         limit: relative change that must be caught, as a fraction; at least ``tolerance`` and above zero.
-        rule: ``interval`` judges the confidence interval of the change, ``point`` its bare estimate.
+        rule: ``interval`` judges the confidence interval of the change, ``point`` its bare estimate; ``same`` is of
+            what is generated, see :data:`SAME`.
     """
 
     tolerance: float
@@ -39,8 +41,14 @@ class Limit:
     rule: Rule = "interval"
 
     def __str__(self) -> str:
+        if self.rule == "same":
+            return self.rule
         rule = "" if self.rule == "interval" else f";rule={self.rule}"
         return f"{_percent(self.tolerance)}..{_percent(self.limit)}{rule}"
+
+
+SAME = Limit(0.0, 0.0, rule="same")
+"""The limit of what is generated: the same tokens, or not."""
 
 
 def parse_limit(text: str) -> Limit:
@@ -56,6 +64,8 @@ def parse_limit(text: str) -> Limit:
         raise ValueError(f"{shown} has more than one `;`; write for example 5%;rule=point")
     if options:
         rule = _rule(options[0], shown)
+    if span == "same":
+        raise ValueError(f"{shown} is the limit of output alone; write a percentage, for example 5%")
     bounds = [_fraction(part.strip(), shown) for part in span.split("..")]
     if len(bounds) > 2:
         raise ValueError(f"{shown} has more than one `..`; write for example 2%..5%")
@@ -69,7 +79,7 @@ def parse_limit(text: str) -> Limit:
 
 
 def _rule(text: str, whole: str) -> Rule:
-    for rule in get_args(Rule):
+    for rule in get_args(_OfNumbers):
         if text == f"rule={rule}":
             return rule  # type: ignore[no-any-return]
     raise ValueError(f"{whole} has an unknown option; write rule=interval or rule=point")

@@ -356,3 +356,18 @@ def test_ends_that_are_no_range_are_a_usage_error(
     result = pytester.runpytest_subprocess(*ON_BOARD, f"--llem-bisect={ends.format(project)}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([message])
+
+
+def test_other_tokens_are_regressed_with_the_position(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str]
+) -> None:
+    other = "import os\nos.environ['FAKE_OTHER_TOKEN'] = '2:3'\nCALL_S = 0.002\n"
+    commit("Another token", work_py=other)
+    asked = ("--llem-fail=output:same", "--llem-fail=energy:5%", "--benchmark-json=out.json")
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD~1", *asked)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert verdicts(result) == {("tiny", "output"): "REGRESSED", ("tiny", "energy"): "OK"}
+    result.stdout.fnmatch_lines(
+        ["REGRESSED*output*same*3 pairs vs HEAD~1*(prompt 2, position 3: *on HEAD~1, *here; 1 of 2 sequences differ*)"]
+    )
+    assert pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", "--llem-fail=output:same").ret == 0

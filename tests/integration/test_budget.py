@@ -113,6 +113,7 @@ def save(pytester: pytest.Pytester, run: Run, clock: Clock, monkeypatch: pytest.
         load_s: float = 0.0,
         last: Mapping[str, str] | None = None,
         spread: Iterable[float] = (0.0,),
+        last_output: Mapping[str, str] | None = None,
     ) -> None:
         clock.load_s = load_s
         run("--benchmark-save=base", "-q")
@@ -124,6 +125,9 @@ def save(pytester: pytest.Pytester, run: Run, clock: Clock, monkeypatch: pytest.
             info["result"]["spent_s"] = {**spent_s, "measured": 0.75 * own_s, "other": 0.25 * own_s}
             if (verdict := (last or {}).get(row["name"])) is not None:
                 info["verdict"] = verdict
+            info.pop("output_verdict", None)
+            if (verdict := (last_output or {}).get(row["name"])) is not None:
+                info["output_verdict"] = verdict
         path.unlink()
         for number, by in enumerate(spread, 1):
             varied = json.loads(json.dumps(data))
@@ -175,6 +179,17 @@ def test_what_can_still_decide_runs_and_the_rest_is_skipped_with_the_reason(
     assert found["a"].startswith("INCONCLUSIVE ")
     assert found["a"].endswith("(Skipped: llem-budget: about 10 s are needed, 8 s are left of 38 s)")
     assert measure("--llem-budget=38", "--llem-strict").ret == 1
+
+
+def test_an_output_gate_is_open_unless_it_was_clear_the_last_time(
+    write: Write, save: Callable[..., None], measure: Run, clock: Clock
+) -> None:
+    gate = "compare: {output: same}"
+    write("three.llem.yaml", f"experiments: [{{name: a, {gate}}}, {{name: b, {gate}}}, {{name: c, {gate}}}]\n")
+    save(last_output={"a": "OK", "b": "REGRESSED"})  # c has not been judged yet
+    clock.takes_s = dict.fromkeys("abc", 10.0)
+    measure("--llem-budget=28")
+    assert clock.ran == ["b", "c"]
 
 
 def test_without_a_budget_the_order_is_that_of_the_file(

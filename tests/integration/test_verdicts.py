@@ -140,6 +140,8 @@ def test_an_open_verdict_is_measured_again_in_fresh_processes_and_saved_so(
     [
         ["--llem-fail=energy"],
         ["--llem-fail=joules:5%"],
+        ["--llem-fail=energy:same"],
+        ["--llem-fail=output:5%"],
         ["--llem-fail=energy:5"],
         ["--llem-fail=energy:5%..2%"],
         ["--llem-baseline=last:0"],

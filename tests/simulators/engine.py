@@ -17,6 +17,8 @@ The model's name may ask for a fault, as in ``model: fake/hangs``; where experim
 ``loses-the-device``    the first call fails, and so would all that follow in this process
 
 The environment variable ``FAKE_CALL_S`` makes calls last longer or shorter: the same work, done better or worse.
+``FAKE_OTHER_TOKEN=PROMPT:POSITION``, both from 1, makes that token another one, and ``FAKE_OTHER_TOKEN=PROMPT:end``
+leaves out the last one of that prompt.
 
 PYTEST_DONT_REWRITE: it holds no assertions, and a test may have imported it before.
 """
@@ -30,7 +32,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.engines.base import CallTiming, Engine, MemoryPlan
+from pytest_llem.engines.base import CallTiming, Engine, MemoryPlan, WatchedSequence
 from pytest_llem.engines.prompts import Prompts, load_prompts
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
 
@@ -109,6 +111,7 @@ class FakeWorkload:
         self._new_tokens = config.max_output_tokens if new_tokens is None else new_tokens
         asked = config.passthrough.generate
         self._call_s = float(os.environ.get("FAKE_CALL_S", CALL_S))
+        self._other_token = os.environ.get("FAKE_OTHER_TOKEN", "0:1")
         self._fault = asked.get("fault") or _fault_of(config.model)
         self._ran = 0
         size = _batch_size(config)
@@ -117,7 +120,7 @@ class FakeWorkload:
 
     @property
     def expected_output_tokens(self) -> int | None:
-        return len(self.prompts) * self._new_tokens
+        return None if self._other_token.endswith("end") else len(self.prompts) * self._new_tokens
 
     def run(self, index: int) -> list[list[int]]:
         # Of the processor's time, which does not hang on what else the machine does.
@@ -126,6 +129,7 @@ class FakeWorkload:
         self._act_out_the_fault()
         tokens = self._new_tokens - (self._fault == "miscounts")
         output = [[self._token(prompt, position) for position in range(tokens)] for prompt in self._batches[index]]
+        self._change_a_token(index, output)
         while time.process_time() < until_s:
             pass
         return output
@@ -140,6 +144,16 @@ class FakeWorkload:
         if self._fault == "hangs":
             time.sleep(3600)
 
+    def _change_a_token(self, index: int, output: list[list[int]]) -> None:
+        prompt, _, position = self._other_token.partition(":")
+        row = int(prompt) - 1 - index * len(self._batches[0])
+        if not 0 <= row < len(output):
+            return
+        if position == "end":
+            output[row].pop()
+        elif int(position) <= len(output[row]):
+            output[row][int(position) - 1] ^= 1
+
     def _token(self, prompt: tuple[int, ...], position: int) -> int:
         text = repr((prompt, position, self._config.random_seed))
         return hashlib.sha256(text.encode()).digest()[0]
@@ -151,6 +165,13 @@ class FakeWorkload:
         self.run(index)
         per_token_s = self._call_s / self._new_tokens
         return CallTiming(per_token_s, per_token_s if self._new_tokens > 1 else None)
+
+    def watch_tokens(self, index: int) -> tuple[list[WatchedSequence] | None, str | None]:
+        output = self.run(index)
+        return [WatchedSequence(tokens, [1 + token / 4 for token in tokens]) for tokens in output], None
+
+    def text(self, tokens: list[int]) -> str | None:
+        return bytes(tokens).decode("latin-1")
 
     def prefill(self) -> FakeWorkload:
         return FakeWorkload(self._config, self.prompts, new_tokens=1)

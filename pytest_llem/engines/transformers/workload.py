@@ -13,13 +13,13 @@ import torch
 from transformers import LogitsProcessorList
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 
-from pytest_llem.engines.base import CallTiming
+from pytest_llem.engines.base import CallTiming, WatchedSequence
 from pytest_llem.engines.transformers.assistant import drafting, watched
 from pytest_llem.engines.transformers.caches import check_cache
 from pytest_llem.engines.transformers.compiling import compiled_graphs, forward_uncompiled, skipped_cuda_graphs
 from pytest_llem.engines.transformers.failures import is_device_lost, is_out_of_memory, release
 from pytest_llem.engines.transformers.generation import neutral_generation
-from pytest_llem.engines.transformers.logits import FiniteLogits
+from pytest_llem.engines.transformers.logits import FiniteLogits, LogitGaps
 from pytest_llem.engines.transformers.memory import CudaPeakMemory, ResidentPeakMemory
 from pytest_llem.engines.transformers.tf32 import tf32
 from pytest_llem.engines.transformers.timing import TokenClock
@@ -114,6 +114,33 @@ class TransformersWorkload:
             return clock.timing()
         return self._time_beams(index)
 
+    def watch_tokens(self, index: int) -> tuple[list[WatchedSequence] | None, str | None]:
+        """Run call ``index`` once more and watch the two best logits of each step; or ``None`` and the reason.
+
+        Raises:
+            MeasurementError: the call failed, or did not run as the experiment says.
+        """
+        if self._generation.samples:
+            return None, "it samples: no token is the one of the best logit"
+        if self._generation.beams > 1:
+            return None, "beams choose whole sequences, not the token of the best logit"
+        if self._drafts:
+            return None, "tokens are drafted, and several of them chosen in one step"
+        watching = LogitGaps()
+        output = self._generate(index, self._generation.config, logits_processor=LogitsProcessorList([watching]))
+        sequences = zip(self.output_tokens(index, output), watching.of_sequences(), strict=True)
+        return [WatchedSequence(tokens, gaps[: len(tokens)]) for tokens, gaps in sequences], None
+
+    def text(self, tokens: list[int]) -> str | None:
+        tokenizer = self._loaded.tokenizer
+        if tokenizer is None:
+            return None
+        try:
+            return str(tokenizer.decode(tokens))
+        except (IndexError, KeyError, OverflowError, TypeError, ValueError):
+            # A model may embed more tokens than its tokenizer has.
+            return None
+
     def prefill(self) -> TransformersWorkload:
         """The same calls, each stopped after the first token of its sequences.
 
@@ -122,8 +149,7 @@ class TransformersWorkload:
         """
         other = copy.copy(self)
         other._static_cache = {}
-        drafts = self._loaded.assistant is not None or self._generation.config.prompt_lookup_num_tokens is not None
-        if self._generation.beams > 1 or drafts:
+        if self._generation.beams > 1 or self._drafts:
             other._generation = replace(self._generation, config=self._one_token())
         else:
             stop = {"stopping_criteria": StoppingCriteriaList([_AfterFirstToken()])}
@@ -148,6 +174,10 @@ class TransformersWorkload:
 
     def peak_memory_bytes(self) -> tuple[int | None, str | None]:
         return self._memory.peak_bytes()
+
+    @property
+    def _drafts(self) -> bool:
+        return self._loaded.assistant is not None or self._generation.config.prompt_lookup_num_tokens is not None
 
     def _prompt_length(self, index: int) -> int:
         return int(self._inputs[index]["input_ids"].shape[1])
@@ -218,7 +248,7 @@ class TransformersWorkload:
         state = vars(self._loaded.model)
         if config.disable_compile:
             state.pop(_COMPILED_CALL, None)  # of another experiment
-        processors = LogitsProcessorList([FiniteLogits()])
+        processors = LogitsProcessorList([FiniteLogits(), *arguments.get("logits_processor", ())])
         # For a single token there is nothing to draft.
         with watched(self._loaded.assistant if config.max_new_tokens > 1 else None):
             output = self._call(index, config, arguments | {"logits_processor": processors})

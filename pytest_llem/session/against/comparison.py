@@ -192,10 +192,9 @@ class Comparison:
         label = (BY_TURNS,) if pair.by_turns else ()
         result = replace(this.result, labels=[*this.result.labels, *label])
         if known is not None:
-            # Drawn of the first pair alone.
-            result = _without_curves(result)
+            result = _in_brief(result)
         run = OtherRun(
-            result=_without_curves(other.result) if known else other.result,
+            result=_in_brief(other.result) if known else other.result,
             workload_hash=other.workload_hash,
             environment=other.environment,
             first=pair.other_first,
@@ -241,5 +240,7 @@ def _disturbance(pair: Pair) -> str | None:
     return None
 
 
-def _without_curves(result: ExperimentResult) -> ExperimentResult:
-    return replace(result, per_round=[replace(window, power_curves={}) for window in result.per_round])
+def _in_brief(result: ExperimentResult) -> ExperimentResult:
+    """Without what is shown of the first pair alone."""
+    rounds = [replace(window, power_curves={}) for window in result.per_round]
+    return replace(result, per_round=rounds, generated=[])

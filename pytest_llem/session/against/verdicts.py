@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.session.gating import row_of
+from pytest_llem.session.gating import repeats, row_of
 from pytest_llem.verdict.decision import Status
+from pytest_llem.verdict.gates import OUTPUT
 from pytest_llem.verdict.history import Baseline, difference
 from pytest_llem.verdict.judging import Candidate, Judged
+from pytest_llem.verdict.outputs import judge_outputs
 from pytest_llem.verdict.pairs import judge_pairs, spread_of_pairs
 
 if TYPE_CHECKING:
@@ -49,6 +51,10 @@ def judge_record(record: Record, settings: Settings) -> list[Judged]:
 
 
 def _judge_metric(record: Record, metric: str, limit: Limit, settings: Settings) -> Judged:
+    if metric == OUTPUT:
+        row = None if record.result.output_tokens_hash is None else row_of(record, "latency")
+        candidate = Candidate(record.nodeid, record.name, metric, limit, row, against=record.against)
+        return Judged(candidate, _judge_output(record), Baseline(()))
     measured = metric in record.metrics
     candidate = Candidate(
         record.nodeid,
@@ -69,6 +75,17 @@ def _judge_metric(record: Record, metric: str, limit: Limit, settings: Settings)
         return judged
     reason = "; ".join((judged.verdict.reason, *record.trouble))
     return replace(judged, verdict=replace(judged.verdict, reason=reason, needs_more_runs=False))
+
+
+def _judge_output(record: Record) -> Verdict:
+    """Whether both sides generate the same: those of the first pair tell, if all of a side's processes agree."""
+    here = replace(record.result, output_repeats=repeats(record))
+    others = [run.result for run in record.other_runs]
+    agree = all(other.output_tokens_hash == others[0].output_tokens_hash for other in others)
+    there = replace(others[0], output_repeats=others[0].output_repeats if agree else False)
+    same_workload = all(run.workload_hash == record.workload_hash for run in record.other_runs)
+    verdict = judge_outputs(here, there, this_is="here", other_is=f"on {record.against}", same_workload=same_workload)
+    return replace(verdict, runs=len(others), saved=len(others))
 
 
 def saved_spreads(saved: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Spread]:

@@ -544,11 +544,23 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         ),
         (
             "model: x\ncompare: {energi: 5%}",
-            "2: compare.energi: expected energy or latency, got 'energi'; did you mean energy?",
+            "2: compare.energi: expected energy, latency or output, got 'energi'; did you mean energy?",
         ),
         (
             "model: x\ncompare: {energy: 5}",
             "2: compare.energy: '5' is no limit; write a percentage such as 5% or a range such as 2%..5%",
+        ),
+        (
+            "model: x\ncompare: {energy: same}",
+            "2: compare.energy: 'same' is the limit of output alone; write a percentage, for example 5%",
+        ),
+        (
+            "model: x\ncompare: {output: 5%}",
+            "2: compare.output: '5%' is no limit of output, which is the same or is not; write same",
+        ),
+        (
+            "model: x\ncompare: {outptu: same}",
+            "2: compare.outptu: expected energy, latency or output, got 'outptu'; did you mean output?",
         ),
         (
             "model: x\npassthrough: {generate: {top_k: 5}}",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_llem.engines.base import CallTiming
+from pytest_llem.engines.base import CallTiming, Workload
 from pytest_llem.engines.prompts import Prompts
 from pytest_llem.measurement.account import Account
 from pytest_llem.measurement.protocol import measure_workload
@@ -46,7 +46,7 @@ def test_a_body_that_raises_closes_its_entry() -> None:
     assert account.spent_s() == {"other": 1.0}
 
 
-class Calls:
+class Calls(Workload):
     """Calls of a fixed length: a short prefill at 400 W, then decoding at 200 W."""
 
     calls = 1

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llem.engines.base import CallTiming
+from pytest_llem.engines.base import CallTiming, WatchedSequence, Workload
 from pytest_llem.engines.prompts import Prompts
 from pytest_llem.errors import MeasurementError
+from pytest_llem.measurement.account import Account
 from pytest_llem.measurement.protocol import measure_workload, run_once
+from pytest_llem.measurement.result import ExperimentResult
 from pytest_llem.measurement.windows import Protocol
 from pytest_llem.meters import open_meter
+from pytest_llem.verdict.outputs import GeneratedSequence
 from tests.simulators import SimulatedClock
 
 if TYPE_CHECKING:
@@ -35,7 +39,7 @@ PROMPTS = Prompts(token_ids=((1, 2, 3), (4, 5, 6, 7)), truncated=0)
 
 
 @dataclass
-class FakeWorkload:
+class FakeWorkload(Workload):
     """Two calls a pass that take a second each, with counted tokens."""
 
     clock: SimulatedClock
@@ -106,6 +110,62 @@ def test_passes_that_generate_other_tokens_are_named(clock: SimulatedClock, mete
     assert same.warnings == [warning for warning in same.warnings if "output_tokens_hash" not in warning]
     changing = measure_workload(FakeWorkload(clock, tokens=lambda run: 5 + (run - 1) // 2), ONE_PASS, meter)
     assert any("output_tokens_hash" in warning for warning in changing.warnings)
+
+
+class Told(FakeWorkload):
+    """Its tokens have logits, and are letters."""
+
+    def watch_tokens(self, index: int) -> tuple[list[WatchedSequence] | None, str | None]:
+        tokens = self.output_tokens(index, self.run(index))
+        return [WatchedSequence(sequence, [1 / 3] * len(sequence)) for sequence in tokens], None
+
+    def text(self, tokens: list[int]) -> str | None:
+        return "".join(chr(ord("a") + token) for token in tokens)
+
+
+def test_what_was_generated_is_kept_where_it_is_asked_for(clock: SimulatedClock, meter: Meter) -> None:
+    plain, kept = Told(clock), Told(clock)
+    without = measure_workload(plain, ONE_PASS, meter)
+    account = Account(clock.now_s)
+    result = measure_workload(kept, ONE_PASS, meter, keeps_generated=True, account=account)
+    assert result.generated == [GeneratedSequence(prompt, [0, 1, 2, 3, 4], "abcde", [0.3333] * 5) for prompt in (1, 2)]
+    assert result.output_repeats is True
+    assert ExperimentResult.from_dict(json.loads(json.dumps(result.as_dict()))) == result
+    assert without.generated == []
+    assert without.output_tokens_hash == result.output_tokens_hash
+    # One more pass, in an entry of its own, and none of it in what was measured.
+    assert kept.runs == plain.runs + 2
+    assert account.spent_s()["checks"] == pytest.approx(2.0)
+    assert result.latency_s == without.latency_s
+
+
+def test_an_engine_that_does_not_tell_leaves_logits_out_with_the_reason(clock: SimulatedClock, meter: Meter) -> None:
+    result = measure_workload(FakeWorkload(clock), ONE_PASS, meter, keeps_generated=True)
+    assert result.generated == [GeneratedSequence(prompt, [0, 1, 2, 3, 4]) for prompt in (1, 2)]
+    assert result.missing["logit_gaps"] == "this engine does not tell"
+    assert result.output_repeats is True
+
+
+@pytest.mark.parametrize("odd_runs", [range(4, 6), range(10, 12)])  # the pass that watches; the last one
+def test_passes_that_generate_other_tokens_are_data(clock: SimulatedClock, meter: Meter, odd_runs: range) -> None:
+    workload = Told(clock, tokens=lambda run: 4 if run in odd_runs else 5)
+    result = measure_workload(workload, ONE_PASS, meter, keeps_generated=True)
+    assert workload.runs == 12
+    assert result.output_repeats is False
+    assert [len(one.tokens) for one in result.generated] == [5, 5]
+    # Logits of other tokens are not those of these.
+    watched = 4 not in odd_runs
+    assert [one.logit_gaps is not None for one in result.generated] == [watched, watched]
+    assert ("logit_gaps" in result.missing) is not watched
+
+
+def test_several_sequences_of_a_prompt_have_its_number(clock: SimulatedClock, meter: Meter) -> None:
+    class Twice(Told):
+        def output_tokens(self, index: int, output: int) -> list[list[int]]:
+            return [list(range(output))] * 2
+
+    result = measure_workload(Twice(clock), ONE_PASS, meter, keeps_generated=True)
+    assert [one.prompt for one in result.generated] == [1, 1, 2, 2]
 
 
 def test_run_once_is_one_call(clock: SimulatedClock, meter: Meter) -> None:

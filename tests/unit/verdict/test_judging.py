@@ -83,11 +83,15 @@ def test_what_could_be_caught_is_known_before_measuring() -> None:
 
 def test_the_command_line_replaces_the_files_limit_for_its_metric() -> None:
     gates = parse_gates(["energy:3%", "energy:4%"])
-    resolved = resolve(gates, {"energy": "5%", "latency": "6%"})
-    assert {metric: str(limit) for metric, limit in resolved.items()} == {"energy": "2%..4%", "latency": "3%..6%"}
+    resolved = resolve(gates, {"energy": "5%", "latency": "6%", "output": "same"})
+    texts = {metric: str(limit) for metric, limit in resolved.items()}
+    assert texts == {"energy": "2%..4%", "latency": "3%..6%", "output": "same"}
+    assert parse_gates(["output: same"]) == {"output": resolved["output"]}
 
 
-@pytest.mark.parametrize("text", ["energy", "joules:5%", "energy:", "energy:5", ":5%"])
+@pytest.mark.parametrize(
+    "text", ["energy", "joules:5%", "energy:", "energy:5", ":5%", "output:5%", "output:", "energy:same"]
+)
 def test_a_malformed_gate_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"write|use one of"):
         parse_gates([text])

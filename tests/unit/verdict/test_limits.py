@@ -39,6 +39,8 @@ def test_reads_a_limit(text: str, limit: Limit) -> None:
         ("5%..2%", "'5%..2%' is reversed; write the smaller percentage first, for example 2%..5%"),
         ("0%", "'0%' allows no change at all, which noise alone exceeds; write for example 5%"),
         ("1%..2%..3%", "'1%..2%..3%' has more than one `..`; write for example 2%..5%"),
+        ("same", "'same' is the limit of output alone; write a percentage, for example 5%"),
+        ("5%;rule=same", "'5%;rule=same' has an unknown option; write rule=interval or rule=point"),
         ("5%;rule=mean", "'5%;rule=mean' has an unknown option; write rule=interval or rule=point"),
         ("5%;", "'5%;' has an unknown option; write rule=interval or rule=point"),
         ("5%;rule=point;x", "'5%;rule=point;x' has more than one `;`; write for example 5%;rule=point"),
