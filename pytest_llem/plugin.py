@@ -24,7 +24,7 @@ from pytest_llem.fixtures import (  # noqa: F401  (pytest finds fixtures in the 
 from pytest_llem.items import measures, parameters
 from pytest_llem.options import add_options
 from pytest_llem.session.state import SESSION, llem_session
-from pytest_llem.settings import NO_BENCHMARK, SETTINGS, Settings
+from pytest_llem.settings import NO_BENCHMARK, SETTINGS, STARTED_WITH, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -59,6 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Start-up, before any ``conftest.py``: a nursery waits here for orders, and each of its children goes on."""
+    early_config.stash[STARTED_WITH] = dict(os.environ)
     nursery = early_config.known_args_namespace.llem_nursery
     if nursery is not None:
         from pytest_llem.session.isolation import forks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +12,7 @@ import pytest
 from pytest_llem.options import OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pytest_llem.verdict.limits import Limit
 
@@ -205,6 +206,9 @@ def _require_comparable(given: Mapping[str, Any], config: pytest.Config) -> None
 
 
 SETTINGS = pytest.StashKey[Settings]()
+
+STARTED_WITH = pytest.StashKey[Mapping[str, str]]()
+"""The environment variables that pytest was started with, before any ``conftest.py`` changed them."""
 
 
 def _root_note(config: pytest.Config) -> str | None:

@@ -9,7 +9,7 @@ and Optimization 51, 2013). The next probe is where the culprit lies on either s
 How large the change is and how much pairs scatter is not known exactly either. So a probability belongs to a commit, a
 size and a spread, starts from the pairs that judged the ends, and is summed over sizes and spreads. One size taken for
 known names the wrong commit in one case of five, where it is 5% in place of 3.5%; the spread of the ends taken for
-known does so, where pairs differ by 3%, because ends are judged soonest whose pairs agree by luck.
+known does so in one of six, where pairs differ by 3%, because ends are judged soonest whose pairs agree by luck.
 
 It takes for granted that one commit made the change, and all of it.
 """

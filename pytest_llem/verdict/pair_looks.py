@@ -73,7 +73,7 @@ def _root(increasing: Callable[[float], float], low: float, high: float) -> floa
     while True:
         middle = (low * at_high - high * at_low) / (at_high - at_low)
         value = increasing(middle)
-        if abs(value) < 1e-6 or high - low < 1e-9:
+        if abs(value) < 1e-5 or high - low < 1e-9:
             return middle
         if value > 0:
             at_low /= 2 if side > 0 else 1
@@ -150,6 +150,8 @@ def _look_before(later: _NoCrossing, pairs: int, threshold: float, coordinates: 
             enters = np.full_like(theta, -math.pi)
         for start, stop in ((enters, leaves), (math.pi - enters, math.pi - leaves)):
             first, last = np.clip(start - theta, -reach, reach), np.clip(stop - theta, -reach, reach)
+            if np.array_equal(first, last):
+                continue  # out of reach, as most of the fall is after many pairs
             phi = first + (last - first) * at
             probability = later(piece, np.sin(phi + theta) / np.cos(theta))
             quiet += np.abs(last - first)[:, 0] * np.sum(

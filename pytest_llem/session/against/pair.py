@@ -6,6 +6,7 @@ cancels within a block. While one side measures, the other waits for what it is 
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from pytest_llem.session.isolation.children import Children
 from pytest_llem.session.isolation.process import Launch
 from pytest_llem.session.isolation.time_limit import TimeLimit
 from pytest_llem.session.journal_line import from_line
+from pytest_llem.settings import STARTED_WITH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from pytest_llem.session.against.sides import Side
     from pytest_llem.session.deadline import Deadline
     from pytest_llem.session.isolation.process import ChildProcess
+
+# Environment variables by which processes of a session know of each other.
+_OURS = "PYTEST_LLEM_"
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class Sides:
                     (*side.arguments, "--continue-on-collection-errors"),
                     side.folder,
                     str(side.python),
-                    side.environment,
+                    {**_undone(config), **side.environment},
                 ),
             )
             for side in sides
@@ -150,6 +155,14 @@ class Sides:
                     run.close()
         this, other = runs
         return {nodeid: Pair(found[this][nodeid], found[other][nodeid], other_first, by_turns) for nodeid in timeouts_s}
+
+
+def _undone(config: pytest.Config) -> dict[str, str | None]:
+    """What takes back the changes that this side's code has made to the environment of this process since it was
+    started: the other side's has made its own."""
+    before = config.stash[STARTED_WITH]
+    changed = {name for name in {*before, *os.environ} if before.get(name) != os.environ.get(name)}
+    return {name: before.get(name) for name in changed if not name.startswith(_OURS)}
 
 
 def next_turn(first: int, second: int) -> int:
