@@ -13,10 +13,13 @@ from pytest_llem.meters import open_meter
 from pytest_llem.runs import item_meter, protocol
 
 
-def session(**settings: Any) -> Any:
+def session(*, await_turn: Any = None, **settings: Any) -> Any:
     defaults = {"rounds": None, "min_window_s": None, "device": "cpu"}
     return SimpleNamespace(
-        settings=SimpleNamespace(**{**defaults, **settings}), meter=lambda _: open_meter("none"), deadline=None
+        settings=SimpleNamespace(**{**defaults, **settings}),
+        meter=lambda _: open_meter("none"),
+        deadline=None,
+        await_turn=await_turn,
     )
 
 
@@ -71,3 +74,10 @@ def test_a_device_cools_down_for_no_longer_than_the_session_lasts(left_s: float 
     meter.cool_down()
     meter.cool_down(5.0)
     assert waited_s == limits_s
+
+
+@pytest.mark.parametrize(("rounds", "expected"), [(3, 4), (4, 4), ("auto", 8)])
+def test_windows_that_take_turns_make_whole_blocks(rounds: Any, expected: int) -> None:
+    config, meter = experiment(rounds=rounds), open_meter("none")
+    asked = protocol(config, session(await_turn=lambda *_: None), meter)
+    assert (asked.rounds, asked.joined) == (expected, False)

@@ -49,12 +49,14 @@ class Project:
         folder: of its build file, below the repository's.
         metadata: the folder that describes it in the present environment.
         pths: the files that put it on the path there.
+        source: the folder that it was installed from; ``None`` where that is not known.
     """
 
     name: str
     folder: Path
     metadata: str
     pths: tuple[str, ...]
+    source: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def read_environment(side: Side, top: Path, root: Path) -> Environment:
         folder = build_folder if project["folder"] is None else Path(project["folder"]).resolve()
         assert folder is not None  # noqa: S101  (named by its build file)
         relative = folder.relative_to(top)
-        projects.append(Project(project["name"], relative, project["metadata"], tuple(project["pths"])))
+        projects.append(Project(project["name"], relative, project["metadata"], tuple(project["pths"]), folder))
     return Environment(
         python=python,
         version=told["version"],
@@ -155,6 +157,40 @@ def _name(folder: Path) -> str | None:
             parser.read(folder / "setup.cfg", encoding="utf-8")
             name = parser.get("metadata", "name", fallback=None)
     return probe.normalise(name) if isinstance(name, str) else None
+
+
+def missing_backend(environment: Environment, worktree: Path, variables: Mapping[str, str]) -> str | None:
+    """A build backend of the projects that the present environment does not have; ``None`` where it has all.
+
+    Args:
+        worktree: where they are checked out.
+        variables: environment variables of the interpreter.
+    """
+    builds = [_pyproject(worktree / project.folder).get("build-system", {}) for project in environment.projects]
+    # What PEP 517 says of a project that names none; one that lies in its own folder is there.
+    names = [str(build.get("build-backend", "setuptools")) for build in builds if "backend-path" not in build]
+    backends = sorted({name.partition(":")[0].partition(".")[0] for name in names})
+    find = "import sys, importlib.util as u; print(*(n for n in sys.argv[1:] if u.find_spec(n) is None))"
+    done = _run([str(environment.python), "-c", find, *backends], variables)
+    missing = done.stdout.split()
+    return missing[0] if missing else None
+
+
+def editable_folders(environment: Environment, root: Path) -> list[Path]:
+    """The folders from which modules of the projects are imported, if each is installed as editable; else none.
+
+    Args:
+        root: pytest's root folder, for a project whose own is not known.
+    """
+    folders: list[Path] = []
+    for project in environment.projects:
+        if not project.pths:
+            return []
+        named = [Path(line) for pth in project.pths for line in probe.lines(pth)]
+        # A finder names its modules; most have them in one of these.
+        top = project.source or root
+        folders += named or [top / "src" if (top / "src").is_dir() else top]
+    return folders
 
 
 def build_overlay(

@@ -7,6 +7,7 @@ cancels within a block. While one side measures, the other waits for what it is 
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from pytest_llem.session.isolation.children import Children
 from pytest_llem.session.isolation.process import Launch
 from pytest_llem.session.isolation.time_limit import TimeLimit
 from pytest_llem.session.journal_line import from_line
-from pytest_llem.settings import STARTED_WITH
+from pytest_llem.settings import SETTINGS, STARTED_WITH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -98,9 +99,8 @@ class Sides:
                 config,
                 items,
                 shown=False,
-                # A broken test of the other side concerns no experiment.
                 launch=Launch(
-                    (*side.arguments, "--continue-on-collection-errors"),
+                    (*side.arguments, *_same_settings(config)),
                     side.folder,
                     str(side.python),
                     {**_undone(config), **side.environment},
@@ -155,6 +155,22 @@ class Sides:
                     run.close()
         this, other = runs
         return {nodeid: Pair(found[this][nodeid], found[other][nodeid], other_first, by_turns) for nodeid in timeouts_s}
+
+
+def _same_settings(config: pytest.Config) -> list[str]:
+    """Arguments by which both sides measure the same in the same way, whatever their ini files say."""
+    settings = config.stash[SETTINGS]
+    values = {
+        "--llem-meter": settings.meter,
+        "--llem-rounds": settings.rounds,
+        "--llem-min-window": settings.min_window_s,
+        "--llem-lock-timeout": settings.lock_timeout_s,
+    }
+    arguments = [f"{option}={value}" for option, value in values.items() if value is not None]
+    ini = {"llem_files": settings.files, "testpaths": config.getini("testpaths")}
+    arguments += [f"--override-ini={name}={shlex.join(paths)}" for name, paths in ini.items() if paths]
+    # A broken test of the other side concerns no experiment.
+    return [*arguments, "--continue-on-collection-errors"]
 
 
 def _undone(config: pytest.Config) -> dict[str, str | None]:

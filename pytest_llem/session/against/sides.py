@@ -15,7 +15,15 @@ import pytest
 
 from pytest_llem.session.against.answers import Answer, ask, differing_versions, listed
 from pytest_llem.session.against.counterparts import Counterparts
-from pytest_llem.session.against.overlay import build_overlay, complete, is_buildable, read_environment
+from pytest_llem.session.against.overlay import (
+    Environment,
+    build_overlay,
+    complete,
+    editable_folders,
+    is_buildable,
+    missing_backend,
+    read_environment,
+)
 from pytest_llem.session.against.repository import MISLEADING, GitError, Repository
 from pytest_llem.session.against.side import Side
 from pytest_llem.session.against.what import What, parse_what
@@ -126,7 +134,12 @@ def _another_revision(
     other_root = counterparts.path(root)
     other_root.mkdir(parents=True, exist_ok=True)
     is_built = any(is_buildable(worktree / project.folder) for project in environment.projects)
-    first = [*([] if is_built else [other_root]), *(counterparts.path(Path(path)) for path in environment.paths)]
+    lying = _unbuilt(session, environment, worktree, basis) if is_built else []
+    is_built = is_built and not lying
+    first = [
+        *([] if is_built else [other_root]),
+        *(counterparts.path(path) for path in (*lying, *map(Path, environment.paths))),
+    ]
     changes = {
         **dict.fromkeys(MISLEADING),
         **_of_interpreter(what.python),
@@ -147,7 +160,7 @@ def _another_revision(
         ),
         commit=commit,
     )
-    if environment.projects:
+    if environment.projects and not lying:
         overlay = build_overlay(environment, commit, top, worktree, other.variables())
         # Whether it was built just now or long ago, the same lies there.
         repository.git("clean", "-d", "--force", "-x", "--quiet", folder=worktree)
@@ -169,6 +182,19 @@ def _another_revision(
     code = _code(session)
     _report(session, code, here, commit, there, differences)
     return _identified(this, code, here), _identified(other, commit, there)
+
+
+def _unbuilt(session: _Session, environment: Environment, worktree: Path, basis: Side) -> list[Path]:
+    """The folders of this side's sources, where nothing here can build the other's: those are imported as they lie in
+    the checkout, as an editable install does. Empty where they can be built, or this side's are not editable."""
+    backend = missing_backend(environment, worktree, basis.variables())
+    folders = [] if backend is None else editable_folders(environment, basis.root)
+    if folders:
+        session.say(
+            f"llem: {session.what.text} is not built, because its build backend {backend} is not installed here: its "
+            "packages are imported as they lie in its checkout, with the metadata (entry points) of this side"
+        )
+    return folders
 
 
 def _ask_both(this: Side, other: Side, projects: Iterable[str], packages: Iterable[str] = ()) -> tuple[Answer, Answer]:
