@@ -194,7 +194,7 @@ def test_a_crash_and_what_the_other_side_does_not_have(
     result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", "--llem-fail=energy:5%", "-rs")
     result.assert_outcomes(passed=1, failed=1, skipped=1)
     result.stdout.fnmatch_lines(
-        ["on this side: its process ended with exit status 7", "SKIPPED*it was not collected on HEAD"]
+        ["on this side: its process ended with exit status 7", "SKIPPED*on HEAD: it was not collected"]
     )
     assert verdicts(result)["test_old[tiny]", "energy"] == "OK"
     assert verdicts(result)["test_new[tiny]", "energy"] == "INCONCLUSIVE"
@@ -371,3 +371,20 @@ def test_other_tokens_are_regressed_with_the_position(
         ["REGRESSED*output*same*3 pairs vs HEAD~1*(prompt 2, position 3: *on HEAD~1, *here; 1 of 2 sequences differ*)"]
     )
     assert pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", "--llem-fail=output:same").ret == 0
+
+
+def test_a_field_that_the_other_side_lacks_is_inconclusive(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str]
+) -> None:
+    older = "from pytest_llem.config.measure import MeasureConfig\ndel MeasureConfig.model_fields['phases']\n"
+    commit(
+        "An older version",
+        conftest_py=f"{older}from pytest_llem.config import ExperimentConfig\n"
+        "for model in (MeasureConfig, ExperimentConfig):\n    model.model_rebuild(force=True)\n" + CONFTEST,
+    )
+    (pytester.path / "conftest.py").write_text(CONFTEST)
+    (pytester.path / "tiny.llem.yaml").write_text(EXPERIMENT.replace("rounds: 4", "phases: false, rounds: 4"))
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", "--llem-fail=energy:5%", "-rs")
+    assert result.ret == pytest.ExitCode.OK
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["INCONCLUSIVE*energy*0 pairs vs HEAD*on HEAD: *tiny.llem.yaml:*: *phases*"])

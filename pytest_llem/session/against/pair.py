@@ -225,7 +225,7 @@ class _SideRun:
         self._limit = TimeLimit(deadline)
         self._child: ChildProcess | None = None
         self._is_between = False
-        self._missing: set[str] = set()
+        self._missing: dict[str, str] = {}
         self._forget()
 
     @property
@@ -240,7 +240,7 @@ class _SideRun:
         if self._child is None:
             self._start()
         if nodeid in self._missing:
-            self.outcome = Outcome(problem=f"it was not collected on {self.name}", skipped=True)
+            self.outcome = Outcome(problem=f"on {self.name}: {self._missing[nodeid]}", skipped=True)
         elif self._child is not None:
             self._is_between = False
             self._child.tell()
@@ -301,7 +301,7 @@ class _SideRun:
     def _hear(self, message: Mapping[str, Any], child: ChildProcess) -> None:
         event = message["event"]
         if event == "missing":
-            self._missing |= set(message["nodeids"])
+            self._missing |= message["reasons"]
             child.queue = [nodeid for nodeid in child.queue if nodeid not in self._missing]
             self._is_between = True
         elif event in ("start", "loaded"):

@@ -92,16 +92,18 @@ class IsolatedChild:
         yield
         by_nodeid = {item.nodeid: item for item in items}
         order = self._listen()
-        wanted = [nodeid for nodeid in order["nodeids"] if nodeid in by_nodeid]
-        missing = [nodeid for nodeid in order["nodeids"] if nodeid not in by_nodeid]
+        missing = {nodeid: "it was not collected" for nodeid in order["nodeids"] if nodeid not in by_nodeid}
         if order["by_turns"]:
-            self._send(event="missing", nodeids=missing)
+            # Another version may lack a field that an experiment has.
+            refused = {nodeid: _refusal(by_nodeid[nodeid]) for nodeid in order["nodeids"] if nodeid in by_nodeid}
+            missing |= {nodeid: why for nodeid, why in refused.items() if why is not None}
+            self._send(event="missing", reasons=missing)
             self._listen()
             assert self._session is not None  # noqa: S101  (it has started)
             llem_session(self._session.config).await_turn = self._await_turn
         elif missing:
             raise pytest.UsageError(f"not collected in the child process: {', '.join(missing)}")
-        items[:] = [by_nodeid[nodeid] for nodeid in wanted]
+        items[:] = [by_nodeid[nodeid] for nodeid in order["nodeids"] if nodeid not in missing]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
@@ -165,3 +167,9 @@ class IsolatedChild:
     def _send(self, **message: Any) -> None:
         # What a plugin puts into a report and JSON cannot hold arrives as text.
         self._socket.sendall(json.dumps(message, default=str).encode() + b"\n")
+
+
+def _refusal(item: pytest.Item) -> str | None:
+    """Why an item's experiment does not validate, if it does not."""
+    experiment = parameters(item).get("llem_experiment")
+    return None if experiment is None or not experiment.errors else "; ".join(experiment.errors)
