@@ -1,6 +1,6 @@
 """On a real board: pairs of two revisions, with equal work and with 5% more of it.
 
-    PYTHONPATH=. python benchmarks/gpu/planted_pairs.py --out pairs.json [--pairs 5] [--seconds 100] [PYTEST...]
+    PYTHONPATH=. python benchmarks/gpu/planted_pairs.py --out pairs.json [--pairs 5] [--seconds 95] [PYTEST...]
 
 A repository in a temporary folder has two revisions of a module that says how many further forward passes of a small
 model with random weights a call has: none, and 5 in the later one. A session of ``--llem-against`` measures two tests
@@ -257,7 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="file to write, such as pairs.json")
     parser.add_argument("--pairs", type=int, default=5, help="how many, at least 3")
-    parser.add_argument("--seconds", type=float, default=100.0, help="how long they may take")
+    parser.add_argument("--seconds", type=float, default=95.0, help="how long they may take")
     options, arguments = parser.parse_known_args()
     out, kept, start_s = options.out.absolute(), Kept(), time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
