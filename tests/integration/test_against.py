@@ -313,6 +313,33 @@ def test_a_budget_ends_the_pairs(pytester: pytest.Pytester, project: str) -> Non
     result.stdout.fnmatch_lines(["INCONCLUSIVE*tiny*(*llem-budget: *)"])
 
 
+@pytest.mark.parametrize("outcome", ["skip", "fail"])
+def test_what_pairs_have_decided_is_not_lost_with_a_later_one(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str], outcome: str
+) -> None:
+    # Energy is decided by three pairs, while the latency needs more than that.
+    stops = f"""
+import pathlib, pytest
+
+def pytest_runtest_setup(item):
+    begun = pathlib.Path({str(pytester.path / "pids")!r})
+    with begun.open("a") as file:
+        file.write(".")
+    if begun.stat().st_size > 3:
+        pytest.{outcome}("no longer")
+"""
+    commit("More work", work_py="CALL_S = 0.0022\n", conftest_py=CONFTEST + stops)
+    result = pytester.runpytest_subprocess(
+        *ON_BOARD, "--llem-against=HEAD~1", "--llem-fail=energy:5%", "--llem-fail=latency:9.9%..10.1%"
+    )
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    found = verdicts(result)
+    assert found["tiny", "energy"] == "REGRESSED"
+    assert found["tiny", "latency"] == "INCONCLUSIVE"
+    result.stdout.fnmatch_lines(["*tiny*energy*3 pairs vs HEAD~1*", "*this side: *no longer*"])
+    result.assert_outcomes(**{"passed" if outcome == "skip" else "failed": 1})
+
+
 @pytest.fixture
 def history(commit: Callable[..., str], project: str) -> list[str]:
     """Commits after the first of the project: the third makes calls dearer, the fourth cannot be measured."""
