@@ -210,6 +210,24 @@ def test_other_work_is_not_compared(pytester: pytest.Pytester, project: str) -> 
     result.stdout.fnmatch_lines(["INCONCLUSIVE*1 pair vs HEAD*HEAD runs another workload*"])
 
 
+def test_work_that_changes_between_two_pairs_is_not_compared(pytester: pytest.Pytester, project: str) -> None:
+    changes = f"""
+import pathlib
+import tests.simulators.engine as engine
+prompts = engine.load_prompts
+begun = pathlib.Path({str(pytester.path / "pids")!r})
+
+def pytest_runtest_setup(item):
+    if begun.exists():
+        engine.load_prompts = lambda *a, **k: prompts(*a, **{{**k, "vocabulary_size": 99}})
+    begun.touch()
+"""
+    (pytester.path / "conftest.py").write_text(CONFTEST + changes)
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", "--llem-fail=energy:5%")
+    assert verdicts(result) == {("tiny", "energy"): "INCONCLUSIVE"}
+    result.stdout.fnmatch_lines(["INCONCLUSIVE*1 pair vs HEAD*this side runs another workload than in its first pair*"])
+
+
 def test_callables_are_compared(pytester: pytest.Pytester, project: str, commit: Callable[..., str]) -> None:
     test = """
 import time, work

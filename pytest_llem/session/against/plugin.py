@@ -130,9 +130,9 @@ class Against:
 
         while (open_items := comparison.open_items()) and not session.shouldstop:
             number = 1 + min(map(comparison.pairs_of, open_items))
-            still_open = sum(self._open_gates(state, item) for item in comparison.items)
-            left_s = comparison.expected_s(open_items)
-            state.say(f"llem: {phrases.pairs_line(number, settings.pairs, still_open, gates, left_s)}")
+            still_open = sum(self._open_gates(state, item) for item in comparison.items if item.nodeid in open_items)
+            pair_s = comparison.expected_s(open_items)
+            state.say(f"llem: {phrases.pairs_line(number, settings.pairs, still_open, gates, pair_s)}")
             comparison.next_round(open_items, refuse)
             if number == MIN_PAIRS and (line := self._detectable(state)) is not None:
                 state.say(f"llem: {line}")
