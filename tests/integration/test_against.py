@@ -223,8 +223,9 @@ def pytest_runtest_setup(item):
     begun.touch()
 """
     (pytester.path / "conftest.py").write_text(CONFTEST + changes)
-    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", "--llem-fail=energy:5%")
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", "--llem-fail=energy:4%")
     assert verdicts(result) == {("tiny", "energy"): "INCONCLUSIVE"}
+    result.stdout.fnmatch_lines(["llem: at most 10 pairs; if pairs differ by 1.0%, with the limit 2%..4% changes *"])
     result.stdout.fnmatch_lines(["INCONCLUSIVE*1 pair vs HEAD*this side runs another workload than in its first pair*"])
 
 
