@@ -115,6 +115,6 @@ class Record:
 
 
 def per_call(result: ExperimentResult, metric: str) -> tuple[float, ...]:
-    """The values per call of each round, in seconds or joules; a round without the quantity is left out."""
+    """The values per call of each round, in seconds or joules; none where a round lacks the quantity."""
     rounds = [vars(window) for window in result.per_round]
     return values_per_call({"calls_per_round": result.calls_per_round, "per_round": rounds}, metric)

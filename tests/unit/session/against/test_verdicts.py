@@ -57,3 +57,18 @@ def test_pairs_that_do_not_count_are_named_with_what_disturbed_them() -> None:
     (judged,) = judge_record(replace(in_pairs(), gates=GATES, disturbed=("a pause", hot)), SETTINGS)
     assert judged.verdict.status is Status.OK
     assert judged.why.startswith(f"2 pairs of it were disturbed and do not count, the last: {hot}; ")
+
+
+@pytest.mark.parametrize("side", ["this", "other"])
+def test_a_pair_of_which_a_window_has_no_joules_is_not_judged_by_its_other_windows(side: str) -> None:
+    record = in_pairs(change=0.2)
+    rounds = result().per_round
+    partly = result(None, per_round=[replace(rounds[0], joules=None), *rounds[1:]])
+    if side == "this":
+        record = replace(record, more_runs=(*record.more_runs[:-1], partly))
+    else:
+        *others, last = record.other_runs
+        record = replace(record, other_runs=(*others, replace(last, result=partly)))
+    (judged,) = judge_record(replace(record, gates=GATES), SETTINGS)
+    assert judged.verdict.status is Status.INCONCLUSIVE
+    assert judged.verdict.reason.startswith("pair 4 has a side without windows")
