@@ -210,6 +210,25 @@ def test_other_work_is_not_compared(pytester: pytest.Pytester, project: str) -> 
     result.stdout.fnmatch_lines(["INCONCLUSIVE*1 pair vs HEAD*HEAD runs another workload*"])
 
 
+def test_work_that_changes_between_two_pairs_is_not_compared(pytester: pytest.Pytester, project: str) -> None:
+    changes = f"""
+import pathlib
+import tests.simulators.engine as engine
+prompts = engine.load_prompts
+begun = pathlib.Path({str(pytester.path / "pids")!r})
+
+def pytest_runtest_setup(item):
+    if begun.exists():
+        engine.load_prompts = lambda *a, **k: prompts(*a, **{{**k, "vocabulary_size": 99}})
+    begun.touch()
+"""
+    (pytester.path / "conftest.py").write_text(CONFTEST + changes)
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", "--llem-fail=energy:4%")
+    assert verdicts(result) == {("tiny", "energy"): "INCONCLUSIVE"}
+    result.stdout.fnmatch_lines(["llem: at most 10 pairs; if pairs differ by 1.0%, with the limit 2%..4% changes *"])
+    result.stdout.fnmatch_lines(["INCONCLUSIVE*1 pair vs HEAD*this side runs another workload than in its first pair*"])
+
+
 def test_callables_are_compared(pytester: pytest.Pytester, project: str, commit: Callable[..., str]) -> None:
     test = """
 import time, work
@@ -311,6 +330,33 @@ def test_a_budget_ends_the_pairs(pytester: pytest.Pytester, project: str) -> Non
     result.assert_outcomes(skipped=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["INCONCLUSIVE*tiny*(*llem-budget: *)"])
+
+
+@pytest.mark.parametrize("outcome", ["skip", "fail"])
+def test_what_pairs_have_decided_is_not_lost_with_a_later_one(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str], outcome: str
+) -> None:
+    # Energy is decided by three pairs, while the latency needs more than that.
+    stops = f"""
+import pathlib, pytest
+
+def pytest_runtest_setup(item):
+    begun = pathlib.Path({str(pytester.path / "pids")!r})
+    with begun.open("a") as file:
+        file.write(".")
+    if begun.stat().st_size > 3:
+        pytest.{outcome}("no longer")
+"""
+    commit("More work", work_py="CALL_S = 0.0022\n", conftest_py=CONFTEST + stops)
+    result = pytester.runpytest_subprocess(
+        *ON_BOARD, "--llem-against=HEAD~1", "--llem-fail=energy:5%", "--llem-fail=latency:9.9%..10.1%"
+    )
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    found = verdicts(result)
+    assert found["tiny", "energy"] == "REGRESSED"
+    assert found["tiny", "latency"] == "INCONCLUSIVE"
+    result.stdout.fnmatch_lines(["*tiny*energy*3 pairs vs HEAD~1*", "*this side: *no longer*"])
+    result.assert_outcomes(**{"passed" if outcome == "skip" else "failed": 1})
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_llem.items import gates_of, parameters
 from pytest_llem.records.record import OtherRun
 from pytest_llem.session.against.pair import Sides
+from pytest_llem.session.against.verdicts import changed_since
 from pytest_llem.session.deadline import now_s
 
 if TYPE_CHECKING:
@@ -81,7 +82,11 @@ class Comparison:
         self._alone: set[Hashable] = set()
         self._pair_s: dict[Hashable, float] = {}
         self._has_said_idle = False
-        self.progress = {nodeid: Progress() for nodeid in self._items}
+        # What an earlier session had to leave out counts as well: else each could leave out as much again.
+        self.progress = {
+            nodeid: Progress(disturbed=list(state.records[nodeid].disturbed) if nodeid in state.records else [])
+            for nodeid in self._items
+        }
 
     def pairs_of(self, nodeid: str) -> int:
         """How many pairs of an experiment there are."""
@@ -168,14 +173,24 @@ class Comparison:
     def _note(self, nodeid: str, pair: Pair) -> None:
         progress = self.progress[nodeid]
         if (problem := pair.problem) is not None:
-            progress.failure = problem
-            self._state.records.pop(nodeid, None)
+            # What earlier pairs have decided stands: a regression does not go away with a pair that is skipped.
+            has_pairs = self.pairs_of(nodeid) > 0
+            if has_pairs:
+                self._give_up(nodeid, problem.problem)
+            if not (has_pairs and problem.skipped):
+                progress.failure = problem
             return
         this, other = pair.this.record, pair.other.record
         assert this is not None  # noqa: S101  (no problem)
         assert other is not None  # noqa: S101
+        known = self._state.records.get(nodeid)
+        if known is not None and (reason := changed_since(known, this)) is not None:
+            self._give_up(nodeid, reason)
+            return
         if (disturbance := _disturbance(pair)) is not None:
             progress.disturbed.append(disturbance)
+            if known is not None:
+                self._state.count(replace(known, disturbed=tuple(progress.disturbed)))
             if len(progress.disturbed) >= _MOST_DISTURBED:
                 self._give_up(nodeid, f"{len(progress.disturbed)} pairs of it were disturbed: {disturbance}")
             return
@@ -202,7 +217,9 @@ class Comparison:
         )
         if known is None:
             gates = gates_of(self._items[nodeid], self._state.settings)
-            return replace(this, result=result, gates=gates, against=self._sides[1].name, other_runs=(run,))
+            disturbed = tuple(self.progress[nodeid].disturbed)
+            name = self._sides[1].name
+            return replace(this, result=result, gates=gates, against=name, other_runs=(run,), disturbed=disturbed)
         return replace(known, more_runs=(*known.more_runs, result), other_runs=(*known.other_runs, run))
 
     def _say_idle(self, pair: Pair) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llem.items import USUAL, gates_of, is_measured, parameters
+from pytest_llem.items import gates_of, is_measured, parameters
 from pytest_llem.records import rows as benchmark
 from pytest_llem.report import junit, phrases
 from pytest_llem.session.against import verdicts
@@ -20,8 +21,7 @@ from pytest_llem.session.reporting import report_item
 from pytest_llem.session.resume import begin
 from pytest_llem.session.state import llem_session
 from pytest_llem.settings import SETTINGS
-from pytest_llem.verdict.pairs import MIN_PAIRS, detectable_by_pairs
-from pytest_llem.verdict.spread import Spread
+from pytest_llem.verdict.pairs import MIN_PAIRS, detectable_by_pairs, expected_spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pytest_llem.settings import Settings
     from pytest_llem.verdict.judging import Judged
     from pytest_llem.verdict.limits import Limit
+    from pytest_llem.verdict.spread import Spread
 
 # Of differences of pairs, where nothing is known of them: quiet processes, and ones that differ by 2%.
 _USUAL_SPREADS = (0.01, 0.028)
@@ -130,9 +131,9 @@ class Against:
 
         while (open_items := comparison.open_items()) and not session.shouldstop:
             number = 1 + min(map(comparison.pairs_of, open_items))
-            still_open = sum(self._open_gates(state, item) for item in comparison.items)
-            left_s = comparison.expected_s(open_items)
-            state.say(f"llem: {phrases.pairs_line(number, settings.pairs, still_open, gates, left_s)}")
+            still_open = sum(self._open_gates(state, item) for item in comparison.items if item.nodeid in open_items)
+            pair_s = comparison.expected_s(open_items)
+            state.say(f"llem: {phrases.pairs_line(number, settings.pairs, still_open, gates, pair_s)}")
             comparison.next_round(open_items, refuse)
             if number == MIN_PAIRS and (line := self._detectable(state)) is not None:
                 state.say(f"llem: {line}")
@@ -163,15 +164,21 @@ class Against:
         """What the pairs can find, by how much the saved pairs of a session before differed, or as most would."""
         saved = verdicts.saved_spreads(benchmark.saved_sessions(session.config, "last:20"))
         gates = {
-            (item.nodeid, metric): limit for item in items for metric, limit in gates_of(item, self._settings).items()
+            (item.nodeid, metric): limit
+            for item in items
+            for metric, limit in gates_of(item, self._settings).items()
+            if limit.rule == "interval"  # another rule needs no spread
         }
         known = [(saved[key], limit) for key, limit in gates.items() if key in saved]
         said = [f"at most {self._settings.pairs} pairs"]
         if known:
             spread, limit = max(known, key=lambda pair: pair[0].relative)
-            said.append(f"if pairs differ by {spread.relative:.1%}, as saved ones did, {self._found_by(spread, limit)}")
-        for guess in () if known else _USUAL_SPREADS:
-            said.append(f"if pairs differ by {guess:.1%}, {self._found_by(Spread(guess, MIN_PAIRS), USUAL)}")
+            found = self._found_by(lambda _: spread, limit)
+            said.append(f"if pairs differ by {spread.relative:.1%}, as saved ones did, {found}")
+        for guess in () if known or not gates else _USUAL_SPREADS:
+            loosest = max(gates.values(), key=lambda limit: limit.tolerance)
+            found = self._found_by(partial(expected_spread, guess), loosest)
+            said.append(f"if pairs differ by {guess:.1%}, with the limit {loosest} {found}")
         return "; ".join(said)
 
     def _detectable(self, state: LlemSession) -> str | None:
@@ -181,13 +188,14 @@ class Against:
         if not known:
             return None
         spread, candidate = max(known, key=lambda pair: pair[0].relative)
-        found = self._found_by(spread, candidate.limit)
+        found = self._found_by(lambda _: spread, candidate.limit)
         return f"{candidate.name} {candidate.metric}: pairs differ by {spread.relative:.1%}, {found}"
 
-    def _found_by(self, spread: Spread, limit: Limit) -> str:
+    def _found_by(self, spread: Callable[[int], Spread], limit: Limit) -> str:
+        """``spread`` is that of the differences, by the number of pairs."""
         most, (alpha, _) = self._settings.pairs, self._settings.error_rates
         found = {
-            pairs: detectable_by_pairs(spread, limit, pairs, alpha=alpha, max_pairs=most)
+            pairs: detectable_by_pairs(spread(pairs), limit, pairs, alpha=alpha, max_pairs=most)
             for pairs in sorted({MIN_PAIRS, most})
         }
         return phrases.detectable_line(found)
