@@ -294,7 +294,7 @@ def _differences(record: Record) -> Iterator[tuple[str, str, str]]:
 
 
 def _identity(run: Record | OtherRun) -> dict[str, str]:
-    ways = {"windows": run.result.boundaries, "phases by": run.result.phases_by}
+    ways = {"windows": run.result.boundaries, "phases by": run.result.phases_by, "labels": sorted(run.result.labels)}
     return dict(flat({"workload hash": run.workload_hash, **ways, **run.environment}))
 
 

@@ -434,3 +434,13 @@ def test_a_field_that_the_other_side_lacks_is_inconclusive(
     assert result.ret == pytest.ExitCode.OK
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["INCONCLUSIVE*energy*0 pairs vs HEAD*on HEAD: *tiny.llem.yaml:*: *phases*"])
+
+
+def test_the_commit_that_changed_the_tokens_is_found(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str]
+) -> None:
+    cheap, other = "CALL_S = 0.002\n", "import os\nos.environ['FAKE_OTHER_TOKEN'] = '2:3'\nCALL_S = 0.002\n"
+    commits = [commit(f"Number {number}", work_py=text) for number, text in enumerate([cheap, other, f"{other}# 3\n"])]
+    result = pytester.runpytest_subprocess(*ON_BOARD, f"--llem-bisect={project}..HEAD", "--llem-fail=output:same")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines([f"llem: first commit that changed output of tiny: {commits[1]} (Number 1)*9?.?%*"])

@@ -142,7 +142,9 @@ class Comparison:
         models may not fit, or one disturbs the other."""
         other_first = self._draw(nodeids)
         timeouts_s = {nodeid: timeout_s(self._items[nodeid]) for nodeid in nodeids}
-        by_turns = load not in self._alone
+        # In a session that is gone on with, too.
+        known = [self._state.records[nodeid] for nodeid in nodeids if nodeid in self._state.records]
+        by_turns = load not in self._alone and all(record.other_runs[-1].by_turns for record in known)
         pairs = sides.measure(timeouts_s, other_first=other_first, by_turns=by_turns)
         again = [nodeid for nodeid, pair in pairs.items() if by_turns and _may_be_for_company(pair)]
         if again and self._has_time:
@@ -204,23 +206,14 @@ class Comparison:
 
     def _with_pair(self, nodeid: str, this: Record, other: Record, pair: Pair) -> Record:
         known = self._state.records.get(nodeid)
-        label = (BY_TURNS,) if pair.by_turns else ()
-        result = replace(this.result, labels=[*this.result.labels, *label])
-        if known is not None:
-            result = _in_brief(result)
-        run = OtherRun(
-            result=_in_brief(other.result) if known else other.result,
-            workload_hash=other.workload_hash,
-            environment=other.environment,
-            first=pair.other_first,
-            by_turns=pair.by_turns,
-        )
+        new = paired(this, other, pair, self._sides[1].name)
         if known is None:
             gates = gates_of(self._items[nodeid], self._state.settings)
-            disturbed = tuple(self.progress[nodeid].disturbed)
-            name = self._sides[1].name
-            return replace(this, result=result, gates=gates, against=name, other_runs=(run,), disturbed=disturbed)
-        return replace(known, more_runs=(*known.more_runs, result), other_runs=(*known.other_runs, run))
+            return replace(new, gates=gates, disturbed=tuple(self.progress[nodeid].disturbed))
+        (run,) = new.other_runs
+        further = replace(run, result=_in_brief(run.result))
+        more_runs = (*known.more_runs, _in_brief(new.result))
+        return replace(known, more_runs=more_runs, other_runs=(*known.other_runs, further))
 
     def _say_idle(self, pair: Pair) -> None:
         """Say once what a second process on the boards changes."""
@@ -233,6 +226,22 @@ class Comparison:
             f"llem: idle power of the boards: {alone_w:.1f} W with one process, {both_w:.1f} W with both; it is in the "
             "joules of both sides alike"
         )
+
+
+def paired(this: Record, other: Record, pair: Pair, against: str) -> Record:
+    """This side's record of an experiment with what the other side, of that name, has measured in the same pair."""
+
+    def labelled(result: ExperimentResult) -> ExperimentResult:
+        return replace(result, labels=[*result.labels, BY_TURNS]) if pair.by_turns else result
+
+    run = OtherRun(
+        result=labelled(other.result),
+        workload_hash=other.workload_hash,
+        environment=other.environment,
+        first=pair.other_first,
+        by_turns=pair.by_turns,
+    )
+    return replace(this, result=labelled(this.result), against=against, other_runs=(run,))
 
 
 def timeout_s(item: pytest.Item) -> float | None:

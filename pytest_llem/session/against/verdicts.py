@@ -64,7 +64,7 @@ def _judge_metric(record: Record, metric: str, limit: Limit, settings: Settings)
     if metric == OUTPUT:
         row = None if record.result.output_tokens_hash is None else row_of(record, "latency")
         candidate = Candidate(record.nodeid, record.name, metric, limit, row, against=record.against)
-        return Judged(candidate, _judge_output(record), Baseline(()))
+        return Judged(candidate, judge_output(record), Baseline(()))
     measured = metric in record.metrics
     candidate = Candidate(
         record.nodeid,
@@ -87,7 +87,7 @@ def _judge_metric(record: Record, metric: str, limit: Limit, settings: Settings)
     return replace(judged, verdict=replace(judged.verdict, reason=reason, needs_more_runs=False))
 
 
-def _judge_output(record: Record) -> Verdict:
+def judge_output(record: Record) -> Verdict:
     """Whether both sides generate the same: those of the first pair tell, if all of a side's processes agree."""
     here = replace(record.result, output_repeats=repeats(record))
     others = [run.result for run in record.other_runs]
