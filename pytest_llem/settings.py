@@ -191,6 +191,10 @@ def _mode(given: Mapping[str, Any], config: pytest.Config) -> Mode:
 
 def _require_comparable(given: Mapping[str, Any], config: pytest.Config) -> None:
     """Refuse what makes no sense where states of the code are compared."""
+    for name, what in (("against", "REV, @PYTHON or REV@PYTHON"), ("bisect", "GOOD..BAD")):
+        # A variable of a CI job that is not set: without a comparison the session would be green.
+        if config.getoption(f"llem_{name}") == "":
+            raise pytest.UsageError(f"--llem-{name}: its value is empty; write {what}")
     if given["against"] is None and given["bisect"] is None:
         return
     option = "--llem-against" if given["bisect"] is None else "--llem-bisect"

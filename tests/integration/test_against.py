@@ -103,6 +103,20 @@ def test_a_commit_that_adds_work_is_regressed(
     assert worktrees(git) == 1
 
 
+def test_called_from_outside_the_repository(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit("More work", work_py="CALL_S = 0.0022\n")
+    outside = pytester.path.parent
+    (outside / "tiny").mkdir(exist_ok=True)
+    monkeypatch.chdir(outside)
+    root = pytester.path.name
+    result = pytester.runpytest_subprocess(
+        *ON_BOARD, root, f"--rootdir={root}", "-k", "tiny", "--llem-against=HEAD~1", "--llem-fail=energy:5%"
+    )
+    assert verdicts(result) == {("tiny", "energy"): "REGRESSED"}
+
+
 def test_a_commit_whose_message_alone_differs_is_ok_and_said_to_be_equal(
     pytester: pytest.Pytester, project: str, commit: Callable[..., str]
 ) -> None:
@@ -139,6 +153,8 @@ def test_another_environment_is_compared(
         ("--llem-against=HEAD --llem-baseline=last:3", "*--llem-against*leave out --llem-baseline*"),
         ("--llem-against=HEAD --llem-shard=1/2", "*--llem-against*leave out --llem-shard*"),
         ("--llem-against=HEAD --llem-merge=a", "*--llem-against*leave out --llem-merge*"),
+        ("--llem-against=", "*--llem-against: its value is empty; write REV, @PYTHON or REV@PYTHON*"),
+        ("--llem-bisect=", "*--llem-bisect: its value is empty; write GOOD..BAD*"),
         ("--llem-against=HEAD --llem-pairs=2", "*--llem-pairs: '2' is out of range; use an integer, at least 3*"),
     ],
 )
