@@ -216,6 +216,31 @@ def test_a_crash_and_what_the_other_side_does_not_have(
     assert verdicts(result)["test_new[tiny]", "energy"] == "INCONCLUSIVE"
 
 
+def test_what_is_skipped_later_keeps_its_verdict(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str]
+) -> None:
+    commit("More work", work_py="CALL_S = 0.0022\n")
+    skip = """
+import pathlib, pytest
+
+def pytest_runtest_call(item):
+    # A line a process: the fourth is that of a fourth pair.
+    with pathlib.Path("pids").open("a+") as file:
+        file.write("x\\n")
+        file.seek(0)
+        if len(file.readlines()) > 3:
+            pytest.skip("no more")
+"""
+    conftest = pytester.path / "conftest.py"
+    conftest.write_text(f"{CONFTEST}{skip}")
+    # Energy is decided by three pairs, and a change of 10% is neither within a latency of 9.9% nor above 10.1%.
+    gates = ("--llem-fail=energy:5%", "--llem-fail=latency:9.9%..10.1%")
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD~1", *gates, "-rs")
+    assert verdicts(result) == {("tiny", "energy"): "REGRESSED", ("tiny", "latency"): "INCONCLUSIVE"}
+    result.stdout.fnmatch_lines(["INCONCLUSIVE*latency*3 pairs*; on this side: no more)"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
 def test_other_work_is_not_compared(pytester: pytest.Pytester, project: str) -> None:
     engine = "import tests.simulators.engine as engine\nprompts = engine.load_prompts\n"
     other = "engine.load_prompts = lambda *a, **k: prompts(*a, **{**k, 'vocabulary_size': 99})\n"

@@ -168,6 +168,10 @@ class Comparison:
     def _note(self, nodeid: str, pair: Pair) -> None:
         progress = self.progress[nodeid]
         if (problem := pair.problem) is not None:
+            if problem.skipped and self.pairs_of(nodeid):
+                # The pairs before it count: one of its gates may be REGRESSED by them.
+                self._give_up(nodeid, problem.problem)
+                return
             progress.failure = problem
             self._state.records.pop(nodeid, None)
             return
