@@ -117,6 +117,21 @@ def test_called_from_outside_the_repository(
     assert verdicts(result) == {("tiny", "energy"): "REGRESSED"}
 
 
+def test_experiments_outside_the_root_folder_are_this_sides(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str]
+) -> None:
+    pytester.mkdir("ci").joinpath("llem.ini").write_text("[pytest]\n")
+    # The root folder is that of the configuration, which hides what conftest.py lies above both.
+    code = {"bench__conftest_py": CONFTEST, "bench__work_py": "CALL_S = 0.002\n"}
+    commit("An experiment", bench__tiny_yaml=EXPERIMENT, **code)
+    (pytester.path / "bench" / "tiny.llem.yaml").write_text(EXPERIMENT.replace("input_len: 8", "input_len: 6"))
+    (pytester.path / "bench" / "new.llem.yaml").write_text(EXPERIMENT)
+    result = pytester.runpytest_subprocess(
+        *ON_BOARD, "-c", "ci/llem.ini", "bench", "--llem-against=HEAD", "--llem-fail=energy:5%"
+    )
+    assert verdicts(result) == {("tiny", "energy"): "OK", ("new", "energy"): "OK"}
+
+
 def test_a_commit_whose_message_alone_differs_is_ok_and_said_to_be_equal(
     pytester: pytest.Pytester, project: str, commit: Callable[..., str]
 ) -> None:

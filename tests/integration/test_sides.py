@@ -461,6 +461,7 @@ def test_experiment_files_are_this_sides(tmp_path: Path, open_both: Callable[...
     assert told["sides"][1]["arguments"] == [
         f"--rootdir={root}",
         f"--llem-experiments-root={project.folder}",
+        f"--llem-checkout={root}",
         f"{root}/new::x",
         "new",
     ]

@@ -104,17 +104,17 @@ class Counterparts:
 
         Args:
             patterns: of experiment files.
-            files: those that were collected, below the root folder.
+            files: those that were collected; what lies outside the repository is the same on both sides.
             root: pytest's root folder, in the user's checkout.
         """
         there = self.path(root.resolve())
-        for path in list(there.rglob("*")):
+        for path in list(self.worktree.rglob("*")):
             if any(path.match(pattern) for pattern in patterns) and not path.is_dir():
                 path.unlink()
         for file in files:
-            if not file.is_relative_to(root):
+            place = there / file.relative_to(root) if file.is_relative_to(root) else self.path(file)
+            if place == file:
                 continue
-            place = there / file.relative_to(root)
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_text(f"# Read from {file}.\n", encoding="utf-8")

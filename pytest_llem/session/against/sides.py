@@ -156,6 +156,7 @@ def _another_revision(
         arguments=(
             f"--rootdir={other_root}",
             f"--llem-experiments-root={session.root}",
+            f"--llem-checkout={worktree}",
             *counterparts.arguments(session.arguments, session.folder),
         ),
         commit=commit,
