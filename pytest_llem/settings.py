@@ -56,6 +56,7 @@ class Settings:
         child: in such a child, the descriptor of the socket to its parent.
         budget_s: seconds that loads and experiments may take in all; ``None`` for as many as they need.
         experiments_root: the root folder whose experiment files are read in place of those below the session's own.
+        checkout: with ``experiments_root`` the folder that holds the session's root; ``None`` for the root itself.
         lock_timeout_s: how long to wait for a GPU that another session measures, in seconds.
         root_note: that an option of ours has led pytest to another root folder, if one has.
     """
@@ -86,6 +87,7 @@ class Settings:
     bisect: tuple[str, str] | None = None
     pairs: int = 10
     experiments_root: Path | None = None
+    checkout: Path | None = None
     lock_timeout_s: float = 3600.0
     root_note: str | None = None
 
@@ -168,6 +170,7 @@ class Settings:
             bisect=given["bisect"],
             pairs=int(given["pairs"]),
             experiments_root=given["experiments_root"],
+            checkout=given["checkout"],
             lock_timeout_s=given["lock_timeout"],
             root_note=root_note,
         )
@@ -191,6 +194,10 @@ def _mode(given: Mapping[str, Any], config: pytest.Config) -> Mode:
 
 def _require_comparable(given: Mapping[str, Any], config: pytest.Config) -> None:
     """Refuse what makes no sense where states of the code are compared."""
+    for name, what in (("against", "REV, @PYTHON or REV@PYTHON"), ("bisect", "GOOD..BAD")):
+        # A variable of a CI job that is not set: without a comparison the session would be green.
+        if config.getoption(f"llem_{name}") == "":
+            raise pytest.UsageError(f"--llem-{name}: its value is empty; write {what}")
     if given["against"] is None and given["bisect"] is None:
         return
     option = "--llem-against" if given["bisect"] is None else "--llem-bisect"

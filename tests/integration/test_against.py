@@ -103,6 +103,35 @@ def test_a_commit_that_adds_work_is_regressed(
     assert worktrees(git) == 1
 
 
+def test_called_from_outside_the_repository(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit("More work", work_py="CALL_S = 0.0022\n")
+    outside = pytester.path.parent
+    (outside / "tiny").mkdir(exist_ok=True)
+    monkeypatch.chdir(outside)
+    root = pytester.path.name
+    result = pytester.runpytest_subprocess(
+        *ON_BOARD, root, f"--rootdir={root}", "-k", "tiny", "--llem-against=HEAD~1", "--llem-fail=energy:5%"
+    )
+    assert verdicts(result) == {("tiny", "energy"): "REGRESSED"}
+
+
+def test_experiments_outside_the_root_folder_are_this_sides(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str]
+) -> None:
+    pytester.mkdir("ci").joinpath("llem.ini").write_text("[pytest]\n")
+    # The root folder is that of the configuration, which hides what conftest.py lies above both.
+    code = {"bench__conftest_py": CONFTEST, "bench__work_py": "CALL_S = 0.002\n"}
+    commit("An experiment", bench__tiny_yaml=EXPERIMENT, **code)
+    (pytester.path / "bench" / "tiny.llem.yaml").write_text(EXPERIMENT.replace("input_len: 8", "input_len: 6"))
+    (pytester.path / "bench" / "new.llem.yaml").write_text(EXPERIMENT)
+    result = pytester.runpytest_subprocess(
+        *ON_BOARD, "-c", "ci/llem.ini", "bench", "--llem-against=HEAD", "--llem-fail=energy:5%"
+    )
+    assert verdicts(result) == {("tiny", "energy"): "OK", ("new", "energy"): "OK"}
+
+
 def test_a_commit_whose_message_alone_differs_is_ok_and_said_to_be_equal(
     pytester: pytest.Pytester, project: str, commit: Callable[..., str]
 ) -> None:
@@ -110,7 +139,7 @@ def test_a_commit_whose_message_alone_differs_is_ok_and_said_to_be_equal(
     result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD~1", "--llem-fail=energy:5%")
     assert result.ret == pytest.ExitCode.OK
     assert verdicts(result) == {("tiny", "energy"): "OK"}
-    result.stdout.fnmatch_lines(["llem: --llem-against HEAD~1: both sides are equal: *"])
+    result.stdout.fnmatch_lines(["llem: both sides, this one and HEAD~1, are equal: *"])
 
 
 def test_another_environment_is_compared(
@@ -139,6 +168,8 @@ def test_another_environment_is_compared(
         ("--llem-against=HEAD --llem-baseline=last:3", "*--llem-against*leave out --llem-baseline*"),
         ("--llem-against=HEAD --llem-shard=1/2", "*--llem-against*leave out --llem-shard*"),
         ("--llem-against=HEAD --llem-merge=a", "*--llem-against*leave out --llem-merge*"),
+        ("--llem-against=", "*--llem-against: its value is empty; write REV, @PYTHON or REV@PYTHON*"),
+        ("--llem-bisect=", "*--llem-bisect: its value is empty; write GOOD..BAD*"),
         ("--llem-against=HEAD --llem-pairs=2", "*--llem-pairs: '2' is out of range; use an integer, at least 3*"),
     ],
 )
@@ -198,6 +229,31 @@ def test_a_crash_and_what_the_other_side_does_not_have(
     )
     assert verdicts(result)["test_old[tiny]", "energy"] == "OK"
     assert verdicts(result)["test_new[tiny]", "energy"] == "INCONCLUSIVE"
+
+
+def test_what_is_skipped_later_keeps_its_verdict(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str]
+) -> None:
+    commit("More work", work_py="CALL_S = 0.0022\n")
+    skip = """
+import pathlib, pytest
+
+def pytest_runtest_call(item):
+    # A line a process: the fourth is that of a fourth pair.
+    with pathlib.Path("pids").open("a+") as file:
+        file.write("x\\n")
+        file.seek(0)
+        if len(file.readlines()) > 3:
+            pytest.skip("no more")
+"""
+    conftest = pytester.path / "conftest.py"
+    conftest.write_text(f"{CONFTEST}{skip}")
+    # Energy is decided by three pairs, and a change of 10% is neither within a latency of 9.9% nor above 10.1%.
+    gates = ("--llem-fail=energy:5%", "--llem-fail=latency:9.9%..10.1%")
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD~1", *gates, "-rs")
+    assert verdicts(result) == {("tiny", "energy"): "REGRESSED", ("tiny", "latency"): "INCONCLUSIVE"}
+    result.stdout.fnmatch_lines(["INCONCLUSIVE*latency*3 pairs*; on this side: no more)"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
 
 
 def test_other_work_is_not_compared(pytester: pytest.Pytester, project: str) -> None:
@@ -443,4 +499,6 @@ def test_the_commit_that_changed_the_tokens_is_found(
     commits = [commit(f"Number {number}", work_py=text) for number, text in enumerate([cheap, other, f"{other}# 3\n"])]
     result = pytester.runpytest_subprocess(*ON_BOARD, f"--llem-bisect={project}..HEAD", "--llem-fail=output:same")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines([f"llem: first commit that changed output of tiny: {commits[1]} (Number 1), probability 100.0%*"])
+    result.stdout.fnmatch_lines(
+        [f"llem: first commit that changed output of tiny: {commits[1]} (Number 1), probability 100.0%*"]
+    )

@@ -353,7 +353,7 @@ def test_equal_sides_are_said_to_be_equal(
     for against in ("HEAD", f"@{environment}", f"HEAD@{environment}/bin/python"):
         told = open_both(against, project.folder)
         assert len(told["said"]) == 1, told
-        assert told["said"][0].startswith(f"llem: --llem-against {against}: both sides are equal: commit ")
+        assert told["said"][0].startswith(f"llem: both sides, this one and {against}, are equal: commit ")
         assert told["sides"][0]["identity"] == told["sides"][1]["identity"]
     (project.folder / "helper.py").write_text("")
     assert "with 1 file changed or added since" in open_both("HEAD", project.folder)["said"][0]
@@ -461,6 +461,7 @@ def test_experiment_files_are_this_sides(tmp_path: Path, open_both: Callable[...
     assert told["sides"][1]["arguments"] == [
         f"--rootdir={root}",
         f"--llem-experiments-root={project.folder}",
+        f"--llem-checkout={root}",
         f"{root}/new::x",
         "new",
     ]

@@ -175,12 +175,12 @@ class Comparison:
     def _note(self, nodeid: str, pair: Pair) -> None:
         progress = self.progress[nodeid]
         if (problem := pair.problem) is not None:
-            # What earlier pairs have decided stands: a regression does not go away with a pair that is skipped.
-            has_pairs = self.pairs_of(nodeid) > 0
-            if has_pairs:
+            if problem.skipped and self.pairs_of(nodeid):
+                # The pairs before it count: by them one of its gates may be REGRESSED.
                 self._give_up(nodeid, problem.problem)
-            if not (has_pairs and problem.skipped):
-                progress.failure = problem
+                return
+            progress.failure = problem
+            self._state.records.pop(nodeid, None)
             return
         this, other = pair.this.record, pair.other.record
         assert this is not None  # noqa: S101  (no problem)

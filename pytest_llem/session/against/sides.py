@@ -156,6 +156,7 @@ def _another_revision(
         arguments=(
             f"--rootdir={other_root}",
             f"--llem-experiments-root={session.root}",
+            f"--llem-checkout={worktree}",
             *counterparts.arguments(session.arguments, session.folder),
         ),
         commit=commit,
@@ -259,7 +260,7 @@ def _report(
     """Say what is compared."""
     name, say = session.what.text, session.say
     if not differences:
-        say(f"llem: --llem-against {name}: both sides are equal: {_described(session, code)}, in equal environments")
+        say(f"llem: both sides, this one and {name}, are equal: {_described(session, code)}, in equal environments")
         return
     for side, what, answer in (("this side", code, here), (name, other_code, there)):
         places = listed([f"{package} from {_places(answer, package)}" for package in answer.packages])
