@@ -292,7 +292,7 @@ def test_metadata_of_the_working_tree_are_not_the_revisions(
 def test_an_environment_is_kept_by_commit_and_built_anew_where_it_is_broken(
     tmp_path: Path, install: Callable[..., None], open_both: Callable[..., dict[str, Any]]
 ) -> None:
-    project = Project(tmp_path / "repository", SETUPTOOLS)
+    project = Project(tmp_path / "repository", FINDER)
     install(project.folder, "-e")
     built = Path(open_both("first", project.folder)["sides"][1]["python"]).parents[1]
     (built / "mine").touch()
@@ -346,7 +346,7 @@ def test_code_that_would_not_be_the_revisions_is_refused(
 def test_equal_sides_are_said_to_be_equal(
     tmp_path: Path, install: Callable[..., None], open_both: Callable[..., dict[str, Any]], environment: Path
 ) -> None:
-    project = Project(tmp_path / "repository", SETUPTOOLS)
+    project = Project(tmp_path / "repository", FINDER)
     project.write("second")
     (project.folder / "new.llem.yaml").write_text("model: x\n")
     install(project.folder, "-e")
@@ -405,15 +405,30 @@ def test_an_interpreter_that_cannot_be_compared_is_refused_by_name(
 def test_a_build_that_fails_shows_its_end(
     tmp_path: Path, install: Callable[..., None], open_both: Callable[..., dict[str, Any]]
 ) -> None:
-    project = Project(tmp_path / "repository", SETUPTOOLS)
-    (project.folder / "pyproject.toml").write_text(SETUPTOOLS.replace("setuptools.build_meta", "not_there.backend"))
+    project = Project(tmp_path / "repository", FINDER)
+    (project.folder / "backend.py").write_text("raise RuntimeError('no way')\n")
     project.commit("Broken")
-    (project.folder / "pyproject.toml").write_text(SETUPTOOLS)
+    (project.folder / "backend.py").write_text(BACKEND)
     install(project.folder, "-e")
     error = open_both("HEAD", project.folder)["error"]
     assert "cannot be built; its build backend must be installed here" in error
-    assert "not_there" in error
+    assert "no way" in error
     assert project.worktrees() == []
+
+
+def test_without_the_build_backend_packages_are_imported_as_they_lie_in_the_checkout(
+    tmp_path: Path, install: Callable[..., None], open_both: Callable[..., dict[str, Any]]
+) -> None:
+    project = Project(tmp_path / "repository", FINDER)
+    (project.folder / "pyproject.toml").write_text(SETUPTOOLS.replace("setuptools.build_meta", "not_there.backend"))
+    project.commit("Built by what is not here")
+    (project.folder / "pyproject.toml").write_text(FINDER)
+    install(project.folder, "-e")
+    told = open_both("HEAD", project.folder)
+    assert told["said"][0].startswith("llem: HEAD is not built, because its build backend not_there is not installed")
+    assert outputs(told) == ["not committed", "not committed"]
+    assert told["sides"][1]["python"] == told["sides"][0]["python"]
+    assert not (tmp_path / "cache/pytest-llem/environments").exists()
 
 
 def test_what_a_killed_session_left_is_removed_and_what_a_living_one_has_is_not(
