@@ -228,7 +228,7 @@ def test_callables_are_compared(pytester: pytest.Pytester, project: str, commit:
 import time, work
 
 def test_it(llem_benchmark):
-    llem_benchmark.pedantic(spend, rounds=4, min_window_s=0.05)
+    llem_benchmark.pedantic(spend, rounds=3, min_window_s=0.05)
 
 def spend():
     until_s = time.process_time() + work.CALL_S
@@ -237,8 +237,12 @@ def spend():
 """
     commit("More work", work_py="CALL_S = 0.0022\n", test_it_py=test)
     commit("Less work", work_py="CALL_S = 0.002\n")
-    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD~1", POINT, "test_it.py")
+    asked = ("--llem-against=HEAD~1", POINT, "--benchmark-json=out.json")
+    result = pytester.runpytest_subprocess(*ON_BOARD, *asked, "test_it.py")
     assert verdicts(result) == {("test_it", "energy"): "IMPROVED"}
+    # Whole blocks: as many windows for each side to begin.
+    rows = json.loads((pytester.path / "out.json").read_text())["benchmarks"]
+    assert [row["stats"]["rounds"] for row in rows] == [4, 4]
 
 
 def start(pytester: pytest.Pytester, *arguments: str) -> subprocess.Popen[str]:

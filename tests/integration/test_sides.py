@@ -419,14 +419,16 @@ def test_a_build_that_fails_shows_its_end(
 def test_without_the_build_backend_packages_are_imported_as_they_lie_in_the_checkout(
     tmp_path: Path, install: Callable[..., None], open_both: Callable[..., dict[str, Any]]
 ) -> None:
-    project = Project(tmp_path / "repository", FINDER)
+    project = Project(tmp_path / "repository", SETUPTOOLS)
     (project.folder / "pyproject.toml").write_text(SETUPTOOLS.replace("setuptools.build_meta", "not_there.backend"))
+    project.write("second")
     project.commit("Built by what is not here")
-    (project.folder / "pyproject.toml").write_text(FINDER)
+    project.write("not committed")
+    (project.folder / "pyproject.toml").write_text(SETUPTOOLS)
     install(project.folder, "-e")
     told = open_both("HEAD", project.folder)
     assert told["said"][0].startswith("llem: HEAD is not built, because its build backend not_there is not installed")
-    assert outputs(told) == ["not committed", "not committed"]
+    assert outputs(told) == ["not committed", "second"]
     assert told["sides"][1]["python"] == told["sides"][0]["python"]
     assert not (tmp_path / "cache/pytest-llem/environments").exists()
 
