@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llem.session.against.comparison import Comparison, timeout_s
+from pytest_llem.items import timeout_s
+from pytest_llem.session.against.comparison import Comparison
 from pytest_llem.session.against.pair import Sides
 from pytest_llem.session.against.plugin import Against, sides_of
 from pytest_llem.session.against.repository import GitError, Repository
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from pytest_llem.records.record import Record
-    from pytest_llem.session.against.sides import Side
+    from pytest_llem.session.against.side import Side
     from pytest_llem.session.state import LlemSession
     from pytest_llem.settings import Settings
     from pytest_llem.verdict.judging import Judged
@@ -157,7 +158,7 @@ class _Search:
         difference = None
         try:
             with sides_of(commit, self._session, self._items, lambda _: None) as (_, side):
-                both = Sides(self._session.config, (side, self._good), self._items, self._state.deadline)
+                both = Sides(self._session.config, (side, self._good), self._items)
                 try:
                     pair = both.measure({item.nodeid: timeout_s(item)}, other_first=other_first)[item.nodeid]
                 finally:
