@@ -357,6 +357,7 @@ def test_equal_ends_need_no_bisection(pytester: pytest.Pytester, project: str, h
     assert result.ret == pytest.ExitCode.OK
     assert verdicts(result) == {("tiny", "energy"): "OK"}
     result.stdout.no_fnmatch_line("llem: bisecting*")
+    result.stdout.fnmatch_lines(["llem: no commit was looked for: *"])
 
 
 @pytest.mark.parametrize(

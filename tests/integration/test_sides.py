@@ -263,18 +263,6 @@ def test_a_revision_is_its_own_code_however_the_project_is_installed(
     assert "environments/" in there
 
 
-def test_what_a_build_makes_is_beside_the_code_that_is_imported_from_the_worktree(
-    tmp_path: Path, install: Callable[..., None], open_both: Callable[..., dict[str, Any]]
-) -> None:
-    project = Project(tmp_path / "repository", FINDER, ".")
-    install(project.folder)
-    for _ in ("built", "found in the cache"):
-        # From the root folder, where the package lies.
-        command = ["-c", "import thing, thing.made.version; print(thing.VALUE, thing.__file__)"]
-        there = open_both("first", project.folder, command=command)["sides"][1]
-        assert there["output"] == f"first {there['root']}/thing/__init__.py"
-
-
 def test_metadata_of_the_working_tree_are_not_the_revisions(
     tmp_path: Path, install: Callable[..., None], open_both: Callable[..., dict[str, Any]]
 ) -> None:
@@ -292,20 +280,30 @@ def test_metadata_of_the_working_tree_are_not_the_revisions(
 def test_an_environment_is_kept_by_commit_and_built_anew_where_it_is_broken(
     tmp_path: Path, install: Callable[..., None], open_both: Callable[..., dict[str, Any]]
 ) -> None:
-    project = Project(tmp_path / "repository", FINDER)
-    install(project.folder, "-e")
-    built = Path(open_both("first", project.folder)["sides"][1]["python"]).parents[1]
+    project = Project(tmp_path / "repository", FINDER, ".")
+    install(project.folder)
+
+    def open_revision(rev: str) -> Path:
+        """The folder of its environment."""
+        # From the root folder, where the package lies: what a build makes is beside it, built just now or long ago.
+        command = ["-c", "import thing, thing.made.version; print(thing.VALUE, thing.__file__)"]
+        there = open_both(rev, project.folder, command=command)["sides"][1]
+        value = {"first": "first", "main": "second"}[rev]
+        assert there["output"] == f"{value} {there['root']}/thing/__init__.py"
+        return Path(there["python"]).parents[1]
+
+    built = open_revision("first")
     (built / "mine").touch()
     old = built.with_name("0" * 20)
     old.mkdir()
     (old / "llem-complete").touch()
     os.utime(old / "llem-complete", (0, 0))
-    assert outputs(open_both("first", project.folder))[1] == "first"
+    assert open_revision("first") == built
     assert (built / "mine").exists()
     assert not old.exists()
-    assert outputs(open_both("main", project.folder))[1] == "second"
+    assert open_revision("main") != built
     (built / "bin/python").unlink()
-    assert outputs(open_both("first", project.folder))[1] == "first"
+    assert open_revision("first") == built
     assert not (built / "mine").exists()
 
 

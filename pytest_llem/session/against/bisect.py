@@ -15,7 +15,7 @@ from pytest_llem.session.against.plugin import Against, sides_of
 from pytest_llem.session.against.repository import GitError, Repository
 from pytest_llem.session.state import llem_session
 from pytest_llem.verdict.decision import Status
-from pytest_llem.verdict.pairs import pair_difference
+from pytest_llem.verdict.pairs import PRIOR_SPREAD, pair_difference
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -76,6 +76,7 @@ class Bisect(Against):
         comparison = Comparison(session.config, state, (bad, good), items, self.is_open)
         self.measure(session, state, comparison)
         if (change := _largest_change(self, state)) is None:
+            state.notes.append("llem: no commit was looked for: the ends differ by no change of known size")
             return
         search = _Search(session, state, change, good, commits, repository)
         self._found = search.run()
@@ -213,13 +214,14 @@ def _largest_change(plugin: Against, state: LlemSession) -> _Change | None:
         _Change(record, judged)
         for record in state.records.values()
         for judged in plugin.judge(record)
-        if judged.verdict.status in (Status.REGRESSED, Status.IMPROVED) and judged.verdict.spread is not None
+        # Of what was generated there is no size, by which commits could be told apart.
+        if judged.verdict.status in (Status.REGRESSED, Status.IMPROVED) and judged.verdict.change is not None
     ]
 
     def clarity(change: _Change) -> float:
         verdict = change.judged.verdict
-        assert verdict.change is not None  # noqa: S101  (it has a spread)
-        assert verdict.spread is not None  # noqa: S101
-        return abs(verdict.change) / verdict.spread.relative
+        assert verdict.change is not None  # noqa: S101  (see above)
+        # With rule=point nothing is known of the spread but what is known of pairs beforehand.
+        return abs(verdict.change) / (PRIOR_SPREAD if verdict.spread is None else verdict.spread.relative)
 
     return max(changes, key=clarity, default=None)
