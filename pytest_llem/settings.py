@@ -23,6 +23,8 @@ NO_BENCHMARK = (
 _OUTPUTS = ("llem_fail", "llem_report", "llem_csv")
 
 Mode = Literal["validate", "measure", "against", "bisect", "plan", "collect", "merge", "child"]
+_COMPARES = ("against", "bisect")
+_RUNS = ("validate", "measure", *_COMPARES)
 
 
 @dataclass(frozen=True)
@@ -99,14 +101,17 @@ class Settings:
     @property
     def compares(self) -> bool:
         """Whether states of the code are measured against each other."""
-        return self.mode in ("against", "bisect")
+        return self.mode in _COMPARES
+
+    @property
+    def runs_items(self) -> bool:
+        """Whether the session itself runs items, in a child or not, and is none."""
+        return self.mode in _RUNS
 
     @property
     def asks_for_hardware(self) -> bool:
         """Whether the session must not start without the device or the meter it names."""
-        return self.mode in ("validate", "measure", "against", "bisect", "child") and (
-            self.device == "cuda" or self.meter_named
-        )
+        return self.mode in (*_RUNS, "child") and (self.device == "cuda" or self.meter_named)
 
     @property
     def last(self) -> int | None:
@@ -150,7 +155,7 @@ class Settings:
             min_window_s=given["min_window"],
             files=tuple(config.getini("llem_files")),
             gates=given["fail"],
-            judges=not is_worker and (mode in ("measure", "against", "bisect", "merge") or given["strict"] or asks),
+            judges=not is_worker and (mode in ("measure", *_COMPARES, "merge") or given["strict"] or asks),
             strict=given["strict"],
             accept=given["accept"],
             baseline=given["baseline"],
@@ -163,7 +168,7 @@ class Settings:
             shard=shard,
             merge=given["merge"],
             # Each side of a comparison runs in processes of its own.
-            isolate=given["child"] is None and (given["isolate"] or mode in ("against", "bisect")),
+            isolate=given["child"] is None and (given["isolate"] or mode in _COMPARES),
             child=given["child"],
             budget_s=given["budget"],
             against=given["against"],

@@ -171,7 +171,7 @@ def _metric(record: Record, judged: Judged, look: Look | None) -> ComparedMetric
 
 
 def _points(record: Record, metric: str) -> Iterator[PairPoint]:
-    quantity = next(one for one in _QUANTITIES if one.metric == metric)
+    quantity = next(found for found in _QUANTITIES if found.metric == metric)
     runs = zip((record.result, *record.more_runs), record.other_runs, strict=False)
     for number, (this, run) in enumerate(runs, 1):
         ratio = quantity.ratio(this, run.result)

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llem.items import timeout_s
 from pytest_llem.session.against import verdicts
-from pytest_llem.session.against.comparison import Comparison, paired, timeout_s
+from pytest_llem.session.against.comparison import Comparison, paired
 from pytest_llem.session.against.pair import Sides
 from pytest_llem.session.against.plugin import Against, sides_of
 from pytest_llem.session.against.repository import GitError, Repository
 from pytest_llem.session.state import llem_session
 from pytest_llem.verdict.decision import Status
 from pytest_llem.verdict.gates import OUTPUT
-from pytest_llem.verdict.pairs import pair_difference
+from pytest_llem.verdict.pairs import PRIOR_SPREAD, pair_difference
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from pytest_llem.records.record import Record
     from pytest_llem.session.against.pair import Pair
-    from pytest_llem.session.against.sides import Side
+    from pytest_llem.session.against.side import Side
     from pytest_llem.session.state import LlemSession
     from pytest_llem.settings import Settings
     from pytest_llem.verdict.judging import Judged
@@ -82,6 +83,7 @@ class Bisect(Against):
         comparison = Comparison(session.config, state, (bad, good), items, self.is_open)
         self.measure(session, state, comparison)
         if (change := _largest_change(self, state)) is None:
+            state.notes.append("llem: no commit was looked for: between the ends no gate is REGRESSED or IMPROVED")
             return
         search = _Search(session, state, change, good, commits, repository)
         self._found = search.run()
@@ -163,7 +165,7 @@ class _Search:
         other_first = self._random.random() < 0.5
         try:
             with sides_of(commit, self._session, self._items, lambda _: None) as (_, side):
-                both = Sides(self._session.config, (side, self._good), self._items, self._state.deadline)
+                both = Sides(self._session.config, (side, self._good), self._items)
                 try:
                     pair = both.measure({item.nodeid: timeout_s(item)}, other_first=other_first)[item.nodeid]
                 finally:
@@ -234,8 +236,9 @@ def _largest_change(plugin: Against, state: LlemSession) -> _Change | None:
 
     def clarity(change: _Change) -> float:
         verdict = change.judged.verdict
-        if verdict.change is None or verdict.spread is None:
+        if verdict.change is None:  # of tokens
             return 0.0
-        return abs(verdict.change) / verdict.spread.relative
+        # With rule=point nothing is known of the spread but what is known of pairs beforehand.
+        return abs(verdict.change) / (PRIOR_SPREAD if verdict.spread is None else verdict.spread.relative)
 
     return max(changes, key=clarity, default=None)

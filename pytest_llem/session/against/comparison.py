@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pytest_llem.items import gates_of, parameters
+from pytest_llem.items import gates_of, parameters, timeout_s
 from pytest_llem.records.record import OtherRun
 from pytest_llem.session.against.pair import Sides
 from pytest_llem.session.against.verdicts import changed_since
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_llem.measurement.result import ExperimentResult
     from pytest_llem.records.record import Record
     from pytest_llem.session.against.pair import Outcome, Pair
-    from pytest_llem.session.against.sides import Side
+    from pytest_llem.session.against.side import Side
     from pytest_llem.session.state import LlemSession
 
 BY_TURNS = "another process on the device by turns"
@@ -104,7 +104,7 @@ class Comparison:
             refuse: told experiments of a load and how long its last pair took, says why they are not measured now.
         """
         items = [self._items[nodeid] for nodeid in nodeids]
-        sides = Sides(self._config, self._sides, items, self._state.deadline)
+        sides = Sides(self._config, self._sides, items)
         try:
             for load, together in self._loads(nodeids):
                 if (reason := refuse(together, self._pair_s.get(load))) is not None:
@@ -148,9 +148,9 @@ class Comparison:
         pairs = sides.measure(timeouts_s, other_first=other_first, by_turns=by_turns)
         again = [nodeid for nodeid, pair in pairs.items() if by_turns and _may_be_for_company(pair)]
         if again and self._has_time:
-            one = "an experiment" if len(again) == 1 else f"{len(again)} experiments"
+            which = "an experiment" if len(again) == 1 else f"{len(again)} experiments"
             self._state.say(
-                f"llem: {one} failed or was disturbed while both processes were alive: again, one after the other"
+                f"llem: {which} failed or was disturbed while both processes were alive: again, one after the other"
             )
             alone = sides.measure(
                 {nodeid: timeouts_s[nodeid] for nodeid in again}, other_first=other_first, by_turns=False
@@ -242,13 +242,6 @@ def paired(this: Record, other: Record, pair: Pair, against: str) -> Record:
         by_turns=pair.by_turns,
     )
     return replace(this, result=labelled(this.result), against=against, other_runs=(run,))
-
-
-def timeout_s(item: pytest.Item) -> float | None:
-    """How long an item may take once its model is loaded, in seconds."""
-    experiment = parameters(item).get("llem_experiment")
-    limit_s: float | None = None if experiment is None else experiment.valid_config.timeout_s
-    return limit_s
 
 
 def _may_be_for_company(pair: Pair) -> bool:

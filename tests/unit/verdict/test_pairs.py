@@ -130,6 +130,8 @@ def test_a_pair_that_cannot_count_is_not_left_out(bad: list[float], limit: str) 
         verdict = judge_pairs([*pairs[:1], broken, *pairs], limit)
         assert (verdict.status, verdict.change, verdict.needs_more_runs) == (Status.INCONCLUSIVE, None, False)
         assert "pair 2" in verdict.reason
+        # However few there are: more of them decide nothing.
+        assert not judge_pairs([*pairs[:1], broken], limit).needs_more_runs
         assert spread_of_pairs([*pairs, broken]) is None
         assert pair_difference(*broken) is None
 
