@@ -22,8 +22,9 @@ def judged(status: Status, change: float | None, spread: float | None) -> Any:
         ([judged(Status.REGRESSED, 0.10, 0.05), judged(Status.IMPROVED, -0.05, 0.01)], 1),
         # With rule=point there is no spread.
         ([judged(Status.OK, 0.01, 0.01), judged(Status.REGRESSED, 0.10, None)], 1),
-        # Other tokens have no size.
-        ([judged(Status.REGRESSED, None, None)], None),
+        # Other tokens have no size, but a commit that they came with.
+        ([judged(Status.REGRESSED, None, None)], 0),
+        ([judged(Status.REGRESSED, None, None), judged(Status.REGRESSED, 0.10, 0.05)], 1),
         ([judged(Status.OK, 0.01, 0.01)], None),
     ],
 )
