@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pytest_llem.config.backends import BACKENDS, backend_name
-from pytest_llem.config.base import REFUSED, Conflict, Section, builtin_model, option, refusal, refuse
+from pytest_llem.config.base import REFUSED, Conflict, Section, builtin_model, fields_of, option, refusal, refuse
 from pytest_llem.config.builtin_models import is_builtin
 from pytest_llem.config.contradictions import contradictions
 from pytest_llem.config.dataset import DATASET_HELP, Dataset, SyntheticDataset, SyntheticPrompts, TextDataset
@@ -19,6 +19,7 @@ from pytest_llem.config.load import LoadConfig
 from pytest_llem.config.measure import MeasureConfig
 from pytest_llem.config.passthrough import Passthrough
 from pytest_llem.config.pytorch import PyTorchConfig
+from pytest_llem.config.vllm import VllmConfig
 from pytest_llem.verdict.gates import limit_of
 from pytest_llem.verdict.limits import SAME, parse_limit
 
@@ -150,7 +151,7 @@ class ExperimentConfig(Section):
     )
     decoder: DecoderConfig = option("How the next token is chosen.", default=DecoderConfig(), stage="call")
     pytorch: PyTorchConfig | None = option("Options of the transformers backend (backend: pytorch).")
-    vllm: dict[str, Any] | None = option("Options of the vLLM backend (backend: vllm).", stage="load")
+    vllm: VllmConfig | None = option("Options of the vLLM backend (backend: vllm).", stage="load")
     tensorrt: dict[str, Any] | None = option("Options of the TensorRT-LLM backend (backend: tensorrt).", stage="load")
     measure: MeasureConfig = option("How often and how long is measured.", default=MeasureConfig(), stage="measurement")
     timeout_s: float | None = option(
@@ -204,8 +205,9 @@ class ExperimentConfig(Section):
         """Everything that decides the loaded model, and nothing else.
 
         Args:
-            folder: folder of the experiment file; a relative ``model``, ``assistant_model`` or ``lora.path`` that
-                is a folder below it becomes an absolute path, so that files in several folders share one load.
+            folder: folder of the experiment file; a relative ``model``, ``assistant_model``, ``lora.path`` or
+                ``speculative_config.model`` that is a folder below it becomes an absolute path, so that files in
+                several folders share one load.
         """
         options = (self.pytorch or PyTorchConfig()).only("load")
         paths: dict[str, Any] = {}
@@ -222,8 +224,19 @@ class ExperimentConfig(Section):
             random_seed=self.random_seed if random else None,
             pytorch=options.model_copy(update=paths) if paths else options,
             from_pretrained=self.passthrough.from_pretrained,
-            backend_options=(None if self.backend == "pytorch" else getattr(self, self.backend, None)) or {},
+            backend_options=self._backend_options(folder),
         )
+
+    def _backend_options(self, folder: Path) -> dict[str, Any]:
+        """What the section of a backend other than pytorch says of the load, without what is unset."""
+        section: Section | None = None if self.backend == "pytorch" else getattr(self, self.backend, None)
+        if section is None:
+            return {}
+        options = section.model_dump(include=fields_of(type(section), "load"), exclude_none=True)
+        speculative = options.get("speculative_config", {})
+        if "model" in speculative:
+            speculative["model"] = _located(speculative["model"], folder)
+        return options
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
