@@ -8,6 +8,7 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -161,6 +162,8 @@ class VllmModel:
         folder = Path(self._folder.name)
         self._log = ProcessLog(folder / "log")
         self._pids: dict[int, str] = {}
+        # It cleans up after a process that was killed, so it is not to end with this one, nor with the engine.
+        resource_tracker.ensure_running()
         before = descendants()
         try:
             with library_warnings() as heard:

@@ -15,7 +15,7 @@ import shlex
 import signal
 import sys
 from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker, spawn
+from multiprocessing import spawn
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,8 +89,6 @@ def started_by(folder: Path, log: ProcessLog) -> Iterator[None]:
     script.chmod(0o700)
     if not os.access(script, os.X_OK):
         raise LoadError(f"vLLM's processes are started by a script, and none may be run in {folder}; set TMPDIR")
-    # Beforehand: it cleans up after a process that was killed, so it is not to end with it.
-    resource_tracker.ensure_running()
     before = spawn.get_executable()
     multiprocessing.set_executable(str(script))
     try:
