@@ -24,6 +24,7 @@ from pytest_llem.engines.vllm.checks import check_resolved
 from pytest_llem.engines.vllm.failures import engine_is_dead, not_generated, not_loaded
 from pytest_llem.engines.vllm.processes import ProcessLog, descendants, kill, started_by
 from pytest_llem.engines.vllm.sampling import sampling_options
+from pytest_llem.engines.vllm.watching import end_with_engine
 from pytest_llem.engines.vllm.workload import VllmWorkload
 from pytest_llem.errors import LlemError, MeasurementError, about, one_line
 from pytest_llem.sizes import size
@@ -175,6 +176,7 @@ class VllmModel:
 
                     self.model = LLM(**arguments)
             self._pids = {pid: since for pid, since in descendants().items() if pid not in before}
+            unwatched = end_with_engine(self.model)
             check_resolved(arguments, self.model.llm_engine.vllm_config)
             workers = self.on_workers("llem_describe")
         except BaseException as exc:
@@ -191,7 +193,7 @@ class VllmModel:
         self._memory = _memory_note(workers)
         said = [text.partition(": ")[2] for text in heard.texts]
         others = [text for text in self._log.warnings if text.partition(": ")[2] not in said]
-        self.warnings: Sequence[str] = [*heard.texts, *others]
+        self.warnings: Sequence[str] = [*heard.texts, *others, *([unwatched] if unwatched else [])]
         self.load_s = time.perf_counter() - start_s
 
     def _stop(self) -> None:
@@ -230,7 +232,7 @@ def _memory_note(workers: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _own_generation_config(source: Source) -> Any:
-    """The generation config that comes with the model, which names its special tokens, or one made of its configuration."""
+    """The generation config that comes with the model, which names its special tokens; else one of its architecture."""
     from transformers import GenerationConfig
 
     if source.location is not None:

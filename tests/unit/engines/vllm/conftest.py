@@ -6,19 +6,23 @@ tests/integration/vllm has. What is asked of it here is what reaches it, and wha
 
 from __future__ import annotations
 
+import queue
 import sys
+import threading
+import time
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_llem.config import ExperimentConfig
-from pytest_llem.engines.vllm.arguments import DTYPES
 from pytest_llem.engines.vllm.engine import VllmEngine
-from pytest_llem.engines.vllm.model import VllmModel
+
+if TYPE_CHECKING:
+    from pytest_llem.engines.vllm.model import VllmModel
 
 HERE = Path(__file__).parent
 
@@ -48,7 +52,7 @@ class StandIn:
         cached: tokens of each prompt that it says it knew already.
         ending: why its sequences end.
         shift_s: how far its clock is from this process' one.
-        device: what it was built for.
+        client_has: what its client of the engine core has, where that differs from vLLM 0.32's.
     """
 
     made: list[LLM] = field(default_factory=list)
@@ -60,7 +64,7 @@ class StandIn:
     cached: int = 0
     ending: str = "length"
     shift_s: float = 0.0
-    device: str = "cpu"
+    client_has: dict[str, Any] | None = None
 
 
 class LLM:
@@ -73,17 +77,28 @@ class LLM:
         self.calls: list[tuple[Any, Any]] = []
         self.rpc: list[str] = []
         self.ended = False
+        self.die = threading.Event()
+        self.listening = threading.Thread(target=self.die.wait, daemon=True)
+        self.listening.start()
         self.files = sorted(path.name for path in Path(arguments["model"]).iterdir())
         if self.behaviour.failure is not None:
             raise self.behaviour.failure
         self.behaviour.made.append(self)
+        client = self.behaviour.client_has
+        if client is None:
+            client = {
+                "output_queue_thread": self.listening,
+                "outputs_queue": queue.SimpleQueue(),
+                "utility_results": {},
+            }
         self.llm_engine = SimpleNamespace(
             vllm_config=_resolved(arguments, self.behaviour.resolved),
-            engine_core=SimpleNamespace(shutdown=self._shutdown),
+            engine_core=SimpleNamespace(shutdown=self._shutdown, **client),
             has_unfinished_requests=lambda: self.behaviour.unfinished,
         )
 
     def _shutdown(self) -> None:
+        self.die.set()
         self.ended = True
 
     def collective_rpc(self, method: str) -> list[Any]:
@@ -97,8 +112,6 @@ class LLM:
         ]
 
     def generate(self, prompts: list[Any], parameters: Any, *, use_tqdm: bool) -> list[Any]:
-        import time
-
         assert not use_tqdm
         self.calls.append((prompts, parameters))
         if self.behaviour.broken is not None:
@@ -114,9 +127,7 @@ class LLM:
             ]
             outputs.append(
                 SimpleNamespace(
-                    outputs=[
-                        SimpleNamespace(token_ids=tokens, logprobs=logprobs, finish_reason=self.behaviour.ending)
-                    ],
+                    outputs=[SimpleNamespace(token_ids=tokens, logprobs=logprobs, finish_reason=self.behaviour.ending)],
                     num_cached_tokens=self.behaviour.cached,
                     metrics=SimpleNamespace(scheduled_ts=now_s, first_token_ts=now_s, last_token_ts=now_s),
                 )
@@ -181,6 +192,3 @@ def experiment(**fields: Any) -> ExperimentConfig:
 
 def load(config: ExperimentConfig) -> VllmModel:
     return VllmEngine().load(config.load_config(HERE), "cpu")
-
-
-__all__ = ["DTYPES", "HERE", "EngineDeadError", "LLM", "StandIn", "experiment", "load"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing.spawn
 import os
 import sys
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tests.unit.engines.vllm.conftest import HERE, EngineDeadError, StandIn, exp
 
 
 def test_without_vllm_an_experiment_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UnavailableError, match=r"^needs vllm: pip install 'pytest-llem\[vllm\]'$"):
         load(experiment())
 
@@ -110,7 +111,7 @@ def test_a_kernel_for_the_same_format_is_what_was_asked(vllm: StandIn) -> None:
 
 def test_a_load_that_fails_says_why_and_leaves_no_engine(vllm: StandIn) -> None:
     vllm.failure = RuntimeError("No available memory for the cache blocks.")
-    with pytest.raises(LoadError, match="lower vllm.max_model_len or raise gpu_memory_utilization$"):
+    with pytest.raises(LoadError, match=r"lower vllm.max_model_len or raise gpu_memory_utilization$"):
         load(experiment())
 
 
@@ -197,7 +198,7 @@ def test_an_engine_that_died_fails_one_experiment_and_the_next_gets_a_new_one(vl
     model = load(experiment())
     workload = model.prepare(experiment(), HERE)
     vllm.broken = EngineDeadError("see stack trace above")
-    with pytest.raises(MeasurementError, match="engine process ended, perhaps killed.*get a new engine"):
+    with pytest.raises(MeasurementError, match=r"engine process ended, perhaps killed.*get a new engine"):
         workload.run(0)
     vllm.broken = None
     model.prepare(experiment(), HERE).run(0)
@@ -238,5 +239,24 @@ def test_a_sequence_longer_than_the_engine_takes_is_refused(vllm: StandIn) -> No
     with pytest.raises(MeasurementError, match=r"^vllm.max_model_len: a prompt of 8 tokens and 4 new ones .* 11"):
         model.prepare(config, HERE)
     model.close()
-    with pytest.raises(MeasurementError, match="^the model was closed$"):
+    with pytest.raises(MeasurementError, match=r"^the model was closed$"):
         model.prepare(config, HERE)
+
+
+def test_what_waits_for_an_engine_that_ends_is_told(vllm: StandIn) -> None:
+    model = load(experiment())
+    (llm,) = vllm.made
+    client, waiting = llm.llm_engine.engine_core, Future[None]()
+    client.utility_results[1] = waiting
+    llm.die.set()
+    with pytest.raises(EngineDeadError):
+        waiting.result(timeout=10)
+    assert isinstance(client.outputs_queue.get(timeout=10), EngineDeadError)
+    model.close()
+
+
+def test_a_version_in_which_that_cannot_be_done_is_named_in_results(vllm: StandIn) -> None:
+    vllm.client_has = {}
+    model = load(experiment())
+    assert any("would let a call wait for ever" in text for text in model.warnings)
+    model.close()
