@@ -45,7 +45,8 @@ class VllmModel:
         caches_prefixes: whether prompts may be known from earlier ones.
     """
 
-    libraries = frozenset({"vllm"})
+    # vLLM's processes are new ones for each load, and say everything again.
+    libraries: frozenset[str] = frozenset()
 
     def __init__(self, load: LoadConfig, source: Source, device: torch.device) -> None:
         """Start an engine for it.
