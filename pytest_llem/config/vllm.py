@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import model_validator
 
 from pytest_llem.config.base import Conflict, Section, option, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 AttentionBackend = Literal[
     "FLASH_ATTN",
@@ -148,8 +150,8 @@ class VllmConfig(Section, stage="load"):
     """
 
     gpu_memory_utilization: float | None = option(
-        "Share of the device's memory that weights, activations and the key-value cache may take; what is left of it is "
-        "the cache. vLLM's default: 0.92.",
+        "Share of the device's memory that weights, activations and the key-value cache may take; the cache gets what "
+        "the others leave of it. vLLM's default: 0.92.",
         gt=0,
         le=1,
     )
@@ -180,8 +182,8 @@ class VllmConfig(Section, stage="load"):
         "attention can."
     )
     enable_prefix_caching: bool | None = option(
-        "Keep the keys and values of prompts for later prompts that begin alike. Unset: no, against vLLM's own default, "
-        "since from the second round on every prompt would be known and its prefill not be measured."
+        "Keep the keys and values of prompts for later prompts that begin alike. Unset: no, against vLLM's own "
+        "default, since from the second round on every prompt would be known and its prefill not be measured."
     )
     enable_chunked_prefill: bool | None = option(
         "Divide long prompts over several forward passes; false needs max_num_batched_tokens of at least max_model_len."
