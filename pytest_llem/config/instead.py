@@ -139,10 +139,19 @@ _VLLM = Instead(
         "enable_lora": _NO_ADAPTERS,
         **dict.fromkeys(
             (
+                "data_parallel_address",
+                "data_parallel_backend",
+                "data_parallel_rank",
+                "data_parallel_rpc_port",
                 "data_parallel_size",
+                "data_parallel_size_local",
+                "data_parallel_start_rank",
                 "decode_context_parallel_size",
                 "enable_expert_parallel",
+                "master_addr",
+                "master_port",
                 "nnodes",
+                "node_rank",
                 "pipeline_parallel_size",
                 "prefill_context_parallel_size",
                 "tensor_parallel_size",
@@ -164,9 +173,18 @@ _VLLM = Instead(
         ),
         **dict.fromkeys(("disable_log_stats", "skip_tokenizer_init", "use_tqdm_on_load"), _SET),
         **dict.fromkeys(("convert", "pooler_config", "runner"), "text generation alone is measured; remove it"),
-        **dict.fromkeys(("log_config_file", "logging_config", "profiler_config"), _NO_FILES),
         **dict.fromkeys(
-            ("ec_transfer_config", "kv_events_config", "kv_transfer_config", "otlp_traces_endpoint"), _NO_SERVERS
+            ("log_config_file", "logging_config", "mm_encoder_fp8_scale_save_path", "profiler_config"), _NO_FILES
+        ),
+        **dict.fromkeys(
+            (
+                "ec_transfer_config",
+                "kv_events_config",
+                "kv_transfer_config",
+                "otlp_traces_endpoint",
+                "weight_transfer_config",
+            ),
+            _NO_SERVERS,
         ),
     },
     generate={
@@ -212,6 +230,7 @@ _VLLM = Instead(
         **dict.fromkeys(("device_map", "max_memory"), _ONE_GPU),
         **dict.fromkeys(("load_in_4bit", "load_in_8bit"), "use the field vllm.quantization"),
         "lora": _NO_ADAPTERS,
+        "max_batch_size": "use the field vllm.max_num_seqs",
         "torch_compile": "use the fields vllm.optimization_level and vllm.enforce_eager",
     },
 )
@@ -272,6 +291,7 @@ _TENSORRT = Instead(
         "attn_implementation": "use the field tensorrt.attn_backend",
         "batch_size": "TensorRT-LLM forms its batches itself; use the field tensorrt.max_batch_size",
         "enable_block_reuse": "use the field tensorrt.kv_cache_config.enable_block_reuse",
+        "max_num_seqs": "use the field tensorrt.max_batch_size",
         "free_gpu_memory_fraction": "use the field tensorrt.kv_cache_config.free_gpu_memory_fraction",
         **dict.fromkeys(("device_map", "max_memory"), _ONE_GPU),
         **dict.fromkeys(("load_in_4bit", "load_in_8bit", "quantization"), "use the field tensorrt.quant_config"),

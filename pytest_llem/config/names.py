@@ -93,8 +93,8 @@ def suggestion(name: str) -> str:
     if name in FILE_KEYS:
         return "unknown field; it belongs to the file and not to an experiment; move it to the top level"
     section, _, leaf = name.rpartition(".")
-    if section in INSTEAD and leaf in INSTEAD[section].in_section and section != BACKENDS[0]:
-        return f"unknown field; {INSTEAD[section].in_section[leaf]}"
+    if section in INSTEAD and leaf in INSTEAD[section].in_section:
+        return INSTEAD[section].in_section[leaf]
     siblings = {_leaf(other): other for other in fields() if other.rpartition(".")[0] == section}
     if not section:
         siblings |= {key: key for key in FILE_KEYS}
