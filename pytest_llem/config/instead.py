@@ -171,7 +171,7 @@ _VLLM = Instead(
             ),
             _NO_CODE,
         ),
-        **dict.fromkeys(("disable_log_stats", "skip_tokenizer_init", "use_tqdm_on_load"), _SET),
+        **dict.fromkeys(("disable_log_stats", "logprobs_mode", "skip_tokenizer_init", "use_tqdm_on_load"), _SET),
         **dict.fromkeys(("convert", "pooler_config", "runner"), "text generation alone is measured; remove it"),
         **dict.fromkeys(
             ("log_config_file", "logging_config", "mm_encoder_fp8_scale_save_path", "profiler_config"), _NO_FILES
