@@ -16,6 +16,7 @@ from pytest_llem.config.measure import MeasureConfig
 from pytest_llem.config.passthrough import Passthrough
 from pytest_llem.config.pytorch import LoraConfig, PyTorchConfig
 from pytest_llem.config.schema import experiment_file_schema
+from pytest_llem.config.tensorrt import TensorRTConfig
 from pytest_llem.config.vllm import SpeculativeConfig, VllmConfig
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "SpeculativeConfig",
     "SyntheticDataset",
     "SyntheticPrompts",
+    "TensorRTConfig",
     "VllmConfig",
     "experiment_file_schema",
     "load_experiments",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import model_validator
 
 from pytest_llem.config.base import Conflict, Section, option, refuse
+from pytest_llem.config.builtin_models import is_builtin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 AttentionBackend = Literal[
     "FLASH_ATTN",
@@ -78,6 +81,7 @@ Quantization = Literal[
     "quark",
     "torchao",
     "inc",
+    "bitsandbytes",
     "humming",
     "experts_int8",
     "moe_wna16",
@@ -125,6 +129,8 @@ class SpeculativeConfig(Section, stage="load"):
     def _contradictions(self) -> Iterator[Conflict]:
         if self.model is None and self.method not in _WITHOUT_A_MODEL:
             yield Conflict("method", f"{self.method} needs the field model: what drafts the tokens")
+        if is_builtin(self.model):
+            yield Conflict("model", "a built-in model cannot draft here; name a hub id or a local folder")
         if self.model is not None and self.method in (*_N_GRAM, "suffix"):
             yield Conflict("model", f"has no effect with method: {self.method}, which looks tokens up; remove it")
         if self.revision is not None and self.model is None:
@@ -148,8 +154,8 @@ class VllmConfig(Section, stage="load"):
     """
 
     gpu_memory_utilization: float | None = option(
-        "Share of the device's memory that weights, activations and the key-value cache may take; what is left of it is "
-        "the cache. vLLM's default: 0.92.",
+        "Share of the device's memory that weights, activations and the key-value cache may take; the cache gets what "
+        "the others leave of it. vLLM's default: 0.92.",
         gt=0,
         le=1,
     )
@@ -180,8 +186,8 @@ class VllmConfig(Section, stage="load"):
         "attention can."
     )
     enable_prefix_caching: bool | None = option(
-        "Keep the keys and values of prompts for later prompts that begin alike. Unset: no, against vLLM's own default, "
-        "since from the second round on every prompt would be known and its prefill not be measured."
+        "Keep the keys and values of prompts for later prompts that begin alike. Unset: no, against vLLM's own "
+        "default, since from the second round on every prompt would be known and its prefill not be measured."
     )
     enable_chunked_prefill: bool | None = option(
         "Divide long prompts over several forward passes; false needs max_num_batched_tokens of at least max_model_len."
@@ -191,7 +197,7 @@ class VllmConfig(Section, stage="load"):
     block_size: int | None = option("Tokens in one block of the key-value cache.", unit="tokens", ge=1)
     quantization: Quantization | None = option(
         "How the weights are quantised. Unset: as the model's configuration says. The fp8, int8, nvfp4 and mxfp8 kinds "
-        "also quantise weights that are not, while loading."
+        "also quantise weights that are not, while loading; bitsandbytes is not known to every version of vLLM."
     )
     attention_backend: AttentionBackend | None = option(
         "Attention kernel. FLASH_ATTN and FLASHINFER need a GPU, and fp16 or bf16."

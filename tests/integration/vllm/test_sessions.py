@@ -101,9 +101,9 @@ def test_killed(llem_run, llem_experiment):
 
 
 def left_running() -> list[str]:
-    """vLLM's processes that are still there, wherever they went."""
+    """vLLM's processes that still run, wherever they went."""
     found = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
-    return [line for line in found.splitlines() if "VLLM::" in line]
+    return [line for line in found.splitlines() if "VLLM::" in line and "<defunct>" not in line]
 
 
 @pytest.fixture(autouse=True)
