@@ -175,10 +175,11 @@ class VllmModel:
                 with started_by(folder, self._log):
                     from vllm import LLM
 
-                    self.model = LLM(**arguments)
+                    self.model = LLM(**self._load.from_pretrained, **arguments)
             self._pids = {pid: since for pid, since in descendants().items() if pid not in before}
             unwatched = end_with_engine(self.model)
-            check_resolved(arguments, self.model.llm_engine.vllm_config)
+            resolved = self.model.llm_engine.vllm_config
+            notes = check_resolved(arguments, self._load.from_pretrained, resolved)
             workers = self.on_workers("llem_describe")
         except BaseException as exc:
             log = self._log
@@ -194,7 +195,7 @@ class VllmModel:
         self._memory = _memory_note(workers)
         said = [text.partition(": ")[2] for text in heard.texts]
         others = [text for text in self._log.warnings if text.partition(": ")[2] not in said]
-        self.warnings: Sequence[str] = [*heard.texts, *others, *([unwatched] if unwatched else [])]
+        self.warnings: Sequence[str] = [*heard.texts, *others, *notes, *([unwatched] if unwatched else [])]
         self.load_s = time.perf_counter() - start_s
 
     def _stop(self) -> None:

@@ -34,13 +34,17 @@ def sampling_options(config: ExperimentConfig, special: SpecialTokens) -> dict[s
     options = {_NAMES[name]: value for name, value in decoder.items()}
     if not samples:
         options["temperature"] = 0.0
-    return options | {
+    passed = dict(config.passthrough.generate)
+    ends = [] if passed.pop("ignore_eos", False) else list(special.eos)
+    return {
+        **options,
+        **passed,
         "max_tokens": config.max_output_tokens,
         # The same tokens end a sequence as with every engine; vLLM's own come from the tokenizer.
         "ignore_eos": True,
-        "stop_token_ids": list(special.eos),
+        "stop_token_ids": [*ends, *passed.get("stop_token_ids", ())],
         # Text is made of the tokens only where a text is looked for in it.
-        "detokenize": "stop" in options,
+        "detokenize": bool({"stop", "bad_words"} & {*options, *passed}),
     }
 
 

@@ -139,6 +139,7 @@ def _resolved(arguments: dict[str, Any], other: dict[str, Any]) -> Any:
     from pytest_llem.engines.vllm.checks import RESOLVED
 
     values = {path: arguments.get(name) for name, path in RESOLVED.items()}
+    values |= {f"compilation_config.{name}": value for name, value in arguments.get("compilation_config", {}).items()}
     values["model_config.max_model_len"] = arguments.get("max_model_len", 2048)
     drafting = arguments.get("speculative_config")
     top = SimpleNamespace(speculative_config=None if drafting is None else SimpleNamespace(**drafting))

@@ -6,12 +6,15 @@ import multiprocessing.spawn
 import os
 import sys
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
 from tests.unit.engines.vllm.conftest import HERE, EngineDeadError, StandIn, experiment, load
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_without_vllm_an_experiment_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +105,39 @@ def test_what_was_asked_and_did_not_happen_is_no_result(
         load(experiment(vllm=options))
     assert str(failed.value).startswith(message)
     assert vllm.made[0].ended
+
+
+def test_what_is_passed_through_reaches_vllm_and_is_compared_where_that_can_be(vllm: StandIn) -> None:
+    passed = {"from_pretrained": {"swap_space": 2, "watermark": 0.5}, "generate": {"presence_penalty": 0.5}}
+    config = experiment(passthrough=passed)
+    vllm.resolved = {"scheduler_config.watermark": 0.5}
+    model = load(config)
+    model.prepare(config, HERE).run(0)
+    (llm,) = vllm.made
+    assert llm.arguments["swap_space"] == 2
+    assert llm.calls[0][1].arguments["presence_penalty"] == 0.5
+    assert [text for text in model.warnings if "passthrough" in text] == [
+        "passthrough.from_pretrained.swap_space: vLLM's configuration does not say whether it was carried out"
+    ]
+    model.close()
+    vllm.resolved = {"scheduler_config.watermark": 0.0}
+    with pytest.raises(LoadError, match=r"^passthrough.from_pretrained.watermark 0.5: vLLM runs with 0.0 instead$"):
+        load(config)
+
+
+@pytest.mark.parametrize(
+    ("passed", "ends"),
+    [({"ignore_eos": True}, []), ({"stop_token_ids": [5]}, [257, 5]), ({"ignore_eos": False}, [257])],
+)
+def test_what_ends_a_sequence_can_be_passed_through(vllm: StandIn, passed: dict[str, Any], ends: list[int]) -> None:
+    config = experiment(passthrough={"generate": passed})
+    model = load(config)
+    workload = model.prepare(config, HERE)
+    workload.run(0)
+    assert vllm.made[0].calls[0][1].arguments["stop_token_ids"] == ends
+    # Without an end each sequence is as long as it may be.
+    assert workload.expected_output_tokens == (None if ends else 12)
+    model.close()
 
 
 def test_a_kernel_for_the_same_format_is_what_was_asked(vllm: StandIn) -> None:
@@ -233,8 +269,9 @@ def test_a_failed_call_that_leaves_nothing_behind_keeps_its_engine(vllm: StandIn
     model.close()
 
 
-def test_a_sequence_longer_than_the_engine_takes_is_refused(vllm: StandIn) -> None:
-    config = experiment(vllm={"max_model_len": 11})
+def test_a_sequence_longer_than_the_engine_takes_is_refused(vllm: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a longer prompt than eight tokens\n")
+    config = experiment(vllm={"max_model_len": 11}, dataset={"path": str(tmp_path / "prompts.txt")})
     model = load(config)
     with pytest.raises(MeasurementError, match=r"^vllm.max_model_len: a prompt of 8 tokens and 4 new ones .* 11"):
         model.prepare(config, HERE)
