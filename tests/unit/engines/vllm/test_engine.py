@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import multiprocessing.spawn
 import os
+import subprocess
 import sys
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llem.engines.transformers.engine import TransformersEngine
+from pytest_llem.engines.vllm.engine import VllmEngine
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
 from tests.unit.engines.vllm.conftest import HERE, EngineDeadError, StandIn, experiment, load
 
@@ -21,6 +24,33 @@ def test_without_vllm_an_experiment_is_told_what_to_install(monkeypatch: pytest.
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UnavailableError, match=r"^needs vllm: pip install 'pytest-llem\[vllm\]'$"):
         load(experiment())
+
+
+def test_a_nursery_that_has_imported_the_engine_can_be_forked() -> None:
+    code = (
+        "import os, sys, pytest_llem.engines.vllm.engine;"
+        "print('vllm' in sys.modules, len(os.listdir('/proc/self/task')))"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == ["False", "1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "cache_bytes", "reason"),
+    [
+        ({"kv_cache_memory_bytes": 1 << 20}, 1 << 20, None),
+        ({}, None, "vLLM reserves what its weights leave of vllm.gpu_memory_utilization"),
+    ],
+)
+def test_memory_is_predicted_as_far_as_the_file_says(
+    options: dict[str, Any], cache_bytes: int | None, reason: str | None
+) -> None:
+    plan = VllmEngine().predict_memory(experiment(vllm=options), HERE)
+    first = TransformersEngine().predict_memory(experiment(backend="pytorch"), HERE)
+    assert (plan.weights_bytes, plan.kv_cache_bytes, plan.reason) == (first.weights_bytes, cache_bytes, reason)
+    quantised = VllmEngine().predict_memory(experiment(vllm={"quantization": "fp8"}), HERE)
+    assert quantised.weights_bytes is None
 
 
 def test_a_build_for_another_device_is_unavailable(vllm: StandIn) -> None:
@@ -56,8 +86,6 @@ def test_the_files_options_reach_llm_beside_those_that_are_not_its_to_say(vllm: 
 def test_the_weights_are_those_of_the_first_engine(vllm: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
     from safetensors.torch import load_file
-
-    from pytest_llem.engines.transformers.engine import TransformersEngine
 
     saved: dict[str, Any] = {}
     made = vllm.made.append
