@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pytest_llem.errors import LlemError, LoadError, MeasurementError, one_line
-
-if TYPE_CHECKING:
-    from pytest_llem.engines.vllm.processes import ProcessLog
 
 _OUT_OF_MEMORY = ("out of memory", "OutOfMemoryError", "can't allocate memory")
 # How vLLM says that its share of the memory holds less than the model, or than one sequence.
@@ -21,10 +16,14 @@ def engine_is_dead(failure: BaseException) -> bool:
     return isinstance(failure, EngineDeadError)
 
 
-def not_loaded(failure: Exception, log: ProcessLog) -> LlemError:
-    """Why a model could not be loaded: ``failure``, or what ``log`` says of it, where another process has failed."""
-    # What this process raises is often only that another one has failed.
-    cause = log.cause or one_line(failure)
+def not_loaded(failure: Exception, said: str | None) -> LlemError:
+    """Why a model could not be loaded.
+
+    Args:
+        failure: what this process raised: often only that another one has failed.
+        said: what that said itself, see :attr:`pytest_llem.engines.vllm.processes.ProcessLog.cause`.
+    """
+    cause = said or one_line(failure)
     if any(sign in cause for sign in _SHARE_TOO_SMALL):
         return LoadError(f"its memory is too small: {cause}; lower vllm.max_model_len or raise gpu_memory_utilization")
     if any(sign in cause for sign in _OUT_OF_MEMORY):
@@ -32,13 +31,12 @@ def not_loaded(failure: Exception, log: ProcessLog) -> LlemError:
     return LoadError(f"could not be loaded: {cause}")
 
 
-def not_generated(failure: Exception, log: ProcessLog, *, dead: bool) -> LlemError:
-    """Why a call failed."""
+def not_generated(failure: Exception, said: str | None, *, dead: bool) -> LlemError:
+    """Why a call failed: ``failure``, or where the engine is dead, what its processes ``said``."""
     if not dead:
         return MeasurementError(f"vLLM's generate() failed: {one_line(failure)}")
-    cause = log.cause
-    if cause is not None and any(sign in cause for sign in _OUT_OF_MEMORY):
+    if said is not None and any(sign in said for sign in _OUT_OF_MEMORY):
         text = "out of memory in vLLM's engine: lower vllm.max_num_seqs, gpu_memory_utilization or the token limits"
     else:
-        text = f"vLLM's engine process ended{f': {cause}' if cause else ', perhaps killed, without saying why'}"
+        text = f"vLLM's engine process ended{f': {said}' if said else ', perhaps killed, without saying why'}"
     return MeasurementError(f"{text}; experiments after this one get a new engine")

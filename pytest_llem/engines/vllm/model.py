@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -19,6 +20,7 @@ from pytest_llem.engines.library_warnings import library_warnings
 from pytest_llem.engines.prompts import load_prompts
 from pytest_llem.engines.transformers.generation import ids_left_out, special_tokens
 from pytest_llem.engines.transformers.loading import draw_random
+from pytest_llem.engines.transformers.progress import no_progress_bars
 from pytest_llem.engines.vllm.arguments import llm_arguments
 from pytest_llem.engines.vllm.checks import check_resolved
 from pytest_llem.engines.vllm.failures import engine_is_dead, not_generated, not_loaded
@@ -99,12 +101,12 @@ class VllmModel:
             outputs: list[Any] = self.model.generate(prompts, parameters, use_tqdm=False)
         except BaseException as exc:
             # What it had begun would come out of the next call.
-            dead = engine_is_dead(exc)
+            dead, said = engine_is_dead(exc), self._log.cause
             if dead or self.model.llm_engine.has_unfinished_requests():
-                self._stop()
+                self._stop(show=dead)
             if not isinstance(exc, Exception):
                 raise
-            raise not_generated(exc, self._log, dead=dead) from exc
+            raise not_generated(exc, said, dead=dead) from exc
         return outputs
 
     def on_workers(self, method: str) -> list[Any]:
@@ -118,10 +120,10 @@ class VllmModel:
         try:
             returned: list[Any] = self.model.collective_rpc(method)
         except Exception as exc:
-            dead = engine_is_dead(exc)
+            dead, said = engine_is_dead(exc), self._log.cause
             if dead:
-                self._stop()
-            raise not_generated(exc, self._log, dead=dead) from exc
+                self._stop(show=True)
+            raise not_generated(exc, said, dead=dead) from exc
         return returned
 
     def close(self) -> None:
@@ -182,29 +184,35 @@ class VllmModel:
             notes = check_resolved(arguments, self._load.from_pretrained, resolved)
             workers = self.on_workers("llem_describe")
         except BaseException as exc:
-            log = self._log
+            said = self._log.cause
             self._pids = {pid: since for pid, since in descendants().items() if pid not in before}
-            print(log.text())  # noqa: T201  (captured, and shown with the failure)
-            self._stop()
+            self._stop(show=True)
             if isinstance(exc, LlemError) or not isinstance(exc, Exception):
                 raise
-            raise not_loaded(exc, log) from exc
+            raise not_loaded(exc, said) from exc
         # What was drawn is in memory now.
         shutil.rmtree(folder / "model", ignore_errors=True)
         self.gpu_uuids: Sequence[str] = tuple(sorted({worker["gpu_uuid"] for worker in workers} - {None}))
         self._memory = _memory_note(workers)
-        said = [text.partition(": ")[2] for text in heard.texts]
-        others = [text for text in self._log.warnings if text.partition(": ")[2] not in said]
+        heard_texts = [text.partition(": ")[2] for text in heard.texts]
+        others = [text for text in self._log.warnings if text.partition(": ")[2] not in heard_texts]
         self.warnings: Sequence[str] = [*heard.texts, *others, *notes, *([unwatched] if unwatched else [])]
         self.load_s = time.perf_counter() - start_s
 
-    def _stop(self) -> None:
+    def _stop(self, *, show: bool = False) -> None:
+        """End the engine.
+
+        Args:
+            show: write out what its processes have said, which pytest shows with a failure.
+        """
         llm, self.model = self.model, None
         if llm is not None:
             with suppress(Exception):
                 llm.llm_engine.engine_core.shutdown()
         del llm
         kill(self._pids)
+        if show:
+            sys.stderr.write(self._log.text())
         self._folder.cleanup()
         gc.collect()
 
@@ -214,7 +222,8 @@ def _save_random(load: LoadConfig, source: Source, device: torch.device, folder:
     itself would draw others."""
     location = folder / "model"
     drawn = draw_random(load, load.pytorch, source, device)
-    drawn.save_pretrained(location)
+    with no_progress_bars():
+        drawn.save_pretrained(location)
     if source.tokenizer is not None:
         source.tokenizer.save_pretrained(location)
     del drawn

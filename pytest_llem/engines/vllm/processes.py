@@ -11,9 +11,11 @@ import ctypes
 import multiprocessing
 import os
 import re
+import select
 import shlex
 import signal
 import sys
+import time
 from contextlib import contextmanager, suppress
 from multiprocessing import spawn
 from pathlib import Path
@@ -52,6 +54,8 @@ _LOGGED = re.compile(r"^.*?\b(WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[([\w./]+):
 _RAISED = re.compile(r"^((?:[\w]+\.)*\w*(?:Error|Exception|Exit|Interrupt)): (\S.*)$")
 # What vLLM raises where another process has failed, which says nothing itself.
 _ECHOES = ("Engine core initialization failed", "WorkerProc initialization failed", "Worker failed with error")
+
+_ENDED_S = 10.0
 
 
 def end_with_parent() -> None:
@@ -137,15 +141,25 @@ class ProcessLog:
 
 
 def kill(pids: Mapping[int, str]) -> None:
-    """End those processes that still run.
+    """End those processes that still run, and wait until they have: until then they hold their device's memory.
 
     Args:
-        pids: each with its start time, so that no other process that has got the number is meant, see :func:`identity`.
+        pids: each with its :func:`identity`, so that no other process that has got the number is meant.
     """
+    handles = []
     for pid, since in pids.items():
-        if identity(pid) == since:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            handle = os.pidfd_open(pid)
+            if identity(pid) != since:
+                os.close(handle)
+                continue
+            handles.append(handle)
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+    until_s = time.monotonic() + _ENDED_S
+    for handle in handles:
+        # Readable once the process has ended.
+        select.select([handle], [], [], max(until_s - time.monotonic(), 0.0))
+        os.close(handle)
 
 
 def identity(pid: int) -> str:
