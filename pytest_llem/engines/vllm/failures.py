@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 from pytest_llem.errors import LlemError, LoadError, MeasurementError, one_line
 
 _OUT_OF_MEMORY = ("out of memory", "OutOfMemoryError", "can't allocate memory")
@@ -23,12 +25,17 @@ def not_loaded(failure: Exception, said: str | None) -> LlemError:
         failure: what this process raised: often only that another one has failed.
         said: what that said itself, see :attr:`pytest_llem.engines.vllm.processes.ProcessLog.cause`.
     """
-    cause = said or one_line(failure)
+    cause = said or (_refusals(failure) if isinstance(failure, ValidationError) else one_line(failure))
     if any(sign in cause for sign in _SHARE_TOO_SMALL):
         return LoadError(f"its memory is too small: {cause}; lower vllm.max_model_len or raise gpu_memory_utilization")
     if any(sign in cause for sign in _OUT_OF_MEMORY):
         return LoadError("out of memory while loading: use a smaller model or precision, or quantise")
     return LoadError(f"could not be loaded: {cause}")
+
+
+def _refusals(failure: ValidationError) -> str:
+    """What vLLM says of its arguments: without pydantic's frame around it, which quotes all of them."""
+    return "; ".join(str(error["msg"]).removeprefix("Value error, ") for error in failure.errors(include_input=False))
 
 
 def not_generated(failure: Exception, said: str | None, *, dead: bool) -> LlemError:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -33,6 +33,11 @@ measure: {{rounds: 2, warmup_rounds: 0, min_window_s: 0.2, phases: one-token}}
 experiments:
   - {{name: one, backend: pytorch, pytorch: {{batch_size: 4}}}}
   - {{name: two, backend: vllm, vllm: {VLLM}}}
+  - <<: &stored
+      {{model: ./model, dataset: {{path: prompts.txt}}, decoder: {{repetition_penalty: 1.2, min_new_tokens: 5}}}}
+    name: three
+    backend: pytorch
+  - {{<<: *stored, name: four, backend: vllm, vllm: {VLLM.replace("max_num_seqs: 8", "max_num_seqs: 2")}}}
 """
 
 LOOKS_INSIDE = """
@@ -42,7 +47,7 @@ import pytest
 
 @pytest.mark.llem("both.llem.yaml")
 def test_inside(llem_model, llem_experiment, llem_meter, request):
-    if llem_experiment.backend != "vllm":
+    if llem_experiment.name != "two":
         pytest.skip("the other one")
     workload = llem_model.prepare(llem_experiment, request.path.parent)
     workload.run(0)
@@ -113,22 +118,51 @@ def _nothing_is_left() -> Iterator[None]:
     assert [line for line in left_running() if line not in before] == []
 
 
+def save_model(folder: Path) -> None:
+    """A model whose sequences end early, and whose own defaults would sample."""
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    from pytest_llem.engines.transformers.builtin import builtin_config, builtin_tokenizer
+
+    torch.manual_seed(3)
+    config = builtin_config("builtin:tiny-llama")
+    model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    model.generation_config = GenerationConfig(do_sample=True, eos_token_id=[257, *range(40, 46)])  # type: ignore[no-untyped-call]
+    model.save_pretrained(folder)
+    builtin_tokenizer(config.max_position_embeddings).save_pretrained(folder)
+
+
 def test_the_same_file_gives_the_same_tokens_on_both_engines_and_their_figures_in_one_report(
     pytester: pytest.Pytester,
 ) -> None:
     (pytester.path / "both.llem.yaml").write_text(SAME_ON_BOTH)
+    (pytester.path / "prompts.txt").write_text(
+        "an apple a day\nkeeps the doctor away\nx\nfrom here to there and back\n"
+    )
+    save_model(pytester.path / "model")
     pytester.makepyfile(test_inside=LOOKS_INSIDE)
-    result = pytester.runpytest_subprocess("--llem-cpu", "--llem-meter=estimate", "--benchmark-json=out.json", "-rs")
-    result.assert_outcomes(passed=3, skipped=1)
+    result = pytester.runpytest_subprocess(
+        "--llem-cpu", "--llem-meter=estimate", "--llem-fail=output:same", "--benchmark-json=out.json", "-rs"
+    )
+    result.assert_outcomes(passed=5, skipped=3)
     # What vLLM's processes say is in the results, not on the terminal.
     assert "EngineCore pid" not in result.stdout.str() + result.stderr.str()
 
     rows = json.loads((pytester.path / "out.json").read_text())["benchmarks"]
-    results = {row["name"].partition(":")[0]: row["extra_info"]["result"] for row in rows}
+    # Those of latency, which are named as the experiment is, hold the tokens.
+    results = {row["name"]: row["extra_info"]["result"] for row in rows}
     one, two = results["one"], results["two"]
     assert two["output_tokens_hash"] == one["output_tokens_hash"]
     assert two["output_tokens"] == one["output_tokens"] == 128
     assert two["input_tokens"] == one["input_tokens"] == 256
+    three, four = results["three"], results["four"]
+    assert four["output_tokens_hash"] == three["output_tokens_hash"]
+    assert len({len(sequence["tokens"]) for sequence in four["generated"]}) > 1
+    for ours, theirs in zip(three["generated"], four["generated"], strict=True):
+        assert theirs["tokens"] == ours["tokens"]
+        assert theirs["text"] == ours["text"]
+        assert theirs["logit_gaps"] == pytest.approx(ours["logit_gaps"], abs=1e-4)
     assert two["energy_per_output_token_j"] > 0
     assert 0 < two["time_to_first_token_s"] < two["latency_s"] * 3
     assert two["time_per_output_token_s"] > 0

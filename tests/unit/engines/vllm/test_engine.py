@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from pytest_llem.engines.transformers.engine import TransformersEngine
 from pytest_llem.engines.vllm.engine import VllmEngine
@@ -176,6 +177,17 @@ def test_a_kernel_for_the_same_format_is_what_was_asked(vllm: StandIn) -> None:
 def test_a_load_that_fails_says_why_and_leaves_no_engine(vllm: StandIn) -> None:
     vllm.failure = RuntimeError("No available memory for the cache blocks.")
     with pytest.raises(LoadError, match=r"lower vllm.max_model_len or raise gpu_memory_utilization$"):
+        load(experiment())
+
+
+def test_arguments_that_vllm_refuses_are_named_without_the_frame_around_them(vllm: StandIn) -> None:
+    def refuse(value: int) -> int:
+        raise ValueError(f"{value} is not supported")
+
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(Annotated[int, AfterValidator(refuse)]).validate_python(3)
+    vllm.failure = refused.value
+    with pytest.raises(LoadError, match=r": could not be loaded: 3 is not supported$"):
         load(experiment())
 
 
