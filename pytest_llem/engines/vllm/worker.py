@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from typing import Any
 
 import torch
@@ -10,9 +11,12 @@ import torch
 from pytest_llem.engines.transformers.memory import CudaPeakMemory, ResidentPeakMemory
 from pytest_llem.engines.vllm.processes import end_with_parent
 
-if multiprocessing.parent_process() is not None:
+_parent = multiprocessing.parent_process()
+if _parent is not None:
     # vLLM's worker watches its engine core from a thread, which waits for what the worker is doing.
     end_with_parent()
+    if os.getppid() != _parent.pid:
+        os._exit(1)  # it has ended already
 
 
 class WorkerExtension:

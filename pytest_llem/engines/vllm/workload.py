@@ -52,8 +52,14 @@ class VllmWorkload:
             return _tokens(self._generate(self._parameters))
         # The first call warms up, and shows whether the model computes numbers at all.
         self._loaded.on_workers("llem_watch_logits")
-        outputs = self._generate(self._parameters)
-        if not all(self._loaded.on_workers("llem_logits_were_finite")):
+        finite = True
+        try:
+            outputs = self._generate(self._parameters)
+        finally:
+            # Watched calls are slow ones, and other experiments share the model.
+            if self._loaded.model is not None:
+                finite = all(self._loaded.on_workers("llem_logits_were_finite"))
+        if not finite:
             raise MeasurementError("the model's logits are not finite: its weights or its precision are at fault")
         self._checked = True
         return _tokens(outputs)

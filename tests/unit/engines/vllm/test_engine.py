@@ -305,7 +305,10 @@ def test_a_failed_call_that_leaves_nothing_behind_keeps_its_engine(vllm: StandIn
         workload.run(0)
     vllm.broken = None
     workload.run(0)
-    assert len(vllm.made) == 1
+    (llm,) = vllm.made
+    # The first call watches, and stops watching even where it fails.
+    watching = [method for method in llm.rpc if "logits" in method]
+    assert watching == ["llem_watch_logits", "llem_logits_were_finite"] * 2
     model.close()
 
 
