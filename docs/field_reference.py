@@ -17,6 +17,8 @@ from pytest_llem.config.kv_cache import QuantizedCacheConfig
 from pytest_llem.config.passthrough import Passthrough
 from pytest_llem.config.pytorch import LoraConfig, PyTorchConfig
 from pytest_llem.config.schema import experiment_file_schema
+from pytest_llem.config.tensorrt import BuildConfig, CudaGraphConfig, KvCacheConfig, QuantConfig, TensorRTConfig
+from pytest_llem.config.vllm import SpeculativeConfig, VllmConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +52,13 @@ _SECTIONS: tuple[tuple[str, str, type[Section]], ...] = (
     ("pytorch", "pytorch.", PyTorchConfig),
     ("pytorch.cache_config", "pytorch.cache_config.", QuantizedCacheConfig),
     ("pytorch.lora", "pytorch.lora.", LoraConfig),
+    ("vllm", "vllm.", VllmConfig),
+    ("vllm.speculative_config", "vllm.speculative_config.", SpeculativeConfig),
+    ("tensorrt", "tensorrt.", TensorRTConfig),
+    ("tensorrt.kv_cache_config", "tensorrt.kv_cache_config.", KvCacheConfig),
+    ("tensorrt.quant_config", "tensorrt.quant_config.", QuantConfig),
+    ("tensorrt.cuda_graph_config", "tensorrt.cuda_graph_config.", CudaGraphConfig),
+    ("tensorrt.build_config", "tensorrt.build_config.", BuildConfig),
     ("measure", "measure.", MeasureConfig),
     ("passthrough", "passthrough.", Passthrough),
 )

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-REMOTE_CODE = "pytorch.trust_remote_code: Python code that came with the model was allowed to run"
+REMOTE_CODE = "trust_remote_code: Python code that came with the model was allowed to run"
 """Warning in the result of an experiment that trusts its model's code."""
 
 _DEFAULT_ROUNDS = 10
@@ -248,8 +248,9 @@ class ExperimentRun:
             if config.timeout_s is not None and took_s > config.timeout_s and not turns:
                 note = f"timeout_s: it took {took_s:.1f} s of {config.timeout_s:g} s, and was let run"
                 result = replace(result, warnings=[*result.warnings, note])
-            if config.pytorch is not None and config.pytorch.trust_remote_code:
-                result = replace(result, warnings=[*result.warnings, REMOTE_CODE])
+            if config.section is not None and config.section.trust_remote_code:
+                note = f"{config.backend}.{REMOTE_CODE}"
+                result = replace(result, warnings=[*result.warnings, note])
             workload_hash = identity.workload_hash(config, self._model, workload)
             environment = identity.environment(self._model.gpu_uuids, self._meter, device=self._session.settings.device)
         result = replace(result, spent_s=account.spent_s())

@@ -16,6 +16,8 @@ from pytest_llem.config.measure import MeasureConfig
 from pytest_llem.config.passthrough import Passthrough
 from pytest_llem.config.pytorch import LoraConfig, PyTorchConfig
 from pytest_llem.config.schema import experiment_file_schema
+from pytest_llem.config.tensorrt import TensorRTConfig
+from pytest_llem.config.vllm import SpeculativeConfig, VllmConfig
 
 __all__ = [
     "BuiltinDataset",
@@ -28,8 +30,11 @@ __all__ = [
     "MeasureConfig",
     "Passthrough",
     "PyTorchConfig",
+    "SpeculativeConfig",
     "SyntheticDataset",
     "SyntheticPrompts",
+    "TensorRTConfig",
+    "VllmConfig",
     "experiment_file_schema",
     "load_experiments",
     "stage_of",

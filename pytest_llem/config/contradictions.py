@@ -1,6 +1,7 @@
 """Fields that are fine one by one and exclude each other, or have no effect together.
 
-What transformers would ignore in silence, or refuse only once the model is loaded, is refused here, with the way out.
+What an engine's library would ignore in silence, or refuse only once the model is loaded, is refused here, with the way
+out.
 """
 
 from __future__ import annotations
@@ -14,12 +15,18 @@ from pytest_llem.config.dataset import SyntheticDataset
 from pytest_llem.config.decoder import SAMPLING_OPTIONS
 from pytest_llem.config.kv_cache import OFFLOADED_CACHES, STATIC_CACHES
 from pytest_llem.config.pytorch import ATTENTION, FLASH_ATTENTION, gpu_number
+from pytest_llem.config.vllm import CPU_ATTENTION, HALF_PRECISION_ATTENTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_llem.config.experiment import ExperimentConfig
     from pytest_llem.config.pytorch import PyTorchConfig
+    from pytest_llem.config.tensorrt import TensorRTConfig
+    from pytest_llem.config.vllm import VllmConfig
+
+# vLLM raises what is below to this, to keep the logits finite.
+_VLLM_LEAST_TEMPERATURE = 0.01
 
 # Arguments of generate() without a field of their own that only sampling reads.
 _SAMPLING_ARGUMENTS = ("epsilon_cutoff", "eta_cutoff", "top_h", "typical_p")
@@ -36,6 +43,12 @@ def contradictions(config: ExperimentConfig) -> Iterator[Conflict]:
         yield from _sequences(config, config.pytorch)
         yield from _devices(config, config.pytorch)
         yield from _load(config, config.pytorch)
+    if config.backend == "vllm":
+        yield from _vllm_sampling(config)
+    if config.vllm is not None:
+        yield from _vllm(config, config.vllm)
+    if config.tensorrt is not None:
+        yield from _tensorrt(config, config.tensorrt)
 
 
 def _prompts(config: ExperimentConfig) -> Iterator[Conflict]:
@@ -201,3 +214,73 @@ def _may_bring_code(config: ExperimentConfig, pytorch: PyTorchConfig) -> bool:
 def _computes_in_fp32(pytorch: PyTorchConfig) -> bool:
     """Whether 4 bit weights become fp32 for their products, whatever the precision: bitsandbytes' own default."""
     return bool(pytorch.load_in_4bit) and pytorch.bnb_4bit_compute_dtype in (None, "float32")
+
+
+def _vllm_sampling(config: ExperimentConfig) -> Iterator[Conflict]:
+    """What vLLM's SamplingParams take otherwise than transformers' generate() does."""
+    decoder = config.decoder.resolved()
+    if not decoder.do_sample:
+        return
+    if decoder.temperature is not None and 0 < decoder.temperature < _VLLM_LEAST_TEMPERATURE:
+        yield Conflict(
+            "decoder.temperature",
+            f"vLLM would raise {decoder.temperature} to {_VLLM_LEAST_TEMPERATURE}; use at least that, or "
+            "do_sample: false (the likeliest token)",
+        )
+    if decoder.top_p == 0:
+        yield Conflict("decoder.top_p", "0 is not taken by vLLM; use do_sample: false (the likeliest token)")
+    if decoder.min_p and config.vllm is not None and config.vllm.speculative_config is not None:
+        yield Conflict("decoder.min_p", "does not work with vllm.speculative_config; remove one of the two")
+
+
+def _vllm(config: ExperimentConfig, vllm: VllmConfig) -> Iterator[Conflict]:
+    yield from _room(config, "vllm.max_model_len", vllm.max_model_len)
+    yield from _model(config, "vllm", vllm)
+    attention = vllm.attention_backend
+    if attention in HALF_PRECISION_ATTENTION and config.precision == "fp32":
+        yield Conflict(
+            "vllm.attention_backend",
+            f"{attention} computes in fp16 and bf16 only, but precision is fp32; use TRITON_ATTN, or precision: bf16",
+        )
+    if config.device == "cuda" and attention in CPU_ATTENTION:
+        yield Conflict("vllm.attention_backend", f"{attention} runs on the CPU, but device is cuda; remove it")
+    if config.device != "cpu":
+        return
+    if attention is not None and attention not in CPU_ATTENTION:
+        yield Conflict("vllm.attention_backend", f"{attention} needs a GPU, but device is cpu; remove it")
+    if vllm.cudagraph_mode not in (None, "NONE"):
+        yield Conflict("vllm.cudagraph_mode", "has no effect on the CPU, but device is cpu; remove it")
+    if vllm.cpu_offload_gb:
+        yield Conflict("vllm.cpu_offload_gb", "has no effect on the CPU, but device is cpu; remove it")
+
+
+def _tensorrt(config: ExperimentConfig, tensorrt: TensorRTConfig) -> Iterator[Conflict]:
+    yield from _room(config, "tensorrt.max_seq_len", tensorrt.max_seq_len)
+    yield from _model(config, "tensorrt", tensorrt)
+    longest = tensorrt.max_input_len
+    if longest is not None and config.input_len is not None and config.input_len > longest:
+        yield Conflict("tensorrt.max_input_len", f"{longest} is below the prompts' {config.input_len} tokens; raise it")
+    if config.device == "cpu":
+        yield Conflict("device", "TensorRT-LLM needs a GPU; use device: cuda or any")
+
+
+def _room(config: ExperimentConfig, field: str, longest: int | None) -> Iterator[Conflict]:
+    """Sequences that are known to be longer than the engine may take them."""
+    needed = (config.input_len or 1) + config.max_output_tokens
+    if longest is not None and longest < needed:
+        prompt = "a prompt" if config.input_len is None else f"prompts of {config.input_len} tokens"
+        yield Conflict(
+            field,
+            f"{longest} is too short for {prompt} and {config.max_output_tokens} new tokens; use at least {needed}",
+        )
+
+
+def _model(config: ExperimentConfig, section: str, options: VllmConfig | TensorRTConfig) -> Iterator[Conflict]:
+    if not config.is_builtin:
+        return
+    if options.revision is not None:
+        yield Conflict(f"{section}.revision", "has no meaning for a built-in model; remove it")
+    if options.trust_remote_code:
+        yield Conflict(
+            f"{section}.trust_remote_code", "has no effect on a built-in model, which brings no code; remove it"
+        )

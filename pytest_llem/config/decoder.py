@@ -24,7 +24,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 class DecoderConfig(Section, stage="call"):
     """How the next token is chosen. ``None`` means the backend's own default.
 
-    Every field but ``preset`` is an argument of ``generate()`` of the same name.
+    Every field but ``preset`` is an argument of transformers' ``generate()`` of the same name, and means the same to
+    every engine.
     """
 
     preset: Preset | None = option(
@@ -50,7 +51,8 @@ class DecoderConfig(Section, stage="call"):
         "Tokens generated before the end-of-sequence token may come.", unit="tokens", ge=1
     )
     stop_strings: list[Annotated[str, Field(min_length=1)]] | None = option(
-        "Texts that end a sequence. Needs batch size 1 and one returned sequence.", min_length=1
+        "Texts that end a sequence. With the backend pytorch it needs batch size 1 and one returned sequence.",
+        min_length=1,
     )
 
     def resolved(self) -> DecoderConfig:

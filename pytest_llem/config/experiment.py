@@ -7,18 +7,30 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from pytest_llem.config.backends import BACKENDS, backend_name
-from pytest_llem.config.base import REFUSED, Conflict, Section, builtin_model, option, refusal, refuse
+from pytest_llem.config.base import (
+    MISPLACED,
+    REFUSED,
+    Conflict,
+    Section,
+    builtin_model,
+    fields_of,
+    option,
+    refusal,
+    refuse,
+)
 from pytest_llem.config.builtin_models import is_builtin
 from pytest_llem.config.contradictions import contradictions
 from pytest_llem.config.dataset import DATASET_HELP, Dataset, SyntheticDataset, SyntheticPrompts, TextDataset
 from pytest_llem.config.decoder import DecoderConfig
 from pytest_llem.config.load import LoadConfig
 from pytest_llem.config.measure import MeasureConfig
-from pytest_llem.config.passthrough import Passthrough
+from pytest_llem.config.passthrough import Passthrough, collisions
 from pytest_llem.config.pytorch import PyTorchConfig
+from pytest_llem.config.tensorrt import TensorRTConfig  # noqa: TC001  (pydantic reads it)
+from pytest_llem.config.vllm import VllmConfig  # noqa: TC001  (pydantic reads it)
 from pytest_llem.verdict.gates import limit_of
 from pytest_llem.verdict.limits import SAME, parse_limit
 
@@ -150,8 +162,8 @@ class ExperimentConfig(Section):
     )
     decoder: DecoderConfig = option("How the next token is chosen.", default=DecoderConfig(), stage="call")
     pytorch: PyTorchConfig | None = option("Options of the transformers backend (backend: pytorch).")
-    vllm: dict[str, Any] | None = option("Options of the vLLM backend (backend: vllm).", stage="load")
-    tensorrt: dict[str, Any] | None = option("Options of the TensorRT-LLM backend (backend: tensorrt).", stage="load")
+    vllm: VllmConfig | None = option("Options of the vLLM backend (backend: vllm).", stage="load")
+    tensorrt: TensorRTConfig | None = option("Options of the TensorRT-LLM backend (backend: tensorrt).", stage="load")
     measure: MeasureConfig = option("How often and how long is measured.", default=MeasureConfig(), stage="measurement")
     timeout_s: float | None = option(
         "Longest time the experiment may take, enforced in a child process.", stage="session", unit="s", gt=0
@@ -163,7 +175,7 @@ class ExperimentConfig(Section):
         stage="session",
     )
     passthrough: Passthrough = option(
-        "Arguments of transformers that have no field of their own.", default=Passthrough()
+        "Arguments of the engine's library that have no field of their own.", default=Passthrough()
     )
     # A leading underscore is refused by pytest itself.
     marks: list[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$"), AfterValidator(_mark)]] = option(
@@ -174,6 +186,16 @@ class ExperimentConfig(Section):
     def is_builtin(self) -> bool:
         """Whether the model is built in memory with random weights."""
         return is_builtin(self.model)
+
+    @property
+    def section(self) -> PyTorchConfig | VllmConfig | TensorRTConfig | None:
+        """The section of the experiment's backend; ``None`` where it is unset or another package's."""
+        sections: dict[str, PyTorchConfig | VllmConfig | TensorRTConfig | None] = {
+            "pytorch": self.pytorch,
+            "vllm": self.vllm,
+            "tensorrt": self.tensorrt,
+        }
+        return sections.get(self.backend)
 
     @property
     def dataset_seed(self) -> int:
@@ -204,8 +226,9 @@ class ExperimentConfig(Section):
         """Everything that decides the loaded model, and nothing else.
 
         Args:
-            folder: folder of the experiment file; a relative ``model``, ``assistant_model`` or ``lora.path`` that
-                is a folder below it becomes an absolute path, so that files in several folders share one load.
+            folder: folder of the experiment file; a relative ``model``, ``assistant_model``, ``lora.path`` or
+                ``speculative_config.model`` that is a folder below it becomes an absolute path, so that files in
+                several folders share one load.
         """
         options = (self.pytorch or PyTorchConfig()).only("load")
         paths: dict[str, Any] = {}
@@ -222,8 +245,27 @@ class ExperimentConfig(Section):
             random_seed=self.random_seed if random else None,
             pytorch=options.model_copy(update=paths) if paths else options,
             from_pretrained=self.passthrough.from_pretrained,
-            backend_options=(None if self.backend == "pytorch" else getattr(self, self.backend, None)) or {},
+            backend_options=self._backend_options(folder),
         )
+
+    def _backend_options(self, folder: Path) -> dict[str, Any]:
+        """What the section of a backend other than pytorch says of the load, without what is unset."""
+        section = self.section
+        if section is None or isinstance(section, PyTorchConfig):
+            return {}
+        options = section.model_dump(include={*fields_of(type(section), "load")}, exclude_none=True)
+        speculative = options.get("speculative_config", {})
+        if "model" in speculative:
+            speculative["model"] = _located(speculative["model"], folder)
+        return options
+
+    @field_validator("passthrough")
+    @classmethod
+    def _refuse_collisions(cls, value: Passthrough, info: ValidationInfo) -> Passthrough:
+        # The backend comes first; a wrong one is not there.
+        backend = info.data.get("backend", BACKENDS[0])
+        refuse(value, collisions(value, backend, from_a_file=bool(info.context)), MISPLACED)
+        return value
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:

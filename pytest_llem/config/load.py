@@ -27,7 +27,8 @@ class LoadConfig:
         random_seed: seed of random weights; ``None`` where the weights are not random.
         pytorch: options of the transformers backend, only those that decide the load.
         from_pretrained: further arguments of ``from_pretrained()``.
-        backend_options: the section of a backend other than pytorch.
+        backend_options: the section of a backend other than pytorch, without what is unset, sections in it as
+            mappings.
     """
 
     model: str

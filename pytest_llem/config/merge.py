@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 REPLACED_WHOLE = ("dataset",)
 
 # Mappings of arguments that we do not know: there, null is a value like any other.
-_KEEP_NULLS = ("passthrough.from_pretrained", "passthrough.generate", "vllm", "tensorrt")
+_KEEP_NULLS = ("passthrough.from_pretrained", "passthrough.generate")
 
 
 def merge(base: Node | None, overlay: Node, name: str = "") -> Node:

@@ -6,8 +6,10 @@ import difflib
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
+from pytest_llem.config.backends import BACKENDS
 from pytest_llem.config.base import Section
 from pytest_llem.config.experiment import ExperimentConfig
+from pytest_llem.config.instead import INSTEAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,10 +93,15 @@ def suggestion(name: str) -> str:
     if name in FILE_KEYS:
         return "unknown field; it belongs to the file and not to an experiment; move it to the top level"
     section, _, leaf = name.rpartition(".")
+    if section in INSTEAD and leaf in INSTEAD[section].in_section:
+        return INSTEAD[section].in_section[leaf]
     siblings = {_leaf(other): other for other in fields() if other.rpartition(".")[0] == section}
     if not section:
         siblings |= {key: key for key in FILE_KEYS}
-    everywhere = {_leaf(other): other for other in reversed(fields())}
+    # What another engine has is of no use to this one.
+    top = section.partition(".")[0]
+    foreign = () if top not in BACKENDS else tuple(f"{backend}." for backend in BACKENDS if backend != top)
+    everywhere = {_leaf(other): other for other in reversed(fields()) if not other.startswith(foreign)}
     # A misspelt name in this section, then one of another section, misspelt or not.
     meant = _OTHER_NAMES.get(leaf) or _nearest(leaf, siblings, 0.7) or _nearest(leaf, everywhere, 0.8)
     if meant:

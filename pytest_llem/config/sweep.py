@@ -10,6 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_llem.config.backends import BACKENDS
+from pytest_llem.config.document import Node
 from pytest_llem.config.merge import REPLACED_WHOLE, put
 from pytest_llem.config.messages import Problem, show
 from pytest_llem.config.names import FILE_KEYS, flattened, is_known, suggestion
@@ -17,7 +19,7 @@ from pytest_llem.config.names import FILE_KEYS, flattened, is_known, suggestion
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pytest_llem.config.document import Mark, Node
+    from pytest_llem.config.document import Mark
 
 MAX_POINTS = 100_000
 
@@ -125,9 +127,15 @@ def _overlaps(axes: Sequence[Axis]) -> Iterator[Problem]:
 
 
 def points(base: Node, axes: Sequence[Axis]) -> list[Point]:
-    """All points in the order of the file, the last axis fastest."""
+    """All points in the order of the file, the last axis fastest.
+
+    Where ``backend`` itself is swept, every point keeps the section of its own, and what a sweep says of the others
+    makes no further points of it.
+    """
     labels = _Labels(axes)
-    found = list(_expand(base, axes, (), {}, labels))
+    found = list(_expand(base, axes, {}, {}, labels))
+    if any(axis.name == "backend" for axis in axes):
+        found = list({_canonical(point.swept): point for point in found}.values())
     count = Counter(point.id for point in found)
     # Characters that an id cannot have may be all that tells two values apart.
     return [
@@ -137,10 +145,10 @@ def points(base: Node, axes: Sequence[Axis]) -> list[Point]:
 
 
 def _expand(
-    node: Node, axes: Sequence[Axis], parts: tuple[str, ...], swept: Mapping[str, Any], labels: _Labels
+    node: Node, axes: Sequence[Axis], parts: Mapping[str, str], swept: Mapping[str, Any], labels: _Labels
 ) -> Iterator[Point]:
     if not axes:
-        yield Point("-".join(parts), node, swept)
+        yield _point(node, parts, swept)
         return
     axis, *rest = axes
     path = axis.name.split(".")
@@ -148,10 +156,24 @@ def _expand(
         yield from _expand(
             put(node, path, variant.node),
             rest,
-            (*parts, labels.of(variant)),
+            {**parts, axis.name: labels.of(variant)},
             {**swept, **variant.swept},
             labels,
         )
+
+
+def _point(node: Node, parts: Mapping[str, str], swept: Mapping[str, Any]) -> Point:
+    """The point whose axes set ``swept``, and are spelt in its id as ``parts`` say by their names."""
+    if "backend" not in swept:
+        return Point("-".join(parts.values()), node, swept)
+    backend = swept["backend"] or BACKENDS[0]
+    foreign = [other for other in BACKENDS if other != backend]
+    content = {key: value for key, value in node.content.items() if key not in foreign}
+    return Point("-".join(_own(parts, foreign).values()), Node(content, node.mark, node.key), _own(swept, foreign))
+
+
+def _own(by_name: Mapping[str, Any], foreign: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in by_name.items() if name.partition(".")[0] not in foreign}
 
 
 class _Labels:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["BUILT_IN", "engine_module", "get_engine", "no_engine"]
 
-BUILT_IN = {"pytorch": "pytest_llem.engines.transformers.engine:TransformersEngine"}
+BUILT_IN = {
+    "pytorch": "pytest_llem.engines.transformers.engine:TransformersEngine",
+    "vllm": "pytest_llem.engines.vllm.engine:VllmEngine",
+}
 """Engines of this package by backend, as ``module:class``; no other package replaces one."""
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from pytest_llem.meters.cpu_time import cpu_s_of_descendants
+
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
@@ -38,7 +40,7 @@ class Clock(Protocol):
         """Let ``seconds`` pass."""
 
     def cpu_s(self) -> float:
-        """CPU seconds (user and system) that all threads of this process have used."""
+        """CPU seconds (user and system) that this process and those it has started have used."""
 
     def wall_s(self) -> float:
         """Seconds since 1970, by which drivers date what they sampled."""
@@ -54,7 +56,7 @@ class SystemClock:
         time.sleep(seconds)
 
     def cpu_s(self) -> float:
-        return time.process_time()
+        return cpu_s_of_descendants() + time.process_time()
 
     def wall_s(self) -> float:
         return time.time()

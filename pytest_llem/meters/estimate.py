@@ -1,6 +1,7 @@
 """Joules modelled from CPU time, for machines whose sensors cannot be read.
 
-The model is one line: the CPU seconds of this process (all its threads) times a constant power per busy core.
+The model is one line: the CPU seconds of this process (all its threads), and of those that it has started, times a
+constant power per busy core.
 It sees how much the processor worked, not at which clock or voltage, nor memory, nor other parts of the
 machine. It follows changes of the work done; its absolute value is only an order of magnitude.
 """
@@ -31,7 +32,7 @@ the round value between.
 
 
 class EstimateMeter(SimpleMeter):
-    """CPU seconds of this process times watts per core."""
+    """CPU seconds of this process and of those that it has started, times watts per core."""
 
     name = "estimate"
     estimated = True

@@ -35,13 +35,28 @@ def workload_hash(config: ExperimentConfig, model: LoadedModel, workload: Worklo
     pytorch = {} if config.pytorch is None else config.pytorch.model_dump(mode="json", exclude_none=True)
     return _hash(
         {
-            "config": config.model_dump(mode="json", exclude={*not_work, *_RESOLVED}),
+            "config": config.model_dump(mode="json", exclude={*not_work, *_RESOLVED}) | _other_backends(config),
             "pytorch": {"batch_size": 1, **pytorch},
             "decoder": config.decoder.resolved().model_dump(mode="json", exclude={"preset"}),
             "model": config.model if model.commit is None else model.commit,
             "token_ids": workload.prompts.sha256(),
         }
     )
+
+
+def _other_backends(config: ExperimentConfig) -> dict[str, Any]:
+    """The sections of vLLM and TensorRT-LLM as they resolve: what is unset is what the engine makes of it."""
+    vllm, tensorrt = (
+        None if section is None else section.model_dump(mode="json", exclude_none=True)
+        for section in (config.vllm, config.tensorrt)
+    )
+    if config.backend == "vllm":
+        vllm = {"enable_prefix_caching": False, **(vllm or {})}
+    if config.backend == "tensorrt":
+        tensorrt = tensorrt or {}
+        cache = {"enable_block_reuse": False, **tensorrt.get("kv_cache_config", {})}
+        tensorrt = {"backend": "pytorch", **tensorrt, "kv_cache_config": cache}
+    return {"vllm": vllm, "tensorrt": tensorrt}
 
 
 def callable_hash(nodeid: str) -> str:

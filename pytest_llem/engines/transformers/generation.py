@@ -24,9 +24,12 @@ from pytest_llem.errors import MeasurementError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from pytest_llem.config import ExperimentConfig
+
+# How a model's configuration names tokens that stand for something else than text.
+_MEDIA_TOKENS = ("_token_id", "_token_index")
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,20 @@ def special_tokens(model: PreTrainedModel, tokenizer: Any) -> SpecialTokens:
         pad = next((token for token in eos if 0 <= token < text_config.vocab_size), 0)
     bos = first("bos_token_id")
     return SpecialTokens(bos, eos, int(pad))
+
+
+def ids_left_out(config: PretrainedConfig, special: SpecialTokens, tokenizer: Any) -> set[int]:
+    """Token ids that no synthetic prompt holds: special ones, and those that stand for an image where there is none.
+
+    Args:
+        config: the model's.
+    """
+    ids = {special.pad, *special.eos} | ({special.bos} if special.bos is not None else set())
+    ids |= set(getattr(tokenizer, "all_special_ids", ()))
+    if config.get_text_config() is not config:
+        named = config.to_dict().items()
+        ids |= {value for name, value in named if name.endswith(_MEDIA_TOKENS) and isinstance(value, int)}
+    return ids
 
 
 def build_generation(config: ExperimentConfig, special: SpecialTokens, *, cuda: bool) -> Generation:

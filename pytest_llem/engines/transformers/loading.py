@@ -51,7 +51,7 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
     info: Mapping[str, Any]
     with library_warnings() as heard, no_progress_bars(), no_pickles():
         if source.location is None:
-            drawn = _draw_random(load, options, source, device)
+            drawn = draw_random(load, options, source, device)
             with _no_allocation_ahead():
                 # With output_loading_info a pair, which its annotations do not say.
                 model, info = type(drawn).from_pretrained(  # type: ignore[misc]
@@ -72,7 +72,12 @@ def load_weights(load: LoadConfig, options: PyTorchConfig, source: Source, devic
     return model
 
 
-def _draw_random(load: LoadConfig, options: PyTorchConfig, source: Source, device: torch.device) -> PreTrainedModel:
+def draw_random(load: LoadConfig, options: PyTorchConfig, source: Source, device: torch.device) -> PreTrainedModel:
+    """The architecture of ``source`` with random weights, in the precision of ``load``.
+
+    Raises:
+        LoadError: there is no seed, or the architecture is that of a quantised checkpoint.
+    """
     if load.random_seed is None:
         raise LoadError("is needed for random weights", field="random_seed")
     if quantisation_of(source.config):

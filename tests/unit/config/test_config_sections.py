@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from pytest_llem.config import DecoderConfig, MeasureConfig, Passthrough, PyTorchConfig, stage_of
+from pytest_llem.config import DecoderConfig, ExperimentConfig, MeasureConfig, Passthrough, PyTorchConfig, stage_of
 from pytest_llem.config.base import Stage
 from pytest_llem.config.names import fields, sections
 
@@ -301,9 +301,9 @@ def test_measure_bounds(field: str, value: Any) -> None:
 )
 def test_passthrough_names_the_field_of_an_argument_that_has_one(call: str, argument: str, field: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        Passthrough.model_validate({call: {argument: 1}})
+        ExperimentConfig.model_validate({"model": "gpt2", "passthrough": {call: {argument: 1}}})
     (error,) = caught.value.errors()
-    assert (error["loc"], error["type"], error["msg"]) == ((call, argument), "misplaced", field)
+    assert (error["loc"], error["type"], error["msg"]) == (("passthrough", call, argument), "misplaced", field)
 
 
 def test_passthrough_keeps_the_rest_as_it_is() -> None:

@@ -283,7 +283,7 @@ def test_refuses_contradictions_with_the_way_out(values: dict[str, Any], field: 
 @pytest.mark.parametrize(
     "values",
     [
-        {"backend": "vllm", "vllm": {"anything": 1}},
+        {"backend": "vllm", "vllm": {"max_num_seqs": 1}},
         {"backend": "tensorrt"},
         {"decoder": {"do_sample": True, "temperature": 1, "top_k": 50, "top_p": 0.5, "min_p": 0.1}},
         {"decoder": {"preset": "factual", "temperature": 0.1}},

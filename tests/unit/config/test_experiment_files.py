@@ -603,7 +603,10 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
             "model: x\nexperiments:\n- {base: a.yaml}",
             "3: base: unknown field; it belongs to the file and not to an experiment; move it to the top level",
         ),
-        ("model: x\nvllm: {7: y}", "2: vllm.7: expected text, got 7; put it in quotes"),
+        (
+            "model: x\npassthrough: {generate: {7: y}}",
+            "2: passthrough.generate.7: expected text, got 7; put it in quotes",
+        ),
         ("model: x\n<name>: y", "2: <name>: unknown field; did you mean name?"),
     ],
 )

@@ -52,8 +52,8 @@ ANOTHER_LOAD: list[dict[str, Any]] = [
     {"model": "gpt3"},
     {"weights": "random"},
     {"backend": "vllm"},
-    {"backend": "vllm", "vllm": {"x": 1}},
-    {"backend": "tensorrt", "tensorrt": {"x": 1}},
+    {"backend": "vllm", "vllm": {"max_num_seqs": 1}},
+    {"backend": "tensorrt", "tensorrt": {"max_batch_size": 1}},
     {"precision": "fp16"},
     {"pytorch": {"attn_implementation": "eager"}},
     {"pytorch": {"torch_compile": True}},
@@ -78,8 +78,8 @@ def test_what_decides_the_load_does_not_share_it(tmp_path: Path, values: dict[st
 
 
 def test_the_section_of_another_backend_decides_its_load(tmp_path: Path) -> None:
-    loads = {load(tmp_path, backend="vllm", **section) for section in ({}, {"vllm": {"x": 1}}, {"vllm": {"x": 2}})}
-    assert len(loads) == 3
+    sections: list[dict[str, Any]] = [{}, {"vllm": {"max_num_seqs": 1}}, {"vllm": {"max_num_seqs": 2}}]
+    assert len({load(tmp_path, backend="vllm", **section) for section in sections}) == 3
 
 
 def test_values_that_python_calls_equal_are_told_apart(tmp_path: Path) -> None:

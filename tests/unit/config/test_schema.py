@@ -91,6 +91,9 @@ def test_what_the_loader_takes_is_valid(validator: Draft202012Validator, file: P
         ("decoder: {precison: 1}", "$.decoder"),
         ("measure: {precison: 1}", "$.measure"),
         ("passthrough: {precison: {}}", "$.passthrough"),
+        ("vllm: {precison: 1}", "$.vllm"),
+        ("vllm: {speculative_config: {precison: 1}}", "$.vllm.speculative_config"),
+        ("tensorrt: {kv_cache_config: {precison: 1}}", "$.tensorrt.kv_cache_config"),
         ("compare: {precison: 5%}", "$.compare"),
         ("dataset: {precison: {n: 4}}", "$.dataset"),
         ("dataset: {synthetic: {precison: 4}}", "$.dataset.synthetic"),
@@ -117,9 +120,14 @@ def test_every_field_but_the_name_can_be_swept(schema: dict[str, Any]) -> None:
         sweep["properties"]
     )
     (pattern,) = sweep["patternProperties"]
-    for name in ("passthrough.generate.stop_strings", "vllm.x.y", "pytorch.max_memory.0", "compare.energy"):
+    for name in (
+        "passthrough.generate.stop_strings",
+        "passthrough.from_pretrained.x.y",
+        "pytorch.max_memory.0",
+        "compare.energy",
+    ):
         assert re.search(pattern, name), name
-    for name in ("pytorch.batch_sise", "passthrough.x", "xvllm.a"):
+    for name in ("pytorch.batch_sise", "passthrough.x", "vllm.a"):
         assert not re.search(pattern, name), name
 
 

@@ -48,16 +48,15 @@ def test_importing_the_engines_imports_no_framework() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("backend", ["vllm", "tensorrt"])
 def test_a_backend_without_an_engine_is_unavailable_and_those_that_there_are_are_named(
-    install: Callable[..., None], backend: str
+    install: Callable[..., None],
 ) -> None:
     install("theirs", own=FAKE)
-    with pytest.raises(UnavailableError, match=f"^backend {backend} has no engine yet; use own, pytorch$"):
-        get_engine(backend)
+    with pytest.raises(UnavailableError, match=r"^backend tensorrt has no engine yet; use own, pytorch, vllm$"):
+        get_engine("tensorrt")
 
 
-@pytest.mark.parametrize("backend", ["own", "vllm"])
+@pytest.mark.parametrize("backend", ["own", "tensorrt"])
 def test_an_engine_of_another_package_is_found_by_its_name(install: Callable[..., None], backend: str) -> None:
     install("theirs", **{backend: FAKE})
     assert no_engine(backend) is None

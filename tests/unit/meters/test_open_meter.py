@@ -175,10 +175,21 @@ class TestEstimate:
         assert window.joules is not None
         assert window.joules >= 0.5
 
-    def test_the_work_of_other_processes_does_not(self) -> None:
-        work = "import time\nwhile time.process_time() < 0.3: pass"
+    def test_the_work_of_processes_that_it_starts_counts(self) -> None:
         with open_meter("estimate", watts_per_core=10.0) as meter, meter.window() as window:
-            subprocess.run([sys.executable, "-c", work], check=True)
+            subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.3: pass"], check=True)
+        assert window.joules is not None
+        assert window.joules >= 3.0
+
+    def test_the_work_of_other_processes_does_not(self) -> None:
+        # The shell ends at once, and leaves to the system a process that is nobody's child here.
+        work = "import time\nwhile time.process_time() < 0.3: pass\nprint('done', flush=True)"
+        shell = ["sh", "-c", f'"{sys.executable}" -c "{work}" & exit']
+        with subprocess.Popen(shell, stdout=subprocess.PIPE) as process:
+            process.wait()
+            with open_meter("estimate", watts_per_core=10.0) as meter, meter.window() as window:
+                assert process.stdout is not None
+                process.stdout.read()
         assert (window.joules or 0.0) < 1.5
 
     def test_the_environment_sets_the_figure_and_an_argument_wins(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,10 +54,28 @@ def workload_hash(fields: Mapping[str, Any], commit: str | None = "c1", prompt: 
         {"decoder": {"min_new_tokens": 5}},
         {"decoder": {"preset": "creative", "min_new_tokens": 4}},
         {"passthrough": {"generate": {"renormalize_logits": True}}},
+        {"backend": "vllm"},
     ],
 )
 def test_another_option_is_another_workload(fields: dict[str, Any]) -> None:
     assert workload_hash(fields) != workload_hash({})
+
+
+@pytest.mark.parametrize(
+    ("section", "unset", "other"),
+    [
+        ("vllm", {"enable_prefix_caching": False}, {"max_num_seqs": 2}),
+        ("vllm", {}, {"enable_prefix_caching": True}),
+        ("tensorrt", {"kv_cache_config": {"enable_block_reuse": False}}, {"max_batch_size": 2}),
+        ("tensorrt", {"backend": "pytorch", "kv_cache_config": {}}, {"kv_cache_config": {"enable_block_reuse": True}}),
+    ],
+)
+def test_the_section_of_another_engine_counts_as_it_resolves(
+    section: str, unset: dict[str, Any], other: dict[str, Any]
+) -> None:
+    plain = workload_hash({"backend": section})
+    assert workload_hash({"backend": section, section: unset}) == plain
+    assert workload_hash({"backend": section, section: other}) != plain
 
 
 def test_another_model_or_prompt_is_another_workload() -> None:

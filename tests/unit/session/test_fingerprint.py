@@ -61,6 +61,13 @@ class TestFiles:
         names = ["model/config.json", "draft/deep/a", "adapter/b", "prompts.txt"]
         assert [(file, size) for file, size, _ in found] == [(str(tmp_path / name), len(name)) for name in names]
 
+    def test_the_model_that_drafts_for_vllm_is_there(self, tmp_path: Path) -> None:
+        (tmp_path / "draft").mkdir()
+        (tmp_path / "draft" / "a").touch()
+        speculative = {"method": "eagle", "model": "./draft"}
+        found = self.files(tmp_path, backend="vllm", vllm={"speculative_config": speculative})
+        assert [file for file, _, _ in found] == [str(tmp_path / "draft" / "a")]
+
     @pytest.mark.parametrize(
         "fields",
         [

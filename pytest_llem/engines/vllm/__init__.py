@@ -1,0 +1,1 @@
+"""Backend ``vllm``: models in vLLM's offline ``LLM``. Start with ``engine``."""

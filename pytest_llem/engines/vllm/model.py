@@ -1,0 +1,252 @@
+"""A model in a running vLLM engine."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing import resource_tracker
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pytest_llem.engines.library_warnings import library_warnings
+from pytest_llem.engines.prompts import load_prompts
+from pytest_llem.engines.transformers.generation import ids_left_out, special_tokens
+from pytest_llem.engines.transformers.loading import draw_random
+from pytest_llem.engines.transformers.progress import no_progress_bars
+from pytest_llem.engines.vllm.arguments import llm_arguments
+from pytest_llem.engines.vllm.checks import check_resolved
+from pytest_llem.engines.vllm.failures import engine_is_dead, not_generated, not_loaded
+from pytest_llem.engines.vllm.processes import ProcessLog, descendants, kill, started_by
+from pytest_llem.engines.vllm.sampling import sampling_options
+from pytest_llem.engines.vllm.watching import end_with_engine
+from pytest_llem.engines.vllm.workload import VllmWorkload
+from pytest_llem.errors import LlemError, MeasurementError, about, one_line
+from pytest_llem.sizes import size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_llem.config import ExperimentConfig, LoadConfig
+    from pytest_llem.engines.transformers.sources import Source
+
+
+class VllmModel:
+    """A loaded model. See :class:`pytest_llem.engines.base.LoadedModel`.
+
+    Attributes:
+        model: the ``LLM``; ``None`` once it is closed, or its engine has ended.
+        drafts: whether tokens are drafted.
+        caches_prefixes: whether prompts may be known from earlier ones.
+    """
+
+    # vLLM's processes are new ones for each load, and say everything again.
+    libraries: frozenset[str] = frozenset()
+
+    def __init__(self, load: LoadConfig, source: Source, device: torch.device) -> None:
+        """Start an engine for it.
+
+        Raises:
+            LoadError: it could not be loaded, or differs from ``load``.
+        """
+        self._load = load
+        self._source = source
+        self.device = device
+        self.tokenizer = source.tokenizer
+        self.commit = source.commit
+        self.drafts = "speculative_config" in load.backend_options
+        self.caches_prefixes = bool(load.backend_options.get("enable_prefix_caching"))
+        self.model: Any = None
+        self._closed = False
+        self._start()
+
+    def prepare(self, config: ExperimentConfig, folder: Path) -> VllmWorkload:
+        """Build the workload of ``config``. Relative dataset paths start at ``folder``.
+
+        Where the engine has ended in an earlier experiment, the model is loaded anew.
+
+        Raises:
+            PromptError: the prompts cannot be read, or do not fit the limits.
+            MeasurementError: a sequence would not fit the engine, or vLLM refuses the options.
+            LoadError: it could not be loaded anew.
+        """
+        if self._closed:
+            raise MeasurementError("the model was closed")
+        if self.model is None:
+            with about(field="model", value=self._load.model):
+                self._start()
+        try:
+            return self._prepare(config, folder)
+        except LlemError:
+            raise
+        except Exception as exc:
+            raise MeasurementError(f"the experiment could not be prepared: {one_line(exc)}") from exc
+
+    def generate(self, prompts: Sequence[Any], parameters: Any) -> list[Any]:
+        """vLLM's ``generate()``; returns its ``RequestOutput`` of each prompt.
+
+        Raises:
+            MeasurementError: it failed.
+        """
+        if self.model is None:
+            raise MeasurementError("the model was closed")
+        try:
+            outputs: list[Any] = self.model.generate(prompts, parameters, use_tqdm=False)
+        except BaseException as exc:
+            # What it had begun would come out of the next call.
+            dead, said = engine_is_dead(exc), self._log.cause
+            if dead or self.model.llm_engine.has_unfinished_requests():
+                self._stop(show=dead)
+            if not isinstance(exc, Exception):
+                raise
+            raise not_generated(exc, said, dead=dead) from exc
+        return outputs
+
+    def on_workers(self, method: str) -> list[Any]:
+        """What a method of :class:`pytest_llem.engines.vllm.worker.WorkerExtension` returns, of each worker.
+
+        Raises:
+            MeasurementError: it failed.
+        """
+        if self.model is None:
+            raise MeasurementError("the model was closed")
+        try:
+            returned: list[Any] = self.model.collective_rpc(method)
+        except Exception as exc:
+            dead, said = engine_is_dead(exc), self._log.cause
+            if dead:
+                self._stop(show=True)
+            raise not_generated(exc, said, dead=dead) from exc
+        return returned
+
+    def close(self) -> None:
+        """End the engine and its processes. Closing twice is harmless."""
+        self._closed = True
+        self._stop()
+
+    def _prepare(self, config: ExperimentConfig, folder: Path) -> VllmWorkload:
+        architecture = self._source.config
+        # All that is read of a model.
+        named: Any = SimpleNamespace(config=architecture, generation_config=self._own)
+        special = special_tokens(named, self.tokenizer)
+        prompts = load_prompts(
+            config,
+            folder,
+            vocabulary_size=architecture.get_text_config().vocab_size,
+            special_ids=ids_left_out(architecture, special, self.tokenizer),
+            tokenizer=self.tokenizer,
+        )
+        if config.decoder.resolved().stop_strings and self.tokenizer is None:
+            message = "the model comes without a tokenizer, so no text can be found in its tokens"
+            raise MeasurementError(message, field="decoder.stop_strings")
+        room = self.model.llm_engine.vllm_config.model_config.max_model_len
+        longest = max(map(len, prompts.token_ids))
+        if longest + config.max_output_tokens > room:
+            raise MeasurementError(
+                f"a prompt of {longest} tokens and {config.max_output_tokens} new ones are more than the engine's "
+                f"{room}: raise it, or lower max_input_tokens or max_output_tokens",
+                field="vllm.max_model_len",
+            )
+        notes = [f"peak_memory_bytes: {self._memory}"]
+        if self.caches_prefixes:
+            notes.append("vllm.enable_prefix_caching: from the second pass on, prompts are read from the cache")
+        prompts = replace(prompts, notes=(*prompts.notes, *notes))
+        return VllmWorkload(self, sampling_options(config, special), prompts, random_seed=config.random_seed)
+
+    def _start(self) -> None:
+        start_s = time.perf_counter()
+        self._folder = tempfile.TemporaryDirectory(prefix="llem-vllm-", ignore_cleanup_errors=True)
+        folder = Path(self._folder.name)
+        self._log = ProcessLog(folder / "log")
+        self._pids: dict[int, str] = {}
+        # It cleans up after a process that was killed, so it is not to end with this one, nor with the engine.
+        resource_tracker.ensure_running()
+        before = descendants()
+        try:
+            with library_warnings() as heard:
+                location = self._source.location or _save_random(self._load, self._source, self.device, folder)
+                self._own = _own_generation_config(self._source)
+                arguments = llm_arguments(self._load, self._source, location)
+                with started_by(folder, self._log):
+                    from vllm import LLM
+
+                    self.model = LLM(**self._load.from_pretrained, **arguments)
+            self._pids = {pid: since for pid, since in descendants().items() if pid not in before}
+            unwatched = end_with_engine(self.model)
+            resolved = self.model.llm_engine.vllm_config
+            notes = check_resolved(arguments, self._load.from_pretrained, resolved)
+            workers = self.on_workers("llem_describe")
+        except BaseException as exc:
+            said = self._log.cause
+            self._pids = {pid: since for pid, since in descendants().items() if pid not in before}
+            self._stop(show=True)
+            if isinstance(exc, LlemError) or not isinstance(exc, Exception):
+                raise
+            raise not_loaded(exc, said) from exc
+        # What was drawn is in memory now.
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        self.gpu_uuids: Sequence[str] = tuple(sorted({worker["gpu_uuid"] for worker in workers} - {None}))
+        self._memory = _memory_note(workers)
+        heard_texts = [text.partition(": ")[2] for text in heard.texts]
+        others = [text for text in self._log.warnings if text.partition(": ")[2] not in heard_texts]
+        self.warnings: Sequence[str] = [*heard.texts, *others, *notes, *([unwatched] if unwatched else [])]
+        self.load_s = time.perf_counter() - start_s
+
+    def _stop(self, *, show: bool = False) -> None:
+        """End the engine.
+
+        Args:
+            show: write out what its processes have said, which pytest shows with a failure.
+        """
+        llm, self.model = self.model, None
+        if llm is not None:
+            with suppress(Exception):
+                llm.llm_engine.engine_core.shutdown()
+        del llm
+        kill(self._pids)
+        if show:
+            sys.stderr.write(self._log.text())
+        self._folder.cleanup()
+        gc.collect()
+
+
+def _save_random(load: LoadConfig, source: Source, device: torch.device, folder: Path) -> str:
+    """Draw the weights as the first engine does, from the same seed on the same kind of device, and save them: vLLM
+    itself would draw others."""
+    location = folder / "model"
+    drawn = draw_random(load, load.pytorch, source, device)
+    with no_progress_bars():
+        drawn.save_pretrained(location)
+    if source.tokenizer is not None:
+        source.tokenizer.save_pretrained(location)
+    del drawn
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return str(location)
+
+
+def _memory_note(workers: Sequence[Mapping[str, Any]]) -> str:
+    """What is in the peak memory, and what of it has nothing to do with the experiment's prompts."""
+    cache = size(sum(worker["kv_cache_bytes"] for worker in workers))
+    if any(worker["weights_bytes"] is None for worker in workers):
+        return f"vLLM reserves {cache} for the key-value cache, of which the pages that it has used are part of it"
+    weights = size(sum(worker["weights_bytes"] for worker in workers))
+    return f"{weights} of it are weights, {cache} the key-value cache, which vLLM reserves whether it fills it or not"
+
+
+def _own_generation_config(source: Source) -> Any:
+    """The generation config that comes with the model, which names its special tokens; else one of its architecture."""
+    from transformers import GenerationConfig
+
+    if source.location is not None:
+        with suppress(OSError):
+            return GenerationConfig.from_pretrained(source.location, **source.hub_arguments)
+    return GenerationConfig.from_model_config(source.config)

@@ -1,0 +1,187 @@
+"""vLLM's own processes: how they are started, so that none outlives this one, and where they write.
+
+An ``LLM`` starts its engine core by multiprocessing's *spawn*, and the core its workers. Nothing in the core notices
+that the process it works for was killed, so the kernel is told beforehand: it is started through a script that asks for
+SIGKILL when its parent dies, and sends what it and its workers write to a file instead of the terminal.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import re
+import select
+import shlex
+import signal
+import sys
+import time
+from contextlib import contextmanager, suppress
+from multiprocessing import spawn
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_llem.errors import LoadError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl.h
+
+# exec keeps both the signal and the process, whose parent may have died before the signal was asked for.
+_START = """\
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+_QUIET = {
+    # Of vLLM's usage statistics, which it sends home by itself.
+    "DO_NOT_TRACK": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_COLOR": "0",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+    # A fork would take pytest's threads, sockets and locks along.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+}
+
+# "(Worker pid=7) WARNING 11-26 23:20:00 [cpu_worker.py:120] text"
+_LOGGED = re.compile(r"^.*?\b(WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[([\w./]+):\d+\] ?(.*)$")
+_RAISED = re.compile(r"^((?:[\w]+\.)*\w*(?:Error|Exception|Exit|Interrupt)): (\S.*)$")
+# What vLLM raises where another process has failed, which says nothing itself.
+_ECHOES = ("Engine core initialization failed", "WorkerProc initialization failed", "Worker failed with error")
+
+_ENDED_S = 10.0
+
+
+def end_with_parent() -> None:
+    """Never outlive the process that started this one."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+@contextmanager
+def environment(**further: str) -> Iterator[None]:
+    """Within the block, vLLM finds the environment variables that it is to run with; what it sets itself is undone."""
+    before = dict(os.environ)
+    os.environ.update(_QUIET | further)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def started_by(folder: Path, log: ProcessLog) -> Iterator[None]:
+    """Within the block, what multiprocessing spawns ends with this process, and writes to ``log``.
+
+    Args:
+        folder: for the script that starts them.
+
+    Raises:
+        LoadError: nothing in that folder may be run.
+    """
+    script = folder / "start"
+    command = shlex.join([sys.executable, "-I", "-S", "-c", _START, str(os.getpid()), sys.executable])
+    script.write_text(f'#!/bin/sh\nexec {command} "$@" >>{shlex.quote(str(log.path))} 2>&1\n', encoding="utf-8")
+    script.chmod(0o700)
+    if not os.access(script, os.X_OK):
+        raise LoadError(f"vLLM's processes are started by a script, and none may be run in {folder}; set TMPDIR")
+    before = spawn.get_executable()
+    multiprocessing.set_executable(str(script))
+    try:
+        with environment():
+            yield
+    finally:
+        multiprocessing.set_executable(before)
+
+
+class ProcessLog:
+    """What vLLM's processes have written.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+
+    @property
+    def warnings(self) -> list[str]:
+        """``vllm.MODULE: MESSAGE`` of each warning, once, in the order in which they came."""
+        found = (_LOGGED.match(line) for line in self._lines())
+        texts = [
+            f"vllm.{match[2].removesuffix('.py')}: {match[3]}" for match in found if match and match[1] == "WARNING"
+        ]
+        return list(dict.fromkeys(map(printable, texts)))
+
+    @property
+    def cause(self) -> str | None:
+        """The first exception that stands there with a text of its own, on one line; ``None`` where there is none."""
+        for line in self._lines():
+            logged = _LOGGED.match(line)
+            raised = _RAISED.match((logged[3] if logged else re.sub(r"^\([^)]*\) ?", "", line)).strip())
+            if raised and not raised[2].startswith(_ECHOES):
+                return printable(raised[0])
+        return None
+
+    def text(self) -> str:
+        """All of it."""
+        return self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
+
+    def _lines(self) -> list[str]:
+        return self.text().splitlines()
+
+
+def kill(pids: Mapping[int, str]) -> None:
+    """End those processes that still run, and wait until they have: until then they hold their device's memory.
+
+    Args:
+        pids: each with its :func:`identity`, so that no other process that has got the number is meant.
+    """
+    handles = []
+    for pid, since in pids.items():
+        with suppress(ProcessLookupError):
+            handle = os.pidfd_open(pid)
+            if identity(pid) != since:
+                os.close(handle)
+                continue
+            handles.append(handle)
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+    until_s = time.monotonic() + _ENDED_S
+    for handle in handles:
+        # Readable once the process has ended.
+        select.select([handle], [], [], max(until_s - time.monotonic(), 0.0))
+        os.close(handle)
+
+
+def identity(pid: int) -> str:
+    """What distinguishes a process from later ones of the same number: when it started, in ticks since boot."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
+
+
+def descendants() -> dict[int, str]:
+    """The processes that this one has started, directly or through others, and the :func:`identity` of each."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):
+            stat = path.read_text(encoding="utf-8", errors="replace")
+            children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
+    found: dict[int, str] = {}
+    pending = [os.getpid()]
+    while pending:
+        for pid in children.get(pending.pop(), ()):
+            found[pid] = identity(pid)
+            pending.append(pid)
+    return found

@@ -1,0 +1,78 @@
+"""From an experiment to vLLM's sampling parameters.
+
+A field that the experiment leaves out takes vLLM's own default, never one of the model's files. Sampling itself is off
+unless it is asked for, as with every engine: vLLM alone would sample at temperature 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from pytest_llem.errors import MeasurementError, one_line
+
+if TYPE_CHECKING:
+    from pytest_llem.config import ExperimentConfig
+    from pytest_llem.engines.transformers.generation import SpecialTokens
+
+# Options of the decoder that mean the same in vLLM, by its names.
+_NAMES = {
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+    "min_new_tokens": "min_tokens",
+    "stop_strings": "stop",
+}
+
+
+def sampling_options(config: ExperimentConfig, special: SpecialTokens) -> dict[str, Any]:
+    """The arguments of ``SamplingParams`` for each prompt of ``config``, but for the seed."""
+    decoder = config.decoder.resolved().given("call")
+    samples = decoder.pop("do_sample", False)
+    options = {_NAMES[name]: value for name, value in decoder.items()}
+    if not samples:
+        options["temperature"] = 0.0
+    passed = dict(config.passthrough.generate)
+    ends = [] if passed.pop("ignore_eos", False) else list(special.eos)
+    return {
+        **options,
+        **passed,
+        "max_tokens": config.max_output_tokens,
+        # The same tokens end a sequence as with every engine; vLLM's own come from the tokenizer.
+        "ignore_eos": True,
+        "stop_token_ids": [*ends, *passed.get("stop_token_ids", ())],
+        # Text is made of the tokens only where a text is looked for in it.
+        "detokenize": bool({"stop", "bad_words"} & {*options, *passed}),
+    }
+
+
+def fixed_new_tokens(options: dict[str, Any]) -> int | None:
+    """New tokens of each sequence where ``options`` fix them, else ``None``."""
+    limit: int = options["max_tokens"]
+    if options.get("stop"):
+        return None
+    return limit if not options["stop_token_ids"] or options.get("min_tokens") == limit else None
+
+
+def sampling_parameters(options: dict[str, Any], random_seed: int, prompts: int) -> Any:
+    """``SamplingParams`` for ``prompts`` prompts: one for all, or where tokens are drawn, each with a seed of its own,
+    so that every pass draws the same tokens, whatever is batched with what.
+
+    Raises:
+        MeasurementError: vLLM refuses them.
+    """
+    from vllm import SamplingParams
+
+    try:
+        if options.get("temperature") == 0.0:
+            return SamplingParams(**options)
+        return [SamplingParams(**options, seed=_seed(random_seed, index)) for index in range(prompts)]
+    except (TypeError, ValueError) as exc:
+        raise MeasurementError(f"vLLM refuses these options: {one_line(exc)}", field="decoder") from exc
+
+
+def _seed(random_seed: int, index: int) -> int:
+    digest = hashlib.sha256(f"{random_seed}:{index}".encode()).digest()
+    return int.from_bytes(digest[:4], "little")
