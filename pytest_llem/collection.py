@@ -60,11 +60,14 @@ def _load(path: Path, config: pytest.Config) -> list[Experiment]:
 def _read_from(path: Path, config: pytest.Config) -> Path:
     """The file that is read for ``path``: on the other side of a comparison that of the side that compares, where
     relative paths in it mean what they say."""
-    theirs = config.stash[SETTINGS].experiments_root
+    settings = config.stash[SETTINGS]
+    theirs, checkout = settings.experiments_root, settings.checkout or config.rootpath
     normal = Path(os.path.normpath(path))
-    if theirs is None or not normal.is_relative_to(config.rootpath):
+    if theirs is None or not normal.is_relative_to(checkout):
         return path
-    counterpart = theirs / normal.relative_to(config.rootpath)
+    # The root folder lies equally deep in both checkouts.
+    depth = len(config.rootpath.relative_to(checkout).parts)
+    counterpart = [theirs, *theirs.parents][depth] / normal.relative_to(checkout)
     return counterpart if counterpart.is_file() else path
 
 

@@ -32,6 +32,13 @@ def is_measured(item: pytest.Item) -> bool:
     return measures(item) and not invalid and item.get_closest_marker("skip") is None
 
 
+def timeout_s(item: pytest.Item) -> float | None:
+    """How long an item may take once its model is loaded, in seconds; ``None`` for as long as it likes."""
+    experiment = parameters(item).get("llem_experiment")
+    limit_s: float | None = None if experiment is None else experiment.valid_config.timeout_s
+    return limit_s
+
+
 def parameters(item: pytest.Item) -> Mapping[str, Any]:
     """What collection attached to an item."""
     attached: Mapping[str, Any] = getattr(getattr(item, "callspec", None), "params", {})

@@ -280,6 +280,8 @@ OPTIONS = (
     ),
     # Of the other side of a comparison: the root folder whose experiment files it reads in place of its own.
     Option("llem_experiments_root", argparse.SUPPRESS, "FOLDER", Path, ini=False),
+    # The checkout that holds its own root folder: files beside that are read from beside the other one.
+    Option("llem_checkout", argparse.SUPPRESS, "FOLDER", Path, ini=False),
     # Set by the session that starts this one as a child: the descriptor of the socket between them.
     Option("llem_child", argparse.SUPPRESS, "DESCRIPTOR", int, ini=False),
     # The same for one that becomes such children.

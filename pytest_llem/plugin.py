@@ -100,7 +100,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     settings = config.stash[SETTINGS] = Settings.from_config(config)
     has_benchmark = config.pluginmanager.has_plugin("benchmark")
-    if settings.judges and settings.mode in ("measure", "against", "bisect", "merge", "validate") and not has_benchmark:
+    if settings.judges and (settings.runs_items or settings.mode == "merge") and not has_benchmark:
         raise pytest.UsageError(NO_BENCHMARK)
     for feature in _features(settings):
         config.pluginmanager.register(feature)
@@ -217,9 +217,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if len(items) >= _MANY_ITEMS and measured:
         # They stay: the collections before every window, and those with which Python ends, need not look through them.
         gc.freeze()
-    if settings.mode not in ("validate", "measure", "against", "bisect") or not config.pluginmanager.has_plugin(
-        "benchmark"
-    ):
+    if not (settings.runs_items and config.pluginmanager.has_plugin("benchmark")):
         return
     if measured or settings.shard or settings.judges:
         for feature in _features_of_measuring(settings):

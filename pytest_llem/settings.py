@@ -23,6 +23,8 @@ NO_BENCHMARK = (
 _OUTPUTS = ("llem_fail", "llem_report", "llem_csv")
 
 Mode = Literal["validate", "measure", "against", "bisect", "plan", "collect", "merge", "child"]
+_COMPARES = ("against", "bisect")
+_RUNS = ("validate", "measure", *_COMPARES)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Settings:
         child: in such a child, the descriptor of the socket to its parent.
         budget_s: seconds that loads and experiments may take in all; ``None`` for as many as they need.
         experiments_root: the root folder whose experiment files are read in place of those below the session's own.
+        checkout: with ``experiments_root`` the folder that holds the session's root; ``None`` for the root itself.
         lock_timeout_s: how long to wait for a GPU that another session measures, in seconds.
         root_note: that an option of ours has led pytest to another root folder, if one has.
     """
@@ -86,6 +89,7 @@ class Settings:
     bisect: tuple[str, str] | None = None
     pairs: int = 10
     experiments_root: Path | None = None
+    checkout: Path | None = None
     lock_timeout_s: float = 3600.0
     root_note: str | None = None
 
@@ -97,14 +101,17 @@ class Settings:
     @property
     def compares(self) -> bool:
         """Whether states of the code are measured against each other."""
-        return self.mode in ("against", "bisect")
+        return self.mode in _COMPARES
+
+    @property
+    def runs_items(self) -> bool:
+        """Whether the session itself runs items, in a child or not, and is none."""
+        return self.mode in _RUNS
 
     @property
     def asks_for_hardware(self) -> bool:
         """Whether the session must not start without the device or the meter it names."""
-        return self.mode in ("validate", "measure", "against", "bisect", "child") and (
-            self.device == "cuda" or self.meter_named
-        )
+        return self.mode in (*_RUNS, "child") and (self.device == "cuda" or self.meter_named)
 
     @property
     def last(self) -> int | None:
@@ -148,7 +155,7 @@ class Settings:
             min_window_s=given["min_window"],
             files=tuple(config.getini("llem_files")),
             gates=given["fail"],
-            judges=not is_worker and (mode in ("measure", "against", "bisect", "merge") or given["strict"] or asks),
+            judges=not is_worker and (mode in ("measure", *_COMPARES, "merge") or given["strict"] or asks),
             strict=given["strict"],
             accept=given["accept"],
             baseline=given["baseline"],
@@ -161,13 +168,14 @@ class Settings:
             shard=shard,
             merge=given["merge"],
             # Each side of a comparison runs in processes of its own.
-            isolate=given["child"] is None and (given["isolate"] or mode in ("against", "bisect")),
+            isolate=given["child"] is None and (given["isolate"] or mode in _COMPARES),
             child=given["child"],
             budget_s=given["budget"],
             against=given["against"],
             bisect=given["bisect"],
             pairs=int(given["pairs"]),
             experiments_root=given["experiments_root"],
+            checkout=given["checkout"],
             lock_timeout_s=given["lock_timeout"],
             root_note=root_note,
         )
@@ -191,6 +199,10 @@ def _mode(given: Mapping[str, Any], config: pytest.Config) -> Mode:
 
 def _require_comparable(given: Mapping[str, Any], config: pytest.Config) -> None:
     """Refuse what makes no sense where states of the code are compared."""
+    for name, what in (("against", "REV, @PYTHON or REV@PYTHON"), ("bisect", "GOOD..BAD")):
+        # A variable of a CI job that is not set: without a comparison the session would be green.
+        if config.getoption(f"llem_{name}") == "":
+            raise pytest.UsageError(f"--llem-{name}: its value is empty; write {what}")
     if given["against"] is None and given["bisect"] is None:
         return
     option = "--llem-against" if given["bisect"] is None else "--llem-bisect"

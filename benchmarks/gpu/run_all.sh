@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # What a GPU can tell in a quarter of an hour, the most telling first.
 #   benchmarks/gpu/run_all.sh [FOLDER [STEP...]]
-# Results go to FOLDER, by default benchmarks/results/<board>, as at most nine files. Steps, all by default:
+# Results go to FOLDER, by default benchmarks/results/<board>, as at most ten files. Steps, all by default:
 #   decoding   decoding.json      ten ways to decode with one model, and how much of the time is measured
 #   joined     joined.json        joined windows: their joules, and what they cost the work in them
 #   linearity  linearity.json     windows of several lengths, beside Zeus
 #   record     recording.json.gz  what the board's sensors show around known work
+#   pairs      pairs.json         pairs of two revisions, with equal work and with 5% more
 #   options    options.json       8 bit, 4 bit, device_map, TF32, 8B
 #   repeated   repeated.json      eight processes of one experiment: a list of what pytest-benchmark writes
 #   doctor                        what can be measured here
@@ -17,7 +18,7 @@ cd "$(dirname "$0")/../.." || exit 1
 python="${PYTHON:-python3}"
 # This checkout, also for scripts in folders of their own.
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-steps=(decoding joined linearity options record repeated doctor)
+steps=(decoding joined linearity pairs options record repeated doctor)
 wanted=("${@:2}")
 for name in "${wanted[@]}"; do
   [[ " ${steps[*]} " == *" $name "* ]] || { echo "no step $name; steps: ${steps[*]}" >&2; exit 2; }
@@ -119,6 +120,7 @@ all_steps() {
     --benchmark-json="$out/decoding.json"
   step joined limited 140 "$python" benchmarks/gpu/joined_windows.py --out "$out/joined.json"
   step linearity limited 110 "$python" benchmarks/gpu/linearity.py --out "$out/linearity.json"
+  step pairs limited 125 "$python" benchmarks/gpu/planted_pairs.py --out "$out/pairs.json"
   step options limited 190 "${pytest[@]}" benchmarks/gpu/options.llem.yaml --llem-gpu -rs \
     --benchmark-json="$out/options.json"
   step record limited 80 "$python" benchmarks/gpu/record.py --out "$out/recording.json.gz"

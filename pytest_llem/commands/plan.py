@@ -17,6 +17,7 @@ from pytest_llem.items import parameters
 from pytest_llem.session.past_runs import past_runs, predictable
 from pytest_llem.session.prediction import Duration, Predictor, in_words
 from pytest_llem.sizes import size
+from pytest_llem.verdict.pairs import MIN_PAIRS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,7 +76,11 @@ class Planner:
         planned = {item.nodeid for items in made.loads for item in items}
         runs = past_runs(config, settings) if config.pluginmanager.has_plugin("benchmark") else []
         asked = predictable((item for item in session.items if item.nodeid in planned), settings)
-        config.get_terminal_writer().write(render(made, Predictor(asked, runs)))
+        predictor = Predictor(asked, runs)
+        text = render(made, predictor)
+        if made.loads and (what := _states(settings)) is not None:
+            text += f"{pairs_line(made, predictor, settings.pairs, what)}\n"
+        config.get_terminal_writer().write(text)
         session.testsfailed += len(made.invalid)
         return True
 
@@ -128,6 +133,13 @@ def render(plan: Plan, predictor: Predictor) -> str:
     return "\n".join([*map(printable, lines), *_totals(plan, durations, memory)]) + "\n"
 
 
+def _states(settings: Settings) -> str | None:
+    """The option by which states of the code would be compared."""
+    if settings.bisect is not None:
+        return "--llem-bisect"
+    return None if settings.against is None else "--llem-against"
+
+
 def _listed(title: str, found: Sequence[tuple[str, str]]) -> Iterator[str]:
     if found:
         yield f"{title}:"
@@ -166,6 +178,26 @@ def _totals(plan: Plan, durations: Sequence[Duration], memory: _Memory) -> Itera
         yield f"time: at least {in_words(total_s)}{beside}{earlier} loading, warming up and whole passes come on top"
     if memory.largest_bytes is not None:
         yield f"memory: up to {size(memory.largest_bytes)} of weights and KV cache; activations come on top"
+
+
+def pairs_line(plan: Plan, predictor: Predictor, most: int, what: str) -> str:
+    """What pairs of processes take, in each of which both sides load every model and measure all.
+
+    Args:
+        most: pairs that there may be.
+        what: the option that asks for them.
+    """
+    items = [item for items in plan.loads for item in items]
+    loads = {item.load for item in items}
+    durations = [*map(predictor.load, loads), *(predictor.item(item.nodeid) for item in items)]
+    pair_s = 2 * sum(duration.seconds or 0.0 for duration in durations)
+    counts = " or ".join(f"{in_words(pairs * pair_s)} for {pairs}" for pairs in dict.fromkeys((MIN_PAIRS, most)))
+    about = "about" if all(duration.runs for duration in durations) else "at least"
+    further = ", and then pairs of single commits" if what == "--llem-bisect" else ""
+    return (
+        f"{what}: a pair of all takes {about} {in_words(pair_s)}, on both sides together: {counts} pairs{further}; "
+        "starting the processes comes on top"
+    )
 
 
 class _Memory:

@@ -65,6 +65,7 @@ class Record:
         more_runs: further runs of it, each in a process of its own, that a verdict needed.
         against: what it was compared with, pair by pair, here and now; empty where it was not.
         other_runs: what the other side of each pair measured; this side's are ``result`` and ``more_runs``, in order.
+        disturbed: what disturbed pairs of it that do not count, one by one.
         accepted: its change was wanted, so that the baseline's mean starts again with it.
         fingerprint: hash of what the session measured it for, see ``session.fingerprint``.
         split: the division into parts that it was measured in, see ``session.shards``; ``None`` for a whole session.
@@ -87,6 +88,7 @@ class Record:
     more_runs: tuple[ExperimentResult, ...] = ()
     against: str = ""
     other_runs: tuple[OtherRun, ...] = ()
+    disturbed: tuple[str, ...] = ()
     accepted: bool = False
     fingerprint: str = ""
     split: str | None = None
@@ -113,6 +115,6 @@ class Record:
 
 
 def per_call(result: ExperimentResult, metric: str) -> tuple[float, ...]:
-    """The values per call of each round, in seconds or joules; a round without the quantity is left out."""
+    """The values per call of each round, in seconds or joules; none where a round lacks the quantity."""
     rounds = [vars(window) for window in result.per_round]
     return values_per_call({"calls_per_round": result.calls_per_round, "per_round": rounds}, metric)

@@ -82,10 +82,15 @@ def _what_changed(report: Report) -> list[str]:
     for page in pages[:_SHOWN]:
         if (compared := page.compared) is None:
             continue
-        shown = [one for one in compared.changed if one.moved or one.name in (ENERGY, LATENCY, POWER)]
+        shown = [found for found in compared.changed if found.moved or found.name in (ENERGY, LATENCY, POWER)]
         rows = [
-            (one.name, phrases.amount(one.this, one.unit), phrases.amount(one.other, one.unit), phrases.changed(one))
-            for one in shown
+            (
+                found.name,
+                phrases.amount(found.this, found.unit),
+                phrases.amount(found.other, found.unit),
+                phrases.changed(found),
+            )
+            for found in shown
         ]
         lines += [f"### What changed in {_markdown(page.source.name)}", ""]
         lines += [*_table(("quantity", "this side", compared.against, "change (95%)"), rows), ""]

@@ -171,7 +171,7 @@ def _metric(record: Record, judged: Judged, look: Look | None) -> ComparedMetric
 
 
 def _points(record: Record, metric: str) -> Iterator[PairPoint]:
-    quantity = next(one for one in _QUANTITIES if one.metric == metric)
+    quantity = next(found for found in _QUANTITIES if found.metric == metric)
     runs = zip((record.result, *record.more_runs), record.other_runs, strict=False)
     for number, (this, run) in enumerate(runs, 1):
         ratio = quantity.ratio(this, run.result)
@@ -294,7 +294,7 @@ def _differences(record: Record) -> Iterator[tuple[str, str, str]]:
 
 
 def _identity(run: Record | OtherRun) -> dict[str, str]:
-    ways = {"windows": run.result.boundaries, "phases by": run.result.phases_by}
+    ways = {"windows": run.result.boundaries, "phases by": run.result.phases_by, "labels": sorted(run.result.labels)}
     return dict(flat({"workload hash": run.workload_hash, **ways, **run.environment}))
 
 

@@ -92,24 +92,24 @@ def detectable_line(changes: Mapping[int, float]) -> str:
     return f"changes that would be found four times in five: {', '.join(parts)}"
 
 
-def pairs_line(pair: int, most: int, still_open: int, gates: int, left_s: float | None) -> str:
-    """``pair 3 of at most 10: 2 of 5 gates open, about 4 min left``.
+def pairs_line(pair: int, most: int, still_open: int, gates: int, pair_s: float | None) -> str:
+    """``pair 3 of at most 10: 2 of 5 gates open, about 4 min a pair``.
 
     Args:
         pair: that which runs, from 1; ``most``: how many there may be.
         still_open: of the ``gates``, how many are not decided.
-        left_s: seconds that it may take still; ``None`` where that is not known.
+        pair_s: seconds that one takes; ``None`` where that is not known. How many there will be is not known either.
     """
     gates_open = f"{still_open} of {gates} gate{'' if gates == 1 else 's'} open"
-    left = "" if left_s is None else f", about {_time_left(left_s)} left"
-    return f"pair {pair} of at most {most}: {gates_open}{left}"
+    duration = "" if pair_s is None else f", about {_duration(pair_s)} a pair"
+    return f"pair {pair} of at most {most}: {gates_open}{duration}"
 
 
 def _pairs(count: int) -> str:
     return f"{count} pair{'' if count == 1 else 's'}"
 
 
-def _time_left(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 

@@ -70,13 +70,13 @@ def changes(compared: Compared) -> list[tuple[str, str, str, str, str]]:
     """What changed: the quantity, the change, both sides, and of how many pairs where not of all."""
     return [
         (
-            one.name,
-            phrases.changed(one),
-            phrases.amount(one.this, one.unit),
-            phrases.amount(one.other, one.unit),
-            f"{one.pairs} of {compared.pairs} pairs" if one.pairs < compared.pairs else "",
+            found.name,
+            phrases.changed(found),
+            phrases.amount(found.this, found.unit),
+            phrases.amount(found.other, found.unit),
+            f"{found.pairs} of {compared.pairs} pairs" if found.pairs < compared.pairs else "",
         )
-        for one in compared.changed
+        for found in compared.changed
     ]
 
 

@@ -83,7 +83,7 @@ def write_pairs(reporter: pytest.TerminalReporter, records: Sequence[Record]) ->
         if (compared := compared_of(record)) is not None:
             energy, latency, power = (compared.quantity(name) for name in (ENERGY, LATENCY, POWER))
             both = UNKNOWN if energy is None else f"{number(energy.this, 'J')} / {number(energy.other, 'J')}"
-            cells = (phrases.changed(one) for one in (energy, latency, power))
+            cells = (phrases.changed(quantity) for quantity in (energy, latency, power))
             rows.append((record.name, both, *cells, str(compared.pairs)))
     if len(rows) > 1:
         against = ", ".join(dict.fromkeys(record.against for record in records if record.other_runs))

@@ -182,8 +182,10 @@ class LlemSession:
         is of it to keep is in the journal when this returns."""
         if self.journal is not None:
             record = self.journal.signed(record)
-            self.journal.append(record)
+        # Before it is written: what interrupts that does not take the result from the session.
         self.records[record.nodeid] = record
+        if self.journal is not None:
+            self.journal.append(record)
 
     def fail(self, session: pytest.Session, problem: str | None = None) -> None:
         """Make the session fail if it has not failed already, and say why in a line of its summary."""

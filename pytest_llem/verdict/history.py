@@ -110,10 +110,10 @@ def read_row(bench: Mapping[str, Any], saved: Mapping[str, Any] | None = None) -
 
 
 def values_per_call(result: Mapping[str, Any], metric: str) -> tuple[float, ...]:
-    """A run's rounds, each a value per call; rounds without the quantity are left out."""
+    """A run's rounds, each a value per call; none where a round lacks the quantity: the others have another mean."""
     calls = result.get("calls_per_round") or 1
-    rounds = (window.get(_ROUND_KEY[metric]) for window in result.get("per_round") or ())
-    return tuple(value / calls for value in rounds if value is not None)
+    rounds = [window.get(_ROUND_KEY[metric]) for window in result.get("per_round") or ()]
+    return () if None in rounds else tuple(value / calls for value in rounds)
 
 
 def read_files(files: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[SavedRow]]:

@@ -151,14 +151,22 @@ def spread_of_pairs(pairs: Iterable[Pair], *, interleaved: bool = True) -> Sprea
     return _spread(known) if len(known) == len(differences) >= MIN_PAIRS else None
 
 
+def expected_spread(standard_deviation: float, pairs: int) -> Spread:
+    """What :func:`judge_pairs` will take for the spread, about, where pairs truly differ by this standard deviation:
+    quiet ones count as noisier than they are, because so few do not prove it."""
+    df = _degrees_of_freedom(pairs)
+    squares = PRIOR_DF * PRIOR_SPREAD**2 + (pairs - 1) * standard_deviation**2
+    return Spread(math.sqrt(squares / df), df)
+
+
 def detectable_by_pairs(
     spread: Spread, limit: str | Limit, pairs: int, *, alpha: float = 0.05, max_pairs: int = MAX_PAIRS
 ) -> float:
     """The smallest true change that is called a regression by the look after ``pairs`` pairs with probability 0.8.
 
     Args:
-        spread: of the differences, as known now: after three pairs the true one is with a probability of 0.8 at most
-            1.56 times as large.
+        spread: of the differences, as a verdict takes it: after three pairs the true one is with a probability of 0.8
+            at most 1.56 times as large. Before any see :func:`expected_spread`.
 
     Raises:
         ValueError: a malformed limit, an error rate outside [0.001, 0.5), or fewer than 3 pairs.

@@ -71,14 +71,14 @@ def is_pooled(row: SavedRow, other: SavedRow) -> bool:
     return pooled_environments(row.environment, other.environment)
 
 
-def pooled_environments(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def pooled_environments(this: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """:func:`is_pooled` of environments; of boards that NVML does not show nothing is known, so that they have no
     pool."""
-    boards = [environment.get("boards") or [] for environment in (one, other)]
+    boards = [environment.get("boards") or [] for environment in (this, other)]
     if not all(found and all("name" in board for board in found) for found in boards):
         return False
     models = [sorted(json.dumps(model_of(board), sort_keys=True) for board in found) for found in boards]
-    return models[0] == models[1] and all(one.get(key) == other.get(key) for key in {*one, *other} if key != "boards")
+    return models[0] == models[1] and all(this.get(key) == other.get(key) for key in {*this, *other} if key != "boards")
 
 
 def is_elsewhere(row: SavedRow, other: SavedRow) -> bool:

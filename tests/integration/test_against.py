@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llem.session.against.comparison import BY_TURNS
 from tests.integration.conftest import TINY
 
 if TYPE_CHECKING:
@@ -33,8 +34,10 @@ install([SimulatedBoard(uuid="GPU-aaaa", name="Simulated", power=200.0, period_s
 """
 EXPERIMENT = TINY.replace(
     "measure: {rounds: 2, warmup_rounds: 0, min_window_s: 0.001}",
-    "measure: {rounds: 4, warmup_rounds: 0, min_window_s: 0.1}",
+    "measure: {rounds: 4, warmup_rounds: 0, min_window_s: 0.05}",
 )
+# Decided by the first pair: each costs two interpreters that import everything.
+POINT = "--llem-fail=energy:5%;rule=point"
 ON_BOARD = ("--llem-cpu", "--llem-meter=nvml", "-p", "no:cacheprovider")
 VERDICT = re.compile(r"^(OK|REGRESSED|IMPROVED|INCONCLUSIVE|NO-BASELINE) +(\S+) +(\S+) ", re.MULTILINE)
 
@@ -85,32 +88,71 @@ def verdicts(result: pytest.RunResult) -> dict[tuple[str, str], str]:
     return {(name, metric): status for status, name, metric in VERDICT.findall(result.stdout.str())}
 
 
-def test_a_commit_that_adds_work_is_regressed(
+def test_a_commit_that_adds_work_and_changes_a_token_is_regressed(
     pytester: pytest.Pytester, project: str, commit: Callable[..., str], git: Callable[..., str]
 ) -> None:
-    commit("More work", work_py="CALL_S = 0.0022\n")
-    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD~1", "--benchmark-json=out.json")
+    commit("More work", work_py="import os\nos.environ['FAKE_OTHER_TOKEN'] = '2:3'\nCALL_S = 0.0022\n")
+    gates = [f"--llem-fail={gate}" for gate in ("energy:2.5%..5%", "latency:2.5%..5%", "output:same")]
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD~1", "--benchmark-json=out.json", *gates)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(passed=1)
-    assert verdicts(result) == {("tiny", "energy"): "REGRESSED", ("tiny", "latency"): "REGRESSED"}
-    result.stdout.fnmatch_lines(["llem: HEAD~1: commit * (First)*", "REGRESSED*tiny*energy*3 pairs vs HEAD~1*"])
+    assert verdicts(result) == {("tiny", metric): "REGRESSED" for metric in ("energy", "latency", "output")}
+    result.stdout.fnmatch_lines_random(
+        [
+            "llem: HEAD~1: commit * (First)*",
+            "REGRESSED*tiny*energy*3 pairs vs HEAD~1*",
+            "REGRESSED*output*3 pairs vs HEAD~1*(prompt 2, position 3: *on HEAD~1, *here; 1 of 2 sequences differ*)",
+        ]
+    )
     rows = json.loads((pytester.path / "out.json").read_text())["benchmarks"]
     # Nothing of the other side is a row.
     assert [row["extra_info"]["metric"] for row in rows] == ["latency", "energy"]
-    assert all(
-        value > 0.0021 for row in rows if row["extra_info"]["metric"] == "latency" for value in row["stats"]["data"]
-    )
+    assert all(value > 0.0021 for value in rows[0]["stats"]["data"])
+    # Only like is compared with like, and what was generated is kept once.
+    results = [rows[0]["extra_info"]["result"], *rows[0]["extra_info"]["more_runs"]]
+    assert [run["labels"] for run in results] == [[BY_TURNS]] * 3
+    assert [bool(run["generated"]) for run in results] == [True, False, False]
+    assert all(pair["by_turns"] for pair in rows[0]["extra_info"]["against"]["pairs"])
     assert worktrees(git) == 1
+
+
+def test_called_from_outside_the_repository(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit("More work", work_py="CALL_S = 0.0022\n")
+    outside = pytester.path.parent
+    (outside / "tiny").mkdir(exist_ok=True)
+    monkeypatch.chdir(outside)
+    root = pytester.path.name
+    result = pytester.runpytest_subprocess(
+        *ON_BOARD, root, f"--rootdir={root}", "-k", "tiny", "--llem-against=HEAD~1", "--llem-fail=energy:5%"
+    )
+    assert verdicts(result) == {("tiny", "energy"): "REGRESSED"}
+
+
+def test_experiments_outside_the_root_folder_are_this_sides(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str]
+) -> None:
+    pytester.mkdir("ci").joinpath("llem.ini").write_text("[pytest]\n")
+    # The root folder is that of the configuration, which hides what conftest.py lies above both.
+    code = {"bench__conftest_py": CONFTEST, "bench__work_py": "CALL_S = 0.002\n"}
+    commit("An experiment", bench__tiny_yaml=EXPERIMENT, **code)
+    (pytester.path / "bench" / "tiny.llem.yaml").write_text(EXPERIMENT.replace("input_len: 8", "input_len: 6"))
+    (pytester.path / "bench" / "new.llem.yaml").write_text(EXPERIMENT)
+    result = pytester.runpytest_subprocess(
+        *ON_BOARD, "-c", "ci/llem.ini", "bench", "--llem-against=HEAD", "--llem-fail=energy:5%"
+    )
+    assert verdicts(result) == {("tiny", "energy"): "OK", ("new", "energy"): "OK"}
 
 
 def test_a_commit_whose_message_alone_differs_is_ok_and_said_to_be_equal(
     pytester: pytest.Pytester, project: str, commit: Callable[..., str]
 ) -> None:
     commit("Another message")
-    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD~1", "--llem-fail=energy:5%")
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD~1", POINT, "--llem-fail=output:same")
     assert result.ret == pytest.ExitCode.OK
-    assert verdicts(result) == {("tiny", "energy"): "OK"}
-    result.stdout.fnmatch_lines(["llem: --llem-against HEAD~1: both sides are equal: *"])
+    assert verdicts(result) == {("tiny", "energy"): "OK", ("tiny", "output"): "OK"}
+    result.stdout.fnmatch_lines(["llem: both sides, this one and HEAD~1, are equal: *"])
 
 
 def test_another_environment_is_compared(
@@ -125,7 +167,7 @@ def test_another_environment_is_compared(
     (packages / "slower.pth").write_text("import os; os.environ['SLOWER'] = '1.1'\n")
     conftest = pytester.path / "conftest.py"
     conftest.write_text(conftest.read_text().replace("work.CALL_S", "work.CALL_S * float(os.environ.get('SLOWER', 1))"))
-    result = pytester.runpytest_subprocess(*ON_BOARD, f"--llem-against=@{slow}", "--llem-fail=energy:5%")
+    result = pytester.runpytest_subprocess(*ON_BOARD, f"--llem-against=@{slow}", POINT)
     assert result.ret == pytest.ExitCode.OK
     assert verdicts(result) == {("tiny", "energy"): "IMPROVED"}
     assert worktrees(git) == 1
@@ -139,25 +181,27 @@ def test_another_environment_is_compared(
         ("--llem-against=HEAD --llem-baseline=last:3", "*--llem-against*leave out --llem-baseline*"),
         ("--llem-against=HEAD --llem-shard=1/2", "*--llem-against*leave out --llem-shard*"),
         ("--llem-against=HEAD --llem-merge=a", "*--llem-against*leave out --llem-merge*"),
+        ("--llem-against=", "*--llem-against: its value is empty; write REV, @PYTHON or REV@PYTHON*"),
+        ("--llem-bisect=", "*--llem-bisect: its value is empty; write GOOD..BAD*"),
         ("--llem-against=HEAD --llem-pairs=2", "*--llem-pairs: '2' is out of range; use an integer, at least 3*"),
     ],
 )
 def test_what_cannot_be_compared_is_a_usage_error(
-    pytester: pytest.Pytester, project: str, git: Callable[..., str], argument: str, message: str
+    run: Callable[..., pytest.RunResult], project: str, git: Callable[..., str], argument: str, message: str
 ) -> None:
-    result = pytester.runpytest_subprocess(*ON_BOARD, *argument.split())
+    result = run("--noconftest", *argument.split())
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([message])
     assert worktrees(git) == 1
 
 
 def test_without_a_device_nothing_can_be_compared(pytester: pytest.Pytester, project: str) -> None:
-    result = pytester.runpytest_subprocess("--llem-against=HEAD")
+    result = pytester.runpytest_inprocess("--noconftest", "--llem-against=HEAD")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--llem-against measures: pass --llem-gpu or --llem-cpu*"])
     # As a default of the project it waits for a session that measures.
     pytester.makeini("[pytest]\nllem_against = HEAD\n")
-    pytester.runpytest_subprocess().assert_outcomes(skipped=1)
+    pytester.runpytest_inprocess("--noconftest").assert_outcomes(skipped=1)
 
 
 def test_what_fails_on_one_side_fails_with_its_name_and_leaves_the_rest(
@@ -169,7 +213,7 @@ def test_what_fails_on_one_side_fails_with_its_name_and_leaves_the_rest(
     fault = f"{engine}act = FakeWorkload._act_out_the_fault\nFakeWorkload._act_out_the_fault = "
     commit("There it fails", conftest_py=f"{CONFTEST}{fault}lambda self: self._fault and 1 / 0\n")
     (pytester.path / "conftest.py").write_text(f"{CONFTEST}{fault}lambda self: None\n")
-    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", "--llem-fail=energy:5%")
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", POINT)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(passed=1, failed=1)
     assert verdicts(result) == {("good", "energy"): "OK", ("bad", "energy"): "INCONCLUSIVE"}
@@ -191,7 +235,7 @@ def test_a_crash_and_what_the_other_side_does_not_have(
         f"{CONFTEST}\n\ndef pytest_runtest_call(item):\n"
         "    if item.name == 'tiny' and item.config.getoption('llem_child'):\n        os._exit(7)\n"
     )
-    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", "--llem-fail=energy:5%", "-rs")
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", POINT, "-rs")
     result.assert_outcomes(passed=1, failed=1, skipped=1)
     result.stdout.fnmatch_lines(
         ["on this side: its process ended with exit status 7", "SKIPPED*on HEAD: it was not collected"]
@@ -200,14 +244,58 @@ def test_a_crash_and_what_the_other_side_does_not_have(
     assert verdicts(result)["test_new[tiny]", "energy"] == "INCONCLUSIVE"
 
 
+def test_what_is_skipped_later_keeps_its_verdict(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str]
+) -> None:
+    commit("More work", work_py="CALL_S = 0.0022\n")
+    skip = """
+import pathlib, pytest
+
+def pytest_runtest_call(item):
+    # A line a process: the fourth is that of a fourth pair.
+    with pathlib.Path("pids").open("a+") as file:
+        file.write("x\\n")
+        file.seek(0)
+        if len(file.readlines()) > 3:
+            pytest.skip("no more")
+"""
+    conftest = pytester.path / "conftest.py"
+    conftest.write_text(f"{CONFTEST}{skip}")
+    # Energy is decided by three pairs, and a change of 10% is neither within a latency of 9.9% nor above 10.1%.
+    gates = ("--llem-fail=energy:5%", "--llem-fail=latency:9.9%..10.1%")
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD~1", *gates, "-rs")
+    assert verdicts(result) == {("tiny", "energy"): "REGRESSED", ("tiny", "latency"): "INCONCLUSIVE"}
+    result.stdout.fnmatch_lines(["INCONCLUSIVE*latency*3 pairs*; on this side: no more)"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
 def test_other_work_is_not_compared(pytester: pytest.Pytester, project: str) -> None:
     engine = "import tests.simulators.engine as engine\nprompts = engine.load_prompts\n"
     other = "engine.load_prompts = lambda *a, **k: prompts(*a, **{**k, 'vocabulary_size': 99})\n"
     (pytester.path / "conftest.py").write_text(f"{CONFTEST}{engine}{other}")
-    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", "--llem-fail=energy:5%")
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", POINT)
     result.assert_outcomes(passed=1)
     assert verdicts(result) == {("tiny", "energy"): "INCONCLUSIVE"}
     result.stdout.fnmatch_lines(["INCONCLUSIVE*1 pair vs HEAD*HEAD runs another workload*"])
+
+
+def test_work_that_changes_between_two_pairs_is_not_compared(pytester: pytest.Pytester, project: str) -> None:
+    changes = f"""
+import pathlib
+import tests.simulators.engine as engine
+prompts = engine.load_prompts
+begun = pathlib.Path({str(pytester.path / "pids")!r})
+
+def pytest_runtest_setup(item):
+    if begun.exists():
+        engine.load_prompts = lambda *a, **k: prompts(*a, **{{**k, "vocabulary_size": 99}})
+    begun.touch()
+"""
+    (pytester.path / "conftest.py").write_text(CONFTEST + changes)
+    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD", "--llem-fail=energy:4%")
+    assert verdicts(result) == {("tiny", "energy"): "INCONCLUSIVE"}
+    result.stdout.fnmatch_lines(["llem: at most 10 pairs; if pairs differ by 1.0%, with the limit 2%..4% changes *"])
+    result.stdout.fnmatch_lines(["INCONCLUSIVE*1 pair vs HEAD*this side runs another workload than in its first pair*"])
 
 
 def test_callables_are_compared(pytester: pytest.Pytester, project: str, commit: Callable[..., str]) -> None:
@@ -215,7 +303,7 @@ def test_callables_are_compared(pytester: pytest.Pytester, project: str, commit:
 import time, work
 
 def test_it(llem_benchmark):
-    llem_benchmark.pedantic(spend, rounds=4, min_window_s=0.05)
+    llem_benchmark.pedantic(spend, rounds=3, min_window_s=0.05)
 
 def spend():
     until_s = time.process_time() + work.CALL_S
@@ -224,8 +312,12 @@ def spend():
 """
     commit("More work", work_py="CALL_S = 0.0022\n", test_it_py=test)
     commit("Less work", work_py="CALL_S = 0.002\n")
-    result = pytester.runpytest_subprocess(*ON_BOARD, "--llem-against=HEAD~1", "--llem-fail=energy:5%", "test_it.py")
+    asked = ("--llem-against=HEAD~1", POINT, "--benchmark-json=out.json")
+    result = pytester.runpytest_subprocess(*ON_BOARD, *asked, "test_it.py")
     assert verdicts(result) == {("test_it", "energy"): "IMPROVED"}
+    # Whole blocks: as many windows for each side to begin.
+    rows = json.loads((pytester.path / "out.json").read_text())["benchmarks"]
+    assert [row["stats"]["rounds"] for row in rows] == [4, 4]
 
 
 def start(pytester: pytest.Pytester, *arguments: str) -> subprocess.Popen[str]:
@@ -277,7 +369,7 @@ def test_a_journal_of_other_code_is_not_gone_on_with(
     pytester: pytest.Pytester, project: str, commit: Callable[..., str]
 ) -> None:
     journal = pytester.path / "journal.jsonl"
-    asked = ("--llem-against=HEAD", "--llem-fail=energy:5%", f"--llem-journal={journal}")
+    asked = ("--llem-against=HEAD", POINT, f"--llem-journal={journal}")
     process = start(pytester, *asked)
     await_pairs(process, journal, 1)
     process.kill()
@@ -313,6 +405,32 @@ def test_a_budget_ends_the_pairs(pytester: pytest.Pytester, project: str) -> Non
     result.stdout.fnmatch_lines(["INCONCLUSIVE*tiny*(*llem-budget: *)"])
 
 
+def test_what_pairs_have_decided_is_not_lost_with_a_later_one(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str]
+) -> None:
+    # Energy is decided by three pairs, while the latency needs more than that.
+    stops = f"""
+import pathlib, pytest
+
+def pytest_runtest_setup(item):
+    begun = pathlib.Path({str(pytester.path / "pids")!r})
+    with begun.open("a") as file:
+        file.write(".")
+    if begun.stat().st_size > 3:
+        pytest.skip("no longer")
+"""
+    commit("More work", work_py="CALL_S = 0.0022\n", conftest_py=CONFTEST + stops)
+    result = pytester.runpytest_subprocess(
+        *ON_BOARD, "--llem-against=HEAD~1", "--llem-fail=energy:5%", "--llem-fail=latency:9.9%..10.1%"
+    )
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    found = verdicts(result)
+    assert found["tiny", "energy"] == "REGRESSED"
+    assert found["tiny", "latency"] == "INCONCLUSIVE"
+    result.stdout.fnmatch_lines(["*tiny*energy*3 pairs vs HEAD~1*", "*this side: *no longer*"])
+    result.assert_outcomes(passed=1)
+
+
 @pytest.fixture
 def history(commit: Callable[..., str], project: str) -> list[str]:
     """Commits after the first of the project: the third makes calls dearer, the fourth cannot be measured."""
@@ -336,10 +454,11 @@ def test_the_commit_that_changed_it_is_found(
 
 
 def test_equal_ends_need_no_bisection(pytester: pytest.Pytester, project: str, history: list[str]) -> None:
-    result = pytester.runpytest_subprocess(*ON_BOARD, f"--llem-bisect={project}..{history[1]}", "--llem-fail=energy:5%")
+    result = pytester.runpytest_subprocess(*ON_BOARD, f"--llem-bisect={project}..{history[1]}", POINT)
     assert result.ret == pytest.ExitCode.OK
     assert verdicts(result) == {("tiny", "energy"): "OK"}
     result.stdout.no_fnmatch_line("llem: bisecting*")
+    result.stdout.fnmatch_lines(["llem: no commit was looked for: *"])
 
 
 @pytest.mark.parametrize(
@@ -351,9 +470,10 @@ def test_equal_ends_need_no_bisection(pytester: pytest.Pytester, project: str, h
     ],
 )
 def test_ends_that_are_no_range_are_a_usage_error(
-    pytester: pytest.Pytester, project: str, history: list[str], ends: str, message: str
+    run: Callable[..., pytest.RunResult], project: str, commit: Callable[..., str], ends: str, message: str
 ) -> None:
-    result = pytester.runpytest_subprocess(*ON_BOARD, f"--llem-bisect={ends.format(project)}")
+    commit("Second")
+    result = run("--noconftest", f"--llem-bisect={ends.format(project)}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([message])
 
@@ -388,3 +508,15 @@ def test_a_field_that_the_other_side_lacks_is_inconclusive(
     assert result.ret == pytest.ExitCode.OK
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["INCONCLUSIVE*energy*0 pairs vs HEAD*on HEAD: *tiny.llem.yaml:*: *phases*"])
+
+
+def test_the_commit_that_changed_the_tokens_is_found(
+    pytester: pytest.Pytester, project: str, commit: Callable[..., str]
+) -> None:
+    cheap, other = "CALL_S = 0.002\n", "import os\nos.environ['FAKE_OTHER_TOKEN'] = '2:3'\nCALL_S = 0.002\n"
+    commits = [commit(f"Number {number}", work_py=text) for number, text in enumerate([cheap, other, f"{other}# 3\n"])]
+    result = pytester.runpytest_subprocess(*ON_BOARD, f"--llem-bisect={project}..HEAD", "--llem-fail=output:same")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        [f"llem: first commit that changed output of tiny: {commits[1]} (Number 1), probability 100.0%*"]
+    )

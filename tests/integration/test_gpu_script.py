@@ -45,7 +45,7 @@ for last; do :; done
 case "$*" in
   *record.py*) echo "no sensors"; exit 3 ;;
   *linearity.py*) exit 124 ;;
-  *joined_windows.py*) echo "no board" ;;
+  *joined_windows.py* | *planted_pairs.py*) echo "no board" ;;
   *--benchmark-json=*) echo '{"benchmarks": []}' >"${last#--benchmark-json=}" ;;
   *--llem-doctor*) echo "all is well" ;;
 """
@@ -116,7 +116,7 @@ class TestRunAll:
     def test_a_misspelt_step_is_refused(self, tmp_path: Path, environment: dict[str, str]) -> None:
         done = run_all(tmp_path, environment, "out", "doctor", "recrod")
         assert done.returncode == 2
-        assert done.stderr == "no step recrod; steps: decoding joined linearity options record repeated doctor\n"
+        assert done.stderr == "no step recrod; steps: decoding joined linearity pairs options record repeated doctor\n"
 
 
 @pytest.fixture(scope="module")
@@ -271,6 +271,64 @@ class TestJoined:
             true_j = 0.47 * report_repetitions(report, stretch) * joined.WINDOWS
             assert stretch["total_j"] == pytest.approx(true_j, rel=0.02)
         json.dumps(report)
+
+
+# A call takes its passes in the processor's time, and so does the board's.
+PASSES = """
+import time
+
+import pytest
+from planted import FURTHER
+
+pytestmark = pytest.mark.llem("passes.llem.yaml")
+
+
+def forward(passes):
+    until_s = time.process_time() + 5e-4 * passes
+    while time.process_time() < until_s:
+        pass
+
+
+def test_equal(llem_model, llem_benchmark):
+    llem_benchmark.pedantic(forward, (100,), rounds=2, min_window_s=0.2)
+
+
+def test_more(llem_model, llem_benchmark):
+    llem_benchmark.pedantic(forward, (100 + FURTHER,), rounds=2, min_window_s=0.2)
+"""
+BOARD = f"""
+from tests.simulators import SimulatedBoard, install, skip_waits
+
+skip_waits(of_processor=True)
+install([SimulatedBoard(uuid="{UUID}", name="Simulated", power=200.0, period_s=0.02)])
+"""
+
+
+def test_every_pair_is_kept_and_the_planted_work_is_found(tmp_path: Path, environment: dict[str, str]) -> None:
+    code = (
+        f"import planted_pairs; planted_pairs.FILES['test_passes.py'] = {PASSES!r}; "
+        f"planted_pairs.FILES['conftest.py'] += {BOARD!r}; planted_pairs.PLANTED = 20; planted_pairs.main()"
+    )
+    del environment["PYTHON"]
+    environment["PYTHONPATH"] = f"{SCRIPTS}:{ROOT}"
+    asked = ("--out=pairs.json", "--pairs=4", "--llem-cpu", "--llem-meter=nvml", "-ptests.simulators.engine")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *asked], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((tmp_path / "pairs.json").read_text())
+    assert len(report["seconds_a_pair"]) == 4
+    for name, ratio, verdict in (("test_equal[passes]", 1.0, "OK"), ("test_more[passes]", 1.2, "REGRESSED")):
+        test = report["tests"][name]
+        assert [pair["ratio"]["energy_j"] for pair in test["pairs"]] == pytest.approx([ratio] * 4, rel=0.04)
+        assert [pair["ratio"]["mean_power_w"] for pair in test["pairs"]] == pytest.approx([1.0] * 4, rel=0.01)
+        assert [pair["idle_power_w"]["second"] for pair in test["pairs"]] == pytest.approx([200.0] * 4, rel=0.01)
+        assert {count: one["status"] for count, one in test["verdicts"]["energy"].items()} == {
+            "3": verdict,
+            "4": verdict,
+        }
+        assert 0.0 < test["spread"]["latency"] < 0.04
+    assert "test_more[passes] energy: pairs differ by " in done.stdout
 
 
 def report_repetitions(report: Mapping[str, Any], stretch: Mapping[str, Any]) -> int:

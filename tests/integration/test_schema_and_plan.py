@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from tests.integration.conftest import TINY
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -101,6 +103,32 @@ def test_the_plan_predicts_what_earlier_runs_of_the_same_work_took(
             "time: at least 9* s; 1* s of it as earlier runs took, of the rest loading, warming up and whole passes *",
         ]
     )
+
+
+def test_the_plan_of_a_comparison_says_what_pairs_take(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    write("a.llem.yaml", "experiments: [{name: a}, {name: b}]\n")
+    write("b.llem.yaml", base=TINY.replace("fp32", "bf16"))
+    write("c.llem.yaml")
+    run("--benchmark-autosave").assert_outcomes(passed=4)
+    (path,) = (pytester.path / ".benchmarks").rglob("*.json")
+    data = json.loads(path.read_text())
+    for row in data["benchmarks"]:
+        row["extra_info"]["result"]["spent_s"] = {"measured": 10.0, "load": 5.0}
+    path.write_text(json.dumps(data))
+    (pytester.path / ".benchmarks" / "llem-journal.jsonl").unlink()
+    # Four experiments and two models, on both sides.
+    line = "{}: a pair of all takes about 100 s, on both sides together: 5 min for 3 or 17 min for 10 pairs{}; *"
+    result = run("--llem-plan", "--llem-against=HEAD")
+    result.stdout.fnmatch_lines(["time: about 50 s*", line.format("--llem-against", "")])
+    bisect = run("--llem-plan", "--llem-bisect=HEAD~3..HEAD", "--llem-pairs=3")
+    bisect.stdout.fnmatch_lines(["--llem-bisect: * 5 min for 3 pairs, and then pairs of single commits; *"])
+    run("--llem-plan").stdout.no_fnmatch_line("*a pair of all*")
+    # Of other work only the least is known.
+    write(
+        "c.llem.yaml",
+        base=TINY.replace("rounds: 2, warmup_rounds: 0, min_window_s: 0.001", "rounds: 4, min_window_s: 20"),
+    )
+    run("--llem-plan", "--llem-against=HEAD").stdout.fnmatch_lines(["*a pair of all takes at least 4 min, *"])
 
 
 def test_the_plan_needs_no_device(pytester: pytest.Pytester, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

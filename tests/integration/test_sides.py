@@ -263,18 +263,6 @@ def test_a_revision_is_its_own_code_however_the_project_is_installed(
     assert "environments/" in there
 
 
-def test_what_a_build_makes_is_beside_the_code_that_is_imported_from_the_worktree(
-    tmp_path: Path, install: Callable[..., None], open_both: Callable[..., dict[str, Any]]
-) -> None:
-    project = Project(tmp_path / "repository", FINDER, ".")
-    install(project.folder)
-    for _ in ("built", "found in the cache"):
-        # From the root folder, where the package lies.
-        command = ["-c", "import thing, thing.made.version; print(thing.VALUE, thing.__file__)"]
-        there = open_both("first", project.folder, command=command)["sides"][1]
-        assert there["output"] == f"first {there['root']}/thing/__init__.py"
-
-
 def test_metadata_of_the_working_tree_are_not_the_revisions(
     tmp_path: Path, install: Callable[..., None], open_both: Callable[..., dict[str, Any]]
 ) -> None:
@@ -292,20 +280,30 @@ def test_metadata_of_the_working_tree_are_not_the_revisions(
 def test_an_environment_is_kept_by_commit_and_built_anew_where_it_is_broken(
     tmp_path: Path, install: Callable[..., None], open_both: Callable[..., dict[str, Any]]
 ) -> None:
-    project = Project(tmp_path / "repository", SETUPTOOLS)
-    install(project.folder, "-e")
-    built = Path(open_both("first", project.folder)["sides"][1]["python"]).parents[1]
+    project = Project(tmp_path / "repository", FINDER, ".")
+    install(project.folder)
+
+    def open_revision(rev: str) -> Path:
+        """The folder of its environment."""
+        # From the root folder, where the package lies: what a build makes is beside it, built just now or long ago.
+        command = ["-c", "import thing, thing.made.version; print(thing.VALUE, thing.__file__)"]
+        there = open_both(rev, project.folder, command=command)["sides"][1]
+        value = {"first": "first", "main": "second"}[rev]
+        assert there["output"] == f"{value} {there['root']}/thing/__init__.py"
+        return Path(there["python"]).parents[1]
+
+    built = open_revision("first")
     (built / "mine").touch()
     old = built.with_name("0" * 20)
     old.mkdir()
     (old / "llem-complete").touch()
     os.utime(old / "llem-complete", (0, 0))
-    assert outputs(open_both("first", project.folder))[1] == "first"
+    assert open_revision("first") == built
     assert (built / "mine").exists()
     assert not old.exists()
-    assert outputs(open_both("main", project.folder))[1] == "second"
+    assert open_revision("main") != built
     (built / "bin/python").unlink()
-    assert outputs(open_both("first", project.folder))[1] == "first"
+    assert open_revision("first") == built
     assert not (built / "mine").exists()
 
 
@@ -346,14 +344,14 @@ def test_code_that_would_not_be_the_revisions_is_refused(
 def test_equal_sides_are_said_to_be_equal(
     tmp_path: Path, install: Callable[..., None], open_both: Callable[..., dict[str, Any]], environment: Path
 ) -> None:
-    project = Project(tmp_path / "repository", SETUPTOOLS)
+    project = Project(tmp_path / "repository", FINDER)
     project.write("second")
     (project.folder / "new.llem.yaml").write_text("model: x\n")
     install(project.folder, "-e")
     for against in ("HEAD", f"@{environment}", f"HEAD@{environment}/bin/python"):
         told = open_both(against, project.folder)
         assert len(told["said"]) == 1, told
-        assert told["said"][0].startswith(f"llem: --llem-against {against}: both sides are equal: commit ")
+        assert told["said"][0].startswith(f"llem: both sides, this one and {against}, are equal: commit ")
         assert told["sides"][0]["identity"] == told["sides"][1]["identity"]
     (project.folder / "helper.py").write_text("")
     assert "with 1 file changed or added since" in open_both("HEAD", project.folder)["said"][0]
@@ -405,15 +403,32 @@ def test_an_interpreter_that_cannot_be_compared_is_refused_by_name(
 def test_a_build_that_fails_shows_its_end(
     tmp_path: Path, install: Callable[..., None], open_both: Callable[..., dict[str, Any]]
 ) -> None:
-    project = Project(tmp_path / "repository", SETUPTOOLS)
-    (project.folder / "pyproject.toml").write_text(SETUPTOOLS.replace("setuptools.build_meta", "not_there.backend"))
+    project = Project(tmp_path / "repository", FINDER)
+    (project.folder / "backend.py").write_text("raise RuntimeError('no way')\n")
     project.commit("Broken")
-    (project.folder / "pyproject.toml").write_text(SETUPTOOLS)
+    (project.folder / "backend.py").write_text(BACKEND)
     install(project.folder, "-e")
     error = open_both("HEAD", project.folder)["error"]
     assert "cannot be built; its build backend must be installed here" in error
-    assert "not_there" in error
+    assert "no way" in error
     assert project.worktrees() == []
+
+
+def test_without_the_build_backend_packages_are_imported_as_they_lie_in_the_checkout(
+    tmp_path: Path, install: Callable[..., None], open_both: Callable[..., dict[str, Any]]
+) -> None:
+    project = Project(tmp_path / "repository", SETUPTOOLS)
+    (project.folder / "pyproject.toml").write_text(SETUPTOOLS.replace("setuptools.build_meta", "not_there.backend"))
+    project.write("second")
+    project.commit("Built by what is not here")
+    project.write("not committed")
+    (project.folder / "pyproject.toml").write_text(SETUPTOOLS)
+    install(project.folder, "-e")
+    told = open_both("HEAD", project.folder)
+    assert told["said"][0].startswith("llem: HEAD is not built, because its build backend not_there is not installed")
+    assert outputs(told) == ["not committed", "second"]
+    assert told["sides"][1]["python"] == told["sides"][0]["python"]
+    assert not (tmp_path / "cache/pytest-llem/environments").exists()
 
 
 def test_what_a_killed_session_left_is_removed_and_what_a_living_one_has_is_not(
@@ -461,6 +476,7 @@ def test_experiment_files_are_this_sides(tmp_path: Path, open_both: Callable[...
     assert told["sides"][1]["arguments"] == [
         f"--rootdir={root}",
         f"--llem-experiments-root={project.folder}",
+        f"--llem-checkout={root}",
         f"{root}/new::x",
         "new",
     ]

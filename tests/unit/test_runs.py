@@ -10,7 +10,7 @@ import pytest
 from pytest_llem.config import ExperimentConfig
 from pytest_llem.measurement.windows import Protocol
 from pytest_llem.meters import open_meter
-from pytest_llem.runs import item_meter, protocol
+from pytest_llem.runs import _turns, item_meter, protocol
 
 
 def session(*, await_turn: Any = None, **settings: Any) -> Any:
@@ -78,6 +78,19 @@ def test_a_device_cools_down_for_no_longer_than_the_session_lasts(left_s: float 
 
 @pytest.mark.parametrize(("rounds", "expected"), [(3, 4), (4, 4), ("auto", 8)])
 def test_windows_that_take_turns_make_whole_blocks(rounds: Any, expected: int) -> None:
-    config, meter = experiment(rounds=rounds), open_meter("none")
+    # As long as these, windows of an open number are joined where nothing else is said.
+    precision = {"precision": "0.1%"} if rounds == "auto" else {}
+    config, meter = experiment(rounds=rounds, min_window_s=1.0, **precision), open_meter("none")
+    assert protocol(config, session(), meter).joined is (rounds == "auto")
     asked = protocol(config, session(await_turn=lambda *_: None), meter)
     assert (asked.rounds, asked.joined) == (expected, False)
+
+
+def test_a_meter_knows_that_others_worked_before_each_window() -> None:
+    told: list[Any] = []
+    meter: Any = SimpleNamespace(others_worked=lambda: told.append("others worked"))
+    assert _turns(session(), meter) is None
+    turns = _turns(session(await_turn=lambda *windows: told.append(windows)), meter)
+    assert turns is not None
+    turns(0, 4)
+    assert told == ["others worked", (0, 4), "others worked"]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_llem.session.against import PROTOCOL
+from pytest_llem.session.against.side import run_command
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterable, Mapping, Sequence
 
     from pytest_llem.session.against.side import Side
@@ -48,7 +49,7 @@ def ask(side: Side, distributions: Iterable[str], packages: Iterable[str] = ()) 
         pytest.UsageError: it cannot be compared; the text names it and says why.
     """
     given = json.dumps({"distributions": sorted(distributions), "packages": sorted(packages)})
-    done = _run(side, ["-m", "pytest_llem.session.against.hello"], given)
+    done = _run(side, "-m", "pytest_llem.session.against.hello", given=given)
     if done.returncode:
         raise _refusal(side, done)
     # What start-up files of the environment print comes before it.
@@ -59,7 +60,7 @@ def ask(side: Side, distributions: Iterable[str], packages: Iterable[str] = ()) 
             f"one: install the same version in both"
         )
     packages_told = {name: tuple(locations) for name, locations in told["packages"].items()}
-    return Answer(told["implementation"], told["pytest_llem"], told["distributions"], packages_told)
+    return Answer(told["python"], told["pytest_llem"], told["distributions"], packages_told)
 
 
 def _decoded(output: str) -> dict[str, Any]:
@@ -75,27 +76,15 @@ def _refusal(side: Side, done: subprocess.CompletedProcess[str]) -> pytest.Usage
     last = done.stderr.strip().rpartition("\n")[2]
     if "No module named" not in last or "pytest_llem" not in last:
         return pytest.UsageError(f"{_of(side)}: {side.python} does not answer: {last or done.returncode}")
-    version = _run(side, ["-c", _VERSION])
+    version = _run(side, "-c", _VERSION)
     if version.returncode:
         return pytest.UsageError(f"{_of(side)}: {side.python} has no pytest-llem: install it there")
     installed = version.stdout.strip().rpartition("\n")[2]
     return pytest.UsageError(f"{_of(side)}: its pytest-llem {installed} is too old to be measured in pairs")
 
 
-def _run(side: Side, arguments: Sequence[str], given: str = "") -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(  # noqa: S603  (without a shell)
-            [str(side.python), *arguments],
-            cwd=side.folder,
-            env=side.variables(),
-            input=given,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-    except OSError as error:
-        raise pytest.UsageError(f"{_of(side)}: {side.python} cannot be started: {error.strerror or error}") from None
+def _run(side: Side, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    return run_command([str(side.python), *arguments], side.variables(), side.folder, given)
 
 
 def _of(side: Side) -> str:

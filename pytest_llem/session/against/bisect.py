@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llem.session.against.comparison import Comparison, timeout_s
+from pytest_llem.items import timeout_s
+from pytest_llem.session.against import verdicts
+from pytest_llem.session.against.comparison import Comparison, paired
 from pytest_llem.session.against.pair import Sides
 from pytest_llem.session.against.plugin import Against, sides_of
 from pytest_llem.session.against.repository import GitError, Repository
 from pytest_llem.session.state import llem_session
 from pytest_llem.verdict.decision import Status
-from pytest_llem.verdict.pairs import pair_difference
+from pytest_llem.verdict.gates import OUTPUT
+from pytest_llem.verdict.pairs import PRIOR_SPREAD, pair_difference
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from contextlib import ExitStack
 
     from pytest_llem.records.record import Record
-    from pytest_llem.session.against.sides import Side
+    from pytest_llem.session.against.pair import Pair
+    from pytest_llem.session.against.side import Side
     from pytest_llem.session.state import LlemSession
     from pytest_llem.settings import Settings
     from pytest_llem.verdict.judging import Judged
@@ -31,6 +35,9 @@ CERTAINTY = 0.95
 
 # Noisy work may take as many, see docs/benchmarks.md.
 _MOST_PROBES = 100
+# Tokens are the same or others, without noise.
+_OTHER = 1.0
+_AS_NUMBER = {Status.OK: 0.0, Status.REGRESSED: _OTHER}
 # Pairs of a commit that have no result before it is left out.
 _MOST_FAILURES = 2
 
@@ -45,7 +52,8 @@ class _Change:
     @property
     def text(self) -> str:
         """Which, and by how much."""
-        return f"{self.judged.candidate.metric} of {self.record.name} {self.judged.verdict.change:+.1%}"
+        text, change = f"{self.judged.candidate.metric} of {self.record.name}", self.judged.verdict.change
+        return text if change is None else f"{text} {change:+.1%}"
 
 
 class Bisect(Against):
@@ -75,6 +83,7 @@ class Bisect(Against):
         comparison = Comparison(session.config, state, (bad, good), items, self.is_open)
         self.measure(session, state, comparison)
         if (change := _largest_change(self, state)) is None:
+            state.notes.append("llem: no commit was looked for: between the ends no gate is REGRESSED or IMPROVED")
             return
         search = _Search(session, state, change, good, commits, repository)
         self._found = search.run()
@@ -118,7 +127,7 @@ class _Search:
         self._repository = repository
         self._items = [item for item in session.items if item.nodeid == change.record.nodeid]
         metric = change.judged.candidate.metric
-        ends = [pair_difference(*pair) for pair in change.record.pairs(metric)]
+        ends = [pair_difference(*pair) for pair in change.record.pairs(metric)] if metric != OUTPUT else [_OTHER] * 3
         self._bisection = Bisection(len(commits), [difference for difference in ends if difference is not None])
         self._random = random.Random()  # noqa: S311  (of its own: the user's seeds are not to be used up)
         self._failures = dict.fromkeys(range(len(commits)), 0)
@@ -154,10 +163,9 @@ class _Search:
         """One pair of a commit and the good end."""
         commit, (item,) = self._commits[number], self._items
         other_first = self._random.random() < 0.5
-        difference = None
         try:
             with sides_of(commit, self._session, self._items, lambda _: None) as (_, side):
-                both = Sides(self._session.config, (side, self._good), self._items, self._state.deadline)
+                both = Sides(self._session.config, (side, self._good), self._items)
                 try:
                     pair = both.measure({item.nodeid: timeout_s(item)}, other_first=other_first)[item.nodeid]
                 finally:
@@ -166,18 +174,29 @@ class _Search:
             self._state.say(f"llem: {self._name(number)} is left out: {error}")
             self._failures[number] = _MOST_FAILURES
             return
-        this, other = pair.this.record, pair.other.record
-        if this is not None and other is not None and this.result.valid and other.result.valid:
-            metric = self._change.judged.candidate.metric
-            same = this.workload_hash == other.workload_hash
-            difference = pair_difference(this.runs(metric)[0], other.runs(metric)[0]) if same else None
+        difference, why = self._difference(pair, side.name)
         if difference is None:
             self._failures[number] += 1
-            why = "it was disturbed, or runs another workload" if pair.problem is None else pair.problem.problem
             self._state.say(f"llem: {self._name(number)} has no result: {why}")
             return
         self._pairs += 1
         self._bisection.update(number, difference)
+
+    def _difference(self, pair: Pair, name: str) -> tuple[float | None, str]:
+        """Of a commit from the good end, as a difference of logarithms; or ``None`` and why it is not known."""
+        this, other = pair.this.record, pair.other.record
+        if this is None or other is None:
+            return None, "" if pair.problem is None else pair.problem.problem
+        if not (this.result.valid and other.result.valid):
+            return None, "it was disturbed"
+        record = paired(this, other, pair, self._good.name)
+        metric = self._change.judged.candidate.metric
+        if metric == OUTPUT:
+            verdict = verdicts.judge_output(record)
+            return _AS_NUMBER.get(verdict.status), verdict.reason
+        difference = pair_difference(*record.pairs(metric)[0])
+        why = verdicts.differs(record) or (f"{metric} of {name} was not measured" if difference is None else None)
+        return (difference, "") if why is None else (None, why)
 
     def _likeliest(self, most: int = 1) -> str:
         probability = self._bisection.probability
@@ -207,18 +226,19 @@ def _commits(repository: Repository, good: str, bad: str) -> list[str]:
 
 
 def _largest_change(plugin: Against, state: LlemSession) -> _Change | None:
-    """Of what differs between the ends, that which stands out most from the differences of pairs."""
+    """Of what differs between the ends, that which stands out most from the differences of pairs; else other tokens."""
     changes = [
         _Change(record, judged)
         for record in state.records.values()
         for judged in plugin.judge(record)
-        if judged.verdict.status in (Status.REGRESSED, Status.IMPROVED) and judged.verdict.spread is not None
+        if judged.verdict.status in (Status.REGRESSED, Status.IMPROVED)
     ]
 
     def clarity(change: _Change) -> float:
         verdict = change.judged.verdict
-        assert verdict.change is not None  # noqa: S101  (it has a spread)
-        assert verdict.spread is not None  # noqa: S101
-        return abs(verdict.change) / verdict.spread.relative
+        if verdict.change is None:  # of tokens
+            return 0.0
+        # With rule=point nothing is known of the spread but what is known of pairs beforehand.
+        return abs(verdict.change) / (PRIOR_SPREAD if verdict.spread is None else verdict.spread.relative)
 
     return max(changes, key=clarity, default=None)

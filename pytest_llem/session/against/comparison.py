@@ -9,9 +9,10 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pytest_llem.items import gates_of, parameters
+from pytest_llem.items import gates_of, parameters, timeout_s
 from pytest_llem.records.record import OtherRun
 from pytest_llem.session.against.pair import Sides
+from pytest_llem.session.against.verdicts import changed_since
 from pytest_llem.session.deadline import now_s
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_llem.measurement.result import ExperimentResult
     from pytest_llem.records.record import Record
     from pytest_llem.session.against.pair import Outcome, Pair
-    from pytest_llem.session.against.sides import Side
+    from pytest_llem.session.against.side import Side
     from pytest_llem.session.state import LlemSession
 
 BY_TURNS = "another process on the device by turns"
@@ -81,7 +82,11 @@ class Comparison:
         self._alone: set[Hashable] = set()
         self._pair_s: dict[Hashable, float] = {}
         self._has_said_idle = False
-        self.progress = {nodeid: Progress() for nodeid in self._items}
+        # What an earlier session had to leave out counts as well: else each could leave out as much again.
+        self.progress = {
+            nodeid: Progress(disturbed=list(state.records[nodeid].disturbed) if nodeid in state.records else [])
+            for nodeid in self._items
+        }
 
     def pairs_of(self, nodeid: str) -> int:
         """How many pairs of an experiment there are."""
@@ -99,7 +104,7 @@ class Comparison:
             refuse: told experiments of a load and how long its last pair took, says why they are not measured now.
         """
         items = [self._items[nodeid] for nodeid in nodeids]
-        sides = Sides(self._config, self._sides, items, self._state.deadline)
+        sides = Sides(self._config, self._sides, items)
         try:
             for load, together in self._loads(nodeids):
                 if (reason := refuse(together, self._pair_s.get(load))) is not None:
@@ -137,13 +142,15 @@ class Comparison:
         models may not fit, or one disturbs the other."""
         other_first = self._draw(nodeids)
         timeouts_s = {nodeid: timeout_s(self._items[nodeid]) for nodeid in nodeids}
-        by_turns = load not in self._alone
+        # In a session that is gone on with, too.
+        known = [self._state.records[nodeid] for nodeid in nodeids if nodeid in self._state.records]
+        by_turns = load not in self._alone and all(record.other_runs[-1].by_turns for record in known)
         pairs = sides.measure(timeouts_s, other_first=other_first, by_turns=by_turns)
         again = [nodeid for nodeid, pair in pairs.items() if by_turns and _may_be_for_company(pair)]
         if again and self._has_time:
-            one = "an experiment" if len(again) == 1 else f"{len(again)} experiments"
+            which = "an experiment" if len(again) == 1 else f"{len(again)} experiments"
             self._state.say(
-                f"llem: {one} failed or was disturbed while both processes were alive: again, one after the other"
+                f"llem: {which} failed or was disturbed while both processes were alive: again, one after the other"
             )
             alone = sides.measure(
                 {nodeid: timeouts_s[nodeid] for nodeid in again}, other_first=other_first, by_turns=False
@@ -168,14 +175,24 @@ class Comparison:
     def _note(self, nodeid: str, pair: Pair) -> None:
         progress = self.progress[nodeid]
         if (problem := pair.problem) is not None:
+            if problem.skipped and self.pairs_of(nodeid):
+                # The pairs before it count: by them one of its gates may be REGRESSED.
+                self._give_up(nodeid, problem.problem)
+                return
             progress.failure = problem
             self._state.records.pop(nodeid, None)
             return
         this, other = pair.this.record, pair.other.record
         assert this is not None  # noqa: S101  (no problem)
         assert other is not None  # noqa: S101
+        known = self._state.records.get(nodeid)
+        if known is not None and (reason := changed_since(known, this)) is not None:
+            self._give_up(nodeid, reason)
+            return
         if (disturbance := _disturbance(pair)) is not None:
             progress.disturbed.append(disturbance)
+            if known is not None:
+                self._state.count(replace(known, disturbed=tuple(progress.disturbed)))
             if len(progress.disturbed) >= _MOST_DISTURBED:
                 self._give_up(nodeid, f"{len(progress.disturbed)} pairs of it were disturbed: {disturbance}")
             return
@@ -189,21 +206,14 @@ class Comparison:
 
     def _with_pair(self, nodeid: str, this: Record, other: Record, pair: Pair) -> Record:
         known = self._state.records.get(nodeid)
-        label = (BY_TURNS,) if pair.by_turns else ()
-        result = replace(this.result, labels=[*this.result.labels, *label])
-        if known is not None:
-            result = _in_brief(result)
-        run = OtherRun(
-            result=_in_brief(other.result) if known else other.result,
-            workload_hash=other.workload_hash,
-            environment=other.environment,
-            first=pair.other_first,
-            by_turns=pair.by_turns,
-        )
+        new = paired(this, other, pair, self._sides[1].name)
         if known is None:
             gates = gates_of(self._items[nodeid], self._state.settings)
-            return replace(this, result=result, gates=gates, against=self._sides[1].name, other_runs=(run,))
-        return replace(known, more_runs=(*known.more_runs, result), other_runs=(*known.other_runs, run))
+            return replace(new, gates=gates, disturbed=tuple(self.progress[nodeid].disturbed))
+        (run,) = new.other_runs
+        further = replace(run, result=_in_brief(run.result))
+        more_runs = (*known.more_runs, _in_brief(new.result))
+        return replace(known, more_runs=more_runs, other_runs=(*known.other_runs, further))
 
     def _say_idle(self, pair: Pair) -> None:
         """Say once what a second process on the boards changes."""
@@ -218,11 +228,20 @@ class Comparison:
         )
 
 
-def timeout_s(item: pytest.Item) -> float | None:
-    """How long an item may take once its model is loaded, in seconds."""
-    experiment = parameters(item).get("llem_experiment")
-    limit_s: float | None = None if experiment is None else experiment.valid_config.timeout_s
-    return limit_s
+def paired(this: Record, other: Record, pair: Pair, against: str) -> Record:
+    """This side's record of an experiment with what the other side, of that name, has measured in the same pair."""
+
+    def labelled(result: ExperimentResult) -> ExperimentResult:
+        return replace(result, labels=[*result.labels, BY_TURNS]) if pair.by_turns else result
+
+    run = OtherRun(
+        result=labelled(other.result),
+        workload_hash=other.workload_hash,
+        environment=other.environment,
+        first=pair.other_first,
+        by_turns=pair.by_turns,
+    )
+    return replace(this, result=labelled(this.result), against=against, other_runs=(run,))
 
 
 def _may_be_for_company(pair: Pair) -> bool:

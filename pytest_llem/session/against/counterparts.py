@@ -40,7 +40,12 @@ class Counterparts:
 
     def arguments(self, arguments: Sequence[str], folder: Path) -> list[str]:
         """pytest's arguments, called in ``folder``, for its counterpart."""
-        return [self._argument(argument, folder) for argument in arguments]
+        # What follows these selects by name, whatever lies there under it.
+        names = [previous in ("-k", "-m") for previous in ("", *arguments)]
+        return [
+            argument if is_name else self._argument(argument, folder)
+            for argument, is_name in zip(arguments, names, strict=False)
+        ]
 
     def _argument(self, argument: str, folder: Path) -> str:
         option, value = "", argument
@@ -50,9 +55,11 @@ class Counterparts:
         elif argument.startswith("-"):
             # The value of a short option follows it at once: -c/repository/pytest.ini.
             option, value = argument[:2], argument[2:]
+            if not _is_absolute(value):
+                # Known as a path by its look alone: -rs, -vv.
+                return argument
         path, *parts = value.split("::")
-        # Of an option a path alone is known by its look.
-        return argument if option and not _is_absolute(path) else option + "::".join([self._text(path, folder), *parts])
+        return option + "::".join([self._text(path, folder), *parts])
 
     def _text(self, path: str, folder: Path) -> str:
         """The counterpart of what may be a path, from ``folder``."""
@@ -60,7 +67,10 @@ class Counterparts:
             if not self._leaves(path, folder):
                 # From the counterpart of the folder it means its counterpart.
                 return path
-            path = os.path.normpath(folder / path)
+            place = Path(os.path.normpath(folder / path))
+            there = self.path(place)
+            # A folder outside is its own counterpart, so that what lies outside needs no other name.
+            return path if there == place and self.path(folder) == folder else str(there)
         return str(self.path(Path(path)))
 
     def _leaves(self, path: str, folder: Path) -> bool:
@@ -94,17 +104,17 @@ class Counterparts:
 
         Args:
             patterns: of experiment files.
-            files: those that were collected, below the root folder.
+            files: those that were collected; what lies outside the repository is the same on both sides.
             root: pytest's root folder, in the user's checkout.
         """
         there = self.path(root.resolve())
-        for path in list(there.rglob("*")):
+        for path in list(self.worktree.rglob("*")):
             if any(path.match(pattern) for pattern in patterns) and not path.is_dir():
                 path.unlink()
         for file in files:
-            if not file.is_relative_to(root):
+            place = there / file.relative_to(root) if file.is_relative_to(root) else self.path(file)
+            if place == file:
                 continue
-            place = there / file.relative_to(root)
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_text(f"# Read from {file}.\n", encoding="utf-8")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import platform
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,7 @@ def hello(distributions: Sequence[str], packages: Sequence[str]) -> dict[str, An
         packages: top-level modules.
 
     Returns:
-        ``protocol``, ``pytest_llem`` (its version) and ``location``, ``python`` and ``executable``, ``distributions``
+        ``protocol``, ``pytest_llem`` (its version), ``python`` (its version, with how it was built), ``distributions``
         (versions, with the commit where one was installed, by normalised name), ``packages`` (by top-level module the
         files or folders that it is imported from, none for one that is not there).
     """
@@ -43,10 +42,7 @@ def hello(distributions: Sequence[str], packages: Sequence[str]) -> dict[str, An
     return {
         "protocol": PROTOCOL,
         "pytest_llem": pytest_llem.__version__,
-        "location": str(Path(pytest_llem.__file__).parent),
-        "python": platform.python_version(),
-        "implementation": sys.version,
-        "executable": sys.executable,
+        "python": sys.version,
         "distributions": {name: _version(distribution) for name, distribution in sorted(found.items()) if name},
         "packages": {name: _locations(name) for name in sorted(names)},
     }

@@ -11,7 +11,6 @@ import configparser
 import hashlib
 import json
 import shutil
-import subprocess
 import sys
 import time
 import tomllib
@@ -26,10 +25,11 @@ from filelock import FileLock
 
 from pytest_llem.cache import cache_folder
 from pytest_llem.session.against import overlay_startup, probe
-from pytest_llem.session.against.repository import clean_environment
+from pytest_llem.session.against.side import run_command
 from pytest_llem.session.against.worktrees import remove_folder
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_llem.session.against.side import Side
@@ -103,7 +103,9 @@ def read_environment(side: Side, top: Path, root: Path) -> Environment:
     python, build_folder = side.python, _build_folder(top, root)
     names = [] if build_folder is None else [name for name in [_name(build_folder)] if name is not None]
     source = Path(probe.__file__).read_text(encoding="utf-8")
-    done = _run([str(python), "-c", source], side.variables(), given=json.dumps({"top": str(top), "names": names}))
+    done = run_command(
+        [str(python), "-c", source], side.variables(), given=json.dumps({"top": str(top), "names": names})
+    )
     try:
         told: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
@@ -171,7 +173,7 @@ def missing_backend(environment: Environment, worktree: Path, variables: Mapping
     names = [str(build.get("build-backend", "setuptools")) for build in builds if "backend-path" not in build]
     backends = sorted({name.partition(":")[0].partition(".")[0] for name in names})
     find = "import sys, importlib.util as u; print(*(n for n in sys.argv[1:] if u.find_spec(n) is None))"
-    done = _run([str(environment.python), "-c", find, *backends], variables)
+    done = run_command([str(environment.python), "-c", find, *backends], variables)
     missing = done.stdout.split()
     return missing[0] if missing else None
 
@@ -236,8 +238,8 @@ def build_overlay(
         raise pytest.UsageError(f"--llem-against: the cache folder cannot be used: {error}") from None
 
 
-def complete(environment: Environment, worktree: Path, python: Path) -> None:
-    """Give a checkout what was made of it: extension modules, the file of a version.
+def link_what_was_built(environment: Environment, worktree: Path, python: Path) -> None:
+    """Link into a checkout what was built from it: extension modules, the file of a version.
 
     pytest puts the folder of a conftest.py in front of all that is installed, and with it perhaps the packages there.
 
@@ -271,7 +273,7 @@ def _remove_old(cache: Path, but: Path) -> None:
 
 def _works(python: Path, variables: Mapping[str, str]) -> bool:
     try:
-        return _run([str(python), "-c", f"import {_STARTUP}"], variables).returncode == 0
+        return run_command([str(python), "-c", f"import {_STARTUP}"], variables).returncode == 0
     except pytest.UsageError:
         return False
 
@@ -279,7 +281,7 @@ def _works(python: Path, variables: Mapping[str, str]) -> bool:
 def _create(
     environment: Environment, folder: Path, data: Mapping[str, Any], startup: str, variables: Mapping[str, str]
 ) -> None:
-    done = _run([str(environment.python), "-m", "venv", "--without-pip", str(folder)], variables)
+    done = run_command([str(environment.python), "-m", "venv", "--without-pip", str(folder)], variables)
     if done.returncode:
         raise pytest.UsageError(f"--llem-against: {environment.python} makes no virtual environment: {_last(done)}")
     packages = _packages_of(folder)
@@ -296,7 +298,9 @@ def _install(environment: Environment, python: Path, worktree: Path, variables: 
         return
     command = _installer(environment, python)
     for folder in folders:
-        done = _run([*command, "--no-deps", "--no-build-isolation", "--no-index", str(folder)], variables, worktree)
+        done = run_command(
+            [*command, "--no-deps", "--no-build-isolation", "--no-index", str(folder)], variables, worktree
+        )
         if done.returncode:
             end = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_SHOWN_LINES:])
             raise pytest.UsageError(
@@ -315,24 +319,6 @@ def _installer(environment: Environment, python: Path) -> Sequence[str]:
     raise pytest.UsageError(
         "--llem-against: the project of that revision cannot be installed: there is neither pip nor uv here"
     )
-
-
-def _run(
-    command: Sequence[str], variables: Mapping[str, str], folder: Path | None = None, given: str = ""
-) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(  # noqa: S603  (without a shell)
-            command,
-            cwd=folder,
-            env=clean_environment(variables),
-            input=given,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-    except OSError as error:
-        raise pytest.UsageError(f"--llem-against: {command[0]} cannot be started: {error}") from None
 
 
 def _last(done: subprocess.CompletedProcess[str]) -> str:

@@ -16,6 +16,7 @@ from pytest_llem.session.isolation.children import Children
 from pytest_llem.session.isolation.process import Launch
 from pytest_llem.session.isolation.time_limit import TimeLimit
 from pytest_llem.session.journal_line import from_line
+from pytest_llem.session.state import llem_session
 from pytest_llem.settings import SETTINGS, STARTED_WITH
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_llem.records.record import Record
-    from pytest_llem.session.against.sides import Side
+    from pytest_llem.session.against.side import Side
     from pytest_llem.session.deadline import Deadline
     from pytest_llem.session.isolation.process import ChildProcess
 
@@ -82,17 +83,15 @@ class Sides:
         config: pytest.Config,
         sides: tuple[Side, Side],
         items: Iterable[pytest.Item],
-        deadline: Deadline | None,
     ) -> None:
         """Start to import, on both sides at once.
 
         Args:
             sides: this one and the other.
             items: what they may run.
-            deadline: when the session's time is over.
         """
         self._sides = sides
-        self._deadline = deadline
+        self._deadline = llem_session(config).deadline
         items = list(items)
         self._children = tuple(
             Children(
@@ -130,7 +129,7 @@ class Sides:
         """
         for children in self._children:
             # Nobody imports while a window is open.
-            children.wait(None if self._deadline is None else self._deadline.kill_s)
+            children.wait()
         runs = tuple(
             _SideRun(side, children, list(timeouts_s), self._deadline)
             for side, children in zip(self._sides, self._children, strict=True)
@@ -221,7 +220,6 @@ class _SideRun:
         self.name = side.name
         self._children = children
         self._ahead = list(nodeids)
-        self._deadline = deadline
         self._limit = TimeLimit(deadline)
         self._child: ChildProcess | None = None
         self._is_between = False
@@ -272,8 +270,7 @@ class _SideRun:
             self._child = None
 
     def _start(self) -> None:
-        until_s = None if self._deadline is None else self._deadline.kill_s
-        self._child = self._children.start(self._ahead, until_s, by_turns=True)
+        self._child = self._children.start(self._ahead, by_turns=True)
         self._child.tell(nodeids=self._ahead, by_turns=True)
         self._follow()
 

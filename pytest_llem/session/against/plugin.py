@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llem.items import USUAL, gates_of, is_measured, parameters
+from pytest_llem.items import gates_of, is_measured, parameters
 from pytest_llem.records import rows as benchmark
 from pytest_llem.report import junit, phrases
 from pytest_llem.session.against import verdicts
 from pytest_llem.session.against.comparison import Comparison
+from pytest_llem.session.against.expectation import detectable, expectation
 from pytest_llem.session.against.sides import open_sides
 from pytest_llem.session.deadline import Deadline, now_s
 from pytest_llem.session.past_runs import past_runs, predictable
@@ -20,21 +22,16 @@ from pytest_llem.session.reporting import report_item
 from pytest_llem.session.resume import begin
 from pytest_llem.session.state import llem_session
 from pytest_llem.settings import SETTINGS
-from pytest_llem.verdict.pairs import MIN_PAIRS, detectable_by_pairs
-from pytest_llem.verdict.spread import Spread
+from pytest_llem.verdict.pairs import MIN_PAIRS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
     from pytest_llem.records.record import Record
-    from pytest_llem.session.against.sides import Side
+    from pytest_llem.session.against.side import Side
     from pytest_llem.session.state import LlemSession
     from pytest_llem.settings import Settings
     from pytest_llem.verdict.judging import Judged
-    from pytest_llem.verdict.limits import Limit
-
-# Of differences of pairs, where nothing is known of them: quiet processes, and ones that differ by 2%.
-_USUAL_SPREADS = (0.01, 0.028)
 
 
 class Against:
@@ -111,31 +108,17 @@ class Against:
         self._comparison = comparison
         gates = sum(len(gates_of(item, settings)) for item in comparison.items)
         predictor = Predictor(predictable(comparison.items, settings), past_runs(session.config, settings))
-        state.say(f"llem: {self._expectation(session, comparison.items)}")
-
-        def refuse(nodeids: Sequence[str], last_s: float | None) -> str | None:
-            if state.deadline is None:
-                return None
-            left_s, needed_s = state.deadline.left_s, last_s
-            if needed_s is None:
-                # Each side loads the model and measures all of them.
-                needed = (predictor.needed(nodeid, load=nodeid == nodeids[0]) for nodeid in nodeids)
-                needed_s = 2 * sum(duration.seconds or 0.0 for duration in needed)
-            if left_s > 0 and needed_s <= left_s:
-                return None
-            return (
-                f"llem-budget: about {needed_s:.3g} s are needed for a pair, {max(left_s, 0.0):.3g} s are left of "
-                f"{state.deadline.budget_s:g} s"
-            )
-
+        state.say(f"llem: {expectation(session.config, comparison.items, settings)}")
         while (open_items := comparison.open_items()) and not session.shouldstop:
             number = 1 + min(map(comparison.pairs_of, open_items))
-            still_open = sum(self._open_gates(state, item) for item in comparison.items)
-            left_s = comparison.expected_s(open_items)
-            state.say(f"llem: {phrases.pairs_line(number, settings.pairs, still_open, gates, left_s)}")
-            comparison.next_round(open_items, refuse)
-            if number == MIN_PAIRS and (line := self._detectable(state)) is not None:
-                state.say(f"llem: {line}")
+            still_open = sum(self._open_gates(state, item) for item in comparison.items if item.nodeid in open_items)
+            pair_s = comparison.expected_s(open_items)
+            state.say(f"llem: {phrases.pairs_line(number, settings.pairs, still_open, gates, pair_s)}")
+            comparison.next_round(open_items, partial(_why_not_now, state, predictor))
+            if number == MIN_PAIRS:
+                judged = [found for record in state.records.values() for found in self.judge(record)]
+                if (line := detectable(judged, settings)) is not None:
+                    state.say(f"llem: {line}")
             if self._has_failed_enough(session, comparison):
                 break
 
@@ -159,38 +142,26 @@ class Against:
             return len(gates_of(item, self._settings))
         return sum(judged.verdict.needs_more_runs for judged in self.judge(record))
 
-    def _expectation(self, session: pytest.Session, items: Sequence[pytest.Item]) -> str:
-        """What the pairs can find, by how much the saved pairs of a session before differed, or as most would."""
-        saved = verdicts.saved_spreads(benchmark.saved_sessions(session.config, "last:20"))
-        gates = {
-            (item.nodeid, metric): limit for item in items for metric, limit in gates_of(item, self._settings).items()
-        }
-        known = [(saved[key], limit) for key, limit in gates.items() if key in saved]
-        said = [f"at most {self._settings.pairs} pairs"]
-        if known:
-            spread, limit = max(known, key=lambda pair: pair[0].relative)
-            said.append(f"if pairs differ by {spread.relative:.1%}, as saved ones did, {self._found_by(spread, limit)}")
-        for guess in () if known else _USUAL_SPREADS:
-            said.append(f"if pairs differ by {guess:.1%}, {self._found_by(Spread(guess, MIN_PAIRS), USUAL)}")
-        return "; ".join(said)
 
-    def _detectable(self, state: LlemSession) -> str | None:
-        """The same by the pairs that there are, of the gate of which they differ most."""
-        judged = [found for record in state.records.values() for found in self.judge(record)]
-        known = [(found.verdict.spread, found.candidate) for found in judged if found.verdict.spread is not None]
-        if not known:
-            return None
-        spread, candidate = max(known, key=lambda pair: pair[0].relative)
-        found = self._found_by(spread, candidate.limit)
-        return f"{candidate.name} {candidate.metric}: pairs differ by {spread.relative:.1%}, {found}"
+def _why_not_now(state: LlemSession, predictor: Predictor, nodeids: Sequence[str], last_s: float | None) -> str | None:
+    """Why the session's time does not suffice for a pair of the experiments of a load; ``None`` where it does.
 
-    def _found_by(self, spread: Spread, limit: Limit) -> str:
-        most, (alpha, _) = self._settings.pairs, self._settings.error_rates
-        found = {
-            pairs: detectable_by_pairs(spread, limit, pairs, alpha=alpha, max_pairs=most)
-            for pairs in sorted({MIN_PAIRS, most})
-        }
-        return phrases.detectable_line(found)
+    Args:
+        last_s: what their last pair took, in seconds; ``None`` before the first.
+    """
+    if state.deadline is None:
+        return None
+    left_s, needed_s = state.deadline.left_s, last_s
+    if needed_s is None:
+        # Each side loads the model and measures all of them.
+        needed = (predictor.needed(nodeid, load=nodeid == nodeids[0]) for nodeid in nodeids)
+        needed_s = 2 * sum(duration.seconds or 0.0 for duration in needed)
+    if left_s > 0 and needed_s <= left_s:
+        return None
+    return (
+        f"llem-budget: about {needed_s:.3g} s are needed for a pair, {max(left_s, 0.0):.3g} s are left of "
+        f"{state.deadline.budget_s:g} s"
+    )
 
 
 def sides_of(

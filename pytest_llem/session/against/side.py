@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import pytest
+
+from pytest_llem.session.against.repository import clean_environment
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
@@ -39,3 +44,31 @@ class Side:
         """All environment variables of its processes."""
         changed = {**os.environ, **self.environment}
         return {name: value for name, value in changed.items() if value is not None}
+
+
+def run_command(
+    command: Sequence[str], variables: Mapping[str, str], folder: Path | None = None, given: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of a side to its end.
+
+    Args:
+        variables: its environment variables; those of git's hooks are left out.
+        folder: its working directory; default: this process's.
+        given: what it reads.
+
+    Raises:
+        pytest.UsageError: it cannot be started.
+    """
+    try:
+        return subprocess.run(  # noqa: S603  (without a shell)
+            command,
+            cwd=folder,
+            env=clean_environment(variables),
+            input=given,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        raise pytest.UsageError(f"--llem-against: {command[0]} cannot be started: {error}") from None

@@ -18,9 +18,9 @@ from pytest_llem.session.against.counterparts import Counterparts
 from pytest_llem.session.against.overlay import (
     Environment,
     build_overlay,
-    complete,
     editable_folders,
     is_buildable,
+    link_what_was_built,
     missing_backend,
     read_environment,
 )
@@ -31,8 +31,6 @@ from pytest_llem.session.against.worktrees import open_worktree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-
-__all__ = ["Side", "open_sides"]
 
 
 @dataclass(frozen=True)
@@ -124,53 +122,30 @@ def _another_revision(
     session: _Session, repository: Repository, this: Side, commit: str, worktree: Path
 ) -> tuple[Side, Side]:
     """The code of a revision, in an environment of its own where the project is installed at all."""
-    top, root, what = repository.top, session.root.resolve(), session.what
-    python = what.python or this.python
-    basis = replace(this, python=python, environment=_of_interpreter(what.python))
-    environment = read_environment(basis, top, root)
-    if what.python is not None and "pytest-llem" not in {project.name for project in environment.projects}:
+    top, what = repository.top, session.what
+    basis = replace(this, python=what.python or this.python, environment=_of_interpreter(what.python))
+    environment = read_environment(basis, top, session.root.resolve())
+    projects = {project.name for project in environment.projects}
+    if what.python is not None and "pytest-llem" not in projects:
+        # It says why an interpreter cannot be compared before anything is built for it.
         ask(replace(basis, name=what.text), ())
+    is_buildable_there = any(is_buildable(worktree / project.folder) for project in environment.projects)
+    lying = _unbuilt(session, environment, worktree, basis) if is_buildable_there else []
+    is_built = is_buildable_there and not lying
     counterparts = Counterparts(top, worktree, environment.folders_in(top))
-    other_root = counterparts.path(root)
-    other_root.mkdir(parents=True, exist_ok=True)
-    is_built = any(is_buildable(worktree / project.folder) for project in environment.projects)
-    lying = _unbuilt(session, environment, worktree, basis) if is_built else []
-    is_built = is_built and not lying
-    first = [
-        *([] if is_built else [other_root]),
-        *(counterparts.path(path) for path in (*lying, *map(Path, environment.paths))),
-    ]
-    changes = {
-        **dict.fromkeys(MISLEADING),
-        **_of_interpreter(what.python),
-        **counterparts.environment(os.environ, session.folder, first),
-    }
-    folder = counterparts.path(session.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    other = Side(
-        name=what.text,
-        python=python,
-        folder=folder,
-        root=other_root,
-        environment=changes,
-        arguments=(
-            f"--rootdir={other_root}",
-            f"--llem-experiments-root={session.root}",
-            *counterparts.arguments(session.arguments, session.folder),
-        ),
-        commit=commit,
+    other = _side_in_worktree(
+        session,
+        basis,
+        counterparts,
+        commit,
+        [*([] if is_built else [session.root.resolve()]), *lying, *map(Path, environment.paths)],
     )
     if environment.projects and not lying:
-        overlay = build_overlay(environment, commit, top, worktree, other.variables())
-        # Whether it was built just now or long ago, the same lies there.
-        repository.git("clean", "-d", "--force", "-x", "--quiet", folder=worktree)
-        complete(environment, worktree, overlay)
+        other = _with_overlay(other, environment, repository, commit, worktree)
+    for folder in (other.folder, other.root):
         folder.mkdir(parents=True, exist_ok=True)
-        other_root.mkdir(parents=True, exist_ok=True)
-        other = replace(other, python=overlay, environment={**changes, **_of_interpreter(overlay)})
     counterparts.place_experiments(session.patterns, session.files, session.root)
-    projects = {project.name for project in environment.projects}
-    here, there = _ask_both(this, other, projects, () if is_built else _packages(other_root))
+    here, there = _ask_both(this, other, projects, () if is_built else _packages(other.root))
     _require_own(other, there, [worktree, other.python.parents[1]] if environment.projects else [worktree])
     differences = [] if not repository.changed(commit, session.patterns) else ["the code"]
     differences += differing_versions(here, there, projects)
@@ -182,6 +157,44 @@ def _another_revision(
     code = _code(session)
     _report(session, code, here, commit, there, differences)
     return _identified(this, code, here), _identified(other, commit, there)
+
+
+def _side_in_worktree(
+    session: _Session, basis: Side, counterparts: Counterparts, commit: str, first: Iterable[Path]
+) -> Side:
+    """The other side where a revision is checked out, in the environment of ``basis``.
+
+    Args:
+        first: folders of this side whose counterparts come first on the path of Python.
+    """
+    root = counterparts.path(session.root.resolve())
+    return replace(
+        basis,
+        name=session.what.text,
+        folder=counterparts.path(session.folder),
+        root=root,
+        environment={
+            **dict.fromkeys(MISLEADING),
+            **basis.environment,
+            **counterparts.environment(os.environ, session.folder, [counterparts.path(path) for path in first]),
+        },
+        arguments=(
+            f"--rootdir={root}",
+            f"--llem-experiments-root={session.root}",
+            f"--llem-checkout={counterparts.worktree}",
+            *counterparts.arguments(session.arguments, session.folder),
+        ),
+        commit=commit,
+    )
+
+
+def _with_overlay(side: Side, environment: Environment, repository: Repository, commit: str, worktree: Path) -> Side:
+    """The side in an environment that has the projects as they are built from its checkout."""
+    python = build_overlay(environment, commit, repository.top, worktree, side.variables())
+    # Whether it was built just now or long ago, the same lies there.
+    repository.git("clean", "-d", "--force", "-x", "--quiet", folder=worktree)
+    link_what_was_built(environment, worktree, python)
+    return replace(side, python=python, environment={**side.environment, **_of_interpreter(python)})
 
 
 def _unbuilt(session: _Session, environment: Environment, worktree: Path, basis: Side) -> list[Path]:
@@ -259,7 +272,7 @@ def _report(
     """Say what is compared."""
     name, say = session.what.text, session.say
     if not differences:
-        say(f"llem: --llem-against {name}: both sides are equal: {_described(session, code)}, in equal environments")
+        say(f"llem: both sides, this one and {name}, are equal: {_described(session, code)}, in equal environments")
         return
     for side, what, answer in (("this side", code, here), (name, other_code, there)):
         places = listed([f"{package} from {_places(answer, package)}" for package in answer.packages])

@@ -16,6 +16,7 @@ from pytest_llem.verdict.pairs import judge_pairs, spread_of_pairs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from pytest_llem.measurement.result import ExperimentResult
     from pytest_llem.records.record import Record
     from pytest_llem.report.pairs import Look
     from pytest_llem.session.state import LlemSession
@@ -47,14 +48,23 @@ def judge(state: LlemSession, unmeasured: Sequence[Candidate]) -> None:
 
 def judge_record(record: Record, settings: Settings) -> list[Judged]:
     """The verdicts on an experiment, one for each of its gates."""
-    return [_judge_metric(record, metric, limit, settings) for metric, limit in record.gates.items()]
+    judged = [_judge_metric(record, metric, limit, settings) for metric, limit in record.gates.items()]
+    return [replace(one, remarks=_left_out(record)) for one in judged]
+
+
+def _left_out(record: Record) -> tuple[str, ...]:
+    """That pairs were disturbed: one that is left out may have been the one that tells."""
+    if not (count := len(record.disturbed)):
+        return ()
+    pairs = "1 pair of it was" if count == 1 else f"{count} pairs of it were"
+    return (f"{pairs} disturbed and {'does' if count == 1 else 'do'} not count, the last: {record.disturbed[-1]}",)
 
 
 def _judge_metric(record: Record, metric: str, limit: Limit, settings: Settings) -> Judged:
     if metric == OUTPUT:
         row = None if record.result.output_tokens_hash is None else row_of(record, "latency")
         candidate = Candidate(record.nodeid, record.name, metric, limit, row, against=record.against)
-        return Judged(candidate, _judge_output(record), Baseline(()))
+        return Judged(candidate, judge_output(record), Baseline(()))
     measured = metric in record.metrics
     candidate = Candidate(
         record.nodeid,
@@ -77,7 +87,7 @@ def _judge_metric(record: Record, metric: str, limit: Limit, settings: Settings)
     return replace(judged, verdict=replace(judged.verdict, reason=reason, needs_more_runs=False))
 
 
-def _judge_output(record: Record) -> Verdict:
+def judge_output(record: Record) -> Verdict:
     """Whether both sides generate the same: those of the first pair tell, if all of a side's processes agree."""
     here = replace(record.result, output_repeats=repeats(record))
     others = [run.result for run in record.other_runs]
@@ -122,7 +132,7 @@ def differs(record: Record) -> str | None:
         here = replace(row, output_tokens=this.output_tokens, boundaries=this.boundaries)
         if (different := difference(here, other)) is not None:
             return different
-        if _measured_by(record.environment) != _measured_by(run.environment):
+        if _measured_by(record.environment, this) != _measured_by(run.environment, run.result):
             return f"{record.against} was measured on other boards or by another meter"
     return None
 
@@ -137,9 +147,20 @@ def look(settings: Settings) -> Look:
     return judge_so_far
 
 
-def _measured_by(environment: Mapping[str, Any]) -> tuple[object, ...]:
+def changed_since(first: Record, later: Record) -> str | None:
+    """Why a later pair's result of this side is not of what the first pair measured; ``None`` where it is."""
+    if later.workload_hash != first.workload_hash:
+        return "this side runs another workload than in its first pair: the model, the prompts or an option changed"
+    if _measured_by(later.environment, later.result) != _measured_by(first.environment, first.result):
+        return "this side is measured on other boards or by another meter than in its first pair"
+    return None
+
+
+def _measured_by(environment: Mapping[str, Any], result: ExperimentResult) -> tuple[object, ...]:
     boards = [board.get("uuid") for board in environment.get("boards", ())]
-    return environment.get("device"), environment.get("meter"), boards
+    # A part of an estimate, which a side may have set otherwise.
+    watts_per_core = environment.get("watts_per_core")
+    return environment.get("device"), environment.get("meter"), boards, watts_per_core, result.meter, result.estimated
 
 
 def _judged(

@@ -52,32 +52,30 @@ class Children:
         if self._nursery is None and Nursery.possible and not self._config.stash.get(_WITHOUT, False):
             self._nursery = Nursery(self._modules, self._launch, shown=self._shown)
 
-    def wait(self, until_s: float | None) -> Nursery | None:
-        """Until all is imported, so that it is not while something is measured.
-
-        Args:
-            until_s: how long at most, on the monotonic clock.
+    def wait(self) -> Nursery | None:
+        """Until all is imported, so that it is not while something is measured, or the session's time is over.
 
         Returns:
             What has imported it; ``None`` where nothing has.
         """
+        deadline = llem_session(self._config).deadline
+        until_s = None if deadline is None else deadline.kill_s
         try:
             return self._nursery if self._nursery is not None and self._nursery.wait(until_s) else None
         except NurseryError as error:
             self._do_without(error)
             return None
 
-    def start(self, nodeids: Sequence[str], until_s: float | None, *, by_turns: bool = False) -> ChildProcess:
+    def start(self, nodeids: Sequence[str], *, by_turns: bool = False) -> ChildProcess:
         """Start a child that runs these items, in order.
 
         Args:
-            until_s: when it need not wait for imports any longer, on the monotonic clock.
             by_turns: see :class:`~pytest_llem.session.isolation.process.ChildProcess`.
         """
         self.prepare()
         start = partial(ChildProcess, self._launch, nodeids, shown=self._shown, by_turns=by_turns)
         try:
-            return start(nursery=self.wait(until_s))
+            return start(nursery=self.wait())
         except NurseryError as error:
             self._do_without(error)
             return start(nursery=None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llem.items import gates_of, measures, parameters
+from pytest_llem.items import gates_of, measures, parameters, timeout_s
 from pytest_llem.session.isolation.children import Children
 from pytest_llem.session.isolation.time_limit import TimeLimit
 from pytest_llem.session.journal_line import from_line
@@ -78,9 +78,7 @@ class Isolation:
             if self._children is None:
                 items = [other for other in item.session.items if is_isolated(other, self._settings)]
                 self._children = Children(item.config, items, shown=item.config.getoption("capture") == "no")
-            deadline = llem_session(item.config).deadline
-            until_s = None if deadline is None else deadline.kill_s
-            self._child = self._children.start(list(_group(item, self._settings)), until_s)
+            self._child = self._children.start(list(_group(item, self._settings)))
         return self._child
 
     def lose_nursery(self) -> None:
@@ -110,8 +108,7 @@ class _ItemRun:
         self._phase: When = "setup"
         self._reports: list[pytest.TestReport] = []
         self._started_s = time.monotonic()
-        experiment = parameters(item).get("llem_experiment")
-        self._timeout_s: float | None = None if experiment is None else experiment.valid_config.timeout_s
+        self._timeout_s = timeout_s(item)
 
     def follow(self) -> None:
         """Report what the child says, until the item is finished or its child is gone."""

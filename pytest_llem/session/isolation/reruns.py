@@ -32,9 +32,8 @@ def measure_again(
     Returns:
         What was measured, by node id; and why items are missing, where some are.
     """
-    until_s = None if deadline is None else deadline.kill_s
-    children = _fresh_children(config, until_s)
-    child = children.start(list(timeouts_s), until_s)
+    children = _fresh_children(config)
+    child = children.start(list(timeouts_s))
     found: dict[str, Record] = {}
     line: str | None = None
     problem: str | None = None
@@ -76,7 +75,7 @@ def measure_again(
     return found, problem
 
 
-def _fresh_children(config: pytest.Config, until_s: float | None) -> Children:
+def _fresh_children(config: pytest.Config) -> Children:
     """Those of this repetition, from a process that was started for it alone.
 
     What is still open after one repetition often takes another, so both import now, before either measures.
@@ -89,6 +88,6 @@ def _fresh_children(config: pytest.Config, until_s: float | None) -> Children:
         children, following = (Children(config, items, shown=False) for _ in range(2))
         children.prepare()
         following.prepare()
-        following.wait(until_s)
+        following.wait()
         config.stash[_AHEAD] = following
     return children

@@ -378,3 +378,22 @@ def test_warming_up_short_calls_takes_no_longer_than_they_do() -> None:
     measure_windows([call], Protocol(10, 1, 0.2), open_meter("none"), keeps_outputs=False)
     assert ran > 1000
     assert time.perf_counter() - began_s < 15.0
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_each_window_waits_for_its_turn_outside_of_it(clock: SimulatedClock, meter: Meter, joined: bool) -> None:
+    work = Work(clock, [1.0])
+    account = Account(clock.now_s)
+
+    def await_turn(done: int, total: int) -> None:
+        work.log.append(f"{done} of {total}")
+        clock.sleep(10.0)
+
+    protocol = Protocol(rounds=2, warmup_rounds=1, min_window_s=0.0, joined=joined)
+    measured = measure_windows([work], protocol, meter, await_turn=await_turn, account=account)
+    between = [] if joined else ["1 of 2"]
+    start = work.log.index("0 of 2")
+    assert work.log[start:] == ["0 of 2", "pass", *between, "pass", "2 of 2"]
+    assert [window.seconds for window in measured.windows] == pytest.approx([1.0, 1.0])
+    # It is another process's time.
+    assert sum(account.spent_s().values()) == pytest.approx(start + 2)

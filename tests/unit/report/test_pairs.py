@@ -234,7 +234,9 @@ def test_what_can_be_found_by_how_many_pairs() -> None:
     )
 
 
-@pytest.mark.parametrize(("left_s", "text"), [(240.0, ", about 4 min left"), (89.0, ", about 89 s left"), (None, "")])
-def test_how_far_the_pairs_are(left_s: float | None, text: str) -> None:
-    assert pairs_line(3, 10, 2, 5, left_s) == f"pair 3 of at most 10: 2 of 5 gates open{text}"
+@pytest.mark.parametrize(
+    ("pair_s", "text"), [(240.0, ", about 4 min a pair"), (89.0, ", about 89 s a pair"), (None, "")]
+)
+def test_how_far_the_pairs_are(pair_s: float | None, text: str) -> None:
+    assert pairs_line(3, 10, 2, 5, pair_s) == f"pair 3 of at most 10: 2 of 5 gates open{text}"
     assert pairs_line(3, 10, 1, 1, None) == "pair 3 of at most 10: 1 of 1 gate open"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import pytest
 
 from pytest_llem.distributions import t_quantile
 from pytest_llem.verdict import Spread, Status, judge_pairs
-from pytest_llem.verdict.pairs import Pair, detectable_by_pairs, pair_difference, spread_of_pairs
+from pytest_llem.verdict.pairs import Pair, detectable_by_pairs, expected_spread, pair_difference, spread_of_pairs
 
 QUIET = [100.0] * 8
 
@@ -129,6 +130,8 @@ def test_a_pair_that_cannot_count_is_not_left_out(bad: list[float], limit: str) 
         verdict = judge_pairs([*pairs[:1], broken, *pairs], limit)
         assert (verdict.status, verdict.change, verdict.needs_more_runs) == (Status.INCONCLUSIVE, None, False)
         assert "pair 2" in verdict.reason
+        # However few there are: more of them decide nothing.
+        assert not judge_pairs([*pairs[:1], broken], limit).needs_more_runs
         assert spread_of_pairs([*pairs, broken]) is None
         assert pair_difference(*broken) is None
 
@@ -144,6 +147,17 @@ def test_wrong_arguments_are_refused() -> None:
         judge_pairs([], "5")
     with pytest.raises(ValueError, match="3 pairs"):
         detectable_by_pairs(Spread(0.01, 4), "5%", 2)
+
+
+@pytest.mark.parametrize(("deviation", "pairs"), [(0.01, 3), (0.01, 10), (0.028, 3), (0.028, 10)])
+def test_what_is_announced_before_any_pair_is_found_four_times_in_five(deviation: float, pairs: int) -> None:
+    change = math.log1p(detectable_by_pairs(expected_spread(deviation, pairs), "2.5%..5%", pairs))
+    generator = random.Random(1)  # noqa: S311  (nothing is to be kept secret)
+    looks = [
+        judge_pairs(pairs_at(*(generator.gauss(change, deviation) for _ in range(pairs)))).status for _ in range(400)
+    ]
+    # Quiet pairs find somewhat more than is said: their own scatter is smaller than what they are taken to differ by.
+    assert 0.74 < looks.count(Status.REGRESSED) / len(looks) < 0.97
 
 
 def test_a_side_counts_with_its_mean_so_that_scatter_is_no_improvement() -> None:

@@ -46,8 +46,18 @@ def test_arguments(counterparts: Counterparts, tmp_path: Path, argument: str, co
 
 
 def test_relative_arguments_from_outside_the_repository(counterparts: Counterparts, tmp_path: Path) -> None:
-    there = counterparts.arguments(["repository/tests", "outside", "-k", "x"], tmp_path)
-    assert there == [f"{tmp_path}/worktree/tests", f"{tmp_path}/outside", "-k", "x"]
+    there = counterparts.arguments(["repository/tests", "outside", "--rootdir=repository", "--maxfail=1"], tmp_path)
+    assert there == [f"{tmp_path}/worktree/tests", "outside", f"--rootdir={tmp_path}/worktree", "--maxfail=1"]
+
+
+@pytest.mark.parametrize("name", ["repository", "outside"])
+def test_names_of_tests_are_no_paths(counterparts: Counterparts, tmp_path: Path, name: str) -> None:
+    for option in ("-k", "-m"):
+        assert counterparts.arguments([option, name, "repository"], tmp_path) == [
+            option,
+            name,
+            f"{tmp_path}/worktree",
+        ]
 
 
 def test_variables_that_name_paths(counterparts: Counterparts, tmp_path: Path) -> None:
