@@ -35,31 +35,16 @@ STEPS_BEFORE_THE_END = 2
 class SamplingParams:
     """Refuses what TensorRT-LLM's class has no such field for."""
 
-    FIELDS = [
-        "end_id",
-        "pad_id",
-        "max_tokens",
-        "bad_token_ids",
-        "stop_token_ids",
-        "include_stop_str_in_output",
-        "n",
-        "best_of",
-        "use_beam_search",
-        "top_k",
-        "top_p",
-        "seed",
-        "temperature",
-        "min_tokens",
-        "repetition_penalty",
-        "presence_penalty",
-        "min_p",
-        "logprobs",
-        "return_perf_metrics",
-        "detokenize",
-    ]
+    FIELDS = frozenset(
+        {
+            *("end_id", "pad_id", "max_tokens", "bad_token_ids", "stop_token_ids", "include_stop_str_in_output", "n"),
+            *("best_of", "use_beam_search", "top_k", "top_p", "seed", "temperature", "min_tokens", "min_p", "logprobs"),
+            *("repetition_penalty", "presence_penalty", "return_perf_metrics", "detokenize"),
+        }
+    )
 
     def __init__(self, **arguments: Any) -> None:
-        unknown = arguments.keys() - set(self.FIELDS)
+        unknown = arguments.keys() - self.FIELDS
         if unknown:
             raise TypeError(f"unexpected keyword argument {sorted(unknown)[0]!r}")
         self.arguments = arguments
