@@ -6,6 +6,7 @@ and what becomes of what it answers.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -104,6 +105,7 @@ class LLM:
         self.arguments = arguments
         self.calls: list[tuple[Any, Any]] = []
         self.ended = False
+        self.in_this_process = os.environ.get("TLLM_WORKER_USE_SINGLE_PROCESS") == "1"
         self.files = sorted(path.name for path in Path(arguments["model"]).iterdir())
         if self.behaviour.failure is not None:
             raise self.behaviour.failure

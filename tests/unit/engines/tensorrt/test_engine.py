@@ -109,9 +109,10 @@ def test_an_engine_that_is_built_is_another_class(tensorrt: StandIn, monkeypatch
         load(experiment(tensorrt=options))
 
 
-def test_nothing_is_left_changed_by_a_load(tensorrt: StandIn) -> None:
+def test_it_runs_in_this_process_of_which_nothing_is_left_changed(tensorrt: StandIn) -> None:
     before = dict(os.environ)
     load(experiment()).close()
+    assert tensorrt.made[0].in_this_process
     assert dict(os.environ) == before
 
 
