@@ -11,6 +11,7 @@ import statistics
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,13 @@ import torch
 from pytest_llem.engines.base import CallTiming
 from pytest_llem.engines.prompts import load_prompts
 from pytest_llem.engines.transformers.generation import ids_left_out, special_tokens
+from pytest_llem.engines.transformers.hub import hub_file_if_any
 from pytest_llem.engines.transformers.loading import draw_random
 from pytest_llem.engines.transformers.progress import no_progress_bars
-from pytest_llem.errors import LlemError, MeasurementError
+from pytest_llem.errors import LlemError, LoadError, MeasurementError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from pytest_llem.config import ExperimentConfig, LoadConfig
     from pytest_llem.engines.prompts import Prompts
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 # What a section names as the first engine's does, which looks for the model.
 _OF_THE_SOURCE = ("revision", "trust_remote_code")
+
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 # Between the clocks of two processes, which are the same one, and between the steps of one call.
 _CLOCK_TOLERANCE_S = 1e-3
@@ -82,6 +85,26 @@ def named_by(section: str) -> Iterator[None]:
         if error.field is not None:
             error.field = error.field.replace("pytorch.", f"{section}.")
         raise
+
+
+def check_safetensors(source: Source) -> None:
+    """That the weights of ``source`` are there as safetensors, which engines prefer.
+
+    The first engine's own checks would refuse quantisations that transformers does not know.
+
+    Raises:
+        LoadError: they are not, so that an engine could read pickles only, which execute what they hold.
+    """
+    if source.location is None:
+        return
+    for name in _WEIGHTS:
+        if not Path(source.location).is_absolute():
+            found = hub_file_if_any(source.location, name, source.hub_arguments)
+        else:
+            found = Path(source.location, name)
+        if found is not None and found.is_file():
+            return
+    raise LoadError(f"has no {_WEIGHTS[0]}: other weights, such as pickled ones, are never loaded")
 
 
 def save_random(load: LoadConfig, source: Source, device: torch.device, folder: Path) -> str:

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_llem.engines.library_warnings import library_warnings
-from pytest_llem.engines.serving import environment, prompts_and_tokens, save_random
+from pytest_llem.engines.serving import check_safetensors, environment, prompts_and_tokens, save_random
 from pytest_llem.engines.tensorrt.arguments import plain_arguments, with_objects
 from pytest_llem.engines.tensorrt.checks import check_resolved
 from pytest_llem.engines.tensorrt.sampling import sampling_options
 from pytest_llem.engines.tensorrt.workload import TensorRTWorkload
-from pytest_llem.engines.transformers.checkpoints import check_checkpoint
 from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError, about, one_line
 
 if TYPE_CHECKING:
@@ -132,8 +131,7 @@ class TensorRTModel:
 
     def _start(self) -> None:
         start_s = time.perf_counter()
-        # Never a pickle, which executes what it holds.
-        check_checkpoint(self._source, None)
+        check_safetensors(self._source)
         with tempfile.TemporaryDirectory(prefix="llem-tensorrt-", ignore_cleanup_errors=True) as folder:
             try:
                 with library_warnings() as heard, environment(_ENVIRONMENT):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llem.engines.serving import check_safetensors
 from pytest_llem.engines.tensorrt.engine import TensorRTEngine
 from pytest_llem.engines.transformers.engine import TransformersEngine
+from pytest_llem.engines.transformers.sources import find_source
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
 from tests.unit.engines.tensorrt.conftest import GPU, HERE, QuantAlgo, StandIn, experiment, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from pytest_llem.engines.tensorrt.workload import TensorRTWorkload
 
@@ -95,6 +99,15 @@ def test_the_files_options_reach_llm_as_its_own_objects(tensorrt: StandIn) -> No
     assert model.gpu_uuids == (GPU,)
     model.close()
     assert llm.ended
+
+
+def test_pickled_weights_never_reach_it(tmp_path: Path) -> None:
+    source = replace(find_source(experiment().load_config(HERE)), location=str(tmp_path))
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(LoadError, match=r"^has no model.safetensors: other weights"):
+        check_safetensors(source)
+    (tmp_path / "model.safetensors.index.json").touch()
+    check_safetensors(source)
 
 
 def test_an_engine_that_is_built_is_another_class(tensorrt: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
