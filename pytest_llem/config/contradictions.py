@@ -47,6 +47,8 @@ def contradictions(config: ExperimentConfig) -> Iterator[Conflict]:
         yield from _vllm_sampling(config)
     if config.vllm is not None:
         yield from _vllm(config, config.vllm)
+    if config.backend == "tensorrt":
+        yield from _tensorrt_work(config)
     if config.tensorrt is not None:
         yield from _tensorrt(config, config.tensorrt)
 
@@ -254,14 +256,25 @@ def _vllm(config: ExperimentConfig, vllm: VllmConfig) -> Iterator[Conflict]:
         yield Conflict("vllm.cpu_offload_gb", "has no effect on the CPU, but device is cpu; remove it")
 
 
+def _tensorrt_work(config: ExperimentConfig) -> Iterator[Conflict]:
+    """What TensorRT-LLM does not do, whatever its section says."""
+    if config.device == "cpu":
+        yield Conflict("device", "TensorRT-LLM needs a GPU; use device: cuda or any")
+    if config.decoder.resolved().stop_strings:
+        yield Conflict(
+            "decoder.stop_strings",
+            "TensorRT-LLM looks for the tokens of a text and misses it where it is divided otherwise; remove it",
+        )
+
+
 def _tensorrt(config: ExperimentConfig, tensorrt: TensorRTConfig) -> Iterator[Conflict]:
     yield from _room(config, "tensorrt.max_seq_len", tensorrt.max_seq_len)
     yield from _model(config, "tensorrt", tensorrt)
     longest = tensorrt.max_input_len
     if longest is not None and config.input_len is not None and config.input_len > longest:
         yield Conflict("tensorrt.max_input_len", f"{longest} is below the prompts' {config.input_len} tokens; raise it")
-    if config.device == "cpu":
-        yield Conflict("device", "TensorRT-LLM needs a GPU; use device: cuda or any")
+    if config.decoder.resolved().do_sample and (tensorrt.max_beam_width or 1) > 1:
+        yield Conflict("decoder.do_sample", "does not work with tensorrt.max_beam_width; remove one of the two")
 
 
 def _room(config: ExperimentConfig, field: str, longest: int | None) -> Iterator[Conflict]:

@@ -123,7 +123,8 @@ class ExperimentConfig(Section):
         stage="load",
     )
     backend: Annotated[str, BeforeValidator(backend_name)] = option(
-        "What loads and runs the model; another package may add its own.",
+        "What loads and runs the model: transformers, vLLM, or TensorRT-LLM, which is unproven; another package may "
+        "add its own.",
         default=BACKENDS[0],
         stage="load",
         json_schema_extra={"enum": [*BACKENDS]},

@@ -20,6 +20,7 @@ __all__ = ["BUILT_IN", "engine_module", "get_engine", "no_engine"]
 BUILT_IN = {
     "pytorch": "pytest_llem.engines.transformers.engine:TransformersEngine",
     "vllm": "pytest_llem.engines.vllm.engine:VllmEngine",
+    "tensorrt": "pytest_llem.engines.tensorrt.engine:TensorRTEngine",
 }
 """Engines of this package by backend, as ``module:class``; no other package replaces one."""
 

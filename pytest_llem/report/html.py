@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import pytest_llem
-from pytest_llem.report import figures, phrases, tables
+from pytest_llem.report import across_engines, figures, phrases, tables
 from pytest_llem.report.plots import SHAPES
 from pytest_llem.report.quantities import number
 from pytest_llem.report.verdicts import HEADINGS, verdict_cells
@@ -63,6 +63,7 @@ def _templates() -> Environment:
         "verdict_cells": verdict_cells,
         "verdict_headings": HEADINGS,
         "version": pytest_llem.__version__,
+        "across_engines": across_engines,
         "phrases": phrases,
     }
     return templates

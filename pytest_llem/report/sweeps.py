@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_llem.report.across_engines import PER_TOKEN, across_engines, other_tokens, sweeps
 from pytest_llem.report.estimates import Estimate, Ratio, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_llem.records.record import Record
     from pytest_llem.report.data import ExperimentPage
 
 
@@ -20,12 +22,13 @@ class Variant:
     Attributes:
         label: its swept values.
         energy, latency: what the scatter plot shows: joules per output token where :attr:`Sweep.per_token`, else per
-            call; seconds per call.
+            call; seconds per call, or per output token where :attr:`Sweep.across_engines`.
         joules, seconds: what is held against the best point: per output token where :attr:`Sweep.per_token`, else per
             call; ``None`` where they are not comparable with those of the first point.
-        energy_ratio, energy_per_token_ratio, latency_ratio: to the first point; ``None`` where ``reason`` says why, or
-            a quantity was not measured.
+        energy_ratio, energy_per_token_ratio, latency_ratio: to the first point, the last of ``latency``; ``None``
+            where ``reason`` says why, or a quantity was not measured. Of a call there is none across engines.
         reason: why it is not comparable with the first point, in its joules or at all.
+        tokens: where its greedy tokens are others than another engine's; ``None`` where they are not.
     """
 
     page: ExperimentPage
@@ -38,6 +41,7 @@ class Variant:
     energy_per_token_ratio: Ratio | None
     latency_ratio: Ratio | None
     reason: str | None
+    tokens: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,19 @@ class Sweep:
     Attributes:
         name: the experiment's name without the swept values.
         per_token: whether ``energy``, ``joules`` and ``seconds`` of the variants are per output token.
+        across_engines: whether points ran on different engines, for which a call is not the same work.
     """
 
     name: str
     file: str
     variants: tuple[Variant, ...]
     per_token: bool
+    across_engines: bool = False
+
+    @property
+    def latency_name(self) -> str:
+        """What ``latency`` of the variants is."""
+        return "time per output token" if self.across_engines else "latency of a call"
 
     @property
     def energy_name(self) -> str:
@@ -80,44 +91,49 @@ class Sweep:
 
 def sweeps_of(pages: Sequence[ExperimentPage]) -> list[Sweep]:
     """The sweeps among the experiments, those with at least two measured points."""
-    groups: dict[tuple[str, str], list[ExperimentPage]] = {}
-    for page in pages:
-        if page.source.swept:
-            # A test of the user's own may run several experiments, each with its sweep, under one name.
-            experiment = str((page.source.config or {}).get("name", ""))
-            groups.setdefault((page.source.nodeid.partition("[")[0], experiment), []).append(page)
-    return [_sweep(group) for group in groups.values() if len(group) > 1]
+    page_of = {id(page.source): page for page in pages}
+    return [
+        _sweep(group, [page_of[id(record)] for record in group]) for group in sweeps([page.source for page in pages])
+    ]
 
 
-def _sweep(group: Sequence[ExperimentPage]) -> Sweep:
+def _sweep(records: Sequence[Record], group: Sequence[ExperimentPage]) -> Sweep:
     # Without joules the tokens are known all the same.
     per_token = all(page.result.output_tokens for page in group)
+    across = across_engines(records)
+    tokens = {id(record): text for record, text in other_tokens(records)}
     return Sweep(
         name=group[0].source.name.partition("[")[0],
         file=group[0].source.file,
-        variants=tuple(_variant(page, group[0], per_token) for page in group),
+        variants=tuple(_variant(page, group[0], per_token, across, tokens.get(id(page.source))) for page in group),
         per_token=per_token,
+        across_engines=across,
     )
 
 
-def _variant(page: ExperimentPage, first: ExperimentPage, per_token: bool) -> Variant:
+def _variant(page: ExperimentPage, first: ExperimentPage, per_token: bool, across: bool, tokens: str | None) -> Variant:
     other_windows = _other_windows(page, first)
+    if across and not per_token:
+        other_windows = f"{PER_TOKEN}, which is not known"
     reason = other_windows or _other_joules(page, first)
     energy = per_output_token(page) if per_token else page.energy
     latency = _over(page.latency, page.result.output_tokens) if per_token else page.latency
+    # Seconds of a call are shown as they are, unless calls are not the same work.
+    shown, first_shown = (_over(of.latency, of.result.output_tokens) if across else of.latency for of in (page, first))
     return Variant(
         page=page,
         label=", ".join(
             f"{key.split('.')[-1]}: {'default' if value == {} else value}" for key, value in page.source.swept.items()
         ),
-        energy=energy,
-        latency=page.latency,
+        energy=energy if per_token or not across else None,
+        latency=shown,
         joules=None if reason else energy,
         seconds=None if other_windows else latency,
-        energy_ratio=None if reason else ratio(page.energy, first.energy),
+        energy_ratio=None if reason or across else ratio(page.energy, first.energy),
         energy_per_token_ratio=None if reason else ratio(per_output_token(page), per_output_token(first)),
-        latency_ratio=None if other_windows else ratio(page.latency, first.latency),
+        latency_ratio=None if other_windows else ratio(shown, first_shown),
         reason=reason,
+        tokens=tokens,
     )
 
 

@@ -194,7 +194,7 @@ def _is_accepted(candidate: Candidate) -> bool:
 def _judge_output(candidate: Candidate, base: Baseline) -> Verdict:
     reason = candidate.missing or candidate.disturbed
     if candidate.row is None or reason is not None:
-        return output_verdict(Status.INCONCLUSIVE, reason or "it was not measured", runs=candidate.row is not None)
+        return output_verdict(Status.INCONCLUSIVE, reason or "it was not measured", runs=int(candidate.row is not None))
     return judge_against_saved(candidate.row, base)
 
 

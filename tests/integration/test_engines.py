@@ -46,7 +46,7 @@ def test_it_is_measured_and_one_that_is_broken_is_skipped(
     result = pytester.runpytest_subprocess("--llem-cpu", "--benchmark-json=out.json", "-rsP")
     result.assert_outcomes(passed=1, skipped=2)
     result.stdout.fnmatch_lines(["LOADED BY own {'x': 1}"])
-    result.stdout.fnmatch_lines(["SKIPPED*backend: tensorrt has no engine yet; use broken, own, pytorch, vllm"])
+    result.stdout.fnmatch_lines(["SKIPPED*needs tensorrt_llm: pip install tensorrt-llm"])
     result.stdout.fnmatch_lines(["SKIPPED*backend broken: nowhere.to.be.found:Engine cannot be imported: *'nowhere'"])
     result.stdout.no_fnmatch_line("*Traceback*")
     planned = pytester.runpytest_subprocess("--llem-cpu", "--llem-plan")

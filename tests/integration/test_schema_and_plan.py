@@ -31,6 +31,15 @@ def test_the_schema_is_json_and_imports_no_torch(pytester: pytest.Pytester, writ
     assert {"model", "base", "experiments", "sweep", "exclude"} <= set(schema["properties"])
 
 
+def test_the_plan_names_the_engine_of_a_load_where_it_is_not_the_first_one(run: Run, write: Write) -> None:
+    write("a.llem.yaml", "sweep: {backend: [pytorch, vllm, tensorrt]}\nvllm: {max_num_seqs: 2}\n")
+    assert [line for line in run("--llem-plan").outlines if line.startswith("load")] == [
+        "load 1: builtin:tiny-llama, fp32",
+        "load 2: builtin:tiny-llama, fp32, vllm, max_num_seqs: 2",
+        "load 3: builtin:tiny-llama, fp32, tensorrt",
+    ]
+
+
 def test_the_plan_names_items_by_load_with_memory_and_time_and_runs_nothing(
     pytester: pytest.Pytester, run: Run, write: Write
 ) -> None:

@@ -111,7 +111,22 @@ def test_bounds(section: dict[str, Any], field: str) -> None:
             "tensorrt.cuda_graph_config.max_batch_size",
             "is the largest of batch_sizes already; remove one of the two",
         ),
-        ({"device": "cpu", "tensorrt": {}}, "device", "TensorRT-LLM needs a GPU; use device: cuda or any"),
+        ({"device": "cpu"}, "device", "TensorRT-LLM needs a GPU; use device: cuda or any"),
+        (
+            {"decoder": {"stop_strings": ["a"]}},
+            "decoder.stop_strings",
+            "TensorRT-LLM looks for the tokens of a text and misses it where it is divided otherwise; remove it",
+        ),
+        (
+            {"decoder": {"preset": "creative"}, "tensorrt": {"max_beam_width": 2}},
+            "decoder.do_sample",
+            "does not work with tensorrt.max_beam_width; remove one of the two",
+        ),
+        (
+            {"passthrough": {"generate": {"end_id": 2}}},
+            "passthrough.generate.end_id",
+            "the measurement sets it; remove it",
+        ),
         (
             {"model": "builtin:tiny-llama", "tensorrt": {"revision": "a"}},
             "tensorrt.revision",

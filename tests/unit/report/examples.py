@@ -85,6 +85,20 @@ def sweep() -> list[Record]:
     ]
 
 
+def on_both_engines() -> list[Record]:
+    """A sweep of two engines: a call of the second one is four of the first."""
+    measured = {"pytorch": result(), "vllm": result(150.0, 4.0, output_tokens=128.0)}
+    return [
+        experiment(
+            f"llama[backend:{backend}]",
+            result=found,
+            swept={"backend": backend},
+            config={"name": "llama", "model": "builtin:tiny-llama", "backend": backend},
+        )
+        for backend, found in measured.items()
+    ]
+
+
 def row(one: Record, metric: str = "energy", level: float = 100.0, **changes: Any) -> SavedRow:
     """A row of the experiment with one run at this level."""
     saved = SavedRow(

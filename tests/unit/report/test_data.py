@@ -12,7 +12,7 @@ from pytest_llem.report.figures import history_plot
 from pytest_llem.report.flat import flat
 from pytest_llem.report.histories import Band
 from pytest_llem.verdict.decision import Status
-from tests.unit.report.examples import experiment, judged, report, result, row, saved_runs, sweep
+from tests.unit.report.examples import experiment, judged, on_both_engines, report, result, row, saved_runs, sweep
 
 LEVELS = [99.0, 100.0, 101.0, 100.5, 99.5, 100.0]
 
@@ -245,6 +245,28 @@ def test_joined_and_settled_windows_are_not_compared_in_a_sweep() -> None:
     assert (last.energy_ratio, last.energy_per_token_ratio, last.latency_ratio) == (None, None, None)
     assert found.best_energy is found.best_time is found.variants[1]
     assert found.to_best()[2][1:] == (None, None)
+
+
+def test_across_engines_no_call_is_compared_with_another_one() -> None:
+    (found,) = report(on_both_engines()).sweeps
+    first, second = found.variants
+    assert found.across_engines
+    assert (found.energy_name, found.latency_name) == ("energy per output token", "time per output token")
+    # A call of 100 J and 2 s for 32 tokens, and a pass of 150 J and 4 s for 128.
+    assert [one.latency and one.latency.value for one in (first, second)] == [2 / 32, 4 / 128]
+    assert second.energy_ratio is None
+    assert second.energy_per_token_ratio is not None
+    assert second.energy_per_token_ratio.value == pytest.approx(1.5 / 4)
+    assert second.latency_ratio is not None
+    assert second.latency_ratio.value == pytest.approx(2 / 4)
+
+
+def test_across_engines_nothing_is_compared_where_tokens_are_not_known() -> None:
+    points = [replace(one, result=replace(one.result, output_tokens=None)) for one in on_both_engines()]
+    (found,) = report(points).sweeps
+    assert [one.energy for one in found.variants] == [one.latency for one in found.variants] == [None, None]
+    assert found.best_energy is found.best_time is None
+    assert str(found.variants[1].reason).endswith("per output token, which is not known")
 
 
 @pytest.mark.parametrize("gated", [True, False])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llem.report.terminal import write_summary
-from tests.unit.report.examples import experiment, in_pairs, judged_pairs, result
+from tests.unit.report.examples import experiment, in_pairs, judged_pairs, on_both_engines, result
 from tests.unit.report.test_explanations import BATCHES, COMPILE, STATIC, idle, rounds
 
 if TYPE_CHECKING:
@@ -113,3 +113,13 @@ def test_without_joules_pairs_have_times(summary: Any) -> None:
     none = replace(record, result=result(None, 2.2), other_runs=(replace(record.other_runs[0], result=result(None)),))
     (line,) = [line for line in summary([none]) if line.endswith(" 1")]
     assert line.split() == ["llama", "-", "-", "+10.0%", "-", "1"]
+
+
+def test_across_engines_it_says_what_can_be_compared_and_where_tokens_part(summary: Any) -> None:
+    first, second = on_both_engines()
+    records = [replace(first, result=replace(first.result, output_tokens_hash="a")), second]
+    records[1] = replace(second, result=replace(second.result, output_tokens_hash="b"))
+    lines = summary(records)
+    assert any(line.startswith("llama[backend:vllm]: other tokens on vllm than on pytorch") for line in lines)
+    assert any("compare joules and seconds per output token" in line for line in lines)
+    assert not any("compare joules" in line for line in summary([named("a", first), named("b", first)]))

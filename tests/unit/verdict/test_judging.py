@@ -11,7 +11,7 @@ from pytest_llem.verdict.decision import Status
 from pytest_llem.verdict.gates import parse_gates, resolve
 from pytest_llem.verdict.history import SavedRow
 from pytest_llem.verdict.judging import Candidate, ErrorRates, Judged, detectable, follow_moves, judge_candidates
-from pytest_llem.verdict.limits import parse_limit
+from pytest_llem.verdict.limits import SAME, parse_limit
 
 RATES = ErrorRates()
 
@@ -55,6 +55,9 @@ def test_what_was_not_measured_or_was_disturbed_is_inconclusive_whatever_the_num
     lines = verdict_lines(judged)
     assert lines[0].startswith("INCONCLUSIVE  a  energy  ")
     assert lines[0].endswith("(below resolution)")
+    output = Candidate("a", "a", "output", SAME, None, "skipped")
+    (line,) = verdict_lines(judge_candidates([output], {}, rates=RATES, last=20))
+    assert "  0 runs vs 0 saved  " in line
 
 
 def test_an_accepted_change_is_ok_and_says_so_but_a_disturbed_one_is_not() -> None:

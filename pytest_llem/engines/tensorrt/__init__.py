@@ -1,0 +1,1 @@
+"""Backend ``tensorrt``: models in the ``LLM`` of TensorRT-LLM. Start with ``engine``."""

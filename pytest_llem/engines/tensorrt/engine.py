@@ -1,0 +1,63 @@
+"""Backend ``tensorrt``: models in the ``LLM`` of TensorRT-LLM, on a CUDA GPU.
+
+It follows TensorRT-LLM's documented interface and is tested against a stand-in with that interface: it has not run with
+TensorRT-LLM itself.
+
+TensorRT-LLM is imported when a model is loaded: that starts threads, and a process that is to be forked has none.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+import torch
+
+from pytest_llem.engines.base import Engine, MemoryPlan
+from pytest_llem.engines.serving import for_the_source, named_by
+from pytest_llem.engines.tensorrt.model import TensorRTModel
+from pytest_llem.engines.transformers.memory_plan import predict_weights
+from pytest_llem.engines.transformers.sources import find_source
+from pytest_llem.errors import LlemError, LoadError, UnavailableError, about, one_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_llem.config import ExperimentConfig, LoadConfig
+
+
+class TensorRTEngine(Engine):
+    """See :class:`pytest_llem.engines.base.Engine`."""
+
+    def load(self, config: LoadConfig, device: str) -> TensorRTModel:
+        """Start an engine with what ``config`` describes on ``device``, which is ``cuda``.
+
+        Raises:
+            UnavailableError: valid, but it cannot run on this machine.
+            LoadError: it could not be loaded, or differs from ``config``.
+        """
+        if importlib.util.find_spec("tensorrt_llm") is None:
+            raise UnavailableError("needs tensorrt_llm: pip install tensorrt-llm")
+        if device != "cuda":
+            raise UnavailableError("TensorRT-LLM needs a GPU: run it where --llem-doctor shows a board")
+        with about(field="model", value=config.model):
+            try:
+                config = for_the_source(config)
+                with named_by("tensorrt"):
+                    source = find_source(config)
+                return TensorRTModel(config, source, torch.device(device))
+            except LlemError:
+                raise
+            except ImportError as exc:
+                raise UnavailableError(f"tensorrt_llm cannot be imported: {one_line(exc)}") from exc
+            except Exception as exc:
+                raise LoadError(f"could not be loaded: {one_line(exc)}") from exc
+
+    def predict_memory(self, config: ExperimentConfig, folder: Path) -> MemoryPlan:
+        """The weights of ``config``: TensorRT-LLM's key-value cache takes a share of what they leave."""
+        load = config.load_config(folder)
+        if "quant_config" in load.backend_options:
+            return MemoryPlan(None, None, "not predicted with tensorrt.quant_config")
+        weights = predict_weights(for_the_source(load))
+        left = "TensorRT-LLM reserves tensorrt.kv_cache_config.free_gpu_memory_fraction of what its weights leave"
+        return MemoryPlan(weights.total_bytes, None, weights.reason or left, weights.loading_bytes)
