@@ -221,6 +221,11 @@ def _computes_in_fp32(pytorch: PyTorchConfig) -> bool:
 def _vllm_sampling(config: ExperimentConfig) -> Iterator[Conflict]:
     """What vLLM's SamplingParams take otherwise than transformers' generate() does."""
     decoder = config.decoder.resolved()
+    if decoder.stop_strings and decoder.min_new_tokens:
+        yield Conflict(
+            "decoder.min_new_tokens",
+            "vLLM looks for stop_strings after these tokens only, other backends also in them; remove one of the two",
+        )
     if not decoder.do_sample:
         return
     if decoder.temperature is not None and 0 < decoder.temperature < _VLLM_LEAST_TEMPERATURE:

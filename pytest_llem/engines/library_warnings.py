@@ -94,7 +94,8 @@ def library_warnings() -> Iterator[LibraryWarnings]:
         _SAID.update(dict.fromkeys(kept.said))
         for source, record in kept.logged.values():
             if source.isEnabledFor(record.levelno):
-                source.handle(record)
+                # Made anew: libraries set up their logging while they are loaded, whose handlers then ask for more.
+                source.handle(logging.makeLogRecord(vars(record)))
     for warning in kept.issued:
         try:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,10 @@ def _unknown(passed: Mapping[str, Any], resolved: Any) -> Iterator[str]:
 
 def _compare(field: str, name: str, wanted: Any, found: Any) -> None:
     if not _same(name, wanted, found):
-        raise LoadError(f"vLLM runs with {_plain(found)!r} instead", field=field, value=wanted)
+        # On the CPU, this variable of vLLM's wins.
+        set_outside = name == "kv_cache_memory_bytes" and os.environ.get("VLLM_CPU_KVCACHE_SPACE")
+        hint = "; unset VLLM_CPU_KVCACHE_SPACE" if set_outside else ""
+        raise LoadError(f"vLLM runs with {_plain(found)!r} instead{hint}", field=field, value=wanted)
 
 
 def _same(name: str, wanted: Any, found: Any) -> bool:

@@ -24,7 +24,7 @@ from pytest_llem.engines.transformers.progress import no_progress_bars
 from pytest_llem.engines.vllm.arguments import llm_arguments
 from pytest_llem.engines.vllm.checks import check_resolved
 from pytest_llem.engines.vllm.failures import engine_is_dead, not_generated, not_loaded
-from pytest_llem.engines.vllm.processes import ProcessLog, descendants, kill, started_by
+from pytest_llem.engines.vllm.processes import ProcessLog, descendants, interruptible, kill, started_by
 from pytest_llem.engines.vllm.sampling import sampling_options
 from pytest_llem.engines.vllm.watching import end_with_engine
 from pytest_llem.engines.vllm.workload import VllmWorkload
@@ -174,7 +174,7 @@ class VllmModel:
                 location = self._source.location or _save_random(self._load, self._source, self.device, folder)
                 self._own = _own_generation_config(self._source)
                 arguments = llm_arguments(self._load, self._source, location)
-                with started_by(folder, self._log):
+                with started_by(folder, self._log), interruptible():
                     from vllm import LLM
 
                     self.model = LLM(**self._load.from_pretrained, **arguments)

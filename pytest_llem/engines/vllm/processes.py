@@ -15,16 +15,18 @@ import select
 import shlex
 import signal
 import sys
+import threading
 import time
 from contextlib import contextmanager, suppress
 from multiprocessing import spawn
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_llem.errors import LoadError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from types import FrameType
 
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl.h
 
@@ -100,6 +102,38 @@ def started_by(folder: Path, log: ProcessLog) -> Iterator[None]:
             yield
     finally:
         multiprocessing.set_executable(before)
+
+
+class _Interruption(BaseException):
+    """``KeyboardInterrupt`` under another name."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the block, what interrupts this process ends the block: vLLM catches ``KeyboardInterrupt`` where it waits
+    for its engine, and then waits on, for one that may have been interrupted as well."""
+    if threading.current_thread() is not threading.main_thread():
+        # Signals are handled in that one, where nothing else may handle them.
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers: dict[int, Any] = {number: handler for number, handler in before.items() if callable(handler)}
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        try:
+            handlers[number](number, frame)
+        except KeyboardInterrupt as exc:
+            raise _Interruption from exc
+
+    for number in handlers:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    except _Interruption as exc:
+        raise KeyboardInterrupt(*(exc.__cause__.args if exc.__cause__ else ())) from None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 class ProcessLog:

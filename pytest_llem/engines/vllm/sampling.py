@@ -69,7 +69,10 @@ def sampling_parameters(options: dict[str, Any], random_seed: int, prompts: int)
         if options.get("temperature") == 0.0:
             return SamplingParams(**options)
         return [SamplingParams(**options, seed=_seed(random_seed, index)) for index in range(prompts)]
-    except (TypeError, ValueError) as exc:
+    except TypeError as exc:
+        # The decoder's options are arguments.
+        raise MeasurementError(f"vLLM refuses it: {one_line(exc)}", field="passthrough.generate") from exc
+    except ValueError as exc:
         raise MeasurementError(f"vLLM refuses these options: {one_line(exc)}", field="decoder") from exc
 
 

@@ -212,6 +212,23 @@ def test_nothing_outlives_a_session_that_is_killed(pytester: pytest.Pytester) ->
         os.close(handle)
 
 
+def test_an_interruption_while_an_engine_starts_ends_the_session(pytester: pytest.Pytester) -> None:
+    (pytester.path / "killed.llem.yaml").write_text(KILLED)
+    arguments = [sys.executable, "-m", "pytest", "killed.llem.yaml", "--llem-cpu"]
+    log = pytester.path / "out.txt"
+    with log.open("w") as output, subprocess.Popen(arguments, stdout=output, stderr=output) as session:
+        while not any(b"spawn_main" in _command(process) for process in descendants(session.pid)):
+            assert session.poll() is None, log.read_text()
+            time.sleep(0.1)
+        # The session waits for its engine now.
+        time.sleep(2)
+        session.send_signal(signal.SIGTERM)
+        try:
+            assert session.wait(60) == pytest.ExitCode.INTERRUPTED, log.read_text()
+        finally:
+            session.kill()
+
+
 def _is_up(pid: int) -> bool:
     """Whether a session has started a worker."""
     return any(b"VLLM::Worker" in _command(process) for process in descendants(pid))

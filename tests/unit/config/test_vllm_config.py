@@ -254,6 +254,11 @@ def test_null_takes_a_field_to_its_default(tmp_path: Path) -> None:
             "has no effect on a built-in model, which brings no code; remove it",
         ),
         (
+            {"decoder": {"min_new_tokens": 2, "stop_strings": ["."]}},
+            "decoder.min_new_tokens",
+            "vLLM looks for stop_strings after these tokens only, other backends also in them; remove one of the two",
+        ),
+        (
             {"decoder": {"do_sample": True, "temperature": 0.001}},
             "decoder.temperature",
             "vLLM would raise 0.001 to 0.01; use at least that, or do_sample: false (the likeliest token)",
@@ -328,7 +333,7 @@ def test_contradictions(values: dict[str, Any], field: str, message: str) -> Non
         {"device": "cpu", "precision": "fp32", "vllm": {"attention_backend": "CPU_ATTN", "cudagraph_mode": "NONE"}},
         {"vllm": {"speculative_config": {"method": "ngram", "num_speculative_tokens": 1, "prompt_lookup_min": 3}}},
         {"decoder": {"do_sample": True, "temperature": 0.01, "top_p": 0.1, "top_k": 3, "min_p": 0.1}},
-        {"decoder": {"stop_strings": ["a"], "min_new_tokens": 3, "repetition_penalty": 1.1}},
+        {"decoder": {"stop_strings": ["a"], "repetition_penalty": 1.1}},
     ],
     ids=str,
 )

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -52,6 +53,29 @@ def test_a_log_is_kept_once_and_written_after_the_block(output: Output) -> None:
     assert output.lines[-1] == "later"
     assert heard.by("a") == heard.by("a.library") == ["cast to 1", "cast to 2"]
     assert heard.by("a.lib") == []
+
+
+def test_what_is_written_after_the_block_has_all_that_handlers_set_up_within_it_ask_for(
+    output: Output, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def with_process(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = before(*args, **kwargs)
+        record.of_a_library = "main"
+        return record
+
+    before, handler = logging.getLogRecordFactory(), logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(of_a_library)s: %(message)s"))
+    logger = logging.getLogger("a.library")
+    try:
+        with library_warnings():
+            logger.warning("no %s", "kernel")
+            logging.setLogRecordFactory(with_process)
+            logger.addHandler(handler)
+    finally:
+        logging.setLogRecordFactory(before)
+        logger.removeHandler(handler)
+    assert output.lines == ["no kernel"]
+    assert capsys.readouterr() == ("main: no kernel\n", "")
 
 
 @pytest.mark.parametrize("how", ["level", "disable"])

@@ -136,6 +136,27 @@ def test_what_was_asked_and_did_not_happen_is_no_result(
     assert vllm.made[0].ended
 
 
+def test_a_variable_that_wins_over_a_field_is_named(vllm: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    vllm.resolved = {"cache_config.kv_cache_memory_bytes": 1 << 30}
+    with pytest.raises(LoadError, match=r"runs with 1073741824 instead; unset VLLM_CPU_KVCACHE_SPACE$"):
+        load(experiment(vllm={"kv_cache_memory_bytes": 1 << 28}))
+
+
+def test_an_argument_that_vllm_does_not_know_is_one_that_is_passed_through(
+    vllm: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_arguments: object) -> None:
+        raise TypeError("Unexpected keyword argument 'presence_penaltee'")
+
+    monkeypatch.setattr("vllm.SamplingParams", refuse)
+    config = experiment(passthrough={"generate": {"presence_penaltee": 0.5}})
+    model = load(config)
+    with pytest.raises(MeasurementError, match=r"^passthrough.generate: vLLM refuses it: .*'presence_penaltee'$"):
+        model.prepare(config, HERE)
+    model.close()
+
+
 def test_what_is_passed_through_reaches_vllm_and_is_compared_where_that_can_be(vllm: StandIn) -> None:
     passed = {"from_pretrained": {"swap_space": 2, "watermark": 0.5}, "generate": {"presence_penalty": 0.5}}
     config = experiment(passthrough=passed)

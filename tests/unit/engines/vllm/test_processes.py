@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_llem.engines.vllm.failures import not_generated, not_loaded
-from pytest_llem.engines.vllm.processes import ProcessLog, descendants, identity, kill, started_by
+from pytest_llem.engines.vllm.processes import ProcessLog, descendants, identity, interruptible, kill, started_by
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import FrameType
 
 LOG = """\
 (EngineCore pid=7) WARNING 11-26 23:33:58 [cpu.py:224] Triton is not installed.
@@ -87,6 +89,21 @@ def test_what_is_spawned_writes_to_the_log_alone(tmp_path: Path, capfd: pytest.C
     assert process.exitcode == 0
     assert sorted(log.text().split()) == ["err", "out"]
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_comes_through_what_catches_it(number: signal.Signals) -> None:
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt("SIGNAL")
+
+    before = signal.signal(number, handle)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="SIGNAL"), interruptible(), suppress(KeyboardInterrupt, Exception):
+            # As vLLM does, where it waits for its engine.
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is handle
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.processes
