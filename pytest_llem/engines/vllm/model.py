@@ -11,20 +11,14 @@ from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import resource_tracker
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from pytest_llem.engines.library_warnings import library_warnings
-from pytest_llem.engines.prompts import load_prompts
-from pytest_llem.engines.transformers.generation import ids_left_out, special_tokens
-from pytest_llem.engines.transformers.loading import draw_random
-from pytest_llem.engines.transformers.progress import no_progress_bars
+from pytest_llem.engines.serving import prompts_and_tokens, save_random
 from pytest_llem.engines.vllm.arguments import llm_arguments
 from pytest_llem.engines.vllm.checks import check_resolved
 from pytest_llem.engines.vllm.failures import engine_is_dead, not_generated, not_loaded
-from pytest_llem.engines.vllm.processes import ProcessLog, descendants, interruptible, kill, started_by
+from pytest_llem.engines.vllm.processes import ProcessLog, interruptible, kill, started, started_by
 from pytest_llem.engines.vllm.sampling import sampling_options
 from pytest_llem.engines.vllm.watching import end_with_engine
 from pytest_llem.engines.vllm.workload import VllmWorkload
@@ -33,6 +27,8 @@ from pytest_llem.sizes import size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import torch
 
     from pytest_llem.config import ExperimentConfig, LoadConfig
     from pytest_llem.engines.transformers.sources import Source
@@ -132,17 +128,7 @@ class VllmModel:
         self._stop()
 
     def _prepare(self, config: ExperimentConfig, folder: Path) -> VllmWorkload:
-        architecture = self._source.config
-        # All that is read of a model.
-        named: Any = SimpleNamespace(config=architecture, generation_config=self._own)
-        special = special_tokens(named, self.tokenizer)
-        prompts = load_prompts(
-            config,
-            folder,
-            vocabulary_size=architecture.get_text_config().vocab_size,
-            special_ids=ids_left_out(architecture, special, self.tokenizer),
-            tokenizer=self.tokenizer,
-        )
+        prompts, special = prompts_and_tokens(config, folder, self._source)
         if config.decoder.resolved().stop_strings and self.tokenizer is None:
             message = "the model comes without a tokenizer, so no text can be found in its tokens"
             raise MeasurementError(message, field="decoder.stop_strings")
@@ -168,24 +154,23 @@ class VllmModel:
         self._pids: dict[int, str] = {}
         # It cleans up after a process that was killed, so it is not to end with this one, nor with the engine.
         resource_tracker.ensure_running()
-        before = descendants()
+        before = started()
         try:
             with library_warnings() as heard:
-                location = self._source.location or _save_random(self._load, self._source, self.device, folder)
-                self._own = _own_generation_config(self._source)
+                location = self._source.location or save_random(self._load, self._source, self.device, folder)
                 arguments = llm_arguments(self._load, self._source, location)
                 with started_by(folder, self._log), interruptible():
                     from vllm import LLM
 
                     self.model = LLM(**self._load.from_pretrained, **arguments)
-            self._pids = {pid: since for pid, since in descendants().items() if pid not in before}
+            self._pids = {pid: since for pid, since in started().items() if pid not in before}
             unwatched = end_with_engine(self.model)
             resolved = self.model.llm_engine.vllm_config
             notes = check_resolved(arguments, self._load.from_pretrained, resolved)
             workers = self.on_workers("llem_describe")
         except BaseException as exc:
             said = self._log.cause
-            self._pids = {pid: since for pid, since in descendants().items() if pid not in before}
+            self._pids = {pid: since for pid, since in started().items() if pid not in before}
             self._stop(show=True)
             if isinstance(exc, LlemError) or not isinstance(exc, Exception):
                 raise
@@ -217,22 +202,6 @@ class VllmModel:
         gc.collect()
 
 
-def _save_random(load: LoadConfig, source: Source, device: torch.device, folder: Path) -> str:
-    """Draw the weights as the first engine does, from the same seed on the same kind of device, and save them: vLLM
-    itself would draw others."""
-    location = folder / "model"
-    drawn = draw_random(load, load.pytorch, source, device)
-    with no_progress_bars():
-        drawn.save_pretrained(location)
-    if source.tokenizer is not None:
-        source.tokenizer.save_pretrained(location)
-    del drawn
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    return str(location)
-
-
 def _memory_note(workers: Sequence[Mapping[str, Any]]) -> str:
     """What is in the peak memory, and what of it has nothing to do with the experiment's prompts."""
     cache = size(sum(worker["kv_cache_bytes"] for worker in workers))
@@ -240,13 +209,3 @@ def _memory_note(workers: Sequence[Mapping[str, Any]]) -> str:
         return f"vLLM reserves {cache} for the key-value cache, of which the pages that it has used are part of it"
     weights = size(sum(worker["weights_bytes"] for worker in workers))
     return f"{weights} of it are weights, {cache} the key-value cache, which vLLM reserves whether it fills it or not"
-
-
-def _own_generation_config(source: Source) -> Any:
-    """The generation config that comes with the model, which names its special tokens; else one of its architecture."""
-    from transformers import GenerationConfig
-
-    if source.location is not None:
-        with suppress(OSError):
-            return GenerationConfig.from_pretrained(source.location, **source.hub_arguments)
-    return GenerationConfig.from_model_config(source.config)

@@ -22,6 +22,8 @@ from multiprocessing import spawn
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_llem.descendants import descendants
+from pytest_llem.engines.serving import environment
 from pytest_llem.errors import LoadError, printable
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ if os.getppid() != int(sys.argv[1]):
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
-_QUIET = {
+QUIET = {
     # Of vLLM's usage statistics, which it sends home by itself.
     "DO_NOT_TRACK": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -67,19 +69,6 @@ def end_with_parent() -> None:
 
 
 @contextmanager
-def environment(**further: str) -> Iterator[None]:
-    """Within the block, vLLM finds the environment variables that it is to run with; what it sets itself is undone."""
-    before = dict(os.environ)
-    os.environ.update(_QUIET | further)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
-
-
-@contextmanager
 def started_by(folder: Path, log: ProcessLog) -> Iterator[None]:
     """Within the block, what multiprocessing spawns ends with this process, and writes to ``log``.
 
@@ -98,7 +87,7 @@ def started_by(folder: Path, log: ProcessLog) -> Iterator[None]:
     before = spawn.get_executable()
     multiprocessing.set_executable(str(script))
     try:
-        with environment():
+        with environment(QUIET):
             yield
     finally:
         multiprocessing.set_executable(before)
@@ -205,17 +194,6 @@ def identity(pid: int) -> str:
     return stat.rpartition(")")[2].split()[19]
 
 
-def descendants() -> dict[int, str]:
+def started() -> dict[int, str]:
     """The processes that this one has started, directly or through others, and the :func:`identity` of each."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, ValueError, IndexError):
-            stat = path.read_text(encoding="utf-8", errors="replace")
-            children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
-    found: dict[int, str] = {}
-    pending = [os.getpid()]
-    while pending:
-        for pid in children.get(pending.pop(), ()):
-            found[pid] = identity(pid)
-            pending.append(pid)
-    return found
+    return {pid: identity(pid) for pid in descendants(os.getpid())}

@@ -6,9 +6,9 @@ unless it is asked for, as with every engine: vLLM alone would sample at tempera
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
+from pytest_llem.engines.serving import seed_of
 from pytest_llem.errors import MeasurementError, one_line
 
 if TYPE_CHECKING:
@@ -68,14 +68,9 @@ def sampling_parameters(options: dict[str, Any], random_seed: int, prompts: int)
     try:
         if options.get("temperature") == 0.0:
             return SamplingParams(**options)
-        return [SamplingParams(**options, seed=_seed(random_seed, index)) for index in range(prompts)]
+        return [SamplingParams(**options, seed=seed_of(random_seed, index)) for index in range(prompts)]
     except TypeError as exc:
         # The decoder's options are arguments.
         raise MeasurementError(f"vLLM refuses it: {one_line(exc)}", field="passthrough.generate") from exc
     except ValueError as exc:
         raise MeasurementError(f"vLLM refuses these options: {one_line(exc)}", field="decoder") from exc
-
-
-def _seed(random_seed: int, index: int) -> int:
-    digest = hashlib.sha256(f"{random_seed}:{index}".encode()).digest()
-    return int.from_bytes(digest[:4], "little")

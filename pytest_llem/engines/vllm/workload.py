@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
-import statistics
 import time
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.engines.base import CallTiming, WatchedSequence
+from pytest_llem.engines.serving import NotedTimes, text_of, timing
 from pytest_llem.engines.vllm.sampling import fixed_new_tokens, sampling_parameters
 from pytest_llem.errors import MeasurementError
 
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from pytest_llem.engines.vllm.model import VllmModel
 
 _ENDINGS = ("length", "stop")
-
-# Between the clocks of two processes, which are the same one, and between the steps of one call.
-_CLOCK_TOLERANCE_S = 1e-3
 
 
 class VllmWorkload:
@@ -80,21 +76,14 @@ class VllmWorkload:
         start_s = time.monotonic()
         outputs = self._generate(self._parameters)
         end_s = time.monotonic()
-        first_s, further_s = [], []
+        noted = []
         for output in outputs:
             metrics = output.metrics
             if metrics is None:
                 raise MeasurementError("vLLM says nothing of when tokens appeared")
-            times_s = (start_s, metrics.scheduled_ts, metrics.first_token_ts, metrics.last_token_ts, end_s)
-            if any(later < earlier - _CLOCK_TOLERANCE_S for earlier, later in pairwise(times_s)):
-                raise MeasurementError(
-                    "the times that vLLM notes of its tokens do not lie within the call, by the clock of this process"
-                )
-            first_s.append(metrics.first_token_ts - start_s)
-            steps = len(output.outputs[0].token_ids) - 1
-            if steps > 0:
-                further_s.append((metrics.last_token_ts - metrics.first_token_ts) / steps)
-        return CallTiming(statistics.fmean(first_s), statistics.fmean(further_s) if further_s else None)
+            tokens = len(output.outputs[0].token_ids)
+            noted.append(NotedTimes(metrics.scheduled_ts, metrics.first_token_ts, metrics.last_token_ts, tokens))
+        return timing(start_s, noted, end_s, "vLLM")
 
     def watch_tokens(self, index: int) -> tuple[list[WatchedSequence] | None, str | None]:  # noqa: ARG002
         """Run the pass once more and watch the two best logits of each step; or ``None`` and the reason.
@@ -112,14 +101,7 @@ class VllmWorkload:
         ], None
 
     def text(self, tokens: list[int]) -> str | None:
-        tokenizer = self._loaded.tokenizer
-        if tokenizer is None:
-            return None
-        try:
-            return str(tokenizer.decode(tokens))
-        except (IndexError, KeyError, OverflowError, TypeError, ValueError):
-            # A model may embed more tokens than its tokenizer has.
-            return None
+        return text_of(self._loaded.tokenizer, tokens)
 
     def prefill(self) -> VllmWorkload:
         """The same call, stopped after the first token of its sequences."""

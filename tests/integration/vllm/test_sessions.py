@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llem.meters.cpu_time import descendants
+from pytest_llem.descendants import descendants
 from tests.integration.vllm.conftest import VLLM
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llem.meters.cpu_time import descendants
+from pytest_llem.descendants import descendants
 
 def engine_core():
     return next(pid for pid in descendants(os.getpid()) if b"EngineCore" in Path(f"/proc/{pid}/cmdline").read_bytes())

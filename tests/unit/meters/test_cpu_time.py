@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llem.descendants import descendants
 from pytest_llem.meters.base import SystemClock
-from pytest_llem.meters.cpu_time import cpu_s_of_descendants, descendants
+from pytest_llem.meters.cpu_time import cpu_s_of_descendants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,10 +62,16 @@ def test_what_a_process_works_counts_while_it_runs_and_once_it_has_ended(worker:
     assert cpu_s_of_descendants() - started_s >= after_s - started_s - 0.03
 
 
-def test_descendants_are_those_that_still_run(worker: subprocess.Popen[str]) -> None:
+@pytest.mark.parametrize("listed", [True, False])
+def test_descendants_are_those_that_still_run(
+    worker: subprocess.Popen[str], listed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not listed:  # as by a kernel that does not list them
+        monkeypatch.setattr("pytest_llem.descendants._lacks_lists", lambda _: True)
     work(worker, 0.0)
     found = descendants(os.getpid())
     assert worker.pid in found
+    assert sorted(found) == sorted(set(found))
     worker.communicate()
     assert worker.pid not in descendants(os.getpid())
 
