@@ -210,6 +210,11 @@ def _why_none(row: SavedRow, valid: Sequence[SavedRow], pool: Sequence[SavedRow]
     return f"{reason}; --llem-against{other} decides it now"
 
 
+def tokens_differ(output_tokens: float | None, other: float | None) -> bool:
+    """Whether two numbers of output tokens of a call are of other work; unknown ones are not known to be."""
+    return bool(output_tokens and other) and abs((output_tokens or 0.0) / (other or 1.0) - 1) > _TOKENS_DIFFER
+
+
 def difference(row: SavedRow, other: SavedRow, *, pooled: bool = False) -> str | None:
     """Why two rows cannot be compared; ``None`` when they can.
 
@@ -222,10 +227,8 @@ def difference(row: SavedRow, other: SavedRow, *, pooled: bool = False) -> str |
         return f"the saved runs are from another environment: {_changed(other.environment, row.environment)}"
     if row.boundaries != other.boundaries:
         return f"the saved runs' windows were {other.boundaries}, now they are {row.boundaries}"
-    if row.output_tokens and other.output_tokens:
-        change = row.output_tokens / other.output_tokens - 1
-        if abs(change) > _TOKENS_DIFFER:
-            return f"another number of output tokens: {other.output_tokens:g} a call then, {row.output_tokens:g} now"
+    if tokens_differ(row.output_tokens, other.output_tokens):
+        return f"another number of output tokens: {other.output_tokens:g} a call then, {row.output_tokens:g} now"
     if set(row.labels) != set(other.labels):
         then, now = (", ".join(sorted(saved.labels)) or "none" for saved in (other, row))
         return f"the board ran under other conditions: {then} then, {now} now"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llem.session.gating import repeats, row_of
 from pytest_llem.verdict.decision import Status
 from pytest_llem.verdict.gates import OUTPUT
-from pytest_llem.verdict.history import Baseline, difference
+from pytest_llem.verdict.history import Baseline, tokens_differ
 from pytest_llem.verdict.judging import Candidate, Judged
 from pytest_llem.verdict.outputs import judge_outputs
 from pytest_llem.verdict.pairs import judge_pairs, spread_of_pairs
@@ -49,7 +49,7 @@ def judge(state: LlemSession, unmeasured: Sequence[Candidate]) -> None:
 def judge_record(record: Record, settings: Settings) -> list[Judged]:
     """The verdicts on an experiment, one for each of its gates."""
     judged = [_judge_metric(record, metric, limit, settings) for metric, limit in record.gates.items()]
-    return [replace(one, remarks=_left_out(record)) for one in judged]
+    return [replace(found, remarks=_left_out(record)) for found in judged]
 
 
 def _left_out(record: Record) -> tuple[str, ...]:
@@ -117,22 +117,17 @@ def saved_spreads(saved: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], S
 
 def differs(record: Record) -> str | None:
     """Why what both sides ran cannot be compared; ``None`` where it can."""
-    row = row_of(record, "latency")
-    for number, run in enumerate(record.other_runs):
-        this = record.result if number == 0 else record.more_runs[number - 1]
+    for this, run in zip((record.result, *record.more_runs), record.other_runs, strict=True):
+        other = run.result
+        # Not the environment, nor under which labels a board ran: what comes of them is the question.
         if run.workload_hash != record.workload_hash:
             return f"{record.against} runs another workload: the model, the prompts or an option differ there"
-        other = replace(
-            row,
-            # Of other libraries, and under a power limit that this side's work does not reach: that is the question.
-            environment_hash=row.environment_hash,
-            output_tokens=run.result.output_tokens,
-            boundaries=run.result.boundaries,
-        )
-        here = replace(row, output_tokens=this.output_tokens, boundaries=this.boundaries)
-        if (different := difference(here, other)) is not None:
-            return different
-        if _measured_by(record.environment, this) != _measured_by(run.environment, run.result):
+        if this.boundaries != other.boundaries:
+            return f"windows are {other.boundaries} on {record.against}, and {this.boundaries} here"
+        if tokens_differ(this.output_tokens, other.output_tokens):
+            there, here = other.output_tokens, this.output_tokens
+            return f"another number of output tokens: {there:g} a call on {record.against}, {here:g} here"
+        if _measured_by(record.environment, this) != _measured_by(run.environment, other):
             return f"{record.against} was measured on other boards or by another meter"
     return None
 

@@ -28,3 +28,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def engine() -> str:
     """No argument: the package's own engine."""
     return ""
+
+
+@pytest.fixture(autouse=True)
+def _memory_by_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It would win over what the files say, which is an error.
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)

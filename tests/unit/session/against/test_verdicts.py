@@ -45,6 +45,15 @@ def test_a_pair_whose_sides_were_measured_in_unlike_ways_says_nothing(changes: d
     assert status(replace(record, other_runs=(*others, replace(last, **changes)))) is Status.INCONCLUSIVE
 
 
+def test_another_number_of_tokens_is_other_work_and_says_on_which_side() -> None:
+    record = in_pairs(change=0.2)
+    first, *others = record.other_runs
+    there = replace(first, result=replace(first.result, output_tokens=(record.result.output_tokens or 0.0) * 1.02))
+    (judged,) = judge_record(replace(record, gates=GATES, other_runs=(there, *others)), SETTINGS)
+    assert judged.verdict.status is Status.INCONCLUSIVE
+    assert f"{there.result.output_tokens:g} a call on {record.against}" in judged.why
+
+
 @pytest.mark.parametrize("changes", [{"estimated": True}, {"meter": "codecarbon"}, {"boundaries": "joined"}])
 def test_this_side_may_not_be_measured_in_another_way_later(changes: dict[str, Any]) -> None:
     record = in_pairs(change=0.2)
