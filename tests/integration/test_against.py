@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.processes
 
-# The package of the project, whose revisions differ, decides what a call costs. Boards and meters live in the time that
-# the processor worked, so that a busy machine changes nothing.
+# The package of the project, whose revisions differ, decides what a call costs. Boards and meters live in counted time,
+# so that a busy machine changes nothing.
 CONFTEST = """
 import os
 import work
 from tests.simulators import SimulatedBoard, install, skip_waits
 
 os.environ["FAKE_CALL_S"] = repr(work.CALL_S)
-skip_waits(of_processor=True)
+skip_waits(counted=True)
 install([SimulatedBoard(uuid="GPU-aaaa", name="Simulated", power=200.0, period_s=0.02)])
 """
 EXPERIMENT = TINY.replace(
@@ -300,15 +300,12 @@ def pytest_runtest_setup(item):
 
 def test_callables_are_compared(pytester: pytest.Pytester, project: str, commit: Callable[..., str]) -> None:
     test = """
-import time, work
+from work import CALL_S
+
+from tests.simulators import work
 
 def test_it(llem_benchmark):
-    llem_benchmark.pedantic(spend, rounds=3, min_window_s=0.05)
-
-def spend():
-    until_s = time.process_time() + work.CALL_S
-    while time.process_time() < until_s:
-        pass
+    llem_benchmark.pedantic(work, (CALL_S,), rounds=3, min_window_s=0.05)
 """
     commit("More work", work_py="CALL_S = 0.0022\n", test_it_py=test)
     commit("Less work", work_py="CALL_S = 0.002\n")

@@ -273,33 +273,27 @@ class TestJoined:
         json.dumps(report)
 
 
-# A call takes its passes in the processor's time, and so does the board's.
+# Calls and the board live in counted time.
 PASSES = """
-import time
-
 import pytest
 from planted import FURTHER
+
+from tests.simulators import work
 
 pytestmark = pytest.mark.llem("passes.llem.yaml")
 
 
-def forward(passes):
-    until_s = time.process_time() + 5e-4 * passes
-    while time.process_time() < until_s:
-        pass
-
-
 def test_equal(llem_model, llem_benchmark):
-    llem_benchmark.pedantic(forward, (100,), rounds=2, min_window_s=0.2)
+    llem_benchmark.pedantic(work, (5e-4 * 100,), rounds=2, min_window_s=0.2)
 
 
 def test_more(llem_model, llem_benchmark):
-    llem_benchmark.pedantic(forward, (100 + FURTHER,), rounds=2, min_window_s=0.2)
+    llem_benchmark.pedantic(work, (5e-4 * (100 + FURTHER),), rounds=2, min_window_s=0.2)
 """
 BOARD = f"""
 from tests.simulators import SimulatedBoard, install, skip_waits
 
-skip_waits(of_processor=True)
+skip_waits(counted=True)
 install([SimulatedBoard(uuid="{UUID}", name="Simulated", power=200.0, period_s=0.02)])
 """
 
@@ -320,14 +314,14 @@ def test_every_pair_is_kept_and_the_planted_work_is_found(tmp_path: Path, enviro
     assert len(report["seconds_a_pair"]) == 4
     for name, ratio, verdict in (("test_equal[passes]", 1.0, "OK"), ("test_more[passes]", 1.2, "REGRESSED")):
         test = report["tests"][name]
-        assert [pair["ratio"]["energy_j"] for pair in test["pairs"]] == pytest.approx([ratio] * 4, rel=0.04)
+        assert [pair["ratio"]["energy_j"] for pair in test["pairs"]] == pytest.approx([ratio] * 4, rel=0.01)
         assert [pair["ratio"]["mean_power_w"] for pair in test["pairs"]] == pytest.approx([1.0] * 4, rel=0.01)
         assert [pair["idle_power_w"]["second"] for pair in test["pairs"]] == pytest.approx([200.0] * 4, rel=0.01)
         assert {count: one["status"] for count, one in test["verdicts"]["energy"].items()} == {
             "3": verdict,
             "4": verdict,
         }
-        assert 0.0 < test["spread"]["latency"] < 0.04
+        assert 0.0 < test["spread"]["latency"] < 0.01
     assert "test_more[passes] energy: pairs differ by " in done.stdout
 
 

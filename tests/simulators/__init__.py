@@ -26,7 +26,7 @@ In real time (a pytest run in a child process, say), leave the clock out: ``inst
 """
 
 from tests.simulators.board import SimulatedBoard, SimulatedProcess, ideal_board, noisy_board
-from tests.simulators.clock import SimulatedClock, skip_waits
+from tests.simulators.clock import SimulatedClock, skip_waits, work
 from tests.simulators.costs import RECORDED_READ_COSTS_S
 from tests.simulators.kinds import KINDS
 from tests.simulators.library import SimulatedNvml, install
@@ -50,4 +50,5 @@ __all__ = [
     "load_recording",
     "noisy_board",
     "skip_waits",
+    "work",
 ]

@@ -10,13 +10,21 @@ EPOCH_S = 1_750_000_000.0
 """Wall-clock time of the clock's zero, in seconds since 1970."""
 
 
-def skip_waits(*, of_processor: bool = False) -> None:
+_LOOK_S = 1e-6
+
+_counted_s: float | None = None
+
+
+def skip_waits(*, counted: bool = False) -> None:
     """Let meters of this process, and the boards that they read, live in real time whose waits take none of it.
 
     Args:
-        of_processor: or in the time that this process's processor has worked: the same work takes the same time there,
-            however busy the machine is.
+        counted: or in time that passes by :func:`work` and by waits alone, and by a look at the clock (a microsecond,
+            so that who looks until a moment has come gets there): every figure is the same on any machine, however
+            busy it is.
     """
+    global _counted_s
+    _counted_s = 0.0 if counted else None
     skipped_s = 0.0
 
     def sleep(_: SystemClock, seconds: float) -> None:
@@ -24,7 +32,13 @@ def skip_waits(*, of_processor: bool = False) -> None:
         skipped_s += seconds
         time.sleep(0)  # other threads run
 
-    passed_s = time.process_time if of_processor else time.perf_counter
+    def passed_s() -> float:
+        global _counted_s
+        if _counted_s is None:
+            return time.perf_counter()
+        _counted_s += _LOOK_S
+        return _counted_s
+
     wall_s = time.time() - passed_s()
 
     def now_s(_: SystemClock) -> float:
@@ -33,6 +47,17 @@ def skip_waits(*, of_processor: bool = False) -> None:
     SystemClock.sleep = sleep  # type: ignore[assignment, method-assign]
     SystemClock.now_s = now_s  # type: ignore[assignment, method-assign]
     SystemClock.wall_s = lambda self: wall_s + now_s(self)  # type: ignore[method-assign]
+
+
+def work(seconds: float) -> None:
+    """Work for so long: in counted time at once, else in the processor's, which others on the machine take less of."""
+    global _counted_s
+    if _counted_s is not None:
+        _counted_s += seconds
+        return
+    until_s = time.process_time() + seconds
+    while time.process_time() < until_s:
+        pass
 
 
 class SimulatedClock:

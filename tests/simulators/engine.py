@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llem.engines.base import CallTiming, Engine, MemoryPlan, WatchedSequence
 from pytest_llem.engines.prompts import Prompts, load_prompts
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
+from tests.simulators.clock import work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,15 +124,12 @@ class FakeWorkload:
         return None if self._other_token.endswith("end") else len(self.prompts) * self._new_tokens
 
     def run(self, index: int) -> list[list[int]]:
-        # Of the processor's time, which does not hang on what else the machine does.
-        until_s = time.process_time() + self._call_s
         self._ran += 1
         self._act_out_the_fault()
         tokens = self._new_tokens - (self._fault == "miscounts")
         output = [[self._token(prompt, position) for position in range(tokens)] for prompt in self._batches[index]]
         self._change_a_token(index, output)
-        while time.process_time() < until_s:
-            pass
+        work(self._call_s)
         return output
 
     def _act_out_the_fault(self) -> None:
