@@ -11,47 +11,26 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
-import torch
-
-from pytest_llem.engines.base import Engine, MemoryPlan
-from pytest_llem.engines.serving import for_the_source, named_by
+from pytest_llem.engines.base import MemoryPlan
+from pytest_llem.engines.serving.engine import ServingEngine
+from pytest_llem.engines.serving.sources import for_the_source
 from pytest_llem.engines.tensorrt.model import TensorRTModel
 from pytest_llem.engines.transformers.memory_plan import predict_weights
-from pytest_llem.engines.transformers.sources import find_source
-from pytest_llem.errors import LlemError, LoadError, UnavailableError, about, one_line
+from pytest_llem.errors import UnavailableError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
+
     from pytest_llem.config import ExperimentConfig, LoadConfig
+    from pytest_llem.engines.transformers.sources import Source
 
 
-class TensorRTEngine(Engine):
+class TensorRTEngine(ServingEngine):
     """See :class:`pytest_llem.engines.base.Engine`."""
 
-    def load(self, config: LoadConfig, device: str) -> TensorRTModel:
-        """Start an engine with what ``config`` describes on ``device``, which is ``cuda``.
-
-        Raises:
-            UnavailableError: valid, but it cannot run on this machine.
-            LoadError: it could not be loaded, or differs from ``config``.
-        """
-        if importlib.util.find_spec("tensorrt_llm") is None:
-            raise UnavailableError("needs tensorrt_llm: pip install tensorrt-llm")
-        if device != "cuda":
-            raise UnavailableError("TensorRT-LLM needs a GPU: run it where --llem-doctor shows a board")
-        with about(field="model", value=config.model):
-            try:
-                config = for_the_source(config)
-                with named_by("tensorrt"):
-                    source = find_source(config)
-                return TensorRTModel(config, source, torch.device(device))
-            except LlemError:
-                raise
-            except ImportError as exc:
-                raise UnavailableError(f"tensorrt_llm cannot be imported: {one_line(exc)}") from exc
-            except Exception as exc:
-                raise LoadError(f"could not be loaded: {one_line(exc)}") from exc
+    section = "tensorrt"
 
     def predict_memory(self, config: ExperimentConfig, folder: Path) -> MemoryPlan:
         """The weights of ``config``: TensorRT-LLM's key-value cache takes a share of what they leave."""
@@ -61,3 +40,12 @@ class TensorRTEngine(Engine):
         weights = predict_weights(for_the_source(load))
         left = "TensorRT-LLM reserves tensorrt.kv_cache_config.free_gpu_memory_fraction of what its weights leave"
         return MemoryPlan(weights.total_bytes, None, weights.reason or left, weights.loading_bytes)
+
+    def _require(self, device: str) -> None:
+        if importlib.util.find_spec("tensorrt_llm") is None:
+            raise UnavailableError("needs tensorrt_llm: pip install tensorrt-llm")
+        if device != "cuda":
+            raise UnavailableError("TensorRT-LLM needs a GPU: run it where --llem-doctor shows a board")
+
+    def _start(self, load: LoadConfig, source: Source, device: torch.device) -> TensorRTModel:
+        return TensorRTModel(load, source, device)

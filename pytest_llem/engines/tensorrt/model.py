@@ -6,25 +6,26 @@ import gc
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pytest_llem.engines.library_warnings import library_warnings
-from pytest_llem.engines.serving import check_safetensors, environment, prompts_and_tokens, save_random
+from pytest_llem.engines.serving.model import ServedModel
+from pytest_llem.engines.serving.sources import check_safetensors, environment, save_random
 from pytest_llem.engines.tensorrt.arguments import plain_arguments, with_objects
 from pytest_llem.engines.tensorrt.checks import check_resolved
 from pytest_llem.engines.tensorrt.sampling import sampling_options
 from pytest_llem.engines.tensorrt.workload import TensorRTWorkload
-from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError, about, one_line
+from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llem.config import ExperimentConfig, LoadConfig
-    from pytest_llem.engines.transformers.sources import Source
+    from pytest_llem.config import ExperimentConfig
+    from pytest_llem.engines.prompts import Prompts
+    from pytest_llem.engines.transformers.generation import SpecialTokens
 
 _ENVIRONMENT = {
     # On one GPU everything then runs in this process, which nothing outlives.
@@ -37,56 +38,21 @@ _ENVIRONMENT = {
 _OUT_OF_MEMORY = ("out of memory", "OutOfMemoryError")
 
 
-class TensorRTModel:
-    """A loaded model. See :class:`pytest_llem.engines.base.LoadedModel`.
+class TensorRTModel(ServedModel):
+    """See :class:`pytest_llem.engines.serving.model.ServedModel`."""
 
-    Attributes:
-        model: the ``LLM``; ``None`` once it is closed, or a call of it has failed.
-        reuses_blocks: whether prompts may be known from earlier ones.
-        built: whether TensorRT runs an engine that was built first, not TensorRT-LLM's kernels in PyTorch.
-    """
-
+    room_field = "tensorrt.max_seq_len"
     libraries: frozenset[str] = frozenset({"tensorrt_llm"})
 
-    def __init__(self, load: LoadConfig, source: Source, device: torch.device) -> None:
-        """Start an engine for it.
+    @property
+    def reuses_blocks(self) -> bool:
+        """Whether prompts may be known from earlier ones."""
+        return bool(self._load.backend_options.get("kv_cache_config", {}).get("enable_block_reuse"))
 
-        Raises:
-            UnavailableError: this version of TensorRT-LLM has no such engine.
-            LoadError: it could not be loaded, or differs from ``load``.
-        """
-        self._load = load
-        self._source = source
-        self.device = device
-        self.tokenizer = source.tokenizer
-        self.commit = source.commit
-        self.reuses_blocks = bool(load.backend_options.get("kv_cache_config", {}).get("enable_block_reuse"))
-        self.built = load.backend_options.get("backend") == "tensorrt"
-        self.model: Any = None
-        self._closed = False
-        self._start()
-
-    def prepare(self, config: ExperimentConfig, folder: Path) -> TensorRTWorkload:
-        """Build the workload of ``config``. Relative dataset paths start at ``folder``.
-
-        Where a call failed in an earlier experiment, the model is loaded anew.
-
-        Raises:
-            PromptError: the prompts cannot be read, or do not fit the limits.
-            MeasurementError: a sequence would not fit the engine, or TensorRT-LLM refuses the options.
-            LoadError: it could not be loaded anew.
-        """
-        if self._closed:
-            raise MeasurementError("the model was closed")
-        if self.model is None:
-            with about(field="model", value=self._load.model):
-                self._start()
-        try:
-            return self._prepare(config, folder)
-        except LlemError:
-            raise
-        except Exception as exc:
-            raise MeasurementError(f"the experiment could not be prepared: {one_line(exc)}") from exc
+    @property
+    def built(self) -> bool:
+        """Whether TensorRT runs an engine that was built first, not TensorRT-LLM's kernels in PyTorch."""
+        return self._load.backend_options.get("backend") == "tensorrt"
 
     def generate(self, prompts: Sequence[Any], parameters: Any) -> list[Any]:
         """TensorRT-LLM's ``generate()``; returns its ``RequestOutput`` of each prompt.
@@ -94,10 +60,9 @@ class TensorRTModel:
         Raises:
             MeasurementError: it failed.
         """
-        if self.model is None:
-            raise MeasurementError("the model was closed")
+        llm = self._running()
         try:
-            outputs: list[Any] = self.model.generate(list(prompts), parameters, use_tqdm=False)
+            outputs: list[Any] = llm.generate(list(prompts), parameters, use_tqdm=False)
         except BaseException as exc:
             # What it had begun would run beside the next call.
             self._stop()
@@ -106,28 +71,22 @@ class TensorRTModel:
             raise _not_generated(exc) from exc
         return outputs
 
-    def close(self) -> None:
-        """End the engine. Closing twice is harmless."""
-        self._closed = True
-        self._stop()
+    def _room(self) -> int | None:
+        room: int | None = getattr(self.model.args, "max_seq_len", None)
+        return room
 
-    def _prepare(self, config: ExperimentConfig, folder: Path) -> TensorRTWorkload:
-        prompts, special = prompts_and_tokens(config, folder, self._source)
-        room = getattr(self.model.args, "max_seq_len", None)
-        longest = max(map(len, prompts.token_ids))
-        if room is not None and longest + config.max_output_tokens > room:
-            raise MeasurementError(
-                f"a prompt of {longest} tokens and {config.max_output_tokens} new ones are more than the engine's "
-                f"{room}: raise it, or lower max_input_tokens or max_output_tokens",
-                field="tensorrt.max_seq_len",
-            )
+    def _notes(self) -> list[str]:
         notes = []
         if self.reuses_blocks:
             notes.append("tensorrt.kv_cache_config.enable_block_reuse: from the second pass on, prompts are known")
         if self.built:
             notes.append("whether the logits of a built engine are numbers is not checked")
-        prompts = replace(prompts, notes=(*prompts.notes, *notes))
-        return TensorRTWorkload(self, sampling_options(config, special), prompts, random_seed=config.random_seed)
+        return notes
+
+    def _workload(self, config: ExperimentConfig, special: SpecialTokens, prompts: Prompts) -> TensorRTWorkload:
+        options = sampling_options(config, special)
+        inputs = [list(ids) for ids in prompts.token_ids]
+        return TensorRTWorkload(self, options, prompts, inputs, random_seed=config.random_seed)
 
     def _start(self) -> None:
         start_s = time.perf_counter()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.engines.serving import seed_of
+from pytest_llem.engines.serving.seeds import seed_of
 from pytest_llem.errors import MeasurementError, one_line
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import replace
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.engines.library_warnings import library_warnings
-from pytest_llem.engines.serving import prompts_and_tokens, save_random
+from pytest_llem.engines.serving.model import ServedModel
+from pytest_llem.engines.serving.sources import save_random
 from pytest_llem.engines.vllm.arguments import llm_arguments
 from pytest_llem.engines.vllm.checks import check_resolved
 from pytest_llem.engines.vllm.failures import engine_is_dead, not_generated, not_loaded
@@ -22,68 +22,33 @@ from pytest_llem.engines.vllm.processes import ProcessLog, interruptible, kill, 
 from pytest_llem.engines.vllm.sampling import sampling_options
 from pytest_llem.engines.vllm.watching import end_with_engine
 from pytest_llem.engines.vllm.workload import VllmWorkload
-from pytest_llem.errors import LlemError, MeasurementError, about, one_line
+from pytest_llem.errors import LlemError, MeasurementError
 from pytest_llem.sizes import size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import torch
+    from pytest_llem.config import ExperimentConfig
+    from pytest_llem.engines.prompts import Prompts
+    from pytest_llem.engines.transformers.generation import SpecialTokens
 
-    from pytest_llem.config import ExperimentConfig, LoadConfig
-    from pytest_llem.engines.transformers.sources import Source
 
+class VllmModel(ServedModel):
+    """See :class:`pytest_llem.engines.serving.model.ServedModel`."""
 
-class VllmModel:
-    """A loaded model. See :class:`pytest_llem.engines.base.LoadedModel`.
-
-    Attributes:
-        model: the ``LLM``; ``None`` once it is closed, or its engine has ended.
-        drafts: whether tokens are drafted.
-        caches_prefixes: whether prompts may be known from earlier ones.
-    """
-
+    room_field = "vllm.max_model_len"
     # vLLM's processes are new ones for each load, and say everything again.
     libraries: frozenset[str] = frozenset()
 
-    def __init__(self, load: LoadConfig, source: Source, device: torch.device) -> None:
-        """Start an engine for it.
+    @property
+    def drafts(self) -> bool:
+        """Whether tokens are drafted."""
+        return "speculative_config" in self._load.backend_options
 
-        Raises:
-            LoadError: it could not be loaded, or differs from ``load``.
-        """
-        self._load = load
-        self._source = source
-        self.device = device
-        self.tokenizer = source.tokenizer
-        self.commit = source.commit
-        self.drafts = "speculative_config" in load.backend_options
-        self.caches_prefixes = bool(load.backend_options.get("enable_prefix_caching"))
-        self.model: Any = None
-        self._closed = False
-        self._start()
-
-    def prepare(self, config: ExperimentConfig, folder: Path) -> VllmWorkload:
-        """Build the workload of ``config``. Relative dataset paths start at ``folder``.
-
-        Where the engine has ended in an earlier experiment, the model is loaded anew.
-
-        Raises:
-            PromptError: the prompts cannot be read, or do not fit the limits.
-            MeasurementError: a sequence would not fit the engine, or vLLM refuses the options.
-            LoadError: it could not be loaded anew.
-        """
-        if self._closed:
-            raise MeasurementError("the model was closed")
-        if self.model is None:
-            with about(field="model", value=self._load.model):
-                self._start()
-        try:
-            return self._prepare(config, folder)
-        except LlemError:
-            raise
-        except Exception as exc:
-            raise MeasurementError(f"the experiment could not be prepared: {one_line(exc)}") from exc
+    @property
+    def caches_prefixes(self) -> bool:
+        """Whether prompts may be known from earlier ones."""
+        return bool(self._load.backend_options.get("enable_prefix_caching"))
 
     def generate(self, prompts: Sequence[Any], parameters: Any) -> list[Any]:
         """vLLM's ``generate()``; returns its ``RequestOutput`` of each prompt.
@@ -91,14 +56,13 @@ class VllmModel:
         Raises:
             MeasurementError: it failed.
         """
-        if self.model is None:
-            raise MeasurementError("the model was closed")
+        llm = self._running()
         try:
-            outputs: list[Any] = self.model.generate(prompts, parameters, use_tqdm=False)
+            outputs: list[Any] = llm.generate(prompts, parameters, use_tqdm=False)
         except BaseException as exc:
             # What it had begun would come out of the next call.
             dead, said = engine_is_dead(exc), self._log.cause
-            if dead or self.model.llm_engine.has_unfinished_requests():
+            if dead or llm.llm_engine.has_unfinished_requests():
                 self._stop(show=dead)
             if not isinstance(exc, Exception):
                 raise
@@ -111,10 +75,9 @@ class VllmModel:
         Raises:
             MeasurementError: it failed.
         """
-        if self.model is None:
-            raise MeasurementError("the model was closed")
+        llm = self._running()
         try:
-            returned: list[Any] = self.model.collective_rpc(method)
+            returned: list[Any] = llm.collective_rpc(method)
         except Exception as exc:
             dead, said = engine_is_dead(exc), self._log.cause
             if dead:
@@ -122,29 +85,23 @@ class VllmModel:
             raise not_generated(exc, said, dead=dead) from exc
         return returned
 
-    def close(self) -> None:
-        """End the engine and its processes. Closing twice is harmless."""
-        self._closed = True
-        self._stop()
+    def _room(self) -> int | None:
+        room: int = self.model.llm_engine.vllm_config.model_config.max_model_len
+        return room
 
-    def _prepare(self, config: ExperimentConfig, folder: Path) -> VllmWorkload:
-        prompts, special = prompts_and_tokens(config, folder, self._source)
-        if config.decoder.resolved().stop_strings and self.tokenizer is None:
-            message = "the model comes without a tokenizer, so no text can be found in its tokens"
-            raise MeasurementError(message, field="decoder.stop_strings")
-        room = self.model.llm_engine.vllm_config.model_config.max_model_len
-        longest = max(map(len, prompts.token_ids))
-        if longest + config.max_output_tokens > room:
-            raise MeasurementError(
-                f"a prompt of {longest} tokens and {config.max_output_tokens} new ones are more than the engine's "
-                f"{room}: raise it, or lower max_input_tokens or max_output_tokens",
-                field="vllm.max_model_len",
-            )
+    def _notes(self) -> list[str]:
         notes = [f"peak_memory_bytes: {self._memory}"]
         if self.caches_prefixes:
             notes.append("vllm.enable_prefix_caching: from the second pass on, prompts are read from the cache")
-        prompts = replace(prompts, notes=(*prompts.notes, *notes))
-        return VllmWorkload(self, sampling_options(config, special), prompts, random_seed=config.random_seed)
+        return notes
+
+    def _workload(self, config: ExperimentConfig, special: SpecialTokens, prompts: Prompts) -> VllmWorkload:
+        if config.decoder.resolved().stop_strings and self.tokenizer is None:
+            message = "the model comes without a tokenizer, so no text can be found in its tokens"
+            raise MeasurementError(message, field="decoder.stop_strings")
+        options = sampling_options(config, special)
+        inputs = [{"prompt_token_ids": list(ids)} for ids in prompts.token_ids]
+        return VllmWorkload(self, options, prompts, inputs, random_seed=config.random_seed)
 
     def _start(self) -> None:
         start_s = time.perf_counter()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.descendants import descendants
-from pytest_llem.engines.serving import environment
+from pytest_llem.engines.serving.sources import environment
 from pytest_llem.errors import LoadError, printable
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from pytest_llem.config import ExperimentConfig
-from pytest_llem.engines.serving import for_the_source
+from pytest_llem.engines.serving.sources import for_the_source
 from pytest_llem.engines.tensorrt import model as models
 from pytest_llem.engines.tensorrt.model import TensorRTModel
 from pytest_llem.engines.transformers.sources import find_source

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llem.engines.serving import check_safetensors
+from pytest_llem.engines.serving.sources import check_safetensors
 from pytest_llem.engines.tensorrt.engine import TensorRTEngine
+from pytest_llem.engines.tensorrt.workload import TensorRTWorkload
 from pytest_llem.engines.transformers.engine import TransformersEngine
 from pytest_llem.engines.transformers.sources import find_source
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_llem.engines.tensorrt.workload import TensorRTWorkload
 
 GREEDY = {"preset": "deterministic"}
 END = 257  # of the built-in models
@@ -28,7 +28,9 @@ END = 257  # of the built-in models
 
 def ready(**fields: Any) -> TensorRTWorkload:
     config = experiment(**fields)
-    return load(config).prepare(config, HERE)
+    workload = load(config).prepare(config, HERE)
+    assert isinstance(workload, TensorRTWorkload)
+    return workload
 
 
 def sent(stand_in: StandIn) -> Mapping[str, Any]:
@@ -55,7 +57,7 @@ def test_a_package_that_cannot_be_imported_is_unavailable(tensorrt: StandIn, mon
     monkeypatch.setattr(
         "pytest_llem.engines.tensorrt.model.with_objects", lambda _: __import__("libnvinfer_that_is_missing")
     )
-    with pytest.raises(UnavailableError, match=r"tensorrt_llm cannot be imported: .*libnvinfer_that_is_missing"):
+    with pytest.raises(UnavailableError, match=r"needs a package that cannot be imported: .*libnvinfer_that_is_missing"):
         TensorRTEngine().load(experiment().load_config(HERE), "cuda")
 
 

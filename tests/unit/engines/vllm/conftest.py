@@ -14,15 +14,13 @@ from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from pytest_llem.config import ExperimentConfig
 from pytest_llem.engines.vllm.engine import VllmEngine
-
-if TYPE_CHECKING:
-    from pytest_llem.engines.vllm.model import VllmModel
+from pytest_llem.engines.vllm.model import VllmModel
 
 HERE = Path(__file__).parent
 
@@ -192,4 +190,6 @@ def experiment(**fields: Any) -> ExperimentConfig:
 
 
 def load(config: ExperimentConfig) -> VllmModel:
-    return VllmEngine().load(config.load_config(HERE), "cpu")
+    loaded = VllmEngine().load(config.load_config(HERE), "cpu")
+    assert isinstance(loaded, VllmModel)
+    return loaded

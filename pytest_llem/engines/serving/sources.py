@@ -1,32 +1,26 @@
-"""What engines share that serve many sequences at a time: the models, prompts and random weights of the first engine,
-and the times of tokens that an engine notes itself.
-"""
+"""The first engine's models, prompts and random weights, for engines that read a model by themselves."""
 
 from __future__ import annotations
 
 import gc
-import hashlib
 import os
-import statistics
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_llem.engines.base import CallTiming
 from pytest_llem.engines.prompts import load_prompts
 from pytest_llem.engines.transformers.generation import ids_left_out, special_tokens
 from pytest_llem.engines.transformers.hub import hub_file_if_any
 from pytest_llem.engines.transformers.loading import draw_random
 from pytest_llem.engines.transformers.progress import no_progress_bars
-from pytest_llem.errors import LlemError, LoadError, MeasurementError
+from pytest_llem.errors import LlemError, LoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from pytest_llem.config import ExperimentConfig, LoadConfig
     from pytest_llem.engines.prompts import Prompts
@@ -37,23 +31,6 @@ if TYPE_CHECKING:
 _OF_THE_SOURCE = ("revision", "trust_remote_code")
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-
-# Between the clocks of two processes, which are the same one, and between the steps of one call.
-_CLOCK_TOLERANCE_S = 1e-3
-
-
-@dataclass(frozen=True)
-class NotedTimes:
-    """When a sequence was begun and its first and last token appeared, on the monotonic clock, in seconds.
-
-    Attributes:
-        tokens: how many new ones it has.
-    """
-
-    scheduled_s: float
-    first_token_s: float
-    last_token_s: float
-    tokens: int
 
 
 @contextmanager
@@ -141,48 +118,6 @@ def prompts_and_tokens(config: ExperimentConfig, folder: Path, source: Source) -
         tokenizer=source.tokenizer,
     )
     return prompts, special
-
-
-def seed_of(random_seed: int, index: int) -> int:
-    """A seed for the prompt of this index, so that every pass draws the same tokens, whatever is batched with what."""
-    digest = hashlib.sha256(f"{random_seed}:{index}".encode()).digest()
-    return int.from_bytes(digest[:4], "little")
-
-
-def timing(start_s: float, noted: Sequence[NotedTimes], end_s: float, engine: str) -> CallTiming:
-    """Of a call, in the mean over its sequences, each from the call to its first token: with what it waited for its
-    turn.
-
-    Args:
-        start_s, end_s: of the call, on the monotonic clock of this process.
-        noted: by the engine itself, for each sequence.
-        engine: its name, for messages.
-
-    Raises:
-        MeasurementError: the times do not lie within the call.
-    """
-    further_s = []
-    for times in noted:
-        order = (start_s, times.scheduled_s, times.first_token_s, times.last_token_s, end_s)
-        if any(later < earlier - _CLOCK_TOLERANCE_S for earlier, later in pairwise(order)):
-            raise MeasurementError(
-                f"the times that {engine} notes of its tokens do not lie within the call, by the clock of this process"
-            )
-        if times.tokens > 1:
-            further_s.append((times.last_token_s - times.first_token_s) / (times.tokens - 1))
-    first_s = statistics.fmean(times.first_token_s - start_s for times in noted)
-    return CallTiming(first_s, statistics.fmean(further_s) if further_s else None)
-
-
-def text_of(tokenizer: Any, tokens: list[int]) -> str | None:
-    """What tokens spell; ``None`` without a tokenizer, or where it does not know them."""
-    if tokenizer is None:
-        return None
-    try:
-        return str(tokenizer.decode(tokens))
-    except (IndexError, KeyError, OverflowError, TypeError, ValueError):
-        # A model may embed more tokens than its tokenizer has.
-        return None
 
 
 def _own_generation_config(source: Source) -> Any:
