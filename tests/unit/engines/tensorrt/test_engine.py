@@ -153,6 +153,11 @@ def test_it_runs_in_this_process_of_which_nothing_is_left_changed(tensorrt: Stan
             {"quant_config.quant_algo": QuantAlgo["W4A16_AWQ"]},
             "tensorrt.quant_config.quant_algo 'FP8': TensorRT-LLM runs with 'W4A16_AWQ' instead",
         ),
+        (
+            {"cuda_graph_config": {"max_batch_size": 2}},
+            {"cuda_graph_config": None},
+            "tensorrt.cuda_graph_config {'max_batch_size': 2}: TensorRT-LLM runs with None instead",
+        ),
     ],
 )
 def test_what_was_asked_and_did_not_happen_is_no_result(
