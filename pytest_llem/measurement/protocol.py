@@ -143,7 +143,7 @@ def measure_workload(
             if all(timing.at_once for timing in timings):
                 by_samples, why_not = by_power_samples(result, measured, first_tokens_s, sequences)
             else:
-                why_not = "sequences of a call have their first tokens apart: some decode while others prefill"
+                why_not = "sequences of a call may have their first tokens apart: some decode while others prefill"
             if by_samples is not None and phases is True:
                 return by_samples
         # As many rounds: what precision needs was decided by whole calls.

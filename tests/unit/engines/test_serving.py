@@ -17,10 +17,10 @@ def test_a_first_token_is_waited_for_from_the_call_and_further_ones_from_the_las
     assert found == CallTiming((1 + 6 + 5) / 3, (3 / 3 + 4 / 2) / 2, at_once=False)
 
 
-def test_first_tokens_of_one_step_come_at_once() -> None:
-    noted = [NotedTimes(100.0, 101.0, 104.0, 4), NotedTimes(100.0, 101.0005, 101.0005, 1)]
-    assert timing(100.0, noted, 110.0, "x").at_once
-    assert timing(100.0, noted[1:], 110.0, "x").time_per_output_token_s is None
+def test_a_sequence_alone_has_its_first_token_at_once_and_two_may_have_them_apart() -> None:
+    assert timing(100.0, WAITING[2:], 110.0, "x") == CallTiming(5.0, None)
+    # In this pass both were begun in one step.
+    assert not timing(100.0, [WAITING[0], WAITING[0]], 110.0, "x").at_once
 
 
 @pytest.mark.parametrize(
