@@ -57,6 +57,8 @@ class VllmWorkload:
                 finite = all(self._loaded.on_workers("llem_logits_were_finite"))
         if not finite:
             raise MeasurementError("the model's logits are not finite: its weights or its precision are at fault")
+        for output in outputs:
+            self._check_stop(output.outputs[0])
         self._checked = True
         return _tokens(outputs)
 
@@ -121,6 +123,19 @@ class VllmWorkload:
         peaks = self._loaded.on_workers("llem_peak_memory")
         reason = next((reason for peak, reason in peaks if peak is None), None)
         return (sum(peak for peak, _ in peaks), None) if reason is None else (None, reason)
+
+    def _check_stop(self, sequence: Any) -> None:
+        """That the text which ended a sequence is part of it. Where a prompt ends within a character, vLLM's detokenizer
+        gives out what precedes that with the first new token, and finds it there.
+        """
+        found = sequence.stop_reason
+        # Tokenizers leave out a space before the first token.
+        if isinstance(found, str) and found.strip() not in (self.text(list(sequence.token_ids)) or ""):
+            raise MeasurementError(
+                f"vLLM ended a sequence at {found!r}, which is no part of its text: it reads the end of a prompt that "
+                "is no whole text into it; use prompts that are, or remove it",
+                field="decoder.stop_strings",
+            )
 
     def _with(self, **further: Any) -> Any:
         return sampling_parameters({**self._options, **further}, self._random_seed, len(self._inputs))

@@ -54,6 +54,7 @@ class StandIn:
         finite: whether its logits are numbers.
         cached: tokens of each prompt that it says it knew already.
         ending: why its sequences end.
+        stop: the text at which they do.
         shift_s: how far its clock is from this process' one.
         lost: how many of its outputs do not come back.
         workers: what each of its workers tells of itself; ``None`` for one on the CPU.
@@ -69,6 +70,7 @@ class StandIn:
     finite: bool = True
     cached: int = 0
     ending: str = "length"
+    stop: str | None = None
     shift_s: float = 0.0
     lost: int = 0
     workers: list[dict[str, Any]] | None = None
@@ -138,7 +140,14 @@ class LLM:
             ]
             outputs.append(
                 SimpleNamespace(
-                    outputs=[SimpleNamespace(token_ids=tokens, logprobs=logprobs, finish_reason=self.behaviour.ending)],
+                    outputs=[
+                        SimpleNamespace(
+                            token_ids=tokens,
+                            logprobs=logprobs,
+                            finish_reason=self.behaviour.ending,
+                            stop_reason=self.behaviour.stop,
+                        )
+                    ],
                     num_cached_tokens=self.behaviour.cached,
                     metrics=SimpleNamespace(
                         scheduled_ts=start_s,

@@ -258,7 +258,7 @@ def test_what_workers_tell_is_part_of_the_result(vllm: StandIn) -> None:
     model.close()
 
 
-def test_a_text_that_ends_a_sequence_is_looked_for_in_its_text(vllm: StandIn) -> None:
+def test_a_text_that_ends_a_sequence_is_looked_for_in_its_text(vllm: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     config = experiment(decoder={"stop_strings": ["."]}, passthrough={"generate": {"ignore_eos": True}})
     model = load(config)
     workload = model.prepare(config, HERE)
@@ -266,6 +266,12 @@ def test_a_text_that_ends_a_sequence_is_looked_for_in_its_text(vllm: StandIn) ->
     asked = vllm.made[0].calls[0][1].arguments
     assert (asked["stop"], asked["detokenize"]) == (["."], True)
     assert workload.expected_output_tokens is None
+    # As where the end of a prompt is half a character, and what precedes that is given out with the first token.
+    vllm.ending, vllm.stop = "stop", "."
+    with pytest.raises(MeasurementError, match=r"^decoder.stop_strings: vLLM ended a sequence at '.', which is no"):
+        model.prepare(config, HERE).run(0)
+    monkeypatch.setattr(model.tokenizer, "decode", lambda _tokens: "an end.")
+    model.prepare(config, HERE).run(0)
     model.tokenizer = None
     with pytest.raises(MeasurementError, match=r"^decoder.stop_strings: the model comes without a tokenizer"):
         model.prepare(config, HERE)
