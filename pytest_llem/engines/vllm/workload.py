@@ -125,7 +125,7 @@ class VllmWorkload:
         return (sum(peak for peak, _ in peaks), None) if reason is None else (None, reason)
 
     def _check_stop(self, sequence: Any) -> None:
-        """That the text which ended a sequence is part of it. Where a prompt ends within a character, vLLM's detokenizer
+        """That the text which ended a sequence is part of it. Where a prompt ends within a character, the detokenizer
         gives out what precedes that with the first new token, and finds it there.
         """
         found = sequence.stop_reason
