@@ -164,9 +164,9 @@ def _number(bound: float) -> str:
 
 
 def _near(value: Any, context: dict[str, Any]) -> str:
-    choices = re.findall(r"'([^']*)'", context["expected"])
-    near = difflib.get_close_matches(str(value), choices, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    choices = {choice.casefold(): choice for choice in re.findall(r"'([^']*)'", context["expected"])}
+    near = difflib.get_close_matches(str(value).casefold(), list(choices), n=1)
+    return f"; did you mean {choices[near[0]]}?" if near else ""
 
 
 def show(value: Any) -> str:

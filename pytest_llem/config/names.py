@@ -102,8 +102,9 @@ def suggestion(name: str) -> str:
     top = section.partition(".")[0]
     foreign = () if top not in BACKENDS else tuple(f"{backend}." for backend in BACKENDS if backend != top)
     everywhere = {_leaf(other): other for other in reversed(fields()) if not other.startswith(foreign)}
-    # A misspelt name in this section, then one of another section, misspelt or not.
-    meant = _OTHER_NAMES.get(leaf) or _nearest(leaf, siblings, 0.7) or _nearest(leaf, everywhere, 0.8)
+    # A name of another section, then a misspelt one of this section, then of another one.
+    known = _OTHER_NAMES.get(leaf) or everywhere.get(leaf)
+    meant = known or _nearest(leaf, siblings, 0.7) or _nearest(leaf, everywhere, 0.8)
     if meant:
         return f"unknown field; did you mean {meant}?"
     if siblings:

@@ -135,7 +135,7 @@ class VllmModel(ServedModel):
         # What was drawn is in memory now.
         shutil.rmtree(folder / "model", ignore_errors=True)
         self.gpu_uuids: Sequence[str] = tuple(sorted({worker["gpu_uuid"] for worker in workers} - {None}))
-        self._memory = _memory_note(workers)
+        self._memory = _memory_note(workers, offloads=bool(self._load.backend_options.get("cpu_offload_gb")))
         heard_texts = [text.partition(": ")[2] for text in heard.texts]
         others = [text for text in self._log.warnings if text.partition(": ")[2] not in heard_texts]
         self.warnings: Sequence[str] = [*heard.texts, *others, *notes, *([unwatched] if unwatched else [])]
@@ -159,10 +159,15 @@ class VllmModel(ServedModel):
         gc.collect()
 
 
-def _memory_note(workers: Sequence[Mapping[str, Any]]) -> str:
+def _memory_note(workers: Sequence[Mapping[str, Any]], *, offloads: bool) -> str:
     """What is in the peak memory, and what of it has nothing to do with the experiment's prompts."""
     cache = size(sum(worker["kv_cache_bytes"] for worker in workers))
     if any(worker["weights_bytes"] is None for worker in workers):
         return f"vLLM reserves {cache} for the key-value cache, of which the pages that it has used are part of it"
     weights = size(sum(worker["weights_bytes"] for worker in workers))
+    if offloads:
+        weights = f"what of {weights} of weights vllm.cpu_offload_gb leaves on the GPU"
+        return (
+            f"part of it is {weights}, and {cache} of key-value cache, which vLLM reserves whether it fills it or not"
+        )
     return f"{weights} of it are weights, {cache} the key-value cache, which vLLM reserves whether it fills it or not"

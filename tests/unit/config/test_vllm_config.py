@@ -95,6 +95,12 @@ def test_bounds(field: str, value: Any) -> None:
     [
         ("vllm: {max_num_seq: 4}", "vllm.max_num_seq: unknown field; did you mean vllm.max_num_seqs?"),
         ("vllm: {temperature: 1}", "vllm.temperature: unknown field; did you mean decoder.temperature?"),
+        ("vllm: {precision: fp32}", "vllm.precision: unknown field; did you mean precision?"),
+        (
+            "vllm: {cudagraph_mode: full}",
+            "vllm.cudagraph_mode: expected NONE, PIECEWISE, FULL, FULL_DECODE_ONLY or FULL_AND_PIECEWISE, got 'full'; "
+            "did you mean FULL?",
+        ),
         ("vllm: {max_batch_size: 4}", "vllm.max_batch_size: use the field vllm.max_num_seqs"),
         ("vllm: {seed: 1}", "vllm.seed: use the field random_seed"),
         ("vllm: {dtype: float16}", "vllm.dtype: use the field precision"),

@@ -94,6 +94,21 @@ def test_samples_are_not_asked_where_calls_of_one_token_are(monkeypatch: pytest.
     assert measured("one-token").phases_by == "one-token calls"
 
 
+class WaitingCalls(Calls):
+    """Sequences wait for their turn: the mean of their first tokens comes when most of the call is over."""
+
+    def time_tokens(self, index: int) -> CallTiming:
+        timing = super().time_tokens(index)
+        return replace(timing, time_to_first_token_s=3.0 * timing.time_to_first_token_s, at_once=False)
+
+
+def test_first_tokens_that_come_apart_divide_no_window() -> None:
+    result = measured(True, calls=WaitingCalls)
+    assert result.phases_by == "one-token calls"
+    assert any("may have their first tokens apart" in warning for warning in result.warnings)
+    agrees(result.prefill_energy_j, result.prefill_energy_uncertainty_j, PREFILL_J)
+
+
 @pytest.mark.parametrize("kind", ["decay", "holding"])
 @pytest.mark.parametrize("seed", range(3))
 def test_what_a_board_draws_after_the_work_belongs_to_no_phase(kind: str, seed: int) -> None:
