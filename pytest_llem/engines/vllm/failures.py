@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from pydantic import ValidationError
 
 from pytest_llem.errors import LlemError, LoadError, MeasurementError, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _OUT_OF_MEMORY = ("out of memory", "OutOfMemoryError", "can't allocate memory")
 # How vLLM says that its share of the memory holds less than the model, or than one sequence.
@@ -18,16 +23,18 @@ def engine_is_dead(failure: BaseException) -> bool:
     return isinstance(failure, EngineDeadError)
 
 
-def not_loaded(failure: Exception, said: str | None) -> LlemError:
+def not_loaded(failure: Exception, said: str | None, options: Mapping[str, Any]) -> LlemError:
     """Why a model could not be loaded.
 
     Args:
         failure: what this process raised: often only that another one has failed.
         said: what that said itself, see :attr:`pytest_llem.engines.vllm.processes.ProcessLog.cause`.
+        options: of the section ``vllm``.
     """
     cause = said or (_refusals(failure) if isinstance(failure, ValidationError) else one_line(failure))
     if any(sign in cause for sign in _SHARE_TOO_SMALL):
-        return LoadError(f"its memory is too small: {cause}; lower vllm.max_model_len or raise gpu_memory_utilization")
+        share = "kv_cache_memory_bytes" if "kv_cache_memory_bytes" in options else "gpu_memory_utilization"
+        return LoadError(f"its memory is too small: {cause}; lower vllm.max_model_len or raise vllm.{share}")
     if any(sign in cause for sign in _OUT_OF_MEMORY):
         return LoadError("out of memory while loading: use a smaller model or precision, or quantise")
     return LoadError(f"could not be loaded: {cause}")

@@ -132,7 +132,8 @@ class VllmModel:
         if config.decoder.resolved().stop_strings and self.tokenizer is None:
             message = "the model comes without a tokenizer, so no text can be found in its tokens"
             raise MeasurementError(message, field="decoder.stop_strings")
-        room = self.model.llm_engine.vllm_config.model_config.max_model_len
+        resolved = self.model.llm_engine.vllm_config
+        room = resolved.model_config.max_model_len
         longest = max(map(len, prompts.token_ids))
         if longest + config.max_output_tokens > room:
             raise MeasurementError(
@@ -142,7 +143,11 @@ class VllmModel:
             )
         notes = [f"peak_memory_bytes: {self._memory}"]
         if self.caches_prefixes:
-            notes.append("vllm.enable_prefix_caching: from the second pass on, prompts are read from the cache")
+            block = resolved.cache_config.block_size
+            notes.append(
+                "vllm.enable_prefix_caching: from the second pass on, prompts are read from the cache, as far as they "
+                f"fill blocks of {block} tokens"
+            )
         prompts = replace(prompts, notes=(*prompts.notes, *notes))
         return VllmWorkload(self, sampling_options(config, special), prompts, random_seed=config.random_seed)
 
@@ -174,7 +179,7 @@ class VllmModel:
             self._stop(show=True)
             if isinstance(exc, LlemError) or not isinstance(exc, Exception):
                 raise
-            raise not_loaded(exc, said) from exc
+            raise not_loaded(exc, said, self._load.backend_options) from exc
         # What was drawn is in memory now.
         shutil.rmtree(folder / "model", ignore_errors=True)
         self.gpu_uuids: Sequence[str] = tuple(sorted({worker["gpu_uuid"] for worker in workers} - {None}))

@@ -195,10 +195,16 @@ def test_a_kernel_for_the_same_format_is_what_was_asked(vllm: StandIn) -> None:
     load(experiment(vllm={"quantization": "awq"})).close()
 
 
-def test_a_load_that_fails_says_why_and_leaves_no_engine(vllm: StandIn) -> None:
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [({}, "gpu_memory_utilization"), ({"kv_cache_memory_bytes": 1 << 20}, "kv_cache_memory_bytes")],
+)
+def test_memory_that_is_too_small_is_raised_by_the_field_that_decides_it(
+    vllm: StandIn, options: dict[str, Any], field: str
+) -> None:
     vllm.failure = RuntimeError("No available memory for the cache blocks.")
-    with pytest.raises(LoadError, match=r"lower vllm.max_model_len or raise gpu_memory_utilization$"):
-        load(experiment())
+    with pytest.raises(LoadError, match=rf"lower vllm.max_model_len or raise vllm.{field}$"):
+        load(experiment(vllm=options))
 
 
 def test_arguments_that_vllm_refuses_are_named_without_the_frame_around_them(vllm: StandIn) -> None:
@@ -278,6 +284,17 @@ def test_a_call_that_is_not_what_it_seems_is_no_result(vllm: StandIn, fault: dic
     vars(vllm).update(fault)
     with pytest.raises(MeasurementError, match=message):
         workload.run(0)
+    model.close()
+
+
+def test_a_cache_of_prefixes_that_is_asked_for_is_said_with_what_it_can_hold(vllm: StandIn) -> None:
+    config = experiment(vllm={"enable_prefix_caching": True, "block_size": 64})
+    model = load(config)
+    vllm.cached = 4
+    workload = model.prepare(config, HERE)
+    assert len(workload.run(0)) == 3
+    (note,) = [note for note in workload.prompts.notes if note.startswith("vllm.enable_prefix_caching: ")]
+    assert note.endswith("as far as they fill blocks of 64 tokens")
     model.close()
 
 

@@ -73,11 +73,11 @@ def test_the_cause_is_the_first_exception_that_says_something_itself(log: Proces
 
 def test_what_another_process_said_explains_a_failure(log: ProcessLog, tmp_path: Path) -> None:
     vague = RuntimeError("Engine core initialization failed.")
-    assert "out of memory while loading" in str(not_loaded(vague, log.cause))
+    assert "out of memory while loading" in str(not_loaded(vague, log.cause, {}))
     assert "out of memory in vLLM's engine" in str(not_generated(vague, log.cause, dead=True))
     # Of a call that failed here, an old line of the log says nothing.
     assert "out of memory" not in str(not_generated(ValueError("odd"), log.cause, dead=False))
-    assert str(not_loaded(vague, ProcessLog(tmp_path / "empty").cause)).endswith(f"RuntimeError: {vague}")
+    assert str(not_loaded(vague, ProcessLog(tmp_path / "empty").cause, {})).endswith(f"RuntimeError: {vague}")
 
 
 def test_what_is_spawned_writes_to_the_log_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
