@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from pytest_llem.engines.vllm.processes import ECHOES
 from pytest_llem.errors import LlemError, LoadError, MeasurementError, one_line
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 _OUT_OF_MEMORY = ("out of memory", "OutOfMemoryError", "can't allocate memory")
 # How vLLM says that its share of the memory holds less than the model, or than one sequence.
 _SHARE_TOO_SMALL = ("No available memory for the cache blocks", "KV cache is needed", "KV cache, which is larger than")
+
+_SILENTLY = ", perhaps killed, without saying why"
 
 
 def engine_is_dead(failure: BaseException) -> bool:
@@ -32,6 +35,8 @@ def not_loaded(failure: Exception, said: str | None, options: Mapping[str, Any])
         options: of the section ``vllm``.
     """
     cause = said or (_refusals(failure) if isinstance(failure, ValidationError) else one_line(failure))
+    if said is None and str(failure).startswith(ECHOES):
+        cause = f"vLLM's engine process ended{_SILENTLY}"
     if any(sign in cause for sign in _SHARE_TOO_SMALL):
         share = "kv_cache_memory_bytes" if "kv_cache_memory_bytes" in options else "gpu_memory_utilization"
         return LoadError(f"its memory is too small: {cause}; lower vllm.max_model_len or raise vllm.{share}")
@@ -52,5 +57,5 @@ def not_generated(failure: Exception, said: str | None, *, dead: bool) -> LlemEr
     if said is not None and any(sign in said for sign in _OUT_OF_MEMORY):
         text = "out of memory in vLLM's engine: lower vllm.max_num_seqs, gpu_memory_utilization or the token limits"
     else:
-        text = f"vLLM's engine process ended{f': {said}' if said else ', perhaps killed, without saying why'}"
+        text = f"vLLM's engine process ended{f': {said}' if said else _SILENTLY}"
     return MeasurementError(f"{text}; experiments after this one get a new engine")

@@ -5,12 +5,9 @@ from __future__ import annotations
 import gc
 import shutil
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import replace
-from multiprocessing import resource_tracker
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.engines.library_warnings import library_warnings
@@ -18,7 +15,15 @@ from pytest_llem.engines.serving import prompts_and_tokens, save_random
 from pytest_llem.engines.vllm.arguments import llm_arguments
 from pytest_llem.engines.vllm.checks import check_resolved
 from pytest_llem.engines.vllm.failures import engine_is_dead, not_generated, not_loaded
-from pytest_llem.engines.vllm.processes import ProcessLog, interruptible, kill, started, started_by
+from pytest_llem.engines.vllm.folder import EngineFolder
+from pytest_llem.engines.vllm.processes import (
+    ProcessLog,
+    interruptible,
+    kill,
+    started,
+    started_by,
+    track_shared_memory,
+)
 from pytest_llem.engines.vllm.sampling import sampling_options
 from pytest_llem.engines.vllm.watching import end_with_engine
 from pytest_llem.engines.vllm.workload import VllmWorkload
@@ -27,6 +32,7 @@ from pytest_llem.sizes import size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import torch
 
@@ -99,6 +105,8 @@ class VllmModel:
             # What it had begun would come out of the next call.
             dead, said = engine_is_dead(exc), self._log.cause
             if dead or self.model.llm_engine.has_unfinished_requests():
+                # Asked to end, it would first wait for what it computes.
+                kill(self._pids)
                 self._stop(show=dead)
             if not isinstance(exc, Exception):
                 raise
@@ -153,12 +161,11 @@ class VllmModel:
 
     def _start(self) -> None:
         start_s = time.perf_counter()
-        self._folder = tempfile.TemporaryDirectory(prefix="llem-vllm-", ignore_cleanup_errors=True)
-        folder = Path(self._folder.name)
-        self._log = ProcessLog(folder / "log")
+        self._folder = EngineFolder()
+        folder = self._folder.path
+        self._log = ProcessLog(self._folder.log)
         self._pids: dict[int, str] = {}
-        # It cleans up after a process that was killed, so it is not to end with this one, nor with the engine.
-        resource_tracker.ensure_running()
+        track_shared_memory(folder)
         before = started()
         try:
             with library_warnings() as heard:
@@ -203,7 +210,7 @@ class VllmModel:
         kill(self._pids)
         if show:
             sys.stderr.write(self._log.text())
-        self._folder.cleanup()
+        self._folder.remove()
         gc.collect()
 
 

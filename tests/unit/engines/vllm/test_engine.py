@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing.spawn
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import Future
@@ -14,6 +15,7 @@ from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from pytest_llem.engines.transformers.engine import TransformersEngine
 from pytest_llem.engines.vllm.engine import VllmEngine
+from pytest_llem.engines.vllm.processes import identity
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
 from tests.unit.engines.vllm.conftest import HERE, EngineDeadError, StandIn, experiment, load
 
@@ -332,6 +334,21 @@ def test_requests_that_a_failed_call_leaves_behind_never_reach_the_next_call(
     vllm.broken, vllm.unfinished = None, False
     model.prepare(experiment(), HERE).run(0)
     assert len(vllm.made) == 2
+    model.close()
+
+
+def test_an_engine_that_still_computes_is_not_asked_to_end(vllm: StandIn) -> None:
+    model = load(experiment())
+    workload = model.prepare(experiment(), HERE)
+    vllm.broken, vllm.unfinished = KeyboardInterrupt(), True
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as core:
+        model._pids = {core.pid: identity(core.pid)}
+        found = []
+        vllm.made[0].llm_engine.engine_core.shutdown = lambda: found.append(core.poll())
+        with pytest.raises(KeyboardInterrupt):
+            workload.run(0)
+        core.kill()
+    assert found == [-signal.SIGKILL]
     model.close()
 
 
