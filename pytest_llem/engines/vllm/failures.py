@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _OUT_OF_MEMORY = ("out of memory", "OutOfMemoryError", "can't allocate memory")
 # How vLLM says that its share of the memory holds less than the model, or than one sequence.
 _SHARE_TOO_SMALL = ("No available memory for the cache blocks", "KV cache is needed", "KV cache, which is larger than")
+# Of one field, also where another one decides.
+_ADVICE = " Try increasing"
 
 _SILENTLY = ", perhaps killed, without saying why"
 
@@ -39,6 +41,7 @@ def not_loaded(failure: Exception, said: str | None, options: Mapping[str, Any])
         cause = f"vLLM's engine process ended{_SILENTLY}"
     if any(sign in cause for sign in _SHARE_TOO_SMALL):
         share = "kv_cache_memory_bytes" if "kv_cache_memory_bytes" in options else "gpu_memory_utilization"
+        cause = cause.partition(_ADVICE)[0].rstrip(".")
         return LoadError(f"its memory is too small: {cause}; lower vllm.max_model_len or raise vllm.{share}")
     if any(sign in cause for sign in _OUT_OF_MEMORY):
         return LoadError("out of memory while loading: use a smaller model or precision, or quantise")

@@ -63,7 +63,7 @@ QUIET = {
 # "(Worker pid=7) WARNING 11-26 23:20:00 [cpu_worker.py:120] text"
 _LOGGED = re.compile(r"^.*?\b(WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[([\w./]+):\d+\] ?(.*)$")
 _RAISED = re.compile(r"^((?:[\w]+\.)*\w*(?:Error|Exception|Exit|Interrupt)): (\S.*)$")
-_KILLED = re.compile(r"^Worker proc \S+ died unexpectedly( \(exit code: -?\d+\))?")
+_KILLED = re.compile(r"^Worker proc \S+ died unexpectedly \(exit code: -\d+\)")
 # What vLLM raises where another process has failed, which says nothing itself.
 ECHOES = ("Engine core initialization failed", "WorkerProc initialization failed", "Worker failed with error")
 

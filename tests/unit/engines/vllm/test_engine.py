@@ -204,8 +204,8 @@ def test_a_kernel_for_the_same_format_is_what_was_asked(vllm: StandIn) -> None:
 def test_memory_that_is_too_small_is_raised_by_the_field_that_decides_it(
     vllm: StandIn, options: dict[str, Any], field: str
 ) -> None:
-    vllm.failure = RuntimeError("No available memory for the cache blocks.")
-    with pytest.raises(LoadError, match=rf"lower vllm.max_model_len or raise vllm.{field}$"):
+    vllm.failure = RuntimeError("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`.")
+    with pytest.raises(LoadError, match=rf"for the cache blocks; lower vllm.max_model_len or raise vllm.{field}$"):
         load(experiment(vllm=options))
 
 

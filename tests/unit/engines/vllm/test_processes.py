@@ -106,6 +106,9 @@ def test_a_worker_that_was_killed_is_the_cause_of_what_its_engine_raises(log: Pr
         "(EngineCore pid=7) ERROR 11-27 01:36:22 [core.py:1512] RuntimeError: cancelled\n"
     )
     assert log.cause == killed
+    # One that ends with its engine.
+    log.path.write_text(log.text().replace("-9", "0"))
+    assert log.cause == "RuntimeError: cancelled"
 
 
 def test_what_is_spawned_writes_to_the_log_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
