@@ -119,6 +119,11 @@ def test_bounds(field: str, value: Any) -> None:
             "vllm.num_beams: vLLM's generate() has no beam search; remove it or set backend: pytorch",
         ),
         (
+            "decoder: {num_beams: 4}",
+            "decoder.num_beams: vLLM's generate() has no beam search; remove it or set backend: pytorch",
+        ),
+        ("num_seqs: 4", "num_seqs: unknown field; did you mean vllm.max_num_seqs?"),
+        (
             "vllm: {prompt_lookup_num_tokens: 4}",
             "vllm.prompt_lookup_num_tokens: use the field vllm.speculative_config with method: ngram",
         ),

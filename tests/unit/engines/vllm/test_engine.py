@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing.spawn
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import Future
@@ -17,6 +18,7 @@ from pytest_llem.engines.transformers.engine import TransformersEngine
 from pytest_llem.engines.transformers.sources import find_source
 from pytest_llem.engines.vllm.arguments import llm_arguments
 from pytest_llem.engines.vllm.engine import VllmEngine
+from pytest_llem.engines.vllm.processes import identity
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
 from tests.unit.engines.vllm.conftest import (
     FIRST_TOKEN_S,
@@ -237,14 +239,13 @@ def test_what_workers_tell_is_part_of_the_result(vllm: StandIn) -> None:
     sizes = {"weights_bytes": 3 << 20, "kv_cache_bytes": 1 << 20}
     vllm.workers = [{"gpu_uuid": "GPU-2", **sizes}, {"gpu_uuid": "GPU-1", **sizes}]
     vllm.peaks = [(1000, None), (500, None)]
-    config = experiment(vllm={"enable_prefix_caching": True})
+    config = experiment()
     model = load(config)
     assert model.gpu_uuids == ("GPU-1", "GPU-2")
     workload = model.prepare(config, HERE)
-    assert workload.prompts.notes[-2:] == (
+    assert workload.prompts.notes[-1] == (
         "peak_memory_bytes: 6.00 MiB of it are weights, 2.00 MiB the key-value cache, which vLLM reserves whether it "
-        "fills it or not",
-        "vllm.enable_prefix_caching: from the second pass on, prompts are read from the cache",
+        "fills it or not"
     )
     assert workload.peak_memory_bytes() == (1500, None)
     # Of what lies in the host's memory, the GPU's peak holds nothing.
@@ -293,10 +294,16 @@ def test_logits_that_chose_no_token_alone_are_not_watched(vllm: StandIn, fields:
     model.close()
 
 
-def test_a_load_that_fails_says_why_and_leaves_no_engine(vllm: StandIn) -> None:
-    vllm.failure = RuntimeError("No available memory for the cache blocks.")
-    with pytest.raises(LoadError, match=r"lower vllm.max_model_len or raise gpu_memory_utilization$"):
-        load(experiment())
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [({}, "gpu_memory_utilization"), ({"kv_cache_memory_bytes": 1 << 20}, "kv_cache_memory_bytes")],
+)
+def test_memory_that_is_too_small_is_raised_by_the_field_that_decides_it(
+    vllm: StandIn, options: dict[str, Any], field: str
+) -> None:
+    vllm.failure = RuntimeError("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`.")
+    with pytest.raises(LoadError, match=rf"for the cache blocks; lower vllm.max_model_len or raise vllm.{field}$"):
+        load(experiment(vllm=options))
 
 
 def test_arguments_that_vllm_refuses_are_named_without_the_frame_around_them(vllm: StandIn) -> None:
@@ -385,6 +392,17 @@ def test_a_call_that_is_not_what_it_seems_is_no_result(vllm: StandIn, fault: dic
     model.close()
 
 
+def test_a_cache_of_prefixes_that_is_asked_for_is_said_with_what_it_can_hold(vllm: StandIn) -> None:
+    config = experiment(vllm={"enable_prefix_caching": True, "block_size": 64})
+    model = load(config)
+    vllm.cached = 4
+    workload = model.prepare(config, HERE)
+    assert len(workload.run(0)) == 3
+    (note,) = [note for note in workload.prompts.notes if note.startswith("vllm.enable_prefix_caching: ")]
+    assert note.endswith("as far as they fill blocks of 64 tokens")
+    model.close()
+
+
 @pytest.mark.parametrize("shift_s", [-5.0, 5.0])
 def test_times_of_tokens_outside_of_the_call_are_refused(vllm: StandIn, shift_s: float) -> None:
     model = load(experiment())
@@ -419,6 +437,21 @@ def test_requests_that_a_failed_call_leaves_behind_never_reach_the_next_call(
     vllm.broken, vllm.unfinished = None, False
     model.prepare(experiment(), HERE).run(0)
     assert len(vllm.made) == 2
+    model.close()
+
+
+def test_an_engine_that_still_computes_is_not_asked_to_end(vllm: StandIn) -> None:
+    model = load(experiment())
+    workload = model.prepare(experiment(), HERE)
+    vllm.broken, vllm.unfinished = KeyboardInterrupt(), True
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as core:
+        model._pids = {core.pid: identity(core.pid)}
+        found = []
+        vllm.made[0].llm_engine.engine_core.shutdown = lambda: found.append(core.poll())
+        with pytest.raises(KeyboardInterrupt):
+            workload.run(0)
+        core.kill()
+    assert found == [-signal.SIGKILL]
     model.close()
 
 
