@@ -80,7 +80,7 @@ def test_one_sweep_over_two_engines_is_compared_per_token_and_says_where_theirs_
     monkeypatch.setitem(BUILT_IN, "vllm", "served:ServedEngine")
     monkeypatch.setenv("FAKE_OTHER_TOKEN", "0:1")
     sections = "pytorch: {batch_size: 2}\nvllm: {max_num_seqs: 2}\nsweep: {backend: [pytorch, vllm]}\n"
-    write(extra=f"{sections}compare: {{output: same}}\n")
+    write(extra=sections)
     result = run("--llem-meter=estimate", "--benchmark-json=out.json", "--llem-report=report.html")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
@@ -92,6 +92,8 @@ def test_one_sweep_over_two_engines_is_compared_per_token_and_says_where_theirs_
     first, second = (row["extra_info"]["result"] for row in saved() if row["extra_info"]["metric"] == "latency")
     # A batch of both prompts on one side, calls of one prompt on the other.
     assert (first["output_tokens"], second["output_tokens"]) == (8, 4)
+    assert any(text.startswith("prompt 2, position 3: ") for text in second["warnings"])
+    assert not any("position" in text for text in first["warnings"])
     for found in (first, second):
         assert found["energy_per_output_token_j"] == pytest.approx(found["energy_j"] / found["output_tokens"])
     page = (pytester.path / "report.html").read_text()
