@@ -13,11 +13,12 @@ import torch
 
 from pytest_llem.engines.library_warnings import library_warnings
 from pytest_llem.engines.serving.model import ServedModel
-from pytest_llem.engines.serving.sources import check_safetensors, environment, save_random
+from pytest_llem.engines.serving.sources import check_safetensors, environment
 from pytest_llem.engines.tensorrt.arguments import plain_arguments, with_objects
 from pytest_llem.engines.tensorrt.checks import check_resolved
 from pytest_llem.engines.tensorrt.sampling import sampling_options
 from pytest_llem.engines.tensorrt.workload import TensorRTWorkload
+from pytest_llem.engines.transformers.loading import save_random
 from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError, one_line
 
 if TYPE_CHECKING:
@@ -94,7 +95,9 @@ class TensorRTModel(ServedModel):
         with tempfile.TemporaryDirectory(prefix="llem-tensorrt-", ignore_cleanup_errors=True) as folder:
             try:
                 with library_warnings() as heard, environment(_ENVIRONMENT):
-                    location = self._source.location or save_random(self._load, self._source, self.device, Path(folder))
+                    location = self._source.location or save_random(
+                        self._load, self._source, self.device, Path(folder, "model")
+                    )
                     arguments = plain_arguments(self._load, self._source, location)
                     self.model = self._engine()(**self._load.from_pretrained, **with_objects(arguments))
                 notes = check_resolved(arguments, self._load.from_pretrained, self.model.args)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llem.engines.library_warnings import library_warnings
 from pytest_llem.engines.serving.model import ServedModel
-from pytest_llem.engines.serving.sources import save_random
+from pytest_llem.engines.transformers.loading import save_random
 from pytest_llem.engines.vllm.arguments import llm_arguments
 from pytest_llem.engines.vllm.checks import check_resolved
 from pytest_llem.engines.vllm.failures import engine_is_dead, not_generated, not_loaded
@@ -114,7 +114,7 @@ class VllmModel(ServedModel):
         before = started()
         try:
             with library_warnings() as heard:
-                location = self._source.location or save_random(self._load, self._source, self.device, folder)
+                location = self._source.location or save_random(self._load, self._source, self.device, folder / "model")
                 arguments = llm_arguments(self._load, self._source, location)
                 with started_by(folder, self._log), interruptible():
                     from vllm import LLM

@@ -57,7 +57,9 @@ def test_a_package_that_cannot_be_imported_is_unavailable(tensorrt: StandIn, mon
     monkeypatch.setattr(
         "pytest_llem.engines.tensorrt.model.with_objects", lambda _: __import__("libnvinfer_that_is_missing")
     )
-    with pytest.raises(UnavailableError, match=r"needs a package that cannot be imported: .*libnvinfer_that_is_missing"):
+    with pytest.raises(
+        UnavailableError, match=r"needs a package that cannot be imported: .*libnvinfer_that_is_missing"
+    ):
         TensorRTEngine().load(experiment().load_config(HERE), "cuda")
 
 
