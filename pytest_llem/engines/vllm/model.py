@@ -90,7 +90,7 @@ class VllmModel(ServedModel):
         return room
 
     def _notes(self) -> list[str]:
-        notes = [f"peak_memory_bytes: {self._memory}"]
+        notes = [f"peak_memory_bytes: {_memory_note(self.workers)}"]
         if self.caches_prefixes:
             notes.append("vllm.enable_prefix_caching: from the second pass on, prompts are read from the cache")
         return notes
@@ -135,7 +135,7 @@ class VllmModel(ServedModel):
         # What was drawn is in memory now.
         shutil.rmtree(folder / "model", ignore_errors=True)
         self.gpu_uuids: Sequence[str] = tuple(sorted({worker["gpu_uuid"] for worker in workers} - {None}))
-        self._memory = _memory_note(workers)
+        self.workers = workers
         heard_texts = [text.partition(": ")[2] for text in heard.texts]
         others = [text for text in self._log.warnings if text.partition(": ")[2] not in heard_texts]
         self.warnings: Sequence[str] = [*heard.texts, *others, *notes, *([unwatched] if unwatched else [])]

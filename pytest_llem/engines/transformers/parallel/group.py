@@ -124,9 +124,9 @@ class RankGroup:
             self.close()
             raise
         if waiting:
-            names = ", ".join(str(rank) for rank in sorted(waiting.values()))
+            names = " and ".join(str(rank) for rank in sorted(waiting.values()))
             self.close(show=True)
-            raise RankLostError(failure or MeasurementError(f"no answer from rank {names}", field="timeout_s"))
+            raise RankLostError(failure or _late(names))
         if failure is not None:
             raise failure
         return [answers[rank] for rank in sorted(answers)]
@@ -196,6 +196,11 @@ class RankLostError(Exception):
     def __init__(self, error: LlemError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+def _late(ranks: str) -> MeasurementError:
+    text = f"passed, and rank {ranks} had not answered; experiments after this one get new processes"
+    return MeasurementError(text, field="timeout_s")
 
 
 def _environment(ranks: int, device: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from pytest_llem.engines.prompts import text_of
 from pytest_llem.engines.transformers.loading import save_random
 from pytest_llem.engines.transformers.parallel.group import RankGroup, RankLostError
 from pytest_llem.engines.transformers.sources import find_source
-from pytest_llem.errors import MeasurementError, UnavailableError, about
+from pytest_llem.errors import LoadError, MeasurementError, UnavailableError, about
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,7 @@ class ParallelModel:
                 value=load.tensor,
             )
         self._source = find_source(load)
+        _check_divisible(self._source.config.get_text_config(), load.tensor)
         self.device = torch.device(device)
         self.tokenizer = self._source.tokenizer
         self.commit = self._source.commit
@@ -123,6 +124,20 @@ class ParallelModel:
         self.gpu_uuids: Sequence[str] = tuple(part["board"] for part in self.parts if part["board"] is not None)
         self.warnings: Sequence[str] = list(dict.fromkeys(text for part in self.parts for text in part["warnings"]))
         self.load_s = time.perf_counter() - start_s
+
+
+def _check_divisible(architecture: Any, ranks: int) -> None:
+    """That each rank gets whole attention heads: transformers would fail in the first call, with shapes.
+
+    Raises:
+        LoadError: it does not.
+    """
+    for name in ("num_attention_heads", "num_key_value_heads"):
+        heads = getattr(architecture, name, None)
+        if isinstance(heads, int) and heads % ranks:
+            raise LoadError(
+                f"{name} of the model, {heads}, cannot be divided by it", field="parallel.tensor", value=ranks
+            )
 
 
 class ParallelWorkload(Workload):
