@@ -235,7 +235,8 @@ class ExperimentRun:
                     progress=progress,
                     await_turn=turns,
                     account=account,
-                    keeps_generated=OUTPUT in gates,
+                    # Between engines it is said where they part, too.
+                    keeps_generated=OUTPUT in gates or "backend" in experiment.swept,
                 )
             finally:
                 shown.erase()

@@ -92,7 +92,7 @@ def _problem(error: ErrorDetails, node: Node) -> Problem:
     blames_key = is_key or depth < len(location)
     mark = found.key if blames_key and found.key is not None else found.mark
     field = ".".join(str(part) for part in location)
-    return Problem(field, _message(error, field), mark, contradicts=kind == CONTRADICTION)
+    return Problem(field, _message(error, field, _backend(node)), mark, contradicts=kind == CONTRADICTION)
 
 
 def _location(error: ErrorDetails) -> list[str | int]:
@@ -128,7 +128,13 @@ def place_of(field: str, node: Node) -> Mark | None:
     return (found.key or found.mark) if depth == len(location) else None
 
 
-def _message(error: ErrorDetails, field: str) -> str:
+def _backend(node: Node) -> str | None:
+    """The one that the experiment ``node`` names."""
+    given = node.content.get("backend")
+    return given.plain if given is not None and isinstance(given.plain, str) else None
+
+
+def _message(error: ErrorDetails, field: str, backend: str | None) -> str:
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
     shown = show(value)
     if kind in (CONTRADICTION, MISPLACED, REFUSED) or (kind == EXPECTED and isinstance(value, dict | list)):
@@ -140,7 +146,7 @@ def _message(error: ErrorDetails, field: str) -> str:
     elif kind == "extra_forbidden" and field in fields():
         message = "does not belong to this kind of dataset; remove it"
     elif kind in ("extra_forbidden", "invalid_key"):
-        message = suggestion(field)
+        message = suggestion(field, backend)
     elif kind in _BOUNDS:
         relation, key = _BOUNDS[kind]
         message = f"must be {relation} {_number(context[key])}, got {shown}"
@@ -164,9 +170,9 @@ def _number(bound: float) -> str:
 
 
 def _near(value: Any, context: dict[str, Any]) -> str:
-    choices = re.findall(r"'([^']*)'", context["expected"])
-    near = difflib.get_close_matches(str(value), choices, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    choices = {choice.casefold(): choice for choice in re.findall(r"'([^']*)'", context["expected"])}
+    near = difflib.get_close_matches(str(value).casefold(), list(choices), n=1)
+    return f"; did you mean {choices[near[0]]}?" if near else ""
 
 
 def show(value: Any) -> str:

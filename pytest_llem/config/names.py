@@ -88,8 +88,12 @@ _OTHER_NAMES = {
 
 
 @lru_cache(maxsize=1024)
-def suggestion(name: str) -> str:
-    """The message about the unknown dotted ``name``, with the field that was meant, or the fields there are."""
+def suggestion(name: str, backend: str | None = None) -> str:
+    """The message about the unknown dotted ``name``, with the field that was meant, or the fields there are.
+
+    Args:
+        backend: the experiment's, where it is known: what only another one has is of no use.
+    """
     if name in FILE_KEYS:
         return "unknown field; it belongs to the file and not to an experiment; move it to the top level"
     section, _, leaf = name.rpartition(".")
@@ -98,12 +102,17 @@ def suggestion(name: str) -> str:
     siblings = {_leaf(other): other for other in fields() if other.rpartition(".")[0] == section}
     if not section:
         siblings |= {key: key for key in FILE_KEYS}
-    # What another engine has is of no use to this one.
     top = section.partition(".")[0]
-    foreign = () if top not in BACKENDS else tuple(f"{backend}." for backend in BACKENDS if backend != top)
+    backend = top if top in BACKENDS else backend
+    foreign = () if backend not in BACKENDS else tuple(f"{other}." for other in BACKENDS if other != backend)
     everywhere = {_leaf(other): other for other in reversed(fields()) if not other.startswith(foreign)}
-    # A misspelt name in this section, then one of another section, misspelt or not.
-    meant = _OTHER_NAMES.get(leaf) or _nearest(leaf, siblings, 0.7) or _nearest(leaf, everywhere, 0.8)
+    # A name of another section, then a misspelt one of this section, then of another one.
+    known = _OTHER_NAMES.get(leaf) or everywhere.get(leaf)
+    meant = known or _nearest(leaf, siblings, 0.7)
+    advice = INSTEAD.get(backend or "")
+    if meant is None and advice is not None and leaf in advice.in_section:
+        return advice.in_section[leaf]
+    meant = meant or _nearest(leaf, everywhere, 0.8)
     if meant:
         return f"unknown field; did you mean {meant}?"
     if siblings:

@@ -21,10 +21,13 @@ class CallTiming:
         time_to_first_token_s: from the call to the first new token, in seconds.
         time_per_output_token_s: mean time between the further tokens of a sequence, in seconds; ``None`` when
             there were none.
+        at_once: whether all sequences have their first token in the same step, in every pass. Else some decode while
+            others are in prefill, and no instant divides the call into the two.
     """
 
     time_to_first_token_s: float
     time_per_output_token_s: float | None
+    at_once: bool = True
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _LONGEST = 400
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 # What these tell of is for those who write the library, or those who call it: that is us.
-_NOT_OF_THE_WORK = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
+_NOT_OF_THE_WORK = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning)
 
 
 class LibraryWarnings:
@@ -104,11 +104,15 @@ def library_warnings() -> Iterator[LibraryWarnings]:
 
 
 def _forget_what_was_said() -> None:
-    """Empty the caches by which transformers, accelerate and torch log a message once in a process."""
+    """Empty the caches by which transformers, accelerate, torch and vLLM log a message once in a process."""
     accelerate = sys.modules.get("accelerate.logging")
     torch = sys.modules.get("torch._logging._internal")
-    for holder in (logging.Logger, getattr(accelerate, "MultiProcessAdapter", None), torch):
-        forget = getattr(getattr(holder, "warning_once", None), "cache_clear", None)
+    said_once = [
+        getattr(holder, "warning_once", None)
+        for holder in (logging.Logger, getattr(accelerate, "MultiProcessAdapter", None), torch)
+    ]
+    for say in (*said_once, getattr(sys.modules.get("vllm.logger"), "_print_warning_once", None)):
+        forget = getattr(say, "cache_clear", None)
         if forget is not None:
             forget()
 

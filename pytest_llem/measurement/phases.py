@@ -102,7 +102,7 @@ def split_phases(
 
     Returns:
         ``result`` with its phases. Decoding is the difference of the two, with u^2 the sum of both; where there is
-        nothing to decode or no energy, its quantities stay ``None`` with the reason.
+        nothing to decode, no energy, or less than nothing left, its quantities stay ``None`` with the reason.
     """
     of_prefill = [f"prefill: {text}" for text in prefill.warnings if text not in result.warnings]
     result = replace(result, warnings=[*result.warnings, *of_prefill])
@@ -118,6 +118,9 @@ def split_phases(
             decode_per_token_j = decode_j / decoded
             if result.energy_uncertainty_j is not None and prefill.energy_uncertainty_j is not None:
                 decode_uncertainty_j = math.hypot(result.energy_uncertainty_j, prefill.energy_uncertainty_j)
+        if (decode_s or 0.0) < 0 or (decode_j or 0.0) + (decode_uncertainty_j or 0.0) < 0:
+            decode_j = decode_uncertainty_j = decode_per_token_j = decode_s = None
+            result = result.lacking(decode_energy_j="prefill alone took more than whole calls: the machine changed")
     per_input_token_j = None
     if prefill.energy_j is not None and result.input_tokens:
         per_input_token_j = prefill.energy_j / result.input_tokens

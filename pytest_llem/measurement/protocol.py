@@ -141,7 +141,10 @@ def measure_workload(
         by_samples = why_not = None
         if phases != "one-token":
             sequences = _sequences(workload, measured.outputs[0][0])
-            by_samples, why_not = by_power_samples(result, measured, first_tokens_s, sequences)
+            if all(timing.at_once for timing in timings):
+                by_samples, why_not = by_power_samples(result, measured, first_tokens_s, sequences)
+            else:
+                why_not = "sequences of a call may have their first tokens apart: some decode while others prefill"
             if by_samples is not None and phases is True:
                 return by_samples
         # As many rounds: what precision needs was decided by whole calls.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llem.report import phrases
+from pytest_llem.report.across_engines import PER_TOKEN, across_engines
 from pytest_llem.report.pairs import ENERGY, LATENCY, POWER
 from pytest_llem.report.quantities import number
 from pytest_llem.report.verdicts import HEADINGS, verdict_cells
@@ -71,7 +72,9 @@ def summary(report: Report) -> str:
         for page in report.experiments
     ]
     headings = ("experiment", "energy/call", "energy/token", "latency/call", "tokens/s", "meter")
-    return "\n".join([*lines, *_table(headings, results), "", ""])
+    across = across_engines([page.source for page in report.experiments])
+    apart = ["", f"{PER_TOKEN.capitalize()}."] if across else []
+    return "\n".join([*lines, *_table(headings, results), *apart, "", ""])
 
 
 def _what_changed(report: Report) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llem.report import phrases
-from pytest_llem.report.across_engines import PER_TOKEN, across_engines, other_tokens, sweeps
+from pytest_llem.report.across_engines import PER_TOKEN, across_engines, sweeps
 from pytest_llem.report.explanations import rounds_differ, waiting, waiting_line
 from pytest_llem.report.pairs import ENERGY, LATENCY, POWER, compared_of
 from pytest_llem.report.quantities import UNKNOWN, number, with_uncertainty
@@ -122,9 +122,6 @@ def write_explanations(reporter: pytest.TerminalReporter, records: Sequence[Reco
     for record in records if reporter.config.get_verbosity() > 0 else ():
         if (text := rounds_differ(record.result)) is not None:
             reporter.write_line(f"{record.name}: {text}")
-    for points in sweeps(records):
-        for record, text in other_tokens(points):
-            reporter.write_line(f"{record.name}: {text}", yellow=True)
     if any(across_engines(points) for points in sweeps(records)):
         reporter.write_line(f"llem: {PER_TOKEN}")
     if (line := session_line(records)) is not None:

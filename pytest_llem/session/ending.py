@@ -14,6 +14,7 @@ from pytest_llem.errors import LlemError
 from pytest_llem.items import gates_of
 from pytest_llem.records import identity
 from pytest_llem.records import rows as benchmark
+from pytest_llem.report.across_engines import other_tokens, sweeps
 from pytest_llem.report.data import build_report
 from pytest_llem.report.terminal import say_line
 from pytest_llem.session import gating
@@ -52,6 +53,7 @@ class Judging:
         if session.exitstatus == pytest.ExitCode.USAGE_ERROR:
             return (yield)
         state = llem_session(session.config)
+        note_other_tokens(state)
         unmeasured = [
             Candidate(nodeid, nodeid.rpartition("::")[2], metric, limit, None, self._why.get(nodeid, "it did not run"))
             for nodeid, gates in self._gates.items()
@@ -101,6 +103,16 @@ class Reporting:
         if self._settings.judges and session.exitstatus != pytest.ExitCode.USAGE_ERROR:
             write_reports(session, llem_session(session.config))
         return (yield)
+
+
+def note_other_tokens(state: LlemSession) -> None:
+    """Say in each result whose greedy tokens are others than those of the same work on another engine, where they
+    part."""
+    for points in sweeps(list(state.records.values())):
+        for record, text in other_tokens(points):
+            if text not in record.result.warnings:
+                warnings = [*record.result.warnings, text]
+                state.count(replace(record, result=replace(record.result, warnings=warnings)))
 
 
 def announce(session: pytest.Session, settings: Settings) -> None:

@@ -52,5 +52,9 @@ def timing(start_s: float, noted: Sequence[NotedTimes], end_s: float, engine: st
             )
         if times.tokens > 1:
             further_s.append((times.last_token_s - times.first_token_s) / (times.tokens - 1))
-    first_s = statistics.fmean(times.first_token_s - start_s for times in noted)
-    return CallTiming(first_s, statistics.fmean(further_s) if further_s else None)
+    return CallTiming(
+        statistics.fmean(times.first_token_s - start_s for times in noted),
+        statistics.fmean(further_s) if further_s else None,
+        # Sequences reach the engine one by one, so which of them share its first step differs from pass to pass.
+        at_once=len(noted) == 1,
+    )

@@ -38,7 +38,7 @@ def _compare(field: str, name: str, wanted: Any, holder: Any) -> list[str]:
     if not hasattr(holder, name):
         return [f"{field}: TensorRT-LLM's configuration does not say whether it was carried out"]
     found = getattr(holder, name)
-    if isinstance(wanted, dict) and not isinstance(found, dict):
+    if isinstance(wanted, dict) and not isinstance(found, dict | None):
         return [note for part, value in wanted.items() for note in _compare(f"{field}.{part}", part, value, found)]
     # An enumeration is named in a file by its name.
     plain = found.name if isinstance(found, Enum) else found

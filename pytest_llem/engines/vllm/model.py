@@ -5,11 +5,8 @@ from __future__ import annotations
 import gc
 import shutil
 import sys
-import tempfile
 import time
 from contextlib import suppress
-from multiprocessing import resource_tracker
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.engines.library_warnings import library_warnings
@@ -18,7 +15,15 @@ from pytest_llem.engines.transformers.loading import save_random
 from pytest_llem.engines.vllm.arguments import llm_arguments
 from pytest_llem.engines.vllm.checks import check_resolved
 from pytest_llem.engines.vllm.failures import engine_is_dead, not_generated, not_loaded
-from pytest_llem.engines.vllm.processes import ProcessLog, interruptible, kill, started, started_by
+from pytest_llem.engines.vllm.folder import EngineFolder
+from pytest_llem.engines.vllm.processes import (
+    ProcessLog,
+    interruptible,
+    kill,
+    started,
+    started_by,
+    track_shared_memory,
+)
 from pytest_llem.engines.vllm.sampling import sampling_options
 from pytest_llem.engines.vllm.watching import end_with_engine
 from pytest_llem.engines.vllm.workload import VllmWorkload
@@ -63,6 +68,8 @@ class VllmModel(ServedModel):
             # What it had begun would come out of the next call.
             dead, said = engine_is_dead(exc), self._log.cause
             if dead or llm.llm_engine.has_unfinished_requests():
+                # Asked to end, it would first wait for what it computes.
+                kill(self._pids)
                 self._stop(show=dead)
             if not isinstance(exc, Exception):
                 raise
@@ -90,9 +97,14 @@ class VllmModel(ServedModel):
         return room
 
     def _notes(self) -> list[str]:
-        notes = [f"peak_memory_bytes: {_memory_note(self.workers)}"]
+        offloads = bool(self._load.backend_options.get("cpu_offload_gb"))
+        notes = [f"peak_memory_bytes: {_memory_note(self.workers, offloads=offloads)}"]
         if self.caches_prefixes:
-            notes.append("vllm.enable_prefix_caching: from the second pass on, prompts are read from the cache")
+            block = self.model.llm_engine.vllm_config.cache_config.block_size
+            notes.append(
+                "vllm.enable_prefix_caching: from the second pass on, prompts are read from the cache, as far as they "
+                f"fill blocks of {block} tokens"
+            )
         return notes
 
     def _workload(self, config: ExperimentConfig, special: SpecialTokens, prompts: Prompts) -> VllmWorkload:
@@ -105,12 +117,11 @@ class VllmModel(ServedModel):
 
     def _start(self) -> None:
         start_s = time.perf_counter()
-        self._folder = tempfile.TemporaryDirectory(prefix="llem-vllm-", ignore_cleanup_errors=True)
-        folder = Path(self._folder.name)
-        self._log = ProcessLog(folder / "log")
+        self._folder = EngineFolder()
+        folder = self._folder.path
+        self._log = ProcessLog(self._folder.log)
         self._pids: dict[int, str] = {}
-        # It cleans up after a process that was killed, so it is not to end with this one, nor with the engine.
-        resource_tracker.ensure_running()
+        track_shared_memory(folder)
         before = started()
         try:
             with library_warnings() as heard:
@@ -131,7 +142,7 @@ class VllmModel(ServedModel):
             self._stop(show=True)
             if isinstance(exc, LlemError) or not isinstance(exc, Exception):
                 raise
-            raise not_loaded(exc, said) from exc
+            raise not_loaded(exc, said, self._load.backend_options) from exc
         # What was drawn is in memory now.
         shutil.rmtree(folder / "model", ignore_errors=True)
         self.gpu_uuids: Sequence[str] = tuple(sorted({worker["gpu_uuid"] for worker in workers} - {None}))
@@ -155,14 +166,19 @@ class VllmModel(ServedModel):
         kill(self._pids)
         if show:
             sys.stderr.write(self._log.text())
-        self._folder.cleanup()
+        self._folder.remove()
         gc.collect()
 
 
-def _memory_note(workers: Sequence[Mapping[str, Any]]) -> str:
+def _memory_note(workers: Sequence[Mapping[str, Any]], *, offloads: bool) -> str:
     """What is in the peak memory, and what of it has nothing to do with the experiment's prompts."""
     cache = size(sum(worker["kv_cache_bytes"] for worker in workers))
     if any(worker["weights_bytes"] is None for worker in workers):
         return f"vLLM reserves {cache} for the key-value cache, of which the pages that it has used are part of it"
     weights = size(sum(worker["weights_bytes"] for worker in workers))
+    if offloads:
+        weights = f"what of {weights} of weights vllm.cpu_offload_gb leaves on the GPU"
+        return (
+            f"part of it is {weights}, and {cache} of key-value cache, which vLLM reserves whether it fills it or not"
+        )
     return f"{weights} of it are weights, {cache} the key-value cache, which vLLM reserves whether it fills it or not"

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
-from multiprocessing import spawn
+from multiprocessing import resource_tracker, spawn
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from pytest_llem.engines.serving.sources import environment
 from pytest_llem.errors import LoadError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
 
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl.h
@@ -40,6 +40,13 @@ if sys.platform == "linux":
 if os.getppid() != int(sys.argv[1]):
     sys.exit(1)
 os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+# In a session of its own, and so in no group that is killed.
+_START_APART = """\
+import os, sys
+os.setsid()
+os.execv(sys.argv[1], sys.argv[1:])
 """
 
 QUIET = {
@@ -56,8 +63,9 @@ QUIET = {
 # "(Worker pid=7) WARNING 11-26 23:20:00 [cpu_worker.py:120] text"
 _LOGGED = re.compile(r"^.*?\b(WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[([\w./]+):\d+\] ?(.*)$")
 _RAISED = re.compile(r"^((?:[\w]+\.)*\w*(?:Error|Exception|Exit|Interrupt)): (\S.*)$")
+_KILLED = re.compile(r"^Worker proc \S+ died unexpectedly \(exit code: -\d+\)")
 # What vLLM raises where another process has failed, which says nothing itself.
-_ECHOES = ("Engine core initialization failed", "WorkerProc initialization failed", "Worker failed with error")
+ECHOES = ("Engine core initialization failed", "WorkerProc initialization failed", "Worker failed with error")
 
 _ENDED_S = 10.0
 
@@ -78,17 +86,42 @@ def started_by(folder: Path, log: ProcessLog) -> Iterator[None]:
     Raises:
         LoadError: nothing in that folder may be run.
     """
-    script = folder / "start"
-    command = shlex.join([sys.executable, "-I", "-S", "-c", _START, str(os.getpid()), sys.executable])
-    script.write_text(f'#!/bin/sh\nexec {command} "$@" >>{shlex.quote(str(log.path))} 2>&1\n', encoding="utf-8")
+    started_as = [_START, str(os.getpid())]
+    with _through(folder / "start", started_as, f" >>{shlex.quote(str(log.path))} 2>&1"), environment(QUIET):
+        yield
+
+
+def track_shared_memory(folder: Path) -> None:
+    """Start multiprocessing's resource tracker, where it does not run: it ends when nobody is left that it works for,
+    and removes their shared memory. Whoever kills this process, with all of its group or not, leaves that to it.
+
+    Args:
+        folder: for the script that starts it.
+
+    Raises:
+        LoadError: nothing in that folder may be run.
+    """
+    with _through(folder / "track", [_START_APART]):
+        resource_tracker.ensure_running()
+
+
+@contextmanager
+def _through(script: Path, code: Sequence[str], output: str = "") -> Iterator[None]:
+    """Within the block, multiprocessing starts what it starts through ``script``.
+
+    Args:
+        code: of Python, and its arguments; those that follow are the command that it is to become.
+        output: where a shell is to redirect it.
+    """
+    command = shlex.join([sys.executable, "-I", "-S", "-c", *code, sys.executable])
+    script.write_text(f'#!/bin/sh\nexec {command} "$@"{output}\n', encoding="utf-8")
     script.chmod(0o700)
     if not os.access(script, os.X_OK):
-        raise LoadError(f"vLLM's processes are started by a script, and none may be run in {folder}; set TMPDIR")
+        raise LoadError(f"vLLM's processes are started by a script, and none may be run in {script.parent}; set TMPDIR")
     before = spawn.get_executable()
     multiprocessing.set_executable(str(script))
     try:
-        with environment(QUIET):
-            yield
+        yield
     finally:
         multiprocessing.set_executable(before)
 
@@ -147,11 +180,15 @@ class ProcessLog:
 
     @property
     def cause(self) -> str | None:
-        """The first exception that stands there with a text of its own, on one line; ``None`` where there is none."""
+        """The first exception that stands there with a text of its own, on one line, or that a worker was killed;
+        ``None`` where there is neither."""
         for line in self._lines():
             logged = _LOGGED.match(line)
-            raised = _RAISED.match((logged[3] if logged else re.sub(r"^\([^)]*\) ?", "", line)).strip())
-            if raised and not raised[2].startswith(_ECHOES):
+            text = (logged[3] if logged else re.sub(r"^\([^)]*\) ?", "", line)).strip()
+            killed, raised = _KILLED.match(text), _RAISED.match(text)
+            if killed:
+                return printable(killed[0])
+            if raised and not raised[2].startswith(ECHOES):
                 return printable(raised[0])
         return None
 

@@ -70,7 +70,22 @@ class VllmWorkload(ServedWorkload):
                 finite = all(self._loaded.on_workers("llem_logits_were_finite"))
         if not finite:
             raise MeasurementError("the model's logits are not finite: its weights or its precision are at fault")
+        for output in outputs:
+            self._check_stop(output.outputs[0])
         return outputs
+
+    def _check_stop(self, sequence: Any) -> None:
+        """That the text which ended a sequence is part of it. Where a prompt ends within a character, the detokenizer
+        gives out what precedes that with the first new token, and finds it there.
+        """
+        found = sequence.stop_reason
+        # Tokenizers leave out a space before the first token.
+        if isinstance(found, str) and found.strip() not in (self.text(list(sequence.token_ids)) or ""):
+            raise MeasurementError(
+                f"vLLM ended a sequence at {found!r}, which is no part of its text: it reads the end of a prompt that "
+                "is no whole text into it; use prompts that are, or remove it",
+                field="decoder.stop_strings",
+            )
 
     def _noted(self, output: Any) -> NotedTimes:
         metrics = output.metrics

@@ -111,11 +111,21 @@ def left_running() -> list[str]:
     return [line for line in found.splitlines() if "VLLM::" in line and "<defunct>" not in line]
 
 
+def shared_memory() -> set[str]:
+    """What multiprocessing has made of it."""
+    return {path.name for path in Path("/dev/shm").glob("psm_*")}  # noqa: S108  (where it lies)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
-    before = left_running()
+    before, held = left_running(), shared_memory()
     yield
     assert [line for line in left_running() if line not in before] == []
+    until_s = time.monotonic() + 10
+    # What a killed process held is removed by another one.
+    while shared_memory() - held and time.monotonic() < until_s:
+        time.sleep(0.1)
+    assert shared_memory() <= held
 
 
 def save_model(folder: Path) -> None:

@@ -95,6 +95,12 @@ def test_bounds(field: str, value: Any) -> None:
     [
         ("vllm: {max_num_seq: 4}", "vllm.max_num_seq: unknown field; did you mean vllm.max_num_seqs?"),
         ("vllm: {temperature: 1}", "vllm.temperature: unknown field; did you mean decoder.temperature?"),
+        ("vllm: {precision: fp32}", "vllm.precision: unknown field; did you mean precision?"),
+        (
+            "vllm: {cudagraph_mode: full}",
+            "vllm.cudagraph_mode: expected NONE, PIECEWISE, FULL, FULL_DECODE_ONLY or FULL_AND_PIECEWISE, got 'full'; "
+            "did you mean FULL?",
+        ),
         ("vllm: {max_batch_size: 4}", "vllm.max_batch_size: use the field vllm.max_num_seqs"),
         ("vllm: {seed: 1}", "vllm.seed: use the field random_seed"),
         ("vllm: {dtype: float16}", "vllm.dtype: use the field precision"),
@@ -112,6 +118,11 @@ def test_bounds(field: str, value: Any) -> None:
             "vllm: {num_beams: 4}",
             "vllm.num_beams: vLLM's generate() has no beam search; remove it or set backend: pytorch",
         ),
+        (
+            "decoder: {num_beams: 4}",
+            "decoder.num_beams: vLLM's generate() has no beam search; remove it or set backend: pytorch",
+        ),
+        ("num_seqs: 4", "num_seqs: unknown field; did you mean vllm.max_num_seqs?"),
         (
             "vllm: {prompt_lookup_num_tokens: 4}",
             "vllm.prompt_lookup_num_tokens: use the field vllm.speculative_config with method: ngram",

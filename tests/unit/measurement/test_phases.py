@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pynvml
 import pytest
 
-from pytest_llem.measurement.phases import cross_checked
+from pytest_llem.measurement.phases import cross_checked, split_phases
 from pytest_llem.measurement.precision import mean_energy
 from pytest_llem.measurement.protocol import measure_workload
 from pytest_llem.measurement.result import ExperimentResult
@@ -92,6 +92,21 @@ def test_a_cold_first_token_is_forgotten(call_s: float) -> None:
 def test_samples_are_not_asked_where_calls_of_one_token_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytest_llem.measurement.protocol.by_power_samples", None)
     assert measured("one-token").phases_by == "one-token calls"
+
+
+class WaitingCalls(Calls):
+    """Sequences wait for their turn: the mean of their first tokens comes when most of the call is over."""
+
+    def time_tokens(self, index: int) -> CallTiming:
+        timing = super().time_tokens(index)
+        return replace(timing, time_to_first_token_s=3.0 * timing.time_to_first_token_s, at_once=False)
+
+
+def test_first_tokens_that_come_apart_divide_no_window() -> None:
+    result = measured(True, calls=WaitingCalls)
+    assert result.phases_by == "one-token calls"
+    assert any("may have their first tokens apart" in warning for warning in result.warnings)
+    agrees(result.prefill_energy_j, result.prefill_energy_uncertainty_j, PREFILL_J)
 
 
 @pytest.mark.parametrize("kind", ["decay", "holding"])
@@ -203,3 +218,34 @@ def test_ways_that_disagree_are_named() -> None:
     alone = cross_checked(None, calls, "too few")
     assert alone.phases_by == "one-token calls"
     assert "do not tell them: too few" in alone.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("prefill_j", "prefill_s", "uncertainty_j", "decode_j"),
+    [
+        (7.0, 1.0, 1.0, 3.0),
+        (10.5, 1.0, 1.0, -0.5),
+        (12.0, 1.0, 1.0, None),
+        (10.5, 1.0, None, None),
+        (7.0, 2.1, 1.0, None),
+    ],
+)
+def test_what_is_less_than_nothing_is_not_known(
+    prefill_j: float, prefill_s: float, uncertainty_j: float | None, decode_j: float | None
+) -> None:
+    def result(energy_j: float, latency_s: float, own_j: float | None) -> ExperimentResult:
+        return ExperimentResult(
+            meter="nvml",
+            estimated=False,
+            rounds=5,
+            calls_per_round=1,
+            output_tokens=4.0,
+            energy_j=energy_j,
+            energy_uncertainty_j=own_j,
+            latency_s=latency_s,
+        )
+
+    whole, prefill = result(10.0, 2.0, 0.1), result(prefill_j, prefill_s, uncertainty_j)
+    found = split_phases(whole, prefill, first_tokens=1, by="one-token calls")
+    assert found.decode_energy_j == decode_j
+    assert (found.decode_latency_s is None) == (decode_j is None) == ("decode_energy_j" in found.missing)

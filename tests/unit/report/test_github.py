@@ -11,6 +11,7 @@ from tests.unit.report.examples import (
     experiment,
     in_pairs,
     judged,
+    on_both_engines,
     regression,
     report,
     report_of_pairs,
@@ -111,3 +112,9 @@ def test_an_annotation_names_the_other_side() -> None:
     lines = annotation_lines(made.judged, ON_GITHUB)
     assert len(lines) == 2
     assert all("4 pairs vs main" in line for line in lines)
+
+
+def test_across_engines_it_says_what_can_be_compared() -> None:
+    first, second = on_both_engines()
+    assert "A call is not the same work with each backend" in summary(report([first, second]))
+    assert "not the same work" not in summary(report([first]))

@@ -32,6 +32,9 @@ GPU = "GPU-00000000-0000-0000-0000-000000000001"
 # What a call generates before the token that ends it, where one does.
 STEPS_BEFORE_THE_END = 2
 
+# What it notes of the tokens of a sequence, in seconds.
+FIRST_TOKEN_S, FURTHER_TOKEN_S = 0.003, 0.001
+
 
 class SamplingParams:
     """Refuses what TensorRT-LLM's class has no such field for."""
@@ -80,6 +83,8 @@ class StandIn:
         logprob: of each token.
         reused: blocks of each prompt that it says it knew already.
         ending: why its sequences end.
+        stop_reason: the token that ended them, where it is not the first of those that may.
+        lost: how many of its outputs do not come back.
         keeps_end: whether the token that ends a sequence is among its tokens.
         shift_s: how far its clock is from this process' one.
     """
@@ -92,6 +97,8 @@ class StandIn:
     logprob: float = -0.25
     reused: int = 0
     ending: str = "length"
+    stop_reason: int | None = None
+    lost: int = 0
     keeps_end: bool = True
     shift_s: float = 0.0
 
@@ -130,22 +137,28 @@ class LLM:
             raise self.behaviour.broken
         several = isinstance(sampling_params, list)
         each = sampling_params if several else [sampling_params] * len(inputs)
-        return [self._output(ids, asked.arguments) for ids, asked in zip(inputs, each, strict=True)]
+        start = timedelta(seconds=time.monotonic() + self.behaviour.shift_s)
+        # What it notes lies within the call.
+        time.sleep(FIRST_TOKEN_S + FURTHER_TOKEN_S * 10)
+        outputs = [self._output(ids, asked.arguments, start) for ids, asked in zip(inputs, each, strict=True)]
+        return outputs[self.behaviour.lost :]
 
-    def _output(self, ids: list[int], asked: dict[str, Any]) -> Any:
-        now = timedelta(seconds=time.monotonic() + self.behaviour.shift_s)
+    def _output(self, ids: list[int], asked: dict[str, Any], start: timedelta) -> Any:
         tokens = [ids[0] + step for step in range(asked["max_tokens"])]
         if self.behaviour.ending == "stop":
-            tokens = [*tokens[:STEPS_BEFORE_THE_END], *([asked["end_id"]] * self.behaviour.keeps_end)]
+            end = self.behaviour.stop_reason or asked["end_id"]
+            tokens = [*tokens[:STEPS_BEFORE_THE_END], *([end] * self.behaviour.keeps_end)]
+        first = start + timedelta(seconds=FIRST_TOKEN_S)
+        last = first + timedelta(seconds=FURTHER_TOKEN_S) * (len(tokens) - 1)
         metrics = SimpleNamespace(
             kv_cache_metrics=SimpleNamespace(num_reused_blocks=self.behaviour.reused),
-            timing_metrics=SimpleNamespace(first_scheduled_time=now, first_token_time=now, last_token_time=now),
+            timing_metrics=SimpleNamespace(first_scheduled_time=start, first_token_time=first, last_token_time=last),
         )
         sequence = SimpleNamespace(
             token_ids=tokens,
             logprobs=[{token: SimpleNamespace(logprob=self.behaviour.logprob)} for token in tokens],
             finish_reason=self.behaviour.ending,
-            stop_reason=None,
+            stop_reason=self.behaviour.stop_reason,
             request_perf_metrics=metrics if asked.get("return_perf_metrics") else None,
         )
         return SimpleNamespace(outputs=[sequence])

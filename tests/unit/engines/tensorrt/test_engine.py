@@ -15,7 +15,16 @@ from pytest_llem.engines.tensorrt.workload import TensorRTWorkload
 from pytest_llem.engines.transformers.engine import TransformersEngine
 from pytest_llem.engines.transformers.sources import find_source
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
-from tests.unit.engines.tensorrt.conftest import GPU, HERE, QuantAlgo, StandIn, experiment, load
+from tests.unit.engines.tensorrt.conftest import (
+    FIRST_TOKEN_S,
+    FURTHER_TOKEN_S,
+    GPU,
+    HERE,
+    QuantAlgo,
+    StandIn,
+    experiment,
+    load,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,6 +157,11 @@ def test_it_runs_in_this_process_of_which_nothing_is_left_changed(tensorrt: Stan
             {"quant_config.quant_algo": QuantAlgo["W4A16_AWQ"]},
             "tensorrt.quant_config.quant_algo 'FP8': TensorRT-LLM runs with 'W4A16_AWQ' instead",
         ),
+        (
+            {"cuda_graph_config": {"max_batch_size": 2}},
+            {"cuda_graph_config": None},
+            "tensorrt.cuda_graph_config {'max_batch_size': 2}: TensorRT-LLM runs with None instead",
+        ),
     ],
 )
 def test_what_was_asked_and_did_not_happen_is_no_result(
@@ -241,6 +255,12 @@ def test_what_ends_a_sequence_belongs_to_it(tensorrt: StandIn, keeps_end: bool) 
     assert all(len(tokens) == 3 and tokens[-1] == END for tokens in workload.run(0))
 
 
+def test_another_token_that_ended_a_sequence_is_not_followed_by_the_first_that_may(tensorrt: StandIn) -> None:
+    tensorrt.ending, tensorrt.stop_reason = "stop", 5
+    workload = ready(passthrough={"generate": {"stop_token_ids": [5]}})
+    assert all(len(tokens) == 3 and tokens[-1] == 5 for tokens in workload.run(0))
+
+
 @pytest.mark.parametrize(
     ("passed", "end", "further", "fixed"),
     [
@@ -257,6 +277,9 @@ def test_what_ends_a_sequence_can_be_passed_through(
     assert (asked["end_id"], asked.get("stop_token_ids")) == (end, further)
     assert asked.get("include_stop_str_in_output", False) == bool(further)
     assert workload.expected_output_tokens == fixed
+    # A minimum of tokens holds back the first of those that end a sequence, not the further ones.
+    whole = ready(decoder={"min_new_tokens": 4}, passthrough={"generate": passed})
+    assert whole.expected_output_tokens == fixed
 
 
 def test_an_option_that_tensorrt_llm_does_not_have_is_refused(tensorrt: StandIn) -> None:
@@ -285,8 +308,8 @@ def test_of_a_built_engine_they_are_not_looked_at_which_the_result_says(tensorrt
 def test_the_times_of_tokens_are_tensorrt_llms_own_and_lie_within_the_call(tensorrt: StandIn) -> None:
     workload = ready(decoder=GREEDY)
     found = workload.time_tokens(0)
-    assert found.time_to_first_token_s >= 0
-    assert found.time_per_output_token_s == 0
+    assert found.time_to_first_token_s >= FIRST_TOKEN_S
+    assert found.time_per_output_token_s == pytest.approx(FURTHER_TOKEN_S, abs=1e-5)
     assert workload.prefill().time_tokens(0).time_per_output_token_s is None
     tensorrt.shift_s = -60.0
     with pytest.raises(MeasurementError, match="do not lie within the call"):
@@ -314,6 +337,12 @@ def test_peak_memory_is_unknown_with_a_reason(tensorrt: StandIn) -> None:
     peak, reason = ready().peak_memory_bytes()
     assert peak is None
     assert reason
+
+
+def test_sequences_that_do_not_come_back_are_no_result(tensorrt: StandIn) -> None:
+    tensorrt.lost = 1
+    with pytest.raises(MeasurementError, match=r"^TensorRT-LLM returned 2 of 3 sequences$"):
+        ready().run(0)
 
 
 def test_a_sequence_that_ended_for_another_reason_is_no_result(tensorrt: StandIn) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from functools import lru_cache
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -103,6 +105,16 @@ def test_what_is_said_once_a_process_counts_in_each_block() -> None:
         assert heard.texts == ["transformers.once: reference kernels"]
 
 
+def test_what_vllm_says_once_a_process_does_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As vLLM's loggers do it.
+    say = lru_cache(logging.getLogger("vllm.x").warning)
+    monkeypatch.setitem(sys.modules, "vllm.logger", SimpleNamespace(_print_warning_once=say))
+    for _ in range(2):
+        with library_warnings() as heard:
+            say("no kernels")
+        assert heard.texts == ["vllm.x: no kernels"]
+
+
 def test_a_text_is_one_printable_line_of_bounded_length() -> None:
     with library_warnings() as heard:
         logging.getLogger("a").warning("\x1b[1mREPORT\x1b[0m\n  a\u202e\tb" + 500 * "x")
@@ -120,6 +132,7 @@ def test_a_warning_is_kept_once_and_issued_after_the_block() -> None:
                 warnings.warn("slow", stacklevel=1)
                 warnings.warn("will go", DeprecationWarning, stacklevel=1)
                 warnings.warn("will go", FutureWarning, stacklevel=1)
+                warnings.warn("left open", ResourceWarning, stacklevel=1)
             warnings.warn_explicit("slow", UserWarning, "/usr/lib/site-packages/torch/nn/functional.py", 5)
             assert not shown
     assert heard.texts == ["test_library_warnings.py: slow", "torch.nn.functional: slow"]

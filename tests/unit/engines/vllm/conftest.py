@@ -24,6 +24,9 @@ from pytest_llem.engines.vllm.model import VllmModel
 
 HERE = Path(__file__).parent
 
+# What it notes of the tokens of a sequence, in seconds.
+FIRST_TOKEN_S, FURTHER_TOKEN_S = 0.003, 0.001
+
 
 class EngineDeadError(Exception):
     """vLLM's, for an engine core that has ended."""
@@ -49,7 +52,11 @@ class StandIn:
         finite: whether its logits are numbers.
         cached: tokens of each prompt that it says it knew already.
         ending: why its sequences end.
+        stop: the text at which they do.
         shift_s: how far its clock is from this process' one.
+        lost: how many of its outputs do not come back.
+        workers: what each of its workers tells of itself; ``None`` for one on the CPU.
+        peaks: the peak memory of each worker.
         client_has: what its client of the engine core has, where that differs from vLLM 0.32's.
     """
 
@@ -61,7 +68,11 @@ class StandIn:
     finite: bool = True
     cached: int = 0
     ending: str = "length"
+    stop: str | None = None
     shift_s: float = 0.0
+    lost: int = 0
+    workers: list[dict[str, Any]] | None = None
+    peaks: list[tuple[int | None, str | None]] = field(default_factory=lambda: [(1000, None)])
     client_has: dict[str, Any] | None = None
 
 
@@ -101,13 +112,13 @@ class LLM:
 
     def collective_rpc(self, method: str) -> list[Any]:
         self.rpc.append(method)
-        return [
-            {
-                "llem_describe": {"gpu_uuid": None, "weights_bytes": None, "kv_cache_bytes": 1 << 20},
-                "llem_logits_were_finite": self.behaviour.finite,
-                "llem_peak_memory": (1000, None),
-            }.get(method)
-        ]
+        on_the_cpu = {"gpu_uuid": None, "weights_bytes": None, "kv_cache_bytes": 1 << 20}
+        answers: dict[str, list[Any]] = {
+            "llem_describe": self.behaviour.workers or [on_the_cpu],
+            "llem_logits_were_finite": [self.behaviour.finite],
+            "llem_peak_memory": self.behaviour.peaks,
+        }
+        return answers.get(method, [None])
 
     def generate(self, prompts: list[Any], parameters: Any, *, use_tqdm: bool) -> list[Any]:
         assert not use_tqdm
@@ -116,8 +127,10 @@ class LLM:
             raise self.behaviour.broken
         each = parameters if isinstance(parameters, list) else [parameters] * len(prompts)
         outputs = []
+        start_s = time.monotonic() + self.behaviour.shift_s
+        # What it notes lies within the call.
+        time.sleep(FIRST_TOKEN_S + FURTHER_TOKEN_S * 10)
         for prompt, asked in zip(prompts, each, strict=True):
-            now_s = time.monotonic() + self.behaviour.shift_s
             tokens = [prompt["prompt_token_ids"][0] + step for step in range(asked.arguments["max_tokens"])]
             logprobs = [
                 {token: SimpleNamespace(logprob=-0.25), 1000: SimpleNamespace(logprob=-1.0 if step else -float("inf"))}
@@ -125,12 +138,23 @@ class LLM:
             ]
             outputs.append(
                 SimpleNamespace(
-                    outputs=[SimpleNamespace(token_ids=tokens, logprobs=logprobs, finish_reason=self.behaviour.ending)],
+                    outputs=[
+                        SimpleNamespace(
+                            token_ids=tokens,
+                            logprobs=logprobs,
+                            finish_reason=self.behaviour.ending,
+                            stop_reason=self.behaviour.stop,
+                        )
+                    ],
                     num_cached_tokens=self.behaviour.cached,
-                    metrics=SimpleNamespace(scheduled_ts=now_s, first_token_ts=now_s, last_token_ts=now_s),
+                    metrics=SimpleNamespace(
+                        scheduled_ts=start_s,
+                        first_token_ts=start_s + FIRST_TOKEN_S,
+                        last_token_ts=start_s + FIRST_TOKEN_S + FURTHER_TOKEN_S * (len(tokens) - 1),
+                    ),
                 )
             )
-        return outputs
+        return outputs[self.behaviour.lost :]
 
 
 def _resolved(arguments: dict[str, Any], other: dict[str, Any]) -> Any:

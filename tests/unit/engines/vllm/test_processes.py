@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +19,6 @@ from pytest_llem.engines.vllm.failures import not_generated, not_loaded
 from pytest_llem.engines.vllm.processes import ProcessLog, identity, interruptible, kill, started, started_by
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import FrameType
 
 LOG = """\
@@ -50,6 +50,21 @@ if __name__ == "__main__":
 """
 
 
+# Holds shared memory, and says its name and the number of the process that tracks it.
+HOLDS_MEMORY = """
+import sys, time
+from multiprocessing import resource_tracker
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from pytest_llem.engines.vllm.processes import track_shared_memory
+
+track_shared_memory(Path(sys.argv[1]))
+memory = SharedMemory(create=True, size=1)
+print(memory.name, resource_tracker._resource_tracker._pid, flush=True)
+time.sleep(600)
+"""
+
+
 def say() -> None:
     sys.stdout.write("out\n")
     sys.stderr.write("err\n")
@@ -73,11 +88,27 @@ def test_the_cause_is_the_first_exception_that_says_something_itself(log: Proces
 
 def test_what_another_process_said_explains_a_failure(log: ProcessLog, tmp_path: Path) -> None:
     vague = RuntimeError("Engine core initialization failed.")
-    assert "out of memory while loading" in str(not_loaded(vague, log.cause))
+    assert "out of memory while loading" in str(not_loaded(vague, log.cause, {}))
     assert "out of memory in vLLM's engine" in str(not_generated(vague, log.cause, dead=True))
     # Of a call that failed here, an old line of the log says nothing.
     assert "out of memory" not in str(not_generated(ValueError("odd"), log.cause, dead=False))
-    assert str(not_loaded(vague, ProcessLog(tmp_path / "empty").cause)).endswith(f"RuntimeError: {vague}")
+    empty = ProcessLog(tmp_path / "empty").cause
+    assert str(not_loaded(ValueError("odd"), empty, {})) == "could not be loaded: ValueError: odd"
+    silent = "vLLM's engine process ended, perhaps killed, without saying why"
+    assert str(not_loaded(vague, empty, {})) == f"could not be loaded: {silent}"
+    assert str(not_generated(vague, empty, dead=True)).startswith(silent)
+
+
+def test_a_worker_that_was_killed_is_the_cause_of_what_its_engine_raises(log: ProcessLog) -> None:
+    killed = "Worker proc VllmWorker-0 died unexpectedly (exit code: -9)"
+    log.path.write_text(
+        f"(EngineCore pid=7) ERROR 11-27 01:36:22 [multiproc_executor.py:315] {killed}, shutting down executor.\n"
+        "(EngineCore pid=7) ERROR 11-27 01:36:22 [core.py:1512] RuntimeError: cancelled\n"
+    )
+    assert log.cause == killed
+    # One that ends with its engine.
+    log.path.write_text(log.text().replace("-9", "0"))
+    assert log.cause == "RuntimeError: cancelled"
 
 
 def test_what_is_spawned_writes_to_the_log_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -121,6 +152,24 @@ def test_what_is_spawned_ends_with_a_parent_that_is_killed(tmp_path: Path) -> No
     # Readable once the process has ended.
     assert select.select([handle], [], [], 30)[0]
     os.close(handle)
+
+
+@pytest.mark.processes
+def test_shared_memory_is_removed_even_if_the_whole_group_is_killed(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", HOLDS_MEMORY, str(tmp_path)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, start_new_session=True) as holder:
+        assert holder.stdout is not None
+        name, tracker = holder.stdout.readline().split()
+        memory, handle = Path("/dev/shm", name), os.pidfd_open(int(tracker))  # noqa: S108  (where it lies)
+        assert memory.exists()
+        until_s = time.monotonic() + 10
+        while os.getpgid(int(tracker)) == holder.pid and time.monotonic() < until_s:
+            time.sleep(0.01)
+        os.killpg(holder.pid, signal.SIGKILL)
+    # Readable once the process has ended.
+    assert select.select([handle], [], [], 30)[0]
+    os.close(handle)
+    assert not memory.exists()
 
 
 def test_a_process_that_has_got_the_number_of_another_one_is_left_alone() -> None:
