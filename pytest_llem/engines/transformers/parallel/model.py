@@ -16,7 +16,7 @@ from pytest_llem.engines.prompts import text_of
 from pytest_llem.engines.transformers.loading import save_random
 from pytest_llem.engines.transformers.parallel.group import RankGroup, RankLostError
 from pytest_llem.engines.transformers.sources import find_source
-from pytest_llem.errors import LoadError, MeasurementError, UnavailableError, about
+from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError, about
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +116,10 @@ class ParallelModel:
             self.model = RankGroup(load.tensor, self.device.type)
             try:
                 self.parts: Sequence[dict[str, Any]] = self.ask("load", load, self.device.type)
-            except BaseException:
+            except BaseException as exc:
+                if isinstance(exc, LlemError) and exc.field == "model":
+                    # The ranks know the folder of what was drawn.
+                    exc.value = self._load.model
                 group, self.model = self.model, None
                 if group is not None:
                     group.close()
