@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llem.config.base import Section, metadata_of, stage_of
 from pytest_llem.config.dataset import BuiltinDataset, FileDataset, SyntheticDataset, SyntheticPrompts
 from pytest_llem.config.decoder import DecoderConfig
-from pytest_llem.config.experiment import ExperimentConfig, MeasureConfig
+from pytest_llem.config.experiment import ExperimentConfig, MeasureConfig, ParallelConfig
 from pytest_llem.config.kv_cache import QuantizedCacheConfig
 from pytest_llem.config.passthrough import Passthrough
 from pytest_llem.config.pytorch import LoraConfig, PyTorchConfig
@@ -59,6 +59,7 @@ _SECTIONS: tuple[tuple[str, str, type[Section]], ...] = (
     ("tensorrt.quant_config", "tensorrt.quant_config.", QuantConfig),
     ("tensorrt.cuda_graph_config", "tensorrt.cuda_graph_config.", CudaGraphConfig),
     ("tensorrt.build_config", "tensorrt.build_config.", BuildConfig),
+    ("parallel", "parallel.", ParallelConfig),
     ("measure", "measure.", MeasureConfig),
     ("passthrough", "passthrough.", Passthrough),
 )

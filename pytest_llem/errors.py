@@ -91,6 +91,10 @@ class MeterUnavailableError(UnavailableError):
     """A meter that cannot work on this machine. Asked for by name, it is a usage error."""
 
 
+class SeveralBoardsError(MeterUnavailableError):
+    """Several boards are visible, and which of them to read is not known."""
+
+
 class LoadError(LlemError):
     """The model could not be loaded as the experiment asks."""
 

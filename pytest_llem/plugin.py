@@ -219,6 +219,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         gc.freeze()
     if not (settings.runs_items and config.pluginmanager.has_plugin("benchmark")):
         return
+    session = config.stash.get(SESSION, None)
+    if measured and session is not None:
+        experiments = (parameters(item).get("llem_experiment") for item in items)
+        session.require_boards(one.config.parallel.tensor for one in experiments if one and one.config)
     if measured or settings.shard or settings.judges:
         for feature in _features_of_measuring(settings):
             config.pluginmanager.register(feature)

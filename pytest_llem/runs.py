@@ -132,7 +132,7 @@ class _ItemMeter:
 def item_meter(model: LoadedModel | None, session: LlemSession) -> Any:
     """The meter for one item: of the model's boards, or of all that the session may see."""
     with _reported("llem_meter"):
-        meter = session.meter(() if model is None else model.gpu_uuids)
+        meter = session.meter(()) if model is None else session.meter(model.gpu_uuids, model.processes)
     synchronize = _synchronize_cuda if session.settings.device == "cuda" else no_synchronize
     return _ItemMeter(meter, synchronize, session.deadline)
 

@@ -40,6 +40,8 @@ def contradictions(config: ExperimentConfig) -> Iterator[Conflict]:
     yield from _prompts(config)
     yield from _decoder(config)
     if config.pytorch is not None:
+        if config.parallel.tensor > 1:
+            yield from _tensor_parallel(config.pytorch)
         yield from _sequences(config, config.pytorch)
         yield from _devices(config, config.pytorch)
         yield from _load(config, config.pytorch)
@@ -147,6 +149,27 @@ def _speculation_hindrances(pytorch: PyTorchConfig) -> Iterator[str]:
         yield f"the {pytorch.cache_implementation} cache; use cache_implementation: dynamic"
     if pytorch.use_cache is False:
         yield "use_cache: false; remove it"
+
+
+def _tensor_parallel(pytorch: PyTorchConfig) -> Iterator[Conflict]:
+    """What transformers cannot divide over processes."""
+    for field in ("load_in_4bit", "load_in_8bit"):
+        if getattr(pytorch, field):
+            reason = "is not divided over processes: bitsandbytes quantises whole layers"
+            yield Conflict(f"pytorch.{field}", f"{reason}; set parallel.tensor: 1 or remove it")
+    if pytorch.lora is not None:
+        way_out = "merge it into the model's own files, or set parallel.tensor: 1"
+        yield Conflict("pytorch.lora", f"an adapter is not divided over processes; {way_out}")
+    if pytorch.assistant_model is not None:
+        yield Conflict("pytorch.assistant_model", "does not draft for a model in several processes; remove it")
+    for field in ("device_map", "max_memory"):
+        if getattr(pytorch, field) is not None:
+            yield Conflict(f"pytorch.{field}", "has whole layers on each device; remove it or set parallel.tensor: 1")
+    if pytorch.cache_implementation in OFFLOADED_CACHES or pytorch.cache_implementation == "quantized":
+        yield Conflict(
+            "pytorch.cache_implementation",
+            f"{pytorch.cache_implementation} is not proven for a model in several processes; use dynamic or static",
+        )
 
 
 def _devices(config: ExperimentConfig, pytorch: PyTorchConfig) -> Iterator[Conflict]:

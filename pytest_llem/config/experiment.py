@@ -27,6 +27,7 @@ from pytest_llem.config.dataset import DATASET_HELP, Dataset, SyntheticDataset, 
 from pytest_llem.config.decoder import DecoderConfig
 from pytest_llem.config.load import LoadConfig
 from pytest_llem.config.measure import MeasureConfig
+from pytest_llem.config.parallel import ParallelConfig
 from pytest_llem.config.passthrough import Passthrough, collisions
 from pytest_llem.config.pytorch import PyTorchConfig
 from pytest_llem.config.tensorrt import TensorRTConfig  # noqa: TC001  (pydantic reads it)
@@ -165,6 +166,9 @@ class ExperimentConfig(Section):
     pytorch: PyTorchConfig | None = option("Options of the transformers backend (backend: pytorch).")
     vllm: VllmConfig | None = option("Options of the vLLM backend (backend: vllm).", stage="load")
     tensorrt: TensorRTConfig | None = option("Options of the TensorRT-LLM backend (backend: tensorrt).", stage="load")
+    parallel: ParallelConfig = option(
+        "How many processes the model is divided over.", default=ParallelConfig(), stage="load"
+    )
     measure: MeasureConfig = option("How often and how long is measured.", default=MeasureConfig(), stage="measurement")
     timeout_s: float | None = option(
         "Longest time the experiment may take, enforced in a child process.", stage="session", unit="s", gt=0
@@ -247,6 +251,7 @@ class ExperimentConfig(Section):
             pytorch=options.model_copy(update=paths) if paths else options,
             from_pretrained=self.passthrough.from_pretrained,
             backend_options=self._backend_options(folder),
+            tensor=self.parallel.tensor,
         )
 
     def _backend_options(self, folder: Path) -> dict[str, Any]:

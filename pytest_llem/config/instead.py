@@ -50,7 +50,8 @@ _NO_DEFAULTS = "defaults of the model's own files never apply; remove it"
 _NO_ADAPTERS = "adapters are not offered with this backend yet; remove it or set backend: pytorch"
 _NOT_SAFE = "the field weights decides it, and pickled weights are never loaded; remove it"
 _OWN_TOKENIZER = "the tokenizer is the model's; remove it"
-_ONE_GPU = "is not offered yet: a model runs on one GPU; remove it"
+_ONE_WAY = "is not offered: a model is divided by parallel.tensor alone; remove it"
+_TENSOR = "use the field parallel.tensor"
 _ONE_SEQUENCE = "each prompt has one sequence with this backend; remove it or set backend: pytorch"
 _SET = "the measurement sets it; remove it"
 
@@ -66,7 +67,7 @@ _TRANSFORMERS = Instead(
         "allow_all_kernels": "use the fields pytorch.attn_implementation and pytorch.trust_remote_code",
         "use_kernels": "code from the hub would replace layers in silence; use the field pytorch.attn_implementation",
         "low_cpu_mem_usage": "transformers 5 ignores it; remove it",
-        "tp_plan": "without torchrun it silently runs on one process; remove it",
+        **dict.fromkeys(("device_mesh", "distributed_config", "tp_plan", "tp_size"), _TENSOR),
         "use_safetensors": "pickled weights are never loaded; remove it",
         "weights_only": "pickled weights are never loaded; remove it",
         "code_revision": "code comes from the same commit as the model; use the field pytorch.revision",
@@ -154,10 +155,10 @@ _VLLM = Instead(
                 "node_rank",
                 "pipeline_parallel_size",
                 "prefill_context_parallel_size",
-                "tensor_parallel_size",
             ),
-            _ONE_GPU,
+            _ONE_WAY,
         ),
+        "tensor_parallel_size": _TENSOR,
         **dict.fromkeys(
             (
                 "distributed_executor_backend",
@@ -227,7 +228,7 @@ _VLLM = Instead(
     section={
         "attn_implementation": "use the field vllm.attention_backend",
         "batch_size": "vLLM forms its batches itself; use the field vllm.max_num_seqs",
-        **dict.fromkeys(("device_map", "max_memory"), _ONE_GPU),
+        **dict.fromkeys(("device_map", "max_memory"), _TENSOR),
         **dict.fromkeys(("load_in_4bit", "load_in_8bit"), "use the field vllm.quantization"),
         "lora": _NO_ADAPTERS,
         "max_batch_size": "use the field vllm.max_num_seqs",
@@ -255,10 +256,10 @@ _TENSORRT = Instead(
                 "moe_expert_parallel_size",
                 "moe_tensor_parallel_size",
                 "pipeline_parallel_size",
-                "tensor_parallel_size",
             ),
-            _ONE_GPU,
+            _ONE_WAY,
         ),
+        "tensor_parallel_size": _TENSOR,
         **dict.fromkeys(("batched_logits_processor", "checkpoint_loader"), _IS_AN_OBJECT),
         "post_processor_hook": _NO_CODE,
         "skip_tokenizer_init": _SET,
@@ -297,7 +298,7 @@ _TENSORRT = Instead(
         "enable_block_reuse": "use the field tensorrt.kv_cache_config.enable_block_reuse",
         "max_num_seqs": "use the field tensorrt.max_batch_size",
         "free_gpu_memory_fraction": "use the field tensorrt.kv_cache_config.free_gpu_memory_fraction",
-        **dict.fromkeys(("device_map", "max_memory"), _ONE_GPU),
+        **dict.fromkeys(("device_map", "max_memory"), _TENSOR),
         **dict.fromkeys(("load_in_4bit", "load_in_8bit", "quantization"), "use the field tensorrt.quant_config"),
         "lora": _NO_ADAPTERS,
     },

@@ -29,6 +29,7 @@ class LoadConfig:
         from_pretrained: further arguments of ``from_pretrained()``.
         backend_options: the section of a backend other than pytorch, without what is unset, sections in it as
             mappings.
+        tensor: processes that the model is divided over.
     """
 
     model: str
@@ -39,6 +40,7 @@ class LoadConfig:
     pytorch: PyTorchConfig
     from_pretrained: Mapping[str, Any]
     backend_options: Mapping[str, Any]
+    tensor: int = 1
     # Compared and hashed once per item and scope by pytest, so it is made once.
     _key: str = field(init=False, repr=False)
 

@@ -68,6 +68,21 @@ class MemoryPlan:
         return max(self.weights_bytes + self.kv_cache_bytes, self.loading_bytes)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rank:
+    """One of several processes that share a model.
+
+    Attributes:
+        board: UUID of its GPU; ``None`` on the CPU.
+        parameter_share: part of the model's parameters that it holds; ``None`` where that is not known.
+        peak_memory_bytes: its peak memory; ``None`` where that is not known.
+    """
+
+    board: str | None
+    parameter_share: float | None
+    peak_memory_bytes: int | None
+
+
 class Workload(Protocol):
     """One pass over an experiment's prompts, ready to run: tokenised, padded, moved to the device.
 
@@ -114,6 +129,10 @@ class Workload(Protocol):
     def peak_memory_bytes(self) -> tuple[int | None, str | None]:
         """Peak memory since the last reset, in bytes, or ``None`` and the reason."""
 
+    def ranks(self) -> Sequence[Rank]:
+        """The processes that share the model, where there are several, with their peak memory since the last reset."""
+        return ()
+
 
 class LoadedModel(Protocol):
     """A model on its device, shared by all experiments with the same load configuration.
@@ -127,6 +146,7 @@ class LoadedModel(Protocol):
         gpu_uuids: UUIDs of the GPUs the model lies on, as NVML spells them (``GPU-...``); empty on the CPU.
         load_s: seconds that loading took.
         warnings: what libraries warned of meanwhile; part of each result of the model.
+        processes: how many processes share the model.
         libraries: packages that the model is made of and that may have warned of it before, to another one.
     """
 
@@ -135,6 +155,7 @@ class LoadedModel(Protocol):
     device: Any
     commit: str | None
     gpu_uuids: Sequence[str]
+    processes: int
     load_s: float
     warnings: Sequence[str]
 

@@ -17,7 +17,7 @@ from datetime import date
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_llem.config import FileDataset, SyntheticDataset
 from pytest_llem.engines.chat import ChatTemplate
@@ -276,3 +276,14 @@ def _shortened(text: str, encode: Callable[[str], list[int]], limit: int) -> lis
     if not kept:
         raise PromptError(f"the chat template leaves it no room in {limit} tokens; raise max_input_tokens")
     return encode(text[:kept])
+
+
+def text_of(tokenizer: Any, tokens: list[int]) -> str | None:
+    """What tokens spell; ``None`` without a tokenizer, or where it does not know them."""
+    if tokenizer is None:
+        return None
+    try:
+        return str(tokenizer.decode(tokens))
+    except (IndexError, KeyError, OverflowError, TypeError, ValueError):
+        # A model may embed more tokens than its tokenizer has.
+        return None

@@ -125,6 +125,7 @@ def measure_workload(
         time_to_first_token_s=statistics.median(t.time_to_first_token_s for t in timings),
         time_per_output_token_s=statistics.median(per_token_s) if per_token_s else None,
         peak_memory_bytes=peak_memory_bytes,
+        ranks=list(workload.ranks()),
         output_tokens_hash=_hash_tokens(first),
         output_repeats=first == last and seen in (None, first),
         generated=generated_sequences(workload, first, watched) if keeps_generated else [],

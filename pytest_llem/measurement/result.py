@@ -6,6 +6,7 @@ from collections.abc import Mapping  # noqa: TC003  (journal_line reads the type
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
+from pytest_llem.engines.base import Rank
 from pytest_llem.meters.base import PowerCurve
 from pytest_llem.verdict.outputs import GeneratedSequence
 
@@ -96,6 +97,7 @@ class ExperimentResult:
             logits, where there was one; ``None`` for work that generates no tokens.
         samples: whether the random generator decides the tokens.
         generated: what the first pass generated, in the order of the prompts; where it is gated only.
+        ranks: the processes that share the model, where there are several.
         labels: how the board ran, such as ``power capped``: compare only like with like.
         boards: joules per call by GPU UUID (or RAPL domain), where the meter lists them.
         load_s: seconds that loading the model took.
@@ -144,6 +146,7 @@ class ExperimentResult:
     output_repeats: bool | None = None
     samples: bool = False
     generated: list[GeneratedSequence] = field(default_factory=list)
+    ranks: list[Rank] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     boards: Mapping[str, float] = field(default_factory=dict)
     load_s: float | None = None
@@ -166,5 +169,6 @@ class ExperimentResult:
         plain = {key: value for key, value in values.items() if key in known}
         for name in ("per_round", "prefill_rounds"):
             plain[name] = [Round.from_dict(values) for values in plain.get(name, [])]
+        plain["ranks"] = [Rank(**values) for values in plain.get("ranks", [])]
         plain["generated"] = [GeneratedSequence.from_dict(values) for values in plain.get("generated", [])]
         return cls(**plain)

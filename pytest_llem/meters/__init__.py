@@ -99,6 +99,7 @@ def open_meter(
     *,
     device: str = "cpu",
     gpu_uuids: Sequence[str] | None = None,
+    boards: int = 1,
     aligned: bool = True,
     relative_uncertainty: float = 0.01,
     clock: Clock | None = None,
@@ -115,6 +116,7 @@ def open_meter(
         device: where the work runs, ``cpu`` or ``cuda``.
         gpu_uuids: for ``nvml``, ``zeus`` and ``codecarbon``: read exactly these boards, with or without the
             ``GPU-`` in front. Default: the boards that CUDA lets this process use.
+        boards: for ``nvml`` beside work on the CPU: how many boards to read where several are visible, all of them.
         aligned: for ``nvml``: whether windows may wait after the work until the boards have settled and their
             counters are updated, some 200 ms on real boards. Otherwise their energy is interpolated, with the
             wider uncertainty.
@@ -134,6 +136,7 @@ def open_meter(
     request = MeterRequest(
         device=device,
         gpu_uuids=gpu_uuids,
+        boards=boards,
         clock=SystemClock() if clock is None else clock,
         aligned=aligned,
         relative_uncertainty=relative_uncertainty,

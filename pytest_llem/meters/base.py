@@ -78,6 +78,7 @@ class MeterRequest:
     powercap_root: Path | None = None
     lock_timeout_s: float | None = 3600.0
     say: Callable[[str], None] | None = None
+    boards: int = 1
 
 
 DisturbanceKind = Literal["throttled", "foreign_process", "busy", "reset", "sensors"]

@@ -26,6 +26,8 @@ _ALWAYS_NAMED = ("torch", "transformers", "bitsandbytes", "peft", "kernels", "fl
 _NOT_COMPARED = ("pytest-llem", "accelerate")
 # These are replaced by what they resolved to: two spellings of the same work have one hash.
 _RESOLVED = {"model", "dataset", "template_date", "decoder", "pytorch"}
+# Where they say nothing, results are comparable with those of versions that knew no such fields.
+_LATER = ("parallel",)
 
 
 def workload_hash(config: ExperimentConfig, model: LoadedModel, workload: Workload) -> str:
@@ -35,13 +37,19 @@ def workload_hash(config: ExperimentConfig, model: LoadedModel, workload: Worklo
     pytorch = {} if config.pytorch is None else config.pytorch.model_dump(mode="json", exclude_none=True)
     return _hash(
         {
-            "config": config.model_dump(mode="json", exclude={*not_work, *_RESOLVED}) | _other_backends(config),
+            "config": config.model_dump(mode="json", exclude={*not_work, *_RESOLVED, *unsaid(config)})
+            | _other_backends(config),
             "pytorch": {"batch_size": 1, **pytorch},
             "decoder": config.decoder.resolved().model_dump(mode="json", exclude={"preset"}),
             "model": config.model if model.commit is None else model.commit,
             "token_ids": workload.prompts.sha256(),
         }
     )
+
+
+def unsaid(config: ExperimentConfig) -> set[str]:
+    """The fields that hashes leave out, as they are at a default that came later than saved hashes."""
+    return {name for name in _LATER if getattr(config, name) == type(config).model_fields[name].default}
 
 
 def _other_backends(config: ExperimentConfig) -> dict[str, Any]:

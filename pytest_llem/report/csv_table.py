@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_llem.verdict.judging import Judged
 
 # What is no single value.
-_NESTED = {"warnings", "missing", "per_round", "prefill_rounds", "labels", "boards", "spent_s", "generated"}
+_NESTED = {"warnings", "missing", "per_round", "prefill_rounds", "labels", "boards", "spent_s", "generated", "ranks"}
 _COLUMNS = [field.name for field in fields(ExperimentResult) if field.name not in _NESTED]
 
 # A spreadsheet takes a cell that begins so for a formula (OWASP, CSV Injection), whether it is quoted or not.

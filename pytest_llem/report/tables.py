@@ -10,6 +10,7 @@ from pytest_llem.report.time_spent import MEASURED, ORDER, duration, total
 from pytest_llem.sizes import size
 
 if TYPE_CHECKING:
+    from pytest_llem.engines.base import Rank
     from pytest_llem.report.data import ExperimentPage, Report
     from pytest_llem.report.histories import History
     from pytest_llem.report.pairs import Compared, ComparedMetric
@@ -59,11 +60,18 @@ def quantities(page: ExperimentPage) -> list[tuple[str, str]]:
         rows.append(("phases by", result.phases_by))
     if result.peak_memory_bytes is not None:
         rows.append(("peak memory", size(result.peak_memory_bytes)))
+    rows += [(f"process {index} of the model", _rank(rank)) for index, rank in enumerate(result.ranks)]
     if result.labels:
         rows.append(("conditions", ", ".join(result.labels)))
     if page.source.workload_hash:
         rows.append(("workload hash", page.source.workload_hash))
     return rows + [(f"energy of a call, {board}", number(joules, "J")) for board, joules in result.boards.items()]
+
+
+def _rank(rank: Rank) -> str:
+    share = None if rank.parameter_share is None else f"{phrases.share(rank.parameter_share)} of the parameters"
+    peak = None if rank.peak_memory_bytes is None else f"peak memory {size(rank.peak_memory_bytes)}"
+    return ", ".join(part for part in (share, peak, rank.board) if part is not None) or "-"
 
 
 def changes(compared: Compared) -> list[tuple[str, str, str, str, str]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_llem import __version__
 from pytest_llem.config.base import fields_of
 from pytest_llem.items import parameters
-from pytest_llem.records.identity import experiment_hash
+from pytest_llem.records.identity import experiment_hash, unsaid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,8 @@ def hash_of(item: pytest.Item, settings: Settings, sides: str | None = None) -> 
     work = experiment_hash(
         {
             "nodeid": item.nodeid,
-            "config": config and config.model_dump(mode="json", exclude=set(fields_of(type(config), "session"))),
+            "config": config
+            and config.model_dump(mode="json", exclude={*fields_of(type(config), "session"), *unsaid(config)}),
             "source": _source(item),
             "device": settings.device,
             "meter": settings.meter,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llem.errors import UnavailableError
+from pytest_llem.errors import SeveralBoardsError, UnavailableError
 from pytest_llem.measurement.account import Account
 from pytest_llem.meters import open_meter
 from pytest_llem.meters.base import IdlePower
@@ -18,7 +19,7 @@ from pytest_llem.session.deadline import Deadline
 from pytest_llem.settings import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_llem.engines.base import Engine, LoadedModel
     from pytest_llem.measurement.windows import AwaitTurn
@@ -69,10 +70,11 @@ class LlemSession:
     device_lost: bool = False
     _pending: dict[str, Record] = field(default_factory=dict)
     _outcomes: dict[str, dict[str | None, str]] = field(default_factory=dict)
-    _meters: dict[tuple[str, ...], Meter] = field(default_factory=dict)
+    _meters: dict[tuple[tuple[str, ...], int], Meter] = field(default_factory=dict)
     _idle: dict[tuple[str, ...], tuple[weakref.ref[LoadedModel], IdlePower]] = field(default_factory=dict)
     _load_s: float = 0.0
     _locks: BoardLocks | None = None
+    _unread: SeveralBoardsError | None = None
 
     def require_hardware(self) -> None:
         """End the session with a usage error if the device or the meter it names cannot work here."""
@@ -89,24 +91,43 @@ class LlemSession:
                     require_cuda()
                 self._locks = lock_visible_boards(say=self.say, timeout_s=self.settings.lock_timeout_s)
             self.meter(())
+        except SeveralBoardsError as error:
+            # A model in as many processes would read all of them: what is collected will say.
+            self._unread = error
         except UnavailableError as error:
             raise pytest.UsageError(str(error)) from None
 
-    def meter(self, gpu_uuids: Sequence[str]) -> Meter:
+    def require_boards(self, processes: Iterable[int]) -> None:
+        """End the session with a usage error if several boards are visible and no experiment reads them all.
+
+        Args:
+            processes: over how many the models of the session are divided.
+        """
+        if self._unread is None:
+            return
+        for count in set(processes):
+            with suppress(SeveralBoardsError):
+                self.meter((), count)
+                return
+        raise pytest.UsageError(str(self._unread))
+
+    def meter(self, gpu_uuids: Sequence[str], processes: int = 1) -> Meter:
         """The meter of the boards that a model lies on, opened once a session.
 
         Args:
             gpu_uuids: the boards; empty for all that this process may see, or none on the CPU.
+            processes: how many share the model: on the CPU as many boards are read, where no more are visible.
 
         Raises:
             pytest_llem.errors.MeterUnavailableError: it cannot work on this machine.
         """
-        key = tuple(gpu_uuids)
+        key = tuple(gpu_uuids), processes
         if key not in self._meters:
             self._meters[key] = open_meter(
                 self.settings.meter,
                 device=self.settings.device or "cpu",
                 gpu_uuids=gpu_uuids or None,
+                boards=processes,
                 lock_timeout_s=self.settings.lock_timeout_s,
                 say=self.say,
             )

@@ -18,7 +18,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from pytest_llem.engines.transformers.builtin import builtin_tokenizer
-from pytest_llem.engines.transformers.engine import TransformersEngine, TransformersModel
+from pytest_llem.engines.transformers.engine import TransformersModel, load_here
 from pytest_llem.errors import UnavailableError
 from tests.architectures.tiny import tiny_fields
 from tests.unit.engines.transformers.conftest import experiment, no_network
@@ -109,6 +109,6 @@ def run(folder: Path, precision: str, **fields: Any) -> tuple[TransformersModel,
         pytorch={"batch_size": 2},
         **fields,
     )
-    loaded = TransformersEngine().load(config.load_config(folder), "cpu")
+    loaded = load_here(config.load_config(folder), "cpu")
     workload = loaded.prepare(config, folder)
     return loaded, workload.output_tokens(0, workload.run(0)), torch.tensor(workload.prompts.token_ids)

@@ -32,7 +32,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.engines.base import CallTiming, Engine, MemoryPlan, WatchedSequence
+from pytest_llem.engines.base import CallTiming, Engine, MemoryPlan, WatchedSequence, Workload
 from pytest_llem.engines.prompts import Prompts, load_prompts
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
 from tests.simulators.clock import work
@@ -91,6 +91,7 @@ class FakeModel:
         self.device: Any = device
         self.commit: str | None = f"{config.model}-{config.random_seed}"
         self.gpu_uuids: Sequence[str] = ()
+        self.processes = config.tensor
         self.load_s = CALL_S
         self.warnings: Sequence[str] = ()
         self.libraries: Sequence[str] = ()
@@ -103,7 +104,7 @@ class FakeModel:
         self.model = None
 
 
-class FakeWorkload:
+class FakeWorkload(Workload):
     """See :class:`pytest_llem.engines.base.Workload`."""
 
     def __init__(self, config: ExperimentConfig, prompts: Prompts, *, new_tokens: int | None = None) -> None:

@@ -48,6 +48,7 @@ class ServedModel(ABC):
         self.device = device
         self.tokenizer = source.tokenizer
         self.commit = source.commit
+        self.processes = load.tensor
         self.model: Any = None
         self._closed = False
         self._start()

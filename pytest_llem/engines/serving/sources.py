@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -10,13 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from pytest_llem.engines.prompts import load_prompts
 from pytest_llem.engines.transformers.generation import ids_left_out, special_tokens
 from pytest_llem.engines.transformers.hub import hub_file_if_any
-from pytest_llem.engines.transformers.loading import draw_random
-from pytest_llem.engines.transformers.progress import no_progress_bars
 from pytest_llem.errors import LlemError, LoadError
 
 if TYPE_CHECKING:
@@ -82,22 +77,6 @@ def check_safetensors(source: Source) -> None:
         if found is not None and found.is_file():
             return
     raise LoadError(f"has no {_WEIGHTS[0]}: other weights, such as pickled ones, are never loaded")
-
-
-def save_random(load: LoadConfig, source: Source, device: torch.device, folder: Path) -> str:
-    """Draw the weights as the first engine does, from the same seed on the same kind of device, and save them with the
-    tokenizer: an engine itself would draw others. Returns where."""
-    location = folder / "model"
-    drawn = draw_random(load, load.pytorch, source, device)
-    with no_progress_bars():
-        drawn.save_pretrained(location)
-    if source.tokenizer is not None:
-        source.tokenizer.save_pretrained(location)
-    del drawn
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    return str(location)
 
 
 def prompts_and_tokens(config: ExperimentConfig, folder: Path, source: Source) -> tuple[Prompts, SpecialTokens]:

@@ -8,6 +8,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pytest_llem.engines.base import Workload
+from pytest_llem.engines.prompts import text_of
 from pytest_llem.engines.serving.times import timing
 from pytest_llem.errors import MeasurementError
 
@@ -84,15 +85,7 @@ class ServedWorkload(Workload):
         return timing(start_s, [self._noted(output) for output in outputs], end_s, self.engine)
 
     def text(self, tokens: list[int]) -> str | None:
-        """What tokens spell; ``None`` without a tokenizer, or where it does not know them."""
-        tokenizer = self._loaded.tokenizer
-        if tokenizer is None:
-            return None
-        try:
-            return str(tokenizer.decode(tokens))
-        except (IndexError, KeyError, OverflowError, TypeError, ValueError):
-            # A model may embed more tokens than its tokenizer has.
-            return None
+        return text_of(self._loaded.tokenizer, tokens)
 
     def prefill(self) -> Self:
         """The same call, stopped after the first token of its sequences."""

@@ -32,6 +32,7 @@ def plain_arguments(load: LoadConfig, source: Source, location: str) -> dict[str
         "dtype": DTYPES[load.precision],
         # Prompts are token ids, and what ends a sequence is said with each.
         "skip_tokenizer_init": True,
+        "tensor_parallel_size": load.tensor,
         **options,
         # TensorRT-LLM's default is on: from the second pass on every prompt would be known.
         "kv_cache_config": {"enable_block_reuse": False, **options.get("kv_cache_config", {})},

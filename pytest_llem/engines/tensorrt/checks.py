@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # What this package adds itself, and what is no setting of a running engine.
 _NOT_COMPARED = ("model", "skip_tokenizer_init", "tokenizer_revision")
-_FIELDS = {"dtype": "precision"}
+_FIELDS = {"dtype": "precision", "tensor_parallel_size": "parallel.tensor"}
 
 
 def check_resolved(arguments: Mapping[str, Any], passed: Mapping[str, Any], resolved: Any) -> list[str]:

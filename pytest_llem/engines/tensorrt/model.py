@@ -13,11 +13,12 @@ import torch
 
 from pytest_llem.engines.library_warnings import library_warnings
 from pytest_llem.engines.serving.model import ServedModel
-from pytest_llem.engines.serving.sources import check_safetensors, environment, save_random
+from pytest_llem.engines.serving.sources import check_safetensors, environment
 from pytest_llem.engines.tensorrt.arguments import plain_arguments, with_objects
 from pytest_llem.engines.tensorrt.checks import check_resolved
 from pytest_llem.engines.tensorrt.sampling import sampling_options
 from pytest_llem.engines.tensorrt.workload import TensorRTWorkload
+from pytest_llem.engines.transformers.loading import save_random
 from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError, one_line
 
 if TYPE_CHECKING:
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
     from pytest_llem.engines.transformers.generation import SpecialTokens
 
 _ENVIRONMENT = {
-    # On one GPU everything then runs in this process, which nothing outlives.
-    "TLLM_WORKER_USE_SINGLE_PROCESS": "1",
     "TLLM_LOG_LEVEL": "WARNING",
     # Of usage statistics, which it sends home by itself.
     "DO_NOT_TRACK": "1",
     "TRTLLM_NO_USAGE_STATS": "1",
 }
+# On one GPU everything then runs in this process, which nothing outlives.
+_ON_ONE_GPU = {"TLLM_WORKER_USE_SINGLE_PROCESS": "1"}
 _OUT_OF_MEMORY = ("out of memory", "OutOfMemoryError")
 
 
@@ -93,8 +94,10 @@ class TensorRTModel(ServedModel):
         check_safetensors(self._source)
         with tempfile.TemporaryDirectory(prefix="llem-tensorrt-", ignore_cleanup_errors=True) as folder:
             try:
-                with library_warnings() as heard, environment(_ENVIRONMENT):
-                    location = self._source.location or save_random(self._load, self._source, self.device, Path(folder))
+                with library_warnings() as heard, environment(self._environment()):
+                    location = self._source.location or save_random(
+                        self._load, self._source, self.device, Path(folder, "model")
+                    )
                     arguments = plain_arguments(self._load, self._source, location)
                     self.model = self._engine()(**self._load.from_pretrained, **with_objects(arguments))
                 notes = check_resolved(arguments, self._load.from_pretrained, self.model.args)
@@ -103,9 +106,12 @@ class TensorRTModel(ServedModel):
                 if isinstance(exc, (LlemError, ImportError)) or not isinstance(exc, Exception):
                     raise
                 raise _not_loaded(exc) from exc
-        self.gpu_uuids: Sequence[str] = (_gpu_uuid(self.device),)
+        self.gpu_uuids: Sequence[str] = tuple(_gpu_uuid(index) for index in range(self.processes))
         self.warnings: Sequence[str] = [*heard.texts, *notes]
         self.load_s = time.perf_counter() - start_s
+
+    def _environment(self) -> dict[str, str]:
+        return _ENVIRONMENT | (_ON_ONE_GPU if self.processes == 1 else {})
 
     def _engine(self) -> Any:
         """The class of the engine that is asked for."""
@@ -144,7 +150,7 @@ def _not_generated(failure: Exception) -> LlemError:
     return MeasurementError(f"TensorRT-LLM's generate() failed: {cause}; experiments after this one get a new engine")
 
 
-def _gpu_uuid(device: torch.device) -> str:
+def _gpu_uuid(index: int) -> str:
     # torch leaves out the prefix that NVML has.
-    uuid = str(torch.cuda.get_device_properties(device).uuid)
+    uuid = str(torch.cuda.get_device_properties(index).uuid)
     return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"

@@ -21,6 +21,7 @@ from pytest_llem.engines.transformers.generation import build_generation, check_
 from pytest_llem.engines.transformers.hub import hub_access
 from pytest_llem.engines.transformers.loading import load_weights
 from pytest_llem.engines.transformers.memory_plan import check_fits, kv_cache_bytes, predict, predict_weights
+from pytest_llem.engines.transformers.parallel.model import ParallelModel
 from pytest_llem.engines.transformers.positions import beyond_window
 from pytest_llem.engines.transformers.requirements import check_load_requirements, missing_kernels
 from pytest_llem.engines.transformers.sources import find_source
@@ -37,36 +38,55 @@ if TYPE_CHECKING:
 class TransformersEngine(Engine):
     """See :class:`pytest_llem.engines.base.Engine`."""
 
-    def load(self, config: LoadConfig, device: str) -> TransformersModel:
-        """Load what ``config`` describes onto ``device`` (``cpu`` or ``cuda``).
+    def load(self, config: LoadConfig, device: str) -> TransformersModel | ParallelModel:
+        """Load what ``config`` describes onto ``device`` (``cpu`` or ``cuda``), in this process or in several.
 
         Raises:
             UnavailableError: valid, but it cannot run on this machine.
             LoadError: it could not be loaded, or differs from ``config``.
         """
-        target = _target(device)
+        if config.tensor == 1:
+            return load_here(config, device)
+        _target(device)
         with about(field="model", value=config.model):
             try:
-                with library_warnings() as heard:
-                    loaded = _load(config, target)
-                loaded.warnings = [*missing_kernels(loaded.model), *heard.texts]
-            except LlemError as exc:
-                release(exc)
+                return ParallelModel(config, device)
+            except LlemError:
                 raise
-            except ImportError as exc:
-                raise UnavailableError(f"needs a package that is missing: {one_line(exc)}") from exc
             except Exception as exc:
-                release(exc)
-                if is_out_of_memory(exc):
-                    text = f"out of memory on {target} while loading: use a smaller model or precision, or quantise"
-                else:
-                    text = f"could not be loaded: {one_line(exc)}"
-                raise LoadError(text) from exc
-            return loaded
+                raise LoadError(f"could not be loaded: {one_line(exc)}") from exc
 
     predict_memory = staticmethod(predict)
     release = staticmethod(release)
     is_device_lost = staticmethod(is_device_lost)
+
+
+def load_here(config: LoadConfig, device: str) -> TransformersModel:
+    """Load what ``config`` describes, or this rank's part of it, into this process.
+
+    Raises:
+        UnavailableError: valid, but it cannot run on this machine.
+        LoadError: it could not be loaded, or differs from ``config``.
+    """
+    target = _target(device)
+    with about(field="model", value=config.model):
+        try:
+            with library_warnings() as heard:
+                loaded = _load(config, target)
+            loaded.warnings = [*missing_kernels(loaded.model), *heard.texts]
+        except LlemError as exc:
+            release(exc)
+            raise
+        except ImportError as exc:
+            raise UnavailableError(f"needs a package that is missing: {one_line(exc)}") from exc
+        except Exception as exc:
+            release(exc)
+            if is_out_of_memory(exc):
+                text = f"out of memory on {target} while loading: use a smaller model or precision, or quantise"
+            else:
+                text = f"could not be loaded: {one_line(exc)}"
+            raise LoadError(text) from exc
+        return loaded
 
 
 class TransformersModel:
@@ -86,6 +106,7 @@ class TransformersModel:
         self.tokenizer = tokenizer
         self.device = device
         self.commit = commit
+        self.processes = 1
         self.load_s = 0.0
         self.warnings: Sequence[str] = ()
         self.cuda_devices: Sequence[torch.device] = tuple(
@@ -163,7 +184,7 @@ class TransformersModel:
     def _check_cache_fits(self, config: ExperimentConfig, needed_bytes: int | None) -> None:
         # Spread over several devices by a map, it need not fit the one that inputs go to.
         if needed_bytes is not None and not (config.pytorch and config.pytorch.device_map):
-            check_fits(needed_bytes, self.device, "the key-value cache")
+            check_fits(needed_bytes // config.parallel.tensor, self.device, "the key-value cache")
 
 
 def _load(load: LoadConfig, device: torch.device) -> TransformersModel:
@@ -177,7 +198,7 @@ def _load(load: LoadConfig, device: torch.device) -> TransformersModel:
         with about(field="pytorch.lora.path", value=options.lora.path):
             adapter = find_adapter(options.lora.path, hub_access(load))
     if options.device_map is None:
-        check_fits(predict_weights(load).loading_bytes, device, "the weights")
+        check_fits(predict_weights(load).loading_bytes // load.tensor, device, "the weights")
     model = load_weights(load, options, source, device)
     check_loaded(model, load, options, device)
     if options.lora is not None and adapter is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,11 @@ from pytest_llem.engines.transformers.hub import HUB_ARGUMENTS
 from pytest_llem.engines.transformers.ignored import refuse_ignored_by_from_pretrained
 from pytest_llem.engines.transformers.progress import no_progress_bars
 from pytest_llem.engines.transformers.requirements import is_hub_kernel
-from pytest_llem.errors import LoadError
+from pytest_llem.errors import LoadError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from transformers import PreTrainedModel
 
@@ -102,6 +104,21 @@ def draw_random(load: LoadConfig, options: PyTorchConfig, source: Source, device
     return model
 
 
+def save_random(load: LoadConfig, source: Source, device: torch.device, location: Path) -> str:
+    """Draw random weights on ``device`` and save them with the tokenizer, for processes that could not draw the same.
+    Returns where."""
+    drawn = draw_random(load, load.pytorch, source, device)
+    with no_progress_bars():
+        drawn.save_pretrained(location)
+    if source.tokenizer is not None:
+        source.tokenizer.save_pretrained(location)
+    del drawn
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return str(location)
+
+
 @contextmanager
 def _no_allocation_ahead() -> Iterator[None]:
     """Within the block transformers does not allocate the model's size on the GPU for tensors still to come."""
@@ -118,14 +135,17 @@ def _no_allocation_ahead() -> Iterator[None]:
 def _from_pretrained_arguments(load: LoadConfig, options: PyTorchConfig, device: torch.device) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "dtype": DTYPES[load.precision],
-        # Always a map: without one, bitsandbytes moves the model to the GPU even in a run on the CPU.
-        "device_map": options.device_map if options.device_map is not None else {"": device},
         # Never a pickle, which executes what it holds.
         "use_safetensors": True,
         "output_loading_info": True,
         # Told by check_complete(), which names them.
         "ignore_mismatched_sizes": True,
     }
+    if load.tensor > 1:
+        arguments["distributed_config"] = _division(load.tensor)
+    else:
+        # Always a map: without one, bitsandbytes moves the model to the GPU even in a run on the CPU.
+        arguments["device_map"] = options.device_map if options.device_map is not None else {"": device}
     if options.max_memory is not None:
         arguments["max_memory"] = dict(options.max_memory)
     if options.attn_implementation is not None:
@@ -136,6 +156,19 @@ def _from_pretrained_arguments(load: LoadConfig, options: PyTorchConfig, device:
     if options.load_in_4bit or options.load_in_8bit:
         arguments["quantization_config"] = _quantisation(options)
     return arguments | {name: value for name, value in load.from_pretrained.items() if name not in HUB_ARGUMENTS}
+
+
+def _division(ranks: int) -> Any:
+    """How transformers is to divide a model."""
+    try:
+        from transformers.distributed.configuration_utils import DistributedConfig
+
+        return DistributedConfig(tp_size=ranks)
+    except (ImportError, TypeError) as exc:
+        raise UnavailableError(
+            "the transformers of this environment does not divide models this way; install a newer one",
+            field="parallel.tensor",
+        ) from exc
 
 
 def _quantisation(options: PyTorchConfig) -> Any:

@@ -13,7 +13,8 @@ import torch
 from transformers import LogitsProcessorList
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 
-from pytest_llem.engines.base import CallTiming, WatchedSequence
+from pytest_llem.engines.base import CallTiming, WatchedSequence, Workload
+from pytest_llem.engines.prompts import text_of
 from pytest_llem.engines.transformers.assistant import drafting, watched
 from pytest_llem.engines.transformers.caches import check_cache
 from pytest_llem.engines.transformers.compiling import compiled_graphs, forward_uncompiled, skipped_cuda_graphs
@@ -41,7 +42,7 @@ _STATIC_CACHE_ATTRIBUTES = ("_previous_max_cache_length", "_cache")
 _COMPILED_CALL = "_compiled_call"
 
 
-class TransformersWorkload:
+class TransformersWorkload(Workload):
     """See :class:`pytest_llem.engines.base.Workload`.
 
     Sampling starts each call from a seed of its own, made of the experiment's seed and the call's index, so
@@ -132,14 +133,7 @@ class TransformersWorkload:
         return [WatchedSequence(tokens, gaps[: len(tokens)]) for tokens, gaps in sequences], None
 
     def text(self, tokens: list[int]) -> str | None:
-        tokenizer = self._loaded.tokenizer
-        if tokenizer is None:
-            return None
-        try:
-            return str(tokenizer.decode(tokens))
-        except (IndexError, KeyError, OverflowError, TypeError, ValueError):
-            # A model may embed more tokens than its tokenizer has.
-            return None
+        return text_of(self._loaded.tokenizer, tokens)
 
     def prefill(self) -> TransformersWorkload:
         """The same calls, each stopped after the first token of its sequences.

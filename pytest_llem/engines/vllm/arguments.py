@@ -47,6 +47,7 @@ def llm_arguments(load: LoadConfig, source: Source, location: str) -> dict[str, 
         # vLLM's default is on: from the second pass on every prompt would be known.
         "enable_prefix_caching": False,
         "skip_tokenizer_init": source.tokenizer is None,
+        "tensor_parallel_size": load.tensor,
         **options,
     }
     return arguments | _OURS

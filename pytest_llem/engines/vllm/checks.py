@@ -30,12 +30,17 @@ RESOLVED: Mapping[str, str] = {
     "max_num_seqs": "scheduler_config.max_num_seqs",
     "optimization_level": "optimization_level",
     "quantization": "model_config.quantization",
+    "tensor_parallel_size": "parallel_config.tensor_parallel_size",
     "revision": "model_config.revision",
     "trust_remote_code": "model_config.trust_remote_code",
 }
 
 # Arguments that have another name in a file.
-_FIELDS: Mapping[str, str] = {"dtype": "precision", "compilation_config.cudagraph_mode": "vllm.cudagraph_mode"}
+_FIELDS: Mapping[str, str] = {
+    "dtype": "precision",
+    "tensor_parallel_size": "parallel.tensor",
+    "compilation_config.cudagraph_mode": "vllm.cudagraph_mode",
+}
 
 # Formats for which vLLM has several kernels: it names the one that it takes.
 _KERNELS_OF: Mapping[str, tuple[str, ...]] = {

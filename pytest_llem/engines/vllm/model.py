@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import sys
 import time
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llem.engines.library_warnings import library_warnings
 from pytest_llem.engines.serving.model import ServedModel
-from pytest_llem.engines.serving.sources import save_random
+from pytest_llem.engines.serving.sources import environment
+from pytest_llem.engines.transformers.loading import save_random
 from pytest_llem.engines.vllm.arguments import llm_arguments
 from pytest_llem.engines.vllm.checks import check_resolved
 from pytest_llem.engines.vllm.failures import engine_is_dead, not_generated, not_loaded
@@ -97,7 +99,8 @@ class VllmModel(ServedModel):
         return room
 
     def _notes(self) -> list[str]:
-        notes = [f"peak_memory_bytes: {self._memory}"]
+        offloads = bool(self._load.backend_options.get("cpu_offload_gb"))
+        notes = [f"peak_memory_bytes: {_memory_note(self.workers, offloads=offloads)}"]
         if self.caches_prefixes:
             block = self.model.llm_engine.vllm_config.cache_config.block_size
             notes.append(
@@ -124,9 +127,9 @@ class VllmModel(ServedModel):
         before = started()
         try:
             with library_warnings() as heard:
-                location = self._source.location or save_random(self._load, self._source, self.device, folder)
+                location = self._source.location or save_random(self._load, self._source, self.device, folder / "model")
                 arguments = llm_arguments(self._load, self._source, location)
-                with started_by(folder, self._log), interruptible():
+                with started_by(folder, self._log), environment(self._several_on_the_cpu()), interruptible():
                     from vllm import LLM
 
                     self.model = LLM(**self._load.from_pretrained, **arguments)
@@ -145,11 +148,16 @@ class VllmModel(ServedModel):
         # What was drawn is in memory now.
         shutil.rmtree(folder / "model", ignore_errors=True)
         self.gpu_uuids: Sequence[str] = tuple(sorted({worker["gpu_uuid"] for worker in workers} - {None}))
-        self._memory = _memory_note(workers, offloads=bool(self._load.backend_options.get("cpu_offload_gb")))
+        self.workers = workers
         heard_texts = [text.partition(": ")[2] for text in heard.texts]
         others = [text for text in self._log.warnings if text.partition(": ")[2] not in heard_texts]
         self.warnings: Sequence[str] = [*heard.texts, *others, *notes, *([unwatched] if unwatched else [])]
         self.load_s = time.perf_counter() - start_s
+
+    def _several_on_the_cpu(self) -> dict[str, str]:
+        """What lets vLLM have several workers on a processor of one NUMA node."""
+        several = self.processes > 1 and self.device.type == "cpu"
+        return {"VLLM_CPU_SIM_MULTI_NUMA": os.environ.get("VLLM_CPU_SIM_MULTI_NUMA", "1")} if several else {}
 
     def _stop(self, *, show: bool = False) -> None:
         """End the engine.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.engines.base import WatchedSequence
+from pytest_llem.engines.base import Rank, WatchedSequence
 from pytest_llem.engines.serving.times import NotedTimes
 from pytest_llem.engines.serving.workload import ServedWorkload
 from pytest_llem.engines.vllm.sampling import fixed_new_tokens, sampling_parameters
@@ -44,6 +44,14 @@ class VllmWorkload(ServedWorkload):
         peaks = self._loaded.on_workers("llem_peak_memory")
         reason = next((reason for peak, reason in peaks if peak is None), None)
         return (sum(peak for peak, _ in peaks), None) if reason is None else (None, reason)
+
+    def ranks(self) -> list[Rank]:
+        peaks = self._loaded.on_workers("llem_peak_memory")
+        return [
+            Rank(board=worker["gpu_uuid"], parameter_share=None, peak_memory_bytes=peak)
+            for worker, (peak, _) in zip(self._loaded.workers, peaks, strict=True)
+            if len(self._loaded.workers) > 1
+        ]
 
     def _fixed_new_tokens(self) -> int | None:
         return fixed_new_tokens(self._options)

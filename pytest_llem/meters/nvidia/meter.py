@@ -22,7 +22,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.errors import MeasurementError, MeterUnavailableError
+from pytest_llem.errors import MeasurementError, MeterUnavailableError, SeveralBoardsError
 from pytest_llem.meters.base import (
     COOL_DOWN_LIMIT_S,
     COVERAGE_FACTOR_95,
@@ -360,7 +360,7 @@ def open_nvml_meter(request: MeterRequest) -> NvmlMeter:
     """Open the sensors of the boards that a model uses, once nobody else measures them.
 
     Those are exactly the request's; without these, for work on the GPU, all boards that CUDA lets this process use, and
-    for work on the CPU the one that NVML shows after ``CUDA_VISIBLE_DEVICES``.
+    for work on the CPU the one that NVML shows after ``CUDA_VISIBLE_DEVICES``, or as many as it has processes.
 
     Raises:
         MeterUnavailableError: NVML, the boards or their sensors are missing, or a board stayed in use; the text
@@ -370,8 +370,9 @@ def open_nvml_meter(request: MeterRequest) -> NvmlMeter:
     locks = None
     try:
         selection = select(nvml.boards(), request.gpu_uuids, os.environ)
-        if request.gpu_uuids is None and request.device != "cuda" and len(selection.boards) > 1:
-            raise MeterUnavailableError(
+        unnamed = request.gpu_uuids is None and request.device != "cuda"
+        if unnamed and len(selection.boards) not in {1, request.boards}:
+            raise SeveralBoardsError(
                 "the model runs on the CPU, so which board to read is not known: NVML shows "
                 f"{describe(selection.boards)}; name one in CUDA_VISIBLE_DEVICES",
             )

@@ -38,6 +38,7 @@ experiments:
     name: three
     backend: pytorch
   - {{<<: *stored, name: four, backend: vllm, vllm: {VLLM.replace("max_num_seqs: 8", "max_num_seqs: 2")}}}
+  - {{name: five, backend: vllm, parallel: {{tensor: 2}}, vllm: {VLLM}}}
 """
 
 LOOKS_INSIDE = """
@@ -48,7 +49,7 @@ import pytest
 @pytest.mark.llem("both.llem.yaml")
 def test_inside(llem_model, llem_experiment, llem_meter, request):
     if llem_experiment.name != "two":
-        pytest.skip("the other one")
+        pytest.skip("another one")
     workload = llem_model.prepare(llem_experiment, request.path.parent)
     workload.run(0)
     own_s = time.process_time()
@@ -155,7 +156,7 @@ def test_the_same_file_gives_the_same_tokens_on_both_engines_and_their_figures_i
     result = pytester.runpytest_subprocess(
         "--llem-cpu", "--llem-meter=estimate", "--llem-fail=output:same", "--benchmark-json=out.json", "-rs"
     )
-    result.assert_outcomes(passed=5, skipped=3)
+    result.assert_outcomes(passed=6, skipped=4)
     # What vLLM's processes say is in the results, not on the terminal.
     assert "EngineCore pid" not in result.stdout.str() + result.stderr.str()
 
@@ -166,6 +167,8 @@ def test_the_same_file_gives_the_same_tokens_on_both_engines_and_their_figures_i
     assert two["output_tokens_hash"] == one["output_tokens_hash"]
     assert two["output_tokens"] == one["output_tokens"] == 128
     assert two["input_tokens"] == one["input_tokens"] == 256
+    assert results["five"]["output_tokens_hash"] == one["output_tokens_hash"]
+    assert [rank["peak_memory_bytes"] > 100 * 2**20 for rank in results["five"]["ranks"]] == [True, True]
     three, four = results["three"], results["four"]
     assert four["output_tokens_hash"] == three["output_tokens_hash"]
     assert len({len(sequence["tokens"]) for sequence in four["generated"]}) > 1

@@ -48,6 +48,7 @@ def test_only_the_model_is_required() -> None:
         "pytorch": None,
         "vllm": None,
         "tensorrt": None,
+        "parallel": {"tensor": 1},
         "measure": MeasureConfig().model_dump(),
         "timeout_s": None,
         "compare": {},

@@ -577,7 +577,7 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         (
             "model: x\n7: y",
             "2: 7: unknown field; the fields here are backend, base, chat, compare, dataset, decoder, device, "
-            "exclude, experiments, marks, max_input_tokens, max_output_tokens, measure, model, name, "
+            "exclude, experiments, marks, max_input_tokens, max_output_tokens, measure, model, name, parallel, "
             "passthrough, precision, pytorch, random_seed, sweep, template_date, tensorrt, timeout_s, vllm, weights",
         ),
         (

@@ -55,6 +55,7 @@ ANOTHER_LOAD: list[dict[str, Any]] = [
     {"backend": "vllm", "vllm": {"max_num_seqs": 1}},
     {"backend": "tensorrt", "tensorrt": {"max_batch_size": 1}},
     {"precision": "fp16"},
+    {"parallel": {"tensor": 2}},
     {"pytorch": {"attn_implementation": "eager"}},
     {"pytorch": {"torch_compile": True}},
     {"pytorch": {"load_in_8bit": True}},

@@ -167,7 +167,7 @@ def test_contradictions(values: dict[str, Any], field: str, message: str) -> Non
             "{num_beams: 2}",
             "num_beams: use the field tensorrt.max_beam_width: beams are fixed when the model is loaded",
         ),
-        ("{tensor_parallel_size: 2}", "tensor_parallel_size: is not offered yet: a model runs on one GPU; remove it"),
+        ("{tensor_parallel_size: 2}", "tensor_parallel_size: use the field parallel.tensor"),
         ("{quantization: fp8}", "quantization: use the field tensorrt.quant_config"),
     ],
 )

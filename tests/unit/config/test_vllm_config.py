@@ -108,7 +108,7 @@ def test_bounds(field: str, value: Any) -> None:
         ("vllm: {max_tokens: 1}", "vllm.max_tokens: use the field max_output_tokens"),
         (
             "vllm: {tensor_parallel_size: 2}",
-            "vllm.tensor_parallel_size: is not offered yet: a model runs on one GPU; remove it",
+            "vllm.tensor_parallel_size: use the field parallel.tensor",
         ),
         (
             "vllm: {batch_size: 4}",

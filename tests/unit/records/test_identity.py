@@ -55,6 +55,7 @@ def workload_hash(fields: Mapping[str, Any], commit: str | None = "c1", prompt: 
         {"decoder": {"preset": "creative", "min_new_tokens": 4}},
         {"passthrough": {"generate": {"renormalize_logits": True}}},
         {"backend": "vllm"},
+        {"parallel": {"tensor": 2}},
     ],
 )
 def test_another_option_is_another_workload(fields: dict[str, Any]) -> None:
@@ -232,3 +233,8 @@ def test_a_package_of_kernels_counts_where_it_is_installed(monkeypatch: pytest.M
     without = now()
     assert now(hqq="0.2") not in (without, now(hqq="0.3"))
     assert now() == without
+
+
+def test_what_later_versions_brought_leaves_saved_hashes_as_they_are() -> None:
+    assert identity.unsaid(ExperimentConfig(model="x")) == {"parallel"}
+    assert identity.unsaid(ExperimentConfig.model_validate({"model": "x", "parallel": {"tensor": 2}})) == set()

@@ -105,6 +105,7 @@ def test_the_files_options_reach_llm_as_its_own_objects(tensorrt: StandIn) -> No
     assert given == {
         "dtype": "float32",
         "skip_tokenizer_init": True,
+        "tensor_parallel_size": 1,
         "max_batch_size": 2,
         "max_seq_len": 64,
         "attn_backend": "FLASHINFER",

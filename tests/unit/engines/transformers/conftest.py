@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pytest_llem.config import ExperimentConfig
-from pytest_llem.engines.transformers.engine import TransformersEngine, TransformersModel
+from pytest_llem.engines.transformers.engine import TransformersModel, load_here
 
 HERE = Path(__file__).parent
 
@@ -29,7 +29,7 @@ def experiment(**fields: Any) -> ExperimentConfig:
 
 
 def load_experiment(config: ExperimentConfig, folder: Path = HERE) -> TransformersModel:
-    return TransformersEngine().load(config.load_config(folder), "cpu")
+    return load_here(config.load_config(folder), "cpu")
 
 
 @pytest.fixture(autouse=True)

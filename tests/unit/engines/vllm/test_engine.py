@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pytest
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
-from pytest_llem.engines.transformers.engine import TransformersEngine
+from pytest_llem.engines.transformers.engine import TransformersEngine, load_here
 from pytest_llem.engines.transformers.sources import find_source
 from pytest_llem.engines.vllm.arguments import llm_arguments
 from pytest_llem.engines.vllm.engine import VllmEngine
@@ -115,7 +115,7 @@ def test_the_weights_are_those_of_the_first_engine(vllm: StandIn, monkeypatch: p
 
     vllm.made = Reading()
     load(experiment(random_seed=7)).close()
-    first = TransformersEngine().load(experiment(backend="pytorch", random_seed=7).load_config(HERE), "cpu")
+    first = load_here(experiment(backend="pytorch", random_seed=7).load_config(HERE), "cpu")
     weights = first.model.state_dict()
     assert saved.keys() == weights.keys()
     assert all(torch.equal(saved[name], weights[name]) for name in saved)
