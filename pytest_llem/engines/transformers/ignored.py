@@ -14,12 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _NO_EFFECT = "transformers ignores it; remove it"
-_ONE_PROCESS = "the model runs in one process here, so nothing would be spread over devices; remove it"
 _OWN = "is set by the measurement itself; remove it"
 
 _FROM_PRETRAINED: Mapping[str, str] = {
     **dict.fromkeys(("_commit_hash", "_fast_init", "from_flax", "from_tf", "mirror", "offload_state_dict"), _NO_EFFECT),
-    **dict.fromkeys(("device_mesh", "distributed_config", "tp_size"), _ONE_PROCESS),
     **dict.fromkeys(("output_loading_info", "tqdm_class"), _OWN),
     **dict.fromkeys(("adapter_kwargs", "adapter_name"), "use the field pytorch.lora"),
     "generation_config": "defaults of the model never apply; use the fields of decoder and pytorch",

@@ -197,7 +197,6 @@ def test_an_argument_that_from_pretrained_does_not_know_is_refused(load: Load) -
     ("argument", "message"),
     [
         ("mirror", "transformers ignores it"),
-        ("tp_size", "runs in one process here"),
         ("output_loading_info", "set by the measurement itself"),
         ("adapter_name", r"use the field pytorch\.lora"),
         ("generation_config", "defaults of the model never apply"),
