@@ -22,7 +22,7 @@ class Outcome:
         reports: of its phases, as pytest serialises them.
         line: its result, as a line of the journal; ``None`` where it has none.
         failure: why its child could not finish it; ``None`` where it did.
-        given_up: why it was ended with the session's time; ``None`` where it was not.
+        given_up: why it was not begun, or ended with the session's time; ``None`` where it was neither.
         output: what its child had written, where that failed.
         seconds: since it began, where it was not finished.
     """
