@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -44,6 +45,7 @@ _LEFT_HERE = (
 )
 _OBJECT_STORE_BYTES = 80 << 20  # the least that Ray takes: messages are small
 _CANCEL_S = 10.0
+_ANSWER_S = 10.0
 # Of clusters that are started here: one that Ray makes would stay in the home folder. Ray reads it once a process.
 _TOKEN = secrets.token_hex(32)
 # Of a process or a machine, not of what ran there.
@@ -95,6 +97,8 @@ class Cluster:
         try:
             if address == RAY_HERE:
                 options |= self._prepare_here()
+            else:
+                _require_answer(address)
             _initialise(address, options)
         except (RayError, OSError, RuntimeError, ValueError) as error:
             self.close()
@@ -223,6 +227,17 @@ class Cluster:
         os.environ.update(variables)
         self._folder = tempfile.mkdtemp(prefix="llem-ray-")
         return {"_temp_dir": self._folder, "object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
+
+
+def _require_answer(address: str) -> None:
+    """Find out whether anything listens at an address: Ray would try for many minutes.
+
+    Raises:
+        OSError: nothing does.
+    """
+    host, _, port = (os.environ.get("RAY_ADDRESS", "") if address == "auto" else address).rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
 
 
 def _initialise(address: str, options: dict[str, Any]) -> None:

@@ -51,12 +51,14 @@ class Told:
     Attributes:
         hello: of the task that ran it last; ``None`` where none has.
         machine: its name.
+        lost: nothing more can be known of it.
     """
 
     item: pytest.Item
     outcome: Outcome
     hello: Hello | None = None
     machine: str = ""
+    lost: bool = False
 
 
 class Dispatch:
@@ -177,5 +179,5 @@ class Dispatch:
         self._starts[item.nodeid] += 1
         self._say(f"llem: {machine}: lost while it ran {item.nodeid}: {lost.reason}")
         if self._starts[item.nodeid] >= _MOST_STARTS:
-            why = f"the process of its Ray task died {_MOST_STARTS} times, the last time on {machine}: {lost.reason}"
-            yield Told(task.left.pop(0), Outcome(item.nodeid, failure=why), task.hello, machine)
+            why = f"the process of its Ray task died {_MOST_STARTS} times: {lost.reason}"
+            yield Told(task.left.pop(0), Outcome(item.nodeid, failure=why), task.hello, machine, lost=True)

@@ -21,6 +21,7 @@ from pytest_llem.session.cluster.messages import WORKING_DIRECTORY, Order
 from pytest_llem.session.cluster.needs import groups_of
 from pytest_llem.session.isolation.publishing import publish
 from pytest_llem.session.journal_line import from_line
+from pytest_llem.session.reporting import report_item
 from pytest_llem.session.state import llem_session
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ class Distribution:
         self._items = {item.nodeid: item for item in session.items if is_measured(item)}
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Once the journal is there: measure, and leave the other tests to pytest.
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """Once the journal is there: measure, then run the other tests.
 
         Raises:
             pytest.UsageError: there is no such cluster, or it cannot run experiments.
@@ -63,7 +64,7 @@ class Distribution:
         config = session.config
         refused = session.testsfailed and not config.option.continue_on_collection_errors
         if refused or not self._items:
-            return
+            return None
         travels = self._address != RAY_HERE
         if travels and not config.invocation_params.dir.is_relative_to(config.rootpath):
             raise pytest.UsageError(
@@ -84,11 +85,12 @@ class Distribution:
         with closing(self._dispatch.run(groups_of(left))) as tell:
             for told in tell:
                 self._report(told)
-                if session.shouldfail:
-                    raise session.Failed(session.shouldfail)
-                if session.shouldstop:
-                    raise session.Interrupted(session.shouldstop)
-        session.items = here
+                _stop_if_asked(session)
+        # By pytest's own loop failures so far would be errors of collection.
+        for item, following in zip(here, [*here, None][1:], strict=True):
+            item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+            _stop_if_asked(session)
+        return True
 
     def measure_again(self, timeouts_s: Mapping[str, float | None]) -> tuple[dict[str, Record], str | None]:
         """Run items once more, each load on the machine that ran it, as
@@ -121,6 +123,9 @@ class Distribution:
                 outcome.reports = _with_paths(outcome.reports, told.hello.working_directory, item.config.rootpath)
         if outcome.failure is not None:
             outcome.failure += f" (on {told.machine})"
+        if told.lost:
+            report_item(item, "failed", outcome.failure)
+            return
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         publish(item, outcome, self._settings)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
@@ -149,6 +154,14 @@ class _Orders:
 
     def __call__(self, timeouts_s: Mapping[str, float | None], gpus: int) -> Order:
         return Order(timeouts_s, self._arguments, str(self._folder), self._environment, gpus)
+
+
+def _stop_if_asked(session: pytest.Session) -> None:
+    """As pytest does between two tests."""
+    if session.shouldfail:
+        raise session.Failed(session.shouldfail)
+    if session.shouldstop:
+        raise session.Interrupted(session.shouldstop)
 
 
 def _connect(address: str, files: Path | None) -> Cluster:
