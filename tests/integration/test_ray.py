@@ -340,7 +340,11 @@ def test_without_an_address_ray_lives_and_dies_with_the_session(
     (pytester.path / "notes").mkdir()
     pytester.makeconftest(
         CONFTEST.format(notes=str(pytester.path / "notes"))
-        + "\ndef pytest_unconfigure(config):\n    assert not any(name.startswith('RAY_') for name in os.environ)\n"
+        + """
+def pytest_configure(config):
+    before = set(os.environ.items())
+    config.add_cleanup(lambda: (NOTES / "changed").write_text(repr(before ^ set(os.environ.items()))))
+"""
     )
     write(extra="sweep: {precision: [fp32, fp16]}\n")
     result = pytester.runpytest_subprocess("--llem-cpu", "--llem-meter=none", "--llem-ray")
@@ -348,6 +352,7 @@ def test_without_an_address_ray_lives_and_dies_with_the_session(
     result.assert_outcomes(passed=2)
     children = [note for note in notes(pytester) if note["name"] == "child"]
     assert [(note["folder"], note["niceness"]) for note in children] == [(str(pytester.path), 0)] * 2
+    assert (pytester.path / "notes" / "changed").read_text() == "set()"
     assert list(folder.iterdir()) == []
     folder.rmdir()
     assert not (pytester.path / "home" / ".ray").exists()

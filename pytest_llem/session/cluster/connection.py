@@ -11,7 +11,6 @@ import socket
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,6 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pytest_llem.options import RAY_HERE
 from pytest_llem.session.cluster import worker
 from pytest_llem.session.cluster.messages import Lost
+from pytest_llem.session.cluster.needs import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,20 +52,6 @@ _TOKEN = secrets.token_hex(32)
 _DEATHS = (WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError, TaskUnschedulableError)
 
 
-@dataclass(frozen=True)
-class Machine:
-    """A machine of the cluster that is there.
-
-    Attributes:
-        name: as a reader knows it.
-        cpus, gpus: what Ray may give to tasks.
-    """
-
-    name: str
-    cpus: float
-    gpus: float
-
-
 class Cluster:
     """A connection to Ray; there is one a process.
 
@@ -84,7 +70,6 @@ class Cluster:
             pytest.UsageError: there is no such cluster, it cannot be used, or the folder is too large.
         """
         self.address = address
-        self._variables: dict[str, str | None] = {}
         self._folder: str | None = None
         self._tasks: set[Any] = set()
         self._names: dict[str, str] = {}
@@ -203,12 +188,6 @@ class Cluster:
         if ray.is_initialized():
             self.cancel()
             ray.shutdown()
-        for name, value in self._variables.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        self._variables.clear()
         if self._folder is not None:
             # Its last processes may still be writing.
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -216,15 +195,9 @@ class Cluster:
 
     def _prepare_here(self) -> dict[str, Any]:
         """What makes a cluster on this machine quiet, its own, and gone afterwards."""
-        variables = {
-            "RAY_USAGE_STATS_ENABLED": "0",
-            # Experiments do not yield to other processes of this machine.
-            "RAY_worker_niceness": "0",
-            "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN", _TOKEN),
-        }
-        # Ray sets the last one itself.
-        self._variables = {name: os.environ.get(name) for name in (*variables, "RAY_AUTH_MODE")}
-        os.environ.update(variables)
+        # Experiments do not yield to other processes of this machine.
+        os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"})
+        os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
         self._folder = tempfile.mkdtemp(prefix="llem-ray-")
         return {"_temp_dir": self._folder, "object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
 

@@ -20,9 +20,9 @@ from pytest_llem.session.isolation.following import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
-    from pytest_llem.session.cluster.connection import Cluster, Machine
+    from pytest_llem.session.cluster.connection import Cluster
     from pytest_llem.session.cluster.messages import Order
-    from pytest_llem.session.cluster.needs import Group
+    from pytest_llem.session.cluster.needs import Group, Machine
 
 _MOST_STARTS = 3
 _LOOK_S = 10.0  # between two looks whether a machine is there for what waits

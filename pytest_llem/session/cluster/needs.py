@@ -1,4 +1,4 @@
-"""What is run as one task, and what it takes."""
+"""What is run as one task, what it takes, and what there is."""
 
 from __future__ import annotations
 
@@ -29,6 +29,20 @@ class Group:
     items: tuple[pytest.Item, ...]
     name: str
     gpus: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine of the cluster that is there.
+
+    Attributes:
+        name: as a reader knows it.
+        cpus, gpus: what Ray may give to tasks.
+    """
+
+    name: str
+    cpus: float
+    gpus: float
 
 
 def groups_of(items: Iterable[pytest.Item]) -> list[Group]:

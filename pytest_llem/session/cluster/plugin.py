@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -71,8 +72,7 @@ class Distribution:
                 f"--llem-ray={self._address}: the root folder {config.rootpath} is brought to the machines: call "
                 "pytest in it, or below"
             )
-        cluster = _connect(self._address, config.rootpath if travels else None)
-        config.add_cleanup(cluster.close)
+        cluster = _connect(config, self._address, config.rootpath if travels else None)
         state = llem_session(config)
         on_gpus = self._settings.device == "cuda"
         if on_gpus and not any(machine.gpus for machine in cluster.machines()):
@@ -164,14 +164,27 @@ def _stop_if_asked(session: pytest.Session) -> None:
         raise session.Interrupted(session.shouldstop)
 
 
-def _connect(address: str, files: Path | None) -> Cluster:
+def _connect(config: pytest.Config, address: str, files: Path | None) -> Cluster:
+    """Connect until the end of the process, which is then as it was before."""
+    config.add_cleanup(partial(_restore_environment, dict(os.environ)))
     try:
         from pytest_llem.session.cluster.connection import Cluster
     except ImportError as error:
         raise pytest.UsageError(
             f"--llem-ray: Ray cannot be imported ({error}): pip install 'pytest-llem[ray]'"
         ) from None
-    return Cluster(address, files)
+    cluster = Cluster(address, files)
+    config.add_cleanup(cluster.close)
+    return cluster
+
+
+def _restore_environment(before: Mapping[str, str]) -> None:
+    """Undo what Ray, once it is imported, does to the variables of this process."""
+    for name in {*before, *os.environ}:
+        if name.startswith("RAY_") or name == "PYTHONBREAKPOINT":
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
 
 
 def _with_paths(reports: list[dict[str, object]], there: str, here: Path) -> list[dict[str, object]]:
