@@ -18,12 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.integration.conftest import TINY
+from tests.integration.test_verdicts import vary_history
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 pytestmark = [
     pytest.mark.processes,
-    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: it has no wheels for every Python"),
+    # It has no wheels for every Python.
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
 ]
 
 # Each line of its input removes the second machine, as if its power had failed.
@@ -203,8 +207,6 @@ def test_each_load_runs_once_on_one_worker_and_the_rows_are_those_of_one_process
 
 
 def _without_dataset() -> str:
-    from tests.integration.conftest import TINY
-
     return "".join(line for line in TINY.splitlines(keepends=True) if not line.startswith("dataset"))
 
 
@@ -319,15 +321,19 @@ def test_what_a_verdict_leaves_open_is_measured_again_on_its_machine(
     pytester: pytest.Pytester, write: Callable[..., Path], arguments: tuple[str, ...]
 ) -> None:
     write(extra="compare: {latency: 5%}\nname: gated\n")
-    for _ in range(3):
-        # Results of one process are those of the cluster.
-        pytester.runpytest_inprocess(*arguments[:2], "--benchmark-autosave").assert_outcomes(passed=1)
+    # What is measured is always the same, and what was saved all over the place.
+    conftest = pytester.path / "conftest.py"
+    conftest.write_text(f"from tests.simulators import skip_waits\nskip_waits(counted=True)\n{conftest.read_text()}")
+    arguments = (arguments[0], "--llem-meter=estimate", *arguments[2:])
+    pytester.runpytest_subprocess(*arguments[:2], "--benchmark-autosave").assert_outcomes(passed=1)
+    vary_history(pytester.path / ".benchmarks", runs=4, by=0.3)
     before = len(notes(pytester))
-    result = pytester.runpytest_subprocess(*arguments, "--llem-fail=latency:0.01%")
+    result = pytester.runpytest_subprocess(*arguments)
     result.stdout.fnmatch_lines(["llem: inconclusive: measuring 1 again in a fresh process (run 2 of 3)"])
     again = [note for note in notes(pytester)[before:] if note["name"] == "gated"]
     assert len(again) == 3
     assert len({note["pid"] for note in again}) == 3
+    assert str(pytester.path) not in {note["folder"] for note in again}
     result.stdout.no_fnmatch_line("*ran something else*")
 
 
@@ -398,6 +404,23 @@ def test_what_makes_no_sense_is_a_usage_error(
     result = pytester.runpytest_subprocess("--llem-cpu", *given)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert said in result.stderr.str()
+
+
+def test_without_ray_it_is_a_usage_error_that_says_what_to_install(
+    pytester: pytest.Pytester, write: Callable[..., Path]
+) -> None:
+    write()
+    pytester.makeconftest("import sys\nsys.modules['ray'] = None\n")
+    result = pytester.runpytest_subprocess("--llem-cpu", "--llem-ray")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "pip install 'pytest-llem[ray]'" in result.stderr.str()
+
+
+def test_a_plan_says_that_its_times_are_of_one_machine(pytester: pytest.Pytester, write: Callable[..., Path]) -> None:
+    write()
+    result = pytester.runpytest_subprocess("--llem-cpu", "--llem-plan", "--llem-ray")
+    assert result.ret == pytest.ExitCode.OK
+    assert "these are the times of one machine" in result.stdout.str()
 
 
 def test_without_a_device_it_is_a_usage_error(pytester: pytest.Pytester, write: Callable[..., Path]) -> None:
