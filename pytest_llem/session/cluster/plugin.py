@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
@@ -167,6 +168,9 @@ def _stop_if_asked(session: pytest.Session) -> None:
 def _connect(config: pytest.Config, address: str, files: Path | None) -> Cluster:
     """Connect until the end of the process, which is then as it was before."""
     config.add_cleanup(partial(_restore_environment, dict(os.environ)))
+    if address == RAY_HERE and "ray" not in sys.modules:
+        # Without a token others on the network could run code here. Ray looks when it is imported, and never again.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         from pytest_llem.session.cluster.connection import Cluster
     except ImportError as error:
