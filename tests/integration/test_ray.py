@@ -35,12 +35,12 @@ CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
 
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-second = cluster.add_node(num_cpus=1)
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 2, "include_dashboard": False})
+second = cluster.add_node(num_cpus=2)
 print(cluster.address, flush=True)
 for line in sys.stdin:
     cluster.remove_node(second, allow_graceful=False)
-    second = cluster.add_node(num_cpus=1)
+    second = cluster.add_node(num_cpus=2)
     print("removed and replaced", flush=True)
 cluster.shutdown()
 """
@@ -55,6 +55,7 @@ NOTES = pathlib.Path({notes!r})
 
 def note(name, **values):
     values |= dict(name=name, pid=os.getpid(), worker=os.getppid(), folder=os.getcwd())
+    values |= dict(gpus=os.environ.get("CUDA_VISIBLE_DEVICES"))
     with open(NOTES / "notes.jsonl", "a") as file:
         file.write(json.dumps(values) + "\\n")
 
@@ -110,7 +111,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 class Cluster:
-    """Two nodes of one processor each.
+    """Two nodes of two processors each; the first one claims to have two GPUs.
 
     Attributes:
         address: of it.
@@ -431,9 +432,46 @@ def test_without_a_device_it_is_a_usage_error(pytester: pytest.Pytester, write: 
 
 
 def test_a_cluster_without_gpus_cannot_run_on_them(
+    pytester: pytest.Pytester, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    write()
+    result = pytester.runpytest_subprocess("--llem-gpu", "--llem-ray")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "no machine of the Ray cluster local has a GPU" in result.stderr.str()
+
+
+def test_each_load_sees_the_gpus_that_it_needs_and_no_others(
     pytester: pytest.Pytester, write: Callable[..., Path], arguments: tuple[str, ...]
 ) -> None:
-    write()
-    result = pytester.runpytest_subprocess("--llem-gpu", *arguments[1:])
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert "no machine of the Ray cluster" in result.stderr.str()
+    """As far as that is to be seen without any."""
+    conftest = pytester.path / "conftest.py"
+    conftest.write_text(
+        f"{conftest.read_text()}\n"
+        "import pytest_llem.records.machine, pytest_llem.session.state\n"
+        "pytest_llem.records.machine.require_cuda = lambda: None\n"
+        "pytest_llem.session.state.lock_visible_boards = lambda **_: None\n"
+    )
+    loads = [
+        "{name: takes-one}",
+        "{name: takes-one-too, precision: fp16}",
+        "{name: takes-two, pytorch: {device_map: auto, max_memory: {0: 1GiB, 1: 1GiB}}}",
+        "{name: takes-three, pytorch: {device_map: auto, max_memory: {2: 1GiB}}}",
+    ]
+    write(extra=f"experiments: [{', '.join(loads)}]\n")
+    result = pytester.runpytest_subprocess("--llem-gpu", *arguments[1:], "-rs")
+    result.assert_outcomes(passed=3, skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED * llem-ray: it needs 3 GPUs, and no machine * (most: 2 GPUs)"])
+    gpus = {note["name"]: note["gpus"] for note in notes(pytester) if note["name"] != "child"}
+    assert {gpus["takes-one"], gpus["takes-one-too"]} <= {"0", "1"}
+    assert gpus["takes-two"] == "0,1"
+
+
+def test_the_first_failure_ends_all_if_asked_for(
+    pytester: pytest.Pytester, write: Callable[..., Path], arguments: tuple[str, ...]
+) -> None:
+    write(extra="experiments: [{name: fails, passthrough: {generate: {fault: raises-in-call-1}}}, {name: waits}]\n")
+    result = pytester.runpytest_subprocess(*arguments, "-x")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(failed=1)
+    assert not any(_lives(note["pid"]) for note in notes(pytester))
