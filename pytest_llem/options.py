@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from pytest_llem.verdict.limits import Limit
 
+RAY_HERE = "local"
+"""The address of a Ray cluster that is started on this machine for the session."""
+
 
 def _meter(text: str) -> str:
     try:
@@ -109,7 +112,8 @@ class Option:
             would be right.
         default: its value where nothing was given; of a flag ``False``.
         ini: whether there is an ini key of it.
-        nargs: as of argparse; it may then be repeated as well.
+        nargs: as of argparse; it may then be repeated as well, unless it is ``?``.
+        const: its value where it is given without one, with ``?``.
     """
 
     name: str
@@ -120,6 +124,7 @@ class Option:
     ini: bool = True
     repeatable: bool = False
     nargs: str | None = None
+    const: str | None = None
 
     @property
     def flag(self) -> str:
@@ -130,6 +135,8 @@ class Option:
         """Add it to pytest's."""
         if self.metavar is None:
             group.addoption(self.flag, action="store_true", help=self.help)
+        elif self.const is not None:
+            group.addoption(self.flag, metavar=self.metavar, help=self.help, nargs=self.nargs, const=self.const)
         elif self.nargs is not None:
             group.addoption(self.flag, metavar=self.metavar, help=self.help, action="extend", nargs=self.nargs)
         else:
@@ -252,6 +259,14 @@ OPTIONS = (
         "llem_isolate",
         "Run each model's experiments in a child process: a crash or a hang costs one experiment, and timeout_s is "
         "enforced.",
+    ),
+    Option(
+        "llem_ray",
+        "Run the experiments on a Ray cluster, each load as a task that asks for as many GPUs as it needs: that of an "
+        "address, or auto, which stands after = alone; without one, on this machine (in the ini file: local).",
+        "ADDRESS",
+        nargs="?",
+        const=RAY_HERE,
     ),
     Option(
         "llem_budget",

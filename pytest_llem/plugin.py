@@ -150,7 +150,12 @@ def _features_of_measuring(settings: Settings) -> Iterator[object]:
 
         yield Against(settings, settings.against)
         return
-    yield Isolation(settings)
+    if settings.ray is not None:
+        from pytest_llem.session.cluster.plugin import Distribution
+
+        yield Distribution(settings, settings.ray)
+    else:
+        yield Isolation(settings)
     if settings.budget_s is not None:
         from pytest_llem.session.budget import Budget
 
@@ -164,7 +169,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     settings = config.stash[SETTINGS]
     if settings.device is None:
         return []
-    lines = [f"llem: experiments run on the {settings.device_name}, meter: {settings.meter}"]
+    where = "" if settings.ray is None else f" of Ray's machines ({settings.ray})"
+    lines = [f"llem: experiments run on the {settings.device_name}{where}, meter: {settings.meter}"]
     added = [*config.getini("addopts"), *os.environ.get("PYTEST_ADDOPTS", "").split()]
     given = {argument.partition("=")[0] for argument in (*added, *config.invocation_params.args)}
     if ignored := [option for option in _OPTIONS_OF_CALLABLES if option in given]:

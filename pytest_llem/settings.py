@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from pytest_llem.options import OPTIONS
+from pytest_llem.options import OPTIONS, RAY_HERE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +57,8 @@ class Settings:
         shard: which part of how many runs, from 1; ``None`` for everything.
         merge: journals to report in place of running anything.
         isolate: run each model's experiments in a child process.
+        ray: address of the Ray cluster that runs the experiments, :data:`pytest_llem.options.RAY_HERE` for one on this
+            machine; ``None`` where they run here.
         child: in such a child, the descriptor of the socket to its parent.
         budget_s: seconds that loads and experiments may take in all; ``None`` for as many as they need.
         experiments_root: the root folder whose experiment files are read in place of those below the session's own.
@@ -83,6 +87,7 @@ class Settings:
     shard: tuple[int, int] | None = None
     merge: tuple[Path, ...] = ()
     isolate: bool = False
+    ray: str | None = None
     child: int | None = None
     budget_s: float | None = None
     against: str | None = None
@@ -111,7 +116,7 @@ class Settings:
     @property
     def asks_for_hardware(self) -> bool:
         """Whether the session must not start without the device or the meter it names."""
-        return self.mode in (*_RUNS, "child") and (self.device == "cuda" or self.meter_named)
+        return self.ray is None and self.mode in (*_RUNS, "child") and (self.device == "cuda" or self.meter_named)
 
     @property
     def last(self) -> int | None:
@@ -135,6 +140,7 @@ class Settings:
             raise pytest.UsageError("--llem-merge runs nothing: leave out --llem-budget")
         if given["child"] is None:
             _require_comparable(given, config)
+            _require_one_cluster(given, config)
         mode = _mode(given, config)
         is_worker = hasattr(config, "workerinput")
         asks = any(map(config.getoption, _OUTPUTS))
@@ -169,6 +175,7 @@ class Settings:
             merge=given["merge"],
             # Each side of a comparison runs in processes of its own.
             isolate=given["child"] is None and (given["isolate"] or mode in _COMPARES),
+            ray=given["ray"] if mode in ("measure", "plan") else None,
             child=given["child"],
             budget_s=given["budget"],
             against=given["against"],
@@ -215,6 +222,34 @@ def _require_comparable(given: Mapping[str, Any], config: pytest.Config) -> None
     named = config.getoption("llem_against") is not None or given["bisect"] is not None
     if named and not (given["gpu"] or given["cpu"] or given["plan"]):
         raise pytest.UsageError(f"{option} measures: pass --llem-gpu or --llem-cpu with it")
+
+
+def _require_one_cluster(given: Mapping[str, Any], config: pytest.Config) -> None:
+    """Refuse what makes no sense where a Ray cluster runs the experiments, and an address that is none."""
+    named: str | None = config.getoption("llem_ray")
+    if named == "":
+        raise pytest.UsageError("--llem-ray=: its value is empty; write --llem-ray=ADDRESS, or --llem-ray alone")
+    if named is not None:
+        added = [*config.getini("addopts"), *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
+        if named != RAY_HERE and f"--llem-ray={named}" not in (*added, *config.invocation_params.args):
+            # What follows the option is its value to argparse, were it the path of a test.
+            raise pytest.UsageError(
+                f"--llem-ray {named}: an address comes after =, as in --llem-ray=auto; without one, put paths of tests "
+                "before --llem-ray, or another option after it"
+            )
+        if not (given["gpu"] or given["cpu"] or given["plan"] or config.option.collectonly or given["merge"]):
+            raise pytest.UsageError("--llem-ray measures: pass --llem-gpu or --llem-cpu with it")
+    if given["ray"] is None:
+        return
+    refused = {
+        "against": "measures both sides on the boards of one machine",
+        "bisect": "measures both sides on the boards of one machine",
+        "budget": "is spent on one load after the other",
+        **({"merge": "runs nothing"} if named is not None else {}),
+    }
+    for name, why in refused.items():
+        if given[name]:
+            raise pytest.UsageError(f"--llem-{name} {why}: leave out --llem-ray")
 
 
 SETTINGS = pytest.StashKey[Settings]()

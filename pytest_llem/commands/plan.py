@@ -81,6 +81,8 @@ class Planner:
         text = render(made, predictor)
         if made.loads and (what := _states(settings)) is not None:
             text += f"{pairs_line(made, predictor, settings.pairs, what)}\n"
+        if settings.ray is not None:
+            text += "these are the times of one machine; with --llem-ray several loads run at a time\n"
         config.get_terminal_writer().write(text)
         session.testsfailed += len(made.invalid)
         return True

@@ -21,6 +21,7 @@ from pytest_llem.session import gating
 from pytest_llem.session.against import verdicts as pairs
 from pytest_llem.session.journal import require_writable
 from pytest_llem.session.state import llem_session
+from pytest_llem.settings import SETTINGS
 from pytest_llem.verdict.judging import Candidate, follow_moves
 
 if TYPE_CHECKING:
@@ -138,7 +139,10 @@ def announce(session: pytest.Session, settings: Settings) -> None:
 
 
 def environment_to_come(config: pytest.Config, settings: Settings) -> dict[str, Any] | None:
-    """What is known of this session's environment before anything runs; ``None`` where its meter cannot work."""
+    """What is known of this session's environment before anything runs; ``None`` where its meter cannot work, or others
+    than this machine measure."""
+    if config.stash[SETTINGS].ray is not None:
+        return None
     try:
         meter = llem_session(config).meter(())
     except LlemError:  # the first item that measures says why

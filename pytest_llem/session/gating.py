@@ -70,7 +70,10 @@ def judge_session(
             break
         say(f"llem: inconclusive: measuring {len(undecided)} again in a fresh process (run {number} of {MAX_RUNS})")
         timeouts_s = {nodeid: (state.records[nodeid].config or {}).get("timeout_s") for nodeid in undecided}
-        again, problem = measure_again(config, timeouts_s, state.deadline)
+        if state.measure_elsewhere is None:
+            again, problem = measure_again(config, timeouts_s, state.deadline)
+        else:
+            again, problem = state.measure_elsewhere(timeouts_s)
         for nodeid in undecided:
             state.count(_with_run(state.records[nodeid], again.get(nodeid), problem))
         _judge(state, unmeasured)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pytest_llem.verdict.history import SavedRow
     from pytest_llem.verdict.judging import Judged
 
+    MeasureAgain = Callable[[Mapping[str, float | None]], tuple[dict[str, Record], str | None]]
+
 
 @dataclass
 class LlemSession:
@@ -48,6 +50,7 @@ class LlemSession:
         await_turn: waits for the turn of this process, where others share its device; ``None`` where it is alone.
         deadline: when the time of the session (in a child, of its parent's) is over; ``None`` where it has no limit.
         budget: what spends that time.
+        measure_elsewhere: measures again what a verdict leaves open, where this process does not.
         idle_power_w: power of the last item's boards before its first window; ``None`` where it is not known.
         incomplete: parts of what is reported are known to be missing.
         device_lost: a GPU failed so that this process cannot use it any more.
@@ -65,6 +68,7 @@ class LlemSession:
     await_turn: AwaitTurn | None = None
     deadline: Deadline | None = None
     budget: Budget | None = None
+    measure_elsewhere: MeasureAgain | None = None
     idle_power_w: float | None = None
     incomplete: bool = False
     device_lost: bool = False

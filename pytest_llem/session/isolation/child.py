@@ -50,6 +50,7 @@ _NOT_THE_CHILDS: dict[str, object] = {
     "distload": False,
     "tx": [],
     "llem_isolate": False,
+    "llem_ray": None,
     "llem_shard": None,
     "llem_resume": False,
     "llem_journal": None,
