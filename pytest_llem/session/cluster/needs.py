@@ -61,9 +61,7 @@ def gpus_of(load: LoadConfig) -> int:
     """
     places = (*load.pytorch.places(), *(load.pytorch.max_memory or {}))
     numbers = [number for place in places if (number := gpu_number(place)) is not None]
-    # Of a load that no number of processes shares, there is none.
-    shared: int = getattr(load, "tensor", None) or 1
-    return max([shared, *(number + 1 for number in numbers)])
+    return max([load.tensor, *(number + 1 for number in numbers)])
 
 
 def _group(items: list[pytest.Item]) -> Group:
