@@ -1,12 +1,18 @@
-"""The processes that a process has started, directly or through others, as Linux lists them in ``/proc``."""
+"""The processes that a process has started, directly or through others, as Linux lists them in ``/proc``; and how
+processes end."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
+
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl.h
 
 
 def descendants(pid: int) -> list[int]:
@@ -20,6 +26,21 @@ def descendants(pid: int) -> list[int]:
         found += own
         pending += own
     return found
+
+
+def end_with_parent() -> None:
+    """Never outlive the process that started this one, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def how_it_ended(code: int) -> str:
+    """The end of a process in words, from its exit status or minus the signal that ended it."""
+    if code >= 0:
+        return f"ended with exit status {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    hint = ", perhaps by the kernel because memory ran out" if -code == signal.SIGKILL else ""
+    return f"was ended by {name}{hint}"
 
 
 def _lacks_lists(pid: int) -> bool:

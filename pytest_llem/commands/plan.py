@@ -242,6 +242,7 @@ def _load_text(load: LoadConfig | None) -> str:
         return "no model"
     options = {
         **({"weights": load.weights} if load.weights != "pretrained" else {}),
+        **({"parallel.tensor": load.tensor} if load.tensor > 1 else {}),
         **load.pytorch.model_dump(exclude_none=True),
         **load.from_pretrained,
         **load.backend_options,

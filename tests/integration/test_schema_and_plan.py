@@ -40,6 +40,14 @@ def test_the_plan_names_the_engine_of_a_load_where_it_is_not_the_first_one(run: 
     ]
 
 
+def test_the_plan_says_over_how_many_processes_a_load_is_divided(run: Run, write: Write) -> None:
+    write("a.llem.yaml", "sweep: {parallel.tensor: [1, 2]}\n")
+    assert [line for line in run("--llem-plan").outlines if line.startswith("load")] == [
+        "load 1: builtin:tiny-llama, fp32",
+        "load 2: builtin:tiny-llama, fp32, parallel.tensor: 2",
+    ]
+
+
 def test_the_plan_names_items_by_load_with_memory_and_time_and_runs_nothing(
     pytester: pytest.Pytester, run: Run, write: Write
 ) -> None:

@@ -73,6 +73,10 @@ def test_several_boards_are_a_usage_error_on_the_cpu(
     result = on_boards(boards, "--llem-cpu")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: *GPU-aaaa*GPU-bbbb*"])
+    # Two processes would read both, but none is among what is selected.
+    write(extra="sweep: {parallel.tensor: [1, 2]}\n")
+    assert on_boards(boards, "--llem-cpu", "-k", "tensor:1").ret == pytest.ExitCode.USAGE_ERROR
+    write()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aaaa")
     on_boards(boards, "--llem-cpu", "--llem-min-window=0.1").assert_outcomes(passed=1)
     assert rows(pytester)["energy"]["extra_info"]["result"]["boards"].keys() == {"GPU-aaaa"}

@@ -184,7 +184,9 @@ class TransformersModel:
     def _check_cache_fits(self, config: ExperimentConfig, needed_bytes: int | None) -> None:
         # Spread over several devices by a map, it need not fit the one that inputs go to.
         if needed_bytes is not None and not (config.pytorch and config.pytorch.device_map):
-            check_fits(needed_bytes // config.parallel.tensor, self.device, "the key-value cache")
+            # On the CPU all ranks share its memory.
+            parts = config.parallel.tensor if self.device.type == "cuda" else 1
+            check_fits(needed_bytes // parts, self.device, "the key-value cache")
 
 
 def _load(load: LoadConfig, device: torch.device) -> TransformersModel:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.distributed.tensor import DTensor
 
+from pytest_llem.descendants import end_with_parent
 from pytest_llem.engines.transformers.engine import load_here
 from pytest_llem.engines.transformers.parallel.group import ADDRESS, TOKEN, UNNAMED
 from pytest_llem.errors import LlemError, LoadError, MeasurementError, one_line
@@ -90,6 +91,8 @@ class Rank:
 
 def main() -> None:
     """Answer commands until the measuring process closes the line, whatever this one is doing then."""
+    # One that is stopped notices nothing, and would outlive a session that was killed.
+    end_with_parent()
     commands: queue.Queue[tuple[str, tuple[Any, ...]]] = queue.Queue()
     number = int(os.environ["RANK"])
     line = _line()

@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from pytest_llem.engines.folder import EngineFolder
 from pytest_llem.engines.library_warnings import library_warnings
 from pytest_llem.engines.serving.model import ServedModel
 from pytest_llem.engines.serving.sources import environment
@@ -17,7 +18,6 @@ from pytest_llem.engines.transformers.loading import save_random
 from pytest_llem.engines.vllm.arguments import llm_arguments
 from pytest_llem.engines.vllm.checks import check_resolved
 from pytest_llem.engines.vllm.failures import engine_is_dead, not_generated, not_loaded
-from pytest_llem.engines.vllm.folder import EngineFolder
 from pytest_llem.engines.vllm.processes import (
     ProcessLog,
     interruptible,

@@ -7,7 +7,6 @@ SIGKILL when its parent dies, and sends what it and its workers write to a file 
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import re
@@ -29,8 +28,6 @@ from pytest_llem.errors import LoadError, printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
-
-_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl.h
 
 # exec keeps both the signal and the process, whose parent may have died before the signal was asked for.
 _START = """\
@@ -68,12 +65,6 @@ _KILLED = re.compile(r"^Worker proc \S+ died unexpectedly \(exit code: -\d+\)")
 ECHOES = ("Engine core initialization failed", "WorkerProc initialization failed", "Worker failed with error")
 
 _ENDED_S = 10.0
-
-
-def end_with_parent() -> None:
-    """Never outlive the process that started this one."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 @contextmanager

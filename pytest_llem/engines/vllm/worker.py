@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from pytest_llem.descendants import end_with_parent
 from pytest_llem.engines.transformers.memory import CudaPeakMemory, ResidentPeakMemory
-from pytest_llem.engines.vllm.processes import end_with_parent
 
 _parent = multiprocessing.parent_process()
 if _parent is not None:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llem.descendants import end_with_parent
 from pytest_llem.engines import get_engine
 from pytest_llem.errors import UnavailableError
 from pytest_llem.items import parameters
-from pytest_llem.session.isolation.process import DUMP_SIGNAL, end_with_parent
+from pytest_llem.session.isolation.process import DUMP_SIGNAL
 from pytest_llem.session.journal_line import as_line
 from pytest_llem.session.state import SESSION, llem_session
 
@@ -78,6 +79,7 @@ class IsolatedChild:
         self._lines = self._socket.makefile("r", encoding="utf-8")
         self._session: pytest.Session | None = None
         self._began_s = time.perf_counter()
+        # The session's locks keep others off the boards in use here.
         end_with_parent()
         # What the parent shows of a child that died. Not captured yet: pytest captures while it collects and runs.
         self._output = os.dup(2)

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_llem.descendants import end_with_parent
 from pytest_llem.session.isolation.nursery import MESSAGE_BYTES
-from pytest_llem.session.isolation.process import end_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -21,7 +21,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.session.isolation.process import how_it_ended, start_pytest, written_to
+from pytest_llem.descendants import how_it_ended
+from pytest_llem.session.isolation.process import start_pytest, written_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

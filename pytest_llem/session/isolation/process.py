@@ -6,7 +6,6 @@ reports when an item begins, each phase of it, its result, and when it has ended
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import select
@@ -20,6 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from pytest_llem.descendants import how_it_ended
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 DUMP_SIGNAL = signal.SIGUSR1
 """On which a child writes where each of its threads is."""
 
-_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl.h
 _CHUNK_BYTES = 1 << 16
 _SHOWN_CHARS = 20_000
 _LOOK_S = 0.5  # between two looks whether the child lives: a process that it forked may keep its socket open
@@ -81,21 +81,6 @@ def start_pytest(option: str, theirs: socket.socket, launch: Launch, output: int
         pass_fds=[theirs.fileno()],
         start_new_session=True,
     )
-
-
-def end_with_parent() -> None:
-    """Never outlive the process that started this one: the session's locks keep others off the boards in use here."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-
-
-def how_it_ended(code: int) -> str:
-    """The end of a process in words, from its exit status or minus the signal that ended it."""
-    if code >= 0:
-        return f"ended with exit status {code}"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    hint = ", perhaps by the kernel because memory ran out" if -code == signal.SIGKILL else ""
-    return f"was ended by {name}{hint}"
 
 
 def written_to(output: BinaryIO | None, start: int = 0) -> str:

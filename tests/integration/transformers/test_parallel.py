@@ -71,6 +71,17 @@ def prepare_and_harm(self, config, folder):
 ParallelModel.prepare = prepare_and_harm
 """
 
+HOLDS = """
+import sys
+
+from pytest_llem.engines.transformers.parallel.group import RankGroup
+
+sys.path.insert(0, sys.argv[1])
+group = RankGroup(2, "cpu")
+print(*group.pids, flush=True)
+sys.stdin.read()
+"""
+
 LONG = f"{FIELDS}{TWO}measure: {{rounds: 100000, warmup_rounds: 0, min_window_s: 0.1}}\n"
 
 
@@ -134,11 +145,35 @@ def test_a_rank_that_ends_or_hangs_costs_its_experiment_alone(pytester: pytest.P
     result.assert_outcomes(passed=2, failed=2)
     result.stdout.fnmatch_lines(
         [
-            "faults.llem.yaml:11: killed: rank 1 (PID *) was ended by SIGKILL; *",
-            "faults.llem.yaml:13: stopped: timeout_s: passed, and rank 0 and 1 had not answered; *",
+            "faults.llem.yaml:11: killed: rank 1 (PID *) was ended by SIGKILL, perhaps by *",
+            "faults.llem.yaml:13: stopped: timeout_s: passed, and rank 0 and 1 had not answered",
         ]
     )
     assert still_running(map(int, (pytester.path / "pids").read_text().split())) == []
+
+
+def test_nothing_is_left_of_ranks_whose_session_is_killed(tmp_path: Path) -> None:
+    temporary, tests = tmp_path / "temporary", tmp_path / "tests"
+    temporary.mkdir()
+    tests.mkdir()
+    # Imported by the session before pytest put a folder of tests in front.
+    (tests / "json.py").write_text("raise RuntimeError")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(tests)],
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as session:
+        assert session.stdout is not None
+        ranks = [int(pid) for pid in session.stdout.readline().split()]
+        started = descendants(session.pid)
+        os.kill(ranks[1], signal.SIGSTOP)
+        session.kill()
+    assert set(ranks) < set(started)
+    assert still_running(started) == []
+    # The next engine removes it.
+    assert [path.name.startswith("pytest-llem-engine-") for path in temporary.iterdir()] == [True]
 
 
 @pytest.mark.parametrize(("number", "options"), [(signal.SIGKILL, ()), (signal.SIGINT, ("--llem-isolate",))])

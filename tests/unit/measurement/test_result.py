@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from pytest_llem.engines.base import Rank
 from pytest_llem.measurement.result import SCHEMA_VERSION, ExperimentResult, Round
 from pytest_llem.meters.base import PowerCurve
 
@@ -16,6 +17,10 @@ def test_a_result_survives_json_and_later_keys() -> None:
         rounds=1,
         calls_per_round=3,
         warnings=["w"],
+        ranks=[
+            Rank(board="GPU-a", parameter_share=0.5, peak_memory_bytes=10),
+            Rank(board=None, parameter_share=None, peak_memory_bytes=None),
+        ],
         per_round=[
             Round(
                 seconds=1.0,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llem.engines.base import Rank
 from pytest_llem.measurement.account import ENTRIES
 from pytest_llem.measurement.result import Round
 from pytest_llem.report.html import render_html, write_html
@@ -243,6 +244,18 @@ def test_both_ways_to_measure_prefill_are_told_apart() -> None:
     assert "prefill energy of a call10.00" in page.text
     assert "prefill energy, one-token calls11.00" in page.text
     assert "phases bypower samples" in page.text
+
+
+def test_each_process_of_a_model_is_told() -> None:
+    ranks = [
+        Rank(board="GPU-a", parameter_share=0.5, peak_memory_bytes=3 << 20),
+        Rank(board="GPU-b", parameter_share=None, peak_memory_bytes=None),
+        Rank(board=None, parameter_share=None, peak_memory_bytes=None),
+    ]
+    text = Page(render_html(report([experiment(result=result(ranks=ranks))]))).text
+    assert "process 0 of the model50% of the parameters, peak memory 3.00 MiB, GPU-a" in text
+    assert "process 1 of the modelGPU-b" in text
+    assert "process 2 of the model-" in text
 
 
 def test_the_best_point_of_a_sweep_is_named_once_for_each_quantity() -> None:

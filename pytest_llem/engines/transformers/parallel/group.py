@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pytest_llem.descendants import descendants, how_it_ended
+from pytest_llem.engines.folder import EngineFolder
 from pytest_llem.errors import LlemError, LoadError, MeasurementError
 
 if TYPE_CHECKING:
@@ -54,10 +55,10 @@ class RankGroup:
         Raises:
             LoadError: one of them ended.
         """
-        self._folder = tempfile.TemporaryDirectory(prefix="llem-ranks-", ignore_cleanup_errors=True)
-        folder = Path(self._folder.name)
+        self._folder = EngineFolder()
+        folder = self._folder.path
         self._report = folder / "failed.json"
-        self._log = folder / "log"
+        self._log = self._folder.log
         self._lines: dict[int, Connection] = {}
         self._pids: dict[int, int] = {}
         token = secrets.token_hex(16)
@@ -146,17 +147,16 @@ class RankGroup:
             line.close()
         with suppress(subprocess.TimeoutExpired):
             self._launcher.wait(_ENDED_S)
-        for pid in (*self._pids.values(), self._launcher.pid):
-            # The launcher starts each in a session of its own. Those that have ended are waited for by nobody else, so
-            # their numbers are not another's before the launcher is waited for.
-            if self._launcher.returncode is None:
+        if self._launcher.returncode is None:
+            # Nobody else waits for those that have ended, so their numbers are not another's before they are killed.
+            for pid in (*descendants(self._launcher.pid), self._launcher.pid):
                 with suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
         self._launcher.wait()
         self._pids.clear()
         if show and self._log.exists():
             sys.stderr.write(self._log.read_text(encoding="utf-8", errors="replace")[-_SHOWN_CHARS:])
-        self._folder.cleanup()
+        self._folder.remove()
 
     def _accept(self, listening: socket.socket, token: str) -> None:
         try:
@@ -181,9 +181,7 @@ class RankGroup:
         if not self._report.exists():
             return "the processes that share the model could not be started, or ended without saying why"
         failed = json.loads(self._report.read_text(encoding="utf-8"))
-        code: int = failed["code"]
-        how = f"ended with exit status {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
-        return f"rank {failed['rank']} (PID {failed['pid']}) {how}; experiments after this one get new processes"
+        return f"rank {failed['rank']} (PID {failed['pid']}) {how_it_ended(failed['code'])}"
 
 
 class RankLostError(Exception):
@@ -199,17 +197,19 @@ class RankLostError(Exception):
 
 
 def _late(ranks: str) -> MeasurementError:
-    text = f"passed, and rank {ranks} had not answered; experiments after this one get new processes"
-    return MeasurementError(text, field="timeout_s")
+    return MeasurementError(f"passed, and rank {ranks} had not answered", field="timeout_s")
 
 
 def _environment(ranks: int, device: str) -> dict[str, str]:
     threads = max(torch.get_num_threads() // ranks, 1)
+    # pytest puts test folders in front, where a file json.py harms nobody who has imported the standard library's.
+    standard = Path(os.__file__).parent
+    path = sorted(filter(None, sys.path), key=lambda folder: Path(folder) not in (standard, standard / "lib-dynload"))
     environment = {
         # The launcher's own default is a single thread.
         "OMP_NUM_THREADS": str(threads),
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONPATH": os.pathsep.join(path),
         "PYTHONSAFEPATH": "1",
     }
     if device == "cpu":

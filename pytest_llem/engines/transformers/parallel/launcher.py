@@ -10,8 +10,11 @@ import sys
 import uuid
 from pathlib import Path
 
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from pytest_llem.descendants import end_with_parent
 
 _RANK = "pytest_llem.engines.transformers.rank"
 # Which failed is asked for as soon as a line to one of them is closed.
@@ -20,6 +23,7 @@ _LOOK_S = 0.05
 
 def main() -> None:
     """Start the ranks and wait for them. Of one that fails, its number, PID and exit status are written down."""
+    end_with_parent()
     ranks, report = int(sys.argv[1]), Path(sys.argv[2])
     config = LaunchConfig(
         min_nodes=1,
@@ -30,6 +34,8 @@ def main() -> None:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
+        # Elsewhere it would leave a new folder each time.
+        logs_specs=DefaultLogsSpecs(log_dir=str(report.parent)),
         max_restarts=0,
         monitor_interval=_LOOK_S,
     )

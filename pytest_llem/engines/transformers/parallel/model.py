@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pytest_llem.engines.base import Rank, Workload
+from pytest_llem.engines.folder import EngineFolder
 from pytest_llem.engines.prompts import text_of
 from pytest_llem.engines.transformers.loading import save_random
+from pytest_llem.engines.transformers.memory_plan import check_fits, predict_weights
 from pytest_llem.engines.transformers.parallel.group import RankGroup, RankLostError
 from pytest_llem.engines.transformers.sources import find_source
 from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError, about
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from pytest_llem.config import ExperimentConfig, LoadConfig
     from pytest_llem.engines.base import CallTiming, WatchedSequence
@@ -101,29 +102,35 @@ class ParallelModel:
     def close(self) -> None:
         """End the ranks. Closing twice is harmless."""
         self._closed = True
+        self.end_ranks()
+
+    def end_ranks(self) -> None:
+        """End them. The next workload gets new ones."""
         group, self.model = self.model, None
         if group is not None:
             group.close()
 
     def _start(self) -> None:
         start_s = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="llem-random-", ignore_cleanup_errors=True) as folder:
-            load = self._load
+        folder = EngineFolder()
+        try:
+            load, host = self._load, torch.device("cpu")
+            if self._source.location is None or self.device == host:
+                check_fits(predict_weights(load).loading_bytes, host, "the weights")
             if self._source.location is None:
                 # The whole of it need not fit a single GPU.
-                location = save_random(load, self._source, torch.device("cpu"), Path(folder) / "model")
+                location = save_random(load, self._source, host, folder.path / "model")
                 load = replace(load, model=location, weights="pretrained", random_seed=None)
             self.model = RankGroup(load.tensor, self.device.type)
-            try:
-                self.parts: Sequence[dict[str, Any]] = self.ask("load", load, self.device.type)
-            except BaseException as exc:
-                if isinstance(exc, LlemError) and exc.field == "model":
-                    # The ranks know the folder of what was drawn.
-                    exc.value = self._load.model
-                group, self.model = self.model, None
-                if group is not None:
-                    group.close()
-                raise
+            self.parts: Sequence[dict[str, Any]] = self.ask("load", load, self.device.type)
+        except BaseException as exc:
+            if isinstance(exc, LlemError) and exc.field == "model":
+                # The ranks know the folder of what was drawn.
+                exc.value = self._load.model
+            self.end_ranks()
+            raise
+        finally:
+            folder.remove()
         self.gpu_uuids: Sequence[str] = tuple(part["board"] for part in self.parts if part["board"] is not None)
         self.warnings: Sequence[str] = list(dict.fromkeys(text for part in self.parts for text in part["warnings"]))
         self.load_s = time.perf_counter() - start_s
@@ -169,7 +176,7 @@ class ParallelWorkload(Workload):
             UnavailableError: the call needs a package that is missing.
         """
         first = index not in self._agreed
-        tokens, *others = self._ask("run", index, first)
+        tokens, *others = self._compute("run", index, first)
         if first and any(other != tokens for other in others):
             raise MeasurementError("the processes that share the model do not agree on its tokens")
         self._agreed.add(index)
@@ -180,11 +187,11 @@ class ParallelWorkload(Workload):
         return output
 
     def time_tokens(self, index: int) -> CallTiming:
-        timing: CallTiming = self._ask("time_tokens", index)[0]
+        timing: CallTiming = self._compute("time_tokens", index)[0]
         return timing
 
     def watch_tokens(self, index: int) -> tuple[list[WatchedSequence] | None, str | None]:
-        watched: tuple[list[WatchedSequence] | None, str | None] = self._ask("watch_tokens", index)[0]
+        watched: tuple[list[WatchedSequence] | None, str | None] = self._compute("watch_tokens", index)[0]
         return watched
 
     def text(self, tokens: list[int]) -> str | None:
@@ -214,6 +221,16 @@ class ParallelWorkload(Workload):
             Rank(board=part["board"], parameter_share=part["parameter_share"], peak_memory_bytes=peak)
             for part, (peak, _) in zip(self._loaded.parts, self._ask("peak_memory_bytes"), strict=True)
         ]
+
+    def _compute(self, method: str, *arguments: Any) -> list[Any]:
+        """What they return of something that they compute together."""
+        try:
+            return self._ask(method, *arguments)
+        except LlemError:
+            # Where it failed at different places, an operation of one would meet another one of the others ever after;
+            # and a GPU that failed is lost to its process.
+            self._loaded.end_ranks()
+            raise
 
     def _ask(self, method: str, *arguments: Any) -> list[Any]:
         return self._loaded.ask(method, self._key, *arguments, until_s=self._until_s)

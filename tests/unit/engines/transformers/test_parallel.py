@@ -8,8 +8,10 @@ import pytest
 
 from pytest_llem.config import ExperimentConfig
 from pytest_llem.engines.prompts import Prompts
+from pytest_llem.engines.transformers.available_memory import Available
 from pytest_llem.engines.transformers.engine import TransformersEngine
-from pytest_llem.engines.transformers.parallel import group
+from pytest_llem.engines.transformers.memory_plan import predict_weights
+from pytest_llem.engines.transformers.parallel import group, model
 from pytest_llem.engines.transformers.parallel.group import RankGroup
 from pytest_llem.engines.transformers.parallel.model import ParallelWorkload
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
@@ -27,11 +29,17 @@ class Answers:
     def __init__(self, **answers: Sequence[Any]) -> None:
         self._answers = answers
         self.asked: list[tuple[Any, ...]] = []
+        self.ended = False
         self.parts = [{"board": f"GPU-{rank}", "parameter_share": 0.5} for rank in range(2)]
 
     def ask(self, method: str, *arguments: Any, until_s: float | None = None) -> list[Any]:
         self.asked.append((method, *arguments, until_s))
+        if method not in self._answers:
+            raise MeasurementError("out of memory")
         return [*self._answers[method]]
+
+    def end_ranks(self) -> None:
+        self.ended = True
 
     def new_key(self) -> int:
         return 7
@@ -52,6 +60,14 @@ def test_ranks_that_do_not_agree_fail() -> None:
     found, _ = workload(run=[[[1, 2]], [[1, 3]]])
     with pytest.raises(MeasurementError, match="do not agree on its tokens"):
         found.run(0)
+
+
+@pytest.mark.parametrize("method", ["run", "time_tokens", "watch_tokens"])
+def test_after_a_call_that_failed_the_ranks_are_new_ones(method: str) -> None:
+    found, loaded = workload()
+    with pytest.raises(MeasurementError, match="out of memory"):
+        getattr(found, method)(0)
+    assert loaded.ended
 
 
 def test_peaks_are_added_where_all_are_known() -> None:
@@ -91,6 +107,16 @@ def test_each_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     config = experiment(parallel={"tensor": 2})
     with pytest.raises(UnavailableError, match=r"parallel.tensor 2: each process needs a GPU, and this one may see 1"):
         TransformersEngine().load(config.load_config(HERE), "cuda")
+
+
+def test_on_the_cpu_all_parts_must_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = experiment(parallel={"tensor": 2})
+    needed_bytes = predict_weights(config.load_config(HERE)).loading_bytes
+    free = Available(needed_bytes - 1)
+    monkeypatch.setattr("pytest_llem.engines.transformers.memory_plan.available", lambda _: free)
+    monkeypatch.setattr(model, "save_random", None)
+    with pytest.raises(UnavailableError, match=r"the weights would take .* but cpu has"):
+        TransformersEngine().load(config.load_config(HERE), "cpu")
 
 
 def test_a_launcher_that_starts_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

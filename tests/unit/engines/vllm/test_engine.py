@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pytest
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
+from pytest_llem.engines.base import Rank
 from pytest_llem.engines.transformers.engine import TransformersEngine, load_here
 from pytest_llem.engines.transformers.sources import find_source
 from pytest_llem.engines.vllm.arguments import llm_arguments
@@ -239,10 +240,15 @@ def test_what_workers_tell_is_part_of_the_result(vllm: StandIn) -> None:
     sizes = {"weights_bytes": 3 << 20, "kv_cache_bytes": 1 << 20}
     vllm.workers = [{"gpu_uuid": "GPU-2", **sizes}, {"gpu_uuid": "GPU-1", **sizes}]
     vllm.peaks = [(1000, None), (500, None)]
-    config = experiment()
+    config = experiment(parallel={"tensor": 2})
     model = load(config)
+    assert vllm.made[0].arguments["tensor_parallel_size"] == 2
     assert model.gpu_uuids == ("GPU-1", "GPU-2")
     workload = model.prepare(config, HERE)
+    assert workload.ranks() == [
+        Rank(board="GPU-2", parameter_share=None, peak_memory_bytes=1000),
+        Rank(board="GPU-1", parameter_share=None, peak_memory_bytes=500),
+    ]
     assert workload.prompts.notes[-1] == (
         "peak_memory_bytes: 6.00 MiB of it are weights, 2.00 MiB the key-value cache, which vLLM reserves whether it "
         "fills it or not"

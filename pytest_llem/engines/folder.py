@@ -1,4 +1,5 @@
-"""The folder of an engine: its log, the script that starts its processes, and random weights until they are read.
+"""The folder of an engine that has processes of its own: their log, what they are started with, and random weights
+until they are read.
 
 It is locked (``flock``) while its process lives: that of a process which was killed is free, and the next engine
 removes it, which may be as large as a model.
@@ -13,7 +14,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-_PREFIX = "pytest-llem-vllm-"
+_PREFIX = "pytest-llem-engine-"
 _LOG = "log"
 
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llem.engines.vllm.folder import EngineFolder
+from pytest_llem.engines.folder import EngineFolder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 HOLDS = """
 import sys
-from pytest_llem.engines.vllm.folder import EngineFolder
+from pytest_llem.engines.folder import EngineFolder
 
 folder = EngineFolder()
 print(folder.path, flush=True)
@@ -32,7 +32,7 @@ def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_a_killed_process_left_is_removed_by_the_next_engine_alone(tmp_path: Path) -> None:
     own = EngineFolder()
-    other = tmp_path / "pytest-llem-vllm-not-begun"
+    other = tmp_path / "pytest-llem-engine-not-begun"
     other.mkdir()
     with subprocess.Popen(
         [sys.executable, "-c", HOLDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -54,6 +54,6 @@ def test_a_link_leads_nowhere(tmp_path: Path) -> None:
     target = tmp_path / "mine"
     target.mkdir()
     (target / "log").touch()
-    (tmp_path / "pytest-llem-vllm-x").symlink_to(target)
+    (tmp_path / "pytest-llem-engine-x").symlink_to(target)
     EngineFolder().remove()
     assert (target / "log").exists()
