@@ -83,6 +83,17 @@ class Rank:
     peak_memory_bytes: int | None
 
 
+Peak = tuple[int | None, str | None]
+"""Peak memory in bytes, or ``None`` and the reason."""
+
+
+def together(peaks: Sequence[Peak]) -> Peak:
+    """Those of several processes, which need not fall together: their sum is an upper bound."""
+    known = [peak for peak, _ in peaks if peak is not None]
+    reason = next((reason for peak, reason in peaks if peak is None), None)
+    return (sum(known), None) if reason is None else (None, reason)
+
+
 class Workload(Protocol):
     """One pass over an experiment's prompts, ready to run: tokenised, padded, moved to the device.
 
@@ -130,7 +141,8 @@ class Workload(Protocol):
         """Peak memory since the last reset, in bytes, or ``None`` and the reason."""
 
     def ranks(self) -> Sequence[Rank]:
-        """The processes that share the model, where there are several, with their peak memory since the last reset."""
+        """The processes that share the model, where there are several, with the peak memory of each as
+        :meth:`peak_memory_bytes` has last read it."""
         return ()
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.engines.base import Rank, WatchedSequence
+from pytest_llem.engines.base import Rank, WatchedSequence, together
 from pytest_llem.engines.serving.times import NotedTimes
 from pytest_llem.engines.serving.workload import ServedWorkload
 from pytest_llem.engines.vllm.sampling import fixed_new_tokens, sampling_parameters
 from pytest_llem.errors import MeasurementError
 
 if TYPE_CHECKING:
+    from pytest_llem.engines.base import Peak
     from pytest_llem.engines.vllm.model import VllmModel
 
 
@@ -40,17 +41,15 @@ class VllmWorkload(ServedWorkload):
         self._loaded.on_workers("llem_reset_peak_memory")
 
     def peak_memory_bytes(self) -> tuple[int | None, str | None]:
-        """Of all workers together. Their peaks need not fall together, so the sum is an upper bound."""
-        peaks = self._loaded.on_workers("llem_peak_memory")
-        reason = next((reason for peak, reason in peaks if peak is None), None)
-        return (sum(peak for peak, _ in peaks), None) if reason is None else (None, reason)
+        """Of all workers together."""
+        self._peaks: list[Peak] = self._loaded.on_workers("llem_peak_memory")
+        return together(self._peaks)
 
     def ranks(self) -> list[Rank]:
-        peaks = self._loaded.on_workers("llem_peak_memory")
         return [
             Rank(board=worker["gpu_uuid"], parameter_share=None, peak_memory_bytes=peak)
-            for worker, (peak, _) in zip(self._loaded.workers, peaks, strict=True)
-            if len(self._loaded.workers) > 1
+            for worker, (peak, _) in zip(self._loaded.workers, self._peaks, strict=True)
+            if self._loaded.processes > 1
         ]
 
     def _fixed_new_tokens(self) -> int | None:

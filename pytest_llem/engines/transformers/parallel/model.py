@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_llem.engines.base import Rank, Workload
+from pytest_llem.engines.base import Rank, Workload, together
 from pytest_llem.engines.folder import EngineFolder
 from pytest_llem.engines.prompts import text_of
 from pytest_llem.engines.transformers.loading import save_random
@@ -19,11 +19,15 @@ from pytest_llem.engines.transformers.sources import find_source
 from pytest_llem.errors import LlemError, LoadError, MeasurementError, UnavailableError, about
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pytest_llem.config import ExperimentConfig, LoadConfig
-    from pytest_llem.engines.base import CallTiming, WatchedSequence
+    from pytest_llem.engines.base import CallTiming, Peak, WatchedSequence
+
+
+# Of an even one: norms are whole in each, and heads that N does not divide leave a layer a little larger.
+_LARGEST_PART = 1.2
 
 
 class ParallelModel:
@@ -132,8 +136,19 @@ class ParallelModel:
         finally:
             folder.remove()
         self.gpu_uuids: Sequence[str] = tuple(part["board"] for part in self.parts if part["board"] is not None)
-        self.warnings: Sequence[str] = list(dict.fromkeys(text for part in self.parts for text in part["warnings"]))
+        texts = [text for part in self.parts for text in part["warnings"]]
+        self.warnings: Sequence[str] = list(dict.fromkeys([*texts, *_uneven(self.parts)]))
         self.load_s = time.perf_counter() - start_s
+
+
+def _uneven(parts: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """That much of the model is whole in each process."""
+    largest = max(part["parameter_share"] for part in parts)
+    if largest > _LARGEST_PART / len(parts):
+        yield (
+            f"parallel.tensor: a process holds {largest:.0%} of the parameters: of this architecture transformers "
+            "divides some layers only"
+        )
 
 
 def _check_divisible(architecture: Any, ranks: int) -> None:
@@ -162,6 +177,7 @@ class ParallelWorkload(Workload):
         self._until_s = until_s
         self.prompts, self.calls, self._expected_output_tokens = prepared
         self._agreed: set[int] = set()
+        self._peaks: Sequence[Peak] = [(None, None)] * loaded.processes
 
     @property
     def expected_output_tokens(self) -> int | None:
@@ -211,22 +227,21 @@ class ParallelWorkload(Workload):
         self._ask("reset_peak_memory")
 
     def peak_memory_bytes(self) -> tuple[int | None, str | None]:
-        """Of all ranks together. Their peaks need not fall together, so the sum is an upper bound."""
-        peaks = self._ask("peak_memory_bytes")
-        reason = next((reason for peak, reason in peaks if peak is None), None)
-        return (sum(peak for peak, _ in peaks), None) if reason is None else (None, reason)
+        """Of all ranks together."""
+        self._peaks = self._ask("peak_memory_bytes")
+        return together(self._peaks)
 
     def ranks(self) -> list[Rank]:
         return [
             Rank(board=part["board"], parameter_share=part["parameter_share"], peak_memory_bytes=peak)
-            for part, (peak, _) in zip(self._loaded.parts, self._ask("peak_memory_bytes"), strict=True)
+            for part, (peak, _) in zip(self._loaded.parts, self._peaks, strict=True)
         ]
 
     def _compute(self, method: str, *arguments: Any) -> list[Any]:
         """What they return of something that they compute together."""
         try:
             return self._ask(method, *arguments)
-        except LlemError:
+        except BaseException:
             # Where it failed at different places, an operation of one would meet another one of the others ever after;
             # and a GPU that failed is lost to its process.
             self._loaded.end_ranks()

@@ -13,7 +13,7 @@ from pytest_llem.engines.transformers.engine import TransformersEngine
 from pytest_llem.engines.transformers.memory_plan import predict_weights
 from pytest_llem.engines.transformers.parallel import group, model
 from pytest_llem.engines.transformers.parallel.group import RankGroup
-from pytest_llem.engines.transformers.parallel.model import ParallelWorkload
+from pytest_llem.engines.transformers.parallel.model import ParallelWorkload, _uneven
 from pytest_llem.errors import LoadError, MeasurementError, UnavailableError
 from tests.unit.engines.transformers.conftest import HERE, experiment
 
@@ -25,6 +25,7 @@ class Answers:
     """In the place of a model: the ranks' answers, by method."""
 
     tokenizer = None
+    processes = 2
 
     def __init__(self, **answers: Sequence[Any]) -> None:
         self._answers = answers
@@ -98,6 +99,12 @@ def test_heads_are_never_divided(ranks: int, message: str) -> None:
     config = experiment(parallel={"tensor": ranks})
     with pytest.raises(LoadError, match=f"^{message}$"):
         TransformersEngine().load(config.load_config(HERE), "cpu")
+
+
+@pytest.mark.parametrize(("shares", "notes"), [([0.5, 0.501], 0), ([0.26, 0.25, 0.25, 0.25], 0), ([0.92, 0.92], 1)])
+def test_a_model_that_is_hardly_divided_is_said_to_be(shares: list[float], notes: int) -> None:
+    found = [*_uneven([{"parameter_share": share} for share in shares])]
+    assert [("92% of the parameters" in note) for note in found] == [True] * notes
 
 
 def test_each_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

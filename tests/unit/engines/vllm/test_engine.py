@@ -245,15 +245,15 @@ def test_what_workers_tell_is_part_of_the_result(vllm: StandIn) -> None:
     assert vllm.made[0].arguments["tensor_parallel_size"] == 2
     assert model.gpu_uuids == ("GPU-1", "GPU-2")
     workload = model.prepare(config, HERE)
-    assert workload.ranks() == [
-        Rank(board="GPU-2", parameter_share=None, peak_memory_bytes=1000),
-        Rank(board="GPU-1", parameter_share=None, peak_memory_bytes=500),
-    ]
     assert workload.prompts.notes[-1] == (
         "peak_memory_bytes: 6.00 MiB of it are weights, 2.00 MiB the key-value cache, which vLLM reserves whether it "
         "fills it or not"
     )
     assert workload.peak_memory_bytes() == (1500, None)
+    assert workload.ranks() == [
+        Rank(board="GPU-2", parameter_share=None, peak_memory_bytes=1000),
+        Rank(board="GPU-1", parameter_share=None, peak_memory_bytes=500),
+    ]
     # Of what lies in the host's memory, the GPU's peak holds nothing.
     offloading = experiment(vllm={"cpu_offload_gb": 1})
     offloaded = load(offloading)
