@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_llem.engines.base import CallTiming, Peak, WatchedSequence
 
 
-# Of an even one: norms are whole in each, and heads that N does not divide leave a layer a little larger.
+# Of an even one: norms are whole in each, and an odd vocabulary leaves one of them a row more.
 _LARGEST_PART = 1.2
 
 
