@@ -39,9 +39,10 @@ class Reading:
 def fill_energy(window: Window, readings: Sequence[Reading]) -> None:
     """Sum the boards into the window.
 
-    Errors of different boards are independent, so the half-width is the root of the sum of squares (JCGM
-    100:2008, 5.1.2). A sum that does not exceed its own half-width is below the resolution: unknown,
-    with the reason.
+    Boards of one model err alike: their sensors lag and settle in the same way, so that errors have one sign. How much
+    they have in common is not known, and half-widths add up as if that were all (JCGM 100:2008, 5.2.2): for its size,
+    the sum is known as precisely as each board. A sum that does not exceed its own half-width is below the resolution:
+    unknown, with the reason.
     """
     for reading in readings:
         window.warnings += [text for text in reading.warnings if text not in window.warnings]
@@ -59,7 +60,7 @@ def fill_energy(window: Window, readings: Sequence[Reading]) -> None:
         return
     energies = [reading.energy for reading in readings if reading.energy is not None]
     joules = math.fsum(energy.joules for energy in energies)
-    uncertainty_j = math.sqrt(math.fsum(energy.uncertainty_j**2 for energy in energies))
+    uncertainty_j = math.fsum(energy.uncertainty_j for energy in energies)
     if joules <= uncertainty_j:
         window.boards_j.clear()
         window.reason = (

@@ -15,10 +15,10 @@ def filled(*readings: Reading) -> Window:
     return window
 
 
-def test_independent_errors_add_in_squares() -> None:
+def test_errors_that_boards_have_in_common_add_up() -> None:
     window = filled(Reading("GPU-a", WindowEnergy(100.0, 3.0)), Reading("GPU-b", WindowEnergy(50.0, 4.0)))
     assert window.joules == 150.0
-    assert window.uncertainty_j == pytest.approx(5.0)
+    assert window.uncertainty_j == pytest.approx(7.0)
     assert window.boards_j == {"GPU-a": 100.0, "GPU-b": 50.0}
     assert window.valid
     assert window.reason is None

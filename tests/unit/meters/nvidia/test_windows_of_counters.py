@@ -272,7 +272,7 @@ def test_nothing_is_read_while_the_work_runs(aligned: bool) -> None:
                 assert one.clock.cpu_s() == pytest.approx(cpu_s + 0.3)
 
 
-def test_several_boards_are_summed_and_their_errors_added_in_squares() -> None:
+def test_several_boards_are_summed_and_so_are_their_errors() -> None:
     one = Rig(boards=3, seed=2)
     with install(one.board, one.clock), one.open() as meter:
         assert meter.calibrations
