@@ -68,6 +68,9 @@ class Dispatch:
         order: makes one of items' time limits and a number of GPUs.
         on_gpus: whether they run on GPUs.
         say: called with each line on where they run.
+
+    Raises:
+        pytest.UsageError: there is no GPU for what runs on GPUs.
     """
 
     def __init__(
@@ -78,6 +81,8 @@ class Dispatch:
         on_gpus: bool,
         say: Callable[[str], None],
     ) -> None:
+        if on_gpus and not any(machine.gpus for machine in cluster.machines()):
+            raise pytest.UsageError(f"--llem-gpu: no machine of the Ray cluster {cluster.address} has a GPU")
         self._cluster = cluster
         self._order = order
         self._on_gpus = on_gpus
@@ -170,7 +175,10 @@ class Dispatch:
 
     def _told(self, task: _Task, outcome: Outcome) -> Told:
         assert task.hello is not None  # noqa: S101  (it is said first)
-        return Told(task.left.pop(0), outcome, task.hello, self._cluster.name_of(task.hello.node))
+        # By name: a node id may occur twice among the items, and once in an order.
+        item = next(item for item in task.left if item.nodeid == outcome.nodeid)
+        task.left.remove(item)
+        return Told(item, outcome, task.hello, self._cluster.name_of(task.hello.node))
 
     def _lose(self, task: _Task, lost: Lost) -> Generator[Told]:
         """A process or a machine has died: what ran there has been started once more than the rest."""

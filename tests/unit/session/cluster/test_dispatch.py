@@ -25,6 +25,7 @@ class ScriptedCluster:
     """Stands in for :class:`pytest_llem.session.cluster.connection.Cluster`.
 
     Attributes:
+        address: as the user named it.
         orders: of the tasks that were started.
         asked: the processors that each asked for.
         messages: how many were received.
@@ -32,6 +33,7 @@ class ScriptedCluster:
     """
 
     def __init__(self, script: Callable[[Order], Iterator[Any]], *machines: Machine) -> None:
+        self.address = "local"
         self._script = script
         self.here = list(machines or [Machine("one", 4, 1)])
         self.orders: list[Order] = []
@@ -120,6 +122,18 @@ def test_what_no_machine_can_run_is_skipped_with_the_reason() -> None:
     told = list(dispatch(cluster).run([group("a", "b", gpus=4), group("c", gpus=2)]))
     why = "llem-ray: it needs 4 GPUs, and no machine of the cluster has as many (most: 2 GPUs)"
     assert ends(told) == {"a": why, "b": why, "c": None}
+
+
+def test_where_no_machine_has_a_gpu_nothing_can_run_on_one() -> None:
+    cluster = ScriptedCluster(runs_all, Machine("one", 8, 0))
+    with pytest.raises(pytest.UsageError, match="--llem-gpu: no machine of the Ray cluster local has a GPU"):
+        dispatch(cluster)
+
+
+def test_an_item_that_stands_there_twice_runs_twice() -> None:
+    cluster = ScriptedCluster(runs_all)
+    told = list(dispatch(cluster).run([group("a", "a", "b")]))
+    assert [(one.item.nodeid, one.outcome.nodeid) for one in told] == [("a", "a"), ("b", "b"), ("a", "a")]
 
 
 def test_only_what_ran_when_its_worker_died_loses_a_start() -> None:
