@@ -97,7 +97,7 @@ class Cluster:
             raise
 
     def machines(self) -> list[Machine]:
-        """Those that are there, the ones with most GPUs and processors first."""
+        """Those that are there."""
         nodes = [node for node in ray.nodes() if node["Alive"]]
         hosts = [node["NodeManagerHostname"] for node in nodes]
         found = []
@@ -108,7 +108,7 @@ class Cluster:
             # One keeps its name when others come and go.
             name = self._names.setdefault(node["NodeID"], name)
             found.append(Machine(name, resources.get("CPU", 0.0), resources.get("GPU", 0.0)))
-        return sorted(found, key=lambda machine: (-machine.gpus, -machine.cpus, machine.name))
+        return found
 
     def name_of(self, node: str) -> str:
         """As a reader knows a machine, from Ray's id of it."""
