@@ -90,6 +90,7 @@ class Dispatch:
         self._running: dict[Any, _Task] = {}
         self._starts: Counter[str] = Counter()
         self._yielding: set[str] = set()
+        self._has_said_that_all_wait = False
 
     def run(self, groups: Iterable[Group], node: str | None = None) -> Generator[Told]:
         """What became of each item, as it is known. Closed early, it ends what runs.
@@ -107,6 +108,7 @@ class Dispatch:
                 handle = self._cluster.wait(self._running, _LOOK_S)
                 if handle is None:
                     yield from self._start_where_others_are(node)
+                    self._say_if_all_wait()
                     continue
                 task = self._running[handle]
                 message = self._cluster.receive(handle)
@@ -155,6 +157,15 @@ class Dispatch:
                 del self._running[handle]
                 self._cluster.cancel([handle])
                 yield from self._start(task.group, task.left, node)
+
+    def _say_if_all_wait(self) -> None:
+        """On a cluster that is in use nothing may happen for hours."""
+        all_wait = bool(self._running) and all(task.hello is None for task in self._running.values())
+        if all_wait and not self._has_said_that_all_wait:
+            self._has_said_that_all_wait = True
+            self._say(
+                "llem: nothing runs: Ray has no room for what is left, or prepares a machine for it (see ray status)"
+            )
 
     def _begin(self, task: _Task, hello: Hello) -> None:
         task.hello = hello

@@ -168,10 +168,12 @@ def test_what_waits_for_a_machine_that_has_gone_asks_for_one_that_is_there() -> 
 
 def test_where_the_last_gpu_has_gone_what_waits_is_given_up() -> None:
     cluster = ScriptedCluster(runs_all)
-    told = dispatch(cluster).run([group("a"), group("b")])
+    said: list[str] = []
+    told = dispatch(cluster, said).run([group("a"), group("b")])
     assert next(told).item.nodeid == "a"
     cluster.here = [Machine("other", 8, 0)]
     assert "no machine of the cluster has as many" in str(ends(list(told))["b"])
+    assert not any("no room" in line for line in said)
 
 
 def test_another_version_there_ends_the_session() -> None:
@@ -195,6 +197,27 @@ def test_a_machine_whose_processes_yield_to_others_is_named_once() -> None:
         "llem: name of node: what runs there yields to other processes (niceness 15): start Ray there with the "
         "variable RAY_worker_niceness=0"
     ]
+
+
+def test_while_a_cluster_has_no_room_it_says_so_once() -> None:
+    class Busy(ScriptedCluster):
+        looks = 0
+
+        def wait(self, tasks: Any, timeout_s: float) -> Any:
+            self.looks += 1
+            # It has none at first, and the task says nothing for a while once it runs.
+            return None if self.looks in (1, 2, 4) else super().wait(tasks, timeout_s)
+
+    said: list[str] = []
+    cluster = Busy(runs_all)
+    assert len(list(dispatch(cluster, said).run([group("a")]))) == 1
+    assert [line for line in said if "no room" in line] == [
+        "llem: nothing runs: Ray has no room for what is left, or prepares a machine for it (see ray status)"
+    ]
+    quiet: list[str] = []
+    cluster.looks = 2
+    list(dispatch(cluster, quiet).run([group("a")]))
+    assert not any("no room" in line for line in quiet)
 
 
 def test_closed_early_it_ends_what_runs() -> None:
