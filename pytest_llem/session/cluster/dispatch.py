@@ -118,7 +118,7 @@ class Dispatch:
                     yield self._told(task, message)
                 else:
                     del self._running[handle]
-                    if message is not None:
+                    if message is not None and task.left:
                         yield from self._lose(task, message)
                     yield from self._start(task.group, task.left, node)
         finally:
@@ -163,9 +163,7 @@ class Dispatch:
         all_wait = bool(self._running) and all(task.hello is None for task in self._running.values())
         if all_wait and not self._has_said_that_all_wait:
             self._has_said_that_all_wait = True
-            self._say(
-                "llem: nothing runs: Ray has no room for what is left, or prepares a machine for it (see ray status)"
-            )
+            self._say("llem: nothing runs: Ray has no room for what is left, or prepares a machine for it")
 
     def _begin(self, task: _Task, hello: Hello) -> None:
         task.hello = hello

@@ -156,6 +156,18 @@ def test_only_what_ran_when_its_worker_died_loses_a_start() -> None:
     assert said.count("llem: name of node: lost while it ran b: it died") == 3
 
 
+def test_a_worker_that_dies_after_its_last_item_costs_nothing() -> None:
+    def dies_at_the_end(order: Order) -> Iterator[Any]:
+        yield from runs_all(order)
+        yield Lost("it died")
+
+    said: list[str] = []
+    cluster = ScriptedCluster(dies_at_the_end)
+    assert ends(list(dispatch(cluster, said).run([group("a", "b")]))) == {"a": None, "b": None}
+    assert len(cluster.orders) == 1
+    assert not any("lost" in line for line in said)
+
+
 def test_what_waits_for_a_machine_that_has_gone_asks_for_one_that_is_there() -> None:
     large, small = Machine("large", 8, 0), Machine("small", 2, 0)
     cluster = ScriptedCluster(runs_all, large, small)
@@ -212,7 +224,7 @@ def test_while_a_cluster_has_no_room_it_says_so_once() -> None:
     cluster = Busy(runs_all)
     assert len(list(dispatch(cluster, said).run([group("a")]))) == 1
     assert [line for line in said if "no room" in line] == [
-        "llem: nothing runs: Ray has no room for what is left, or prepares a machine for it (see ray status)"
+        "llem: nothing runs: Ray has no room for what is left, or prepares a machine for it"
     ]
     quiet: list[str] = []
     cluster.looks = 2
