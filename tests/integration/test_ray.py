@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
 ]
 
-# Each line of its input removes the second machine, as if its power had failed; later another one comes.
+# A line of its input removes the second machine, as if its power had failed; another line brings one again.
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
@@ -39,9 +39,12 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus
 second = cluster.add_node(num_cpus=2)
 print(cluster.address, flush=True)
 for line in sys.stdin:
-    cluster.remove_node(second, allow_graceful=False)
-    print("removed", flush=True)
-    second = cluster.add_node(num_cpus=2)
+    if second is None:
+        second = cluster.add_node(num_cpus=2)
+    else:
+        cluster.remove_node(second, allow_graceful=False)
+        second = None
+    print("done", flush=True)
 cluster.shutdown()
 """
 
@@ -56,6 +59,7 @@ NOTES = pathlib.Path({notes!r})
 def note(name, **values):
     values |= dict(name=name, pid=os.getpid(), worker=os.getppid(), folder=os.getcwd())
     values |= dict(gpus=os.environ.get("CUDA_VISIBLE_DEVICES"), python_path=os.environ.get("PYTHONPATH", ""))
+    values |= dict(machine=os.environ.get("RAY_RAYLET_PID"))
     with open(NOTES / "notes.jsonl", "a") as file:
         file.write(json.dumps(values) + "\\n")
 
@@ -73,8 +77,16 @@ def trouble(request):
     if "always-kills-its-worker" in name or (once and "kills-its-worker[precision:fp16-batch_size:3]" in name):
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(60)
-    while "waits" in name and once and not (NOTES / "go-on").exists():
+    until_s = time.monotonic() + 60
+    while "waits" in name and once and not (NOTES / "go-on").exists() and time.monotonic() < until_s:
         time.sleep(0.05)
+"""
+
+GOES_ON = """
+@pytest.fixture(autouse=True)
+def go_on(request):
+    if request.node.name == "gated":
+        (NOTES / "go-on").touch()
 """
 
 TWELVE = "sweep: {precision: [fp32, fp16, bf16], pytorch.batch_size: [1, 2, 3, 4]}\n"
@@ -122,6 +134,7 @@ class Cluster:
         self._process = process
         self.environment = {name: value for name, value in environment.items() if name.startswith("RAY_AUTH")}
         self.address = self._line()
+        self._is_whole = True
 
     def _line(self) -> str:
         assert self._process.stdout is not None
@@ -129,8 +142,18 @@ class Cluster:
         assert line
         return line
 
-    def replace_second(self) -> None:
-        """The second node ends at once, and later another one comes."""
+    def lose_second(self) -> None:
+        """The second node ends at once."""
+        self._change()
+        self._is_whole = False
+
+    def restore(self) -> None:
+        """There are two nodes again. One that comes clears the folder of working directories, which both share."""
+        if not self._is_whole:
+            self._change()
+            self._is_whole = True
+
+    def _change(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -145,6 +168,7 @@ class Cluster:
 @pytest.fixture
 def arguments(cluster: Cluster, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     """Of a session on the cluster, whose conftest.py takes notes."""
+    cluster.restore()
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
     # Nothing but pytest's own variables comes from the session.
@@ -235,24 +259,6 @@ def _but_for_noise(rows: list[dict[str, Any]]) -> list[Any]:
     ]
 
 
-def test_a_machine_that_dies_costs_no_result(
-    pytester: pytest.Pytester, write: Callable[..., Path], arguments: tuple[str, ...], cluster: Cluster
-) -> None:
-    # One load a machine: both wait, so that the second machine is one of them.
-    write(extra="sweep: {precision: [fp32, fp16]}\nname: waits\n")
-    with subprocess.Popen(
-        [sys.executable, "-m", "pytest", *arguments], cwd=pytester.path, stdout=subprocess.PIPE, text=True
-    ) as process:
-        wait_until(lambda: len(list((pytester.path / "notes").glob("*-began"))) == 2, process)
-        cluster.replace_second()
-        (pytester.path / "notes" / "go-on").touch()
-        output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    assert len(journal(pytester)) == len(set(journal(pytester))) == 2
-    ran = Counter(note["name"] for note in notes(pytester) if note["name"] != "child")
-    assert sorted(ran.values()) == [1, 2]
-
-
 def test_ctrl_c_ends_all_resuming_measures_the_rest_and_the_first_failure_ends_that(
     pytester: pytest.Pytester, write: Callable[..., Path], arguments: tuple[str, ...]
 ) -> None:
@@ -312,12 +318,20 @@ def test_a_timeout_a_crash_a_skip_and_a_worker_that_always_dies_are_one_experime
 def test_what_a_verdict_leaves_open_is_measured_again_on_its_machine(
     pytester: pytest.Pytester, write: Callable[..., Path], arguments: tuple[str, ...]
 ) -> None:
-    write(extra="compare: {latency: 5%}\nname: gated\n")
+    # While the other one runs on the first machine, this one is begun on the second.
+    gated = "{name: gated, precision: fp16, compare: {latency: 5%}}"
+    write(extra=f"experiments: [{{name: waits}}, {gated}]\n")
     # What is measured is always the same, and what was saved all over the place.
     conftest = pytester.path / "conftest.py"
-    conftest.write_text(f"from tests.simulators import skip_waits\nskip_waits(counted=True)\n{conftest.read_text()}")
+    conftest.write_text(
+        f"from tests.simulators import skip_waits\nskip_waits(counted=True)\n{conftest.read_text()}{GOES_ON}"
+    )
+    go_on = pytester.path / "notes" / "go-on"
+    go_on.touch()
     arguments = (arguments[0], "--llem-meter=estimate", *arguments[2:])
-    pytester.runpytest_subprocess(*arguments[:2], "--benchmark-autosave").assert_outcomes(passed=1)
+    pytester.runpytest_subprocess(*arguments[:2], "--benchmark-autosave").assert_outcomes(passed=2)
+    go_on.unlink()
+    (pytester.path / "notes" / "waits-began").unlink()
     vary_history(pytester.path / ".benchmarks", runs=4, by=0.3)
     before = len(notes(pytester))
     result = pytester.runpytest_subprocess(*arguments)
@@ -325,6 +339,7 @@ def test_what_a_verdict_leaves_open_is_measured_again_on_its_machine(
     again = [note for note in notes(pytester)[before:] if note["name"] == "gated"]
     assert len(again) == 3
     assert len({note["pid"] for note in again}) == 3
+    assert len({note["machine"] for note in again}) == 1
     assert str(pytester.path) not in {note["folder"] for note in again}
     result.stdout.no_fnmatch_line("*ran something else*")
 
@@ -462,3 +477,21 @@ def test_each_load_sees_the_gpus_that_it_needs_and_no_others(
     gpus = {note["name"]: note["gpus"] for note in notes(pytester) if note["name"] != "child"}
     assert gpus["takes-one"] in ("0", "1")
     assert gpus["takes-two"] == "0,1"
+
+
+def test_a_machine_that_dies_costs_no_result(
+    pytester: pytest.Pytester, write: Callable[..., Path], arguments: tuple[str, ...], cluster: Cluster
+) -> None:
+    # One load a machine: both wait, so that the second machine is one of them.
+    write(extra="sweep: {precision: [fp32, fp16]}\nname: waits\n")
+    with subprocess.Popen(
+        [sys.executable, "-m", "pytest", *arguments], cwd=pytester.path, stdout=subprocess.PIPE, text=True
+    ) as process:
+        wait_until(lambda: len(list((pytester.path / "notes").glob("*-began"))) == 2, process)
+        cluster.lose_second()
+        (pytester.path / "notes" / "go-on").touch()
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert len(journal(pytester)) == len(set(journal(pytester))) == 2
+    ran = Counter(note["name"] for note in notes(pytester) if note["name"] != "child")
+    assert sorted(ran.values()) == [1, 2]

@@ -38,10 +38,8 @@ def run(order: Order) -> Iterator[Hello | Outcome]:
     source = _Source(order)
     try:
         for nodeid, timeout_s in order.timeouts_s.items():
-            outcome = follow(nodeid, timeout_s, source)
-            yield outcome
-            if outcome.finished:
-                source.go_on()
+            yield follow(nodeid, timeout_s, source)
+            source.go_on()
     finally:
         source.close()
 
@@ -73,7 +71,7 @@ class _Source:
         return self._child
 
     def go_on(self) -> None:
-        """The first item of the child is over."""
+        """The first item of the child is over, if there still is one."""
         if self._child is not None:
             self._child.finish_item()
 
