@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import ray
 from ray.exceptions import (
+    LocalRayletDiedError,
     NodeDiedError,
     ObjectLostError,
     OutOfMemoryError,
@@ -49,7 +50,10 @@ _ANSWER_S = 10.0
 # Of clusters that are started here: one that Ray makes would stay in the home folder. Ray reads it once a process.
 _TOKEN = secrets.token_hex(32)
 # Of a process or a machine, not of what ran there.
-_DEATHS = (WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError, TaskUnschedulableError)
+_DEATHS = (
+    *(WorkerCrashedError, NodeDiedError, LocalRayletDiedError),
+    *(OutOfMemoryError, ObjectLostError, TaskUnschedulableError),
+)
 
 
 class Cluster:
@@ -93,7 +97,7 @@ class Cluster:
             raise
 
     def machines(self) -> list[Machine]:
-        """Those that are there, the ones with most GPUs and processors first."""
+        """Those that are there."""
         nodes = [node for node in ray.nodes() if node["Alive"]]
         hosts = [node["NodeManagerHostname"] for node in nodes]
         found = []
@@ -104,7 +108,7 @@ class Cluster:
             # One keeps its name when others come and go.
             name = self._names.setdefault(node["NodeID"], name)
             found.append(Machine(name, resources.get("CPU", 0.0), resources.get("GPU", 0.0)))
-        return sorted(found, key=lambda machine: (-machine.gpus, -machine.cpus, machine.name))
+        return found
 
     def name_of(self, node: str) -> str:
         """As a reader knows a machine, from Ray's id of it."""
@@ -214,12 +218,14 @@ def _require_answer(address: str) -> None:
 
 
 def _initialise(address: str, options: dict[str, Any]) -> None:
-    # Ray's own handler ends the process at once.
+    # Ray's own handler raises SystemExit.
     is_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         ray.init(address, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR, **options)
+    except SystemExit:
+        raise KeyboardInterrupt("SIGTERM") from None
     finally:
         if is_main:
             signal.signal(signal.SIGTERM, handler)

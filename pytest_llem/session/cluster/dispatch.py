@@ -68,6 +68,9 @@ class Dispatch:
         order: makes one of items' time limits and a number of GPUs.
         on_gpus: whether they run on GPUs.
         say: called with each line on where they run.
+
+    Raises:
+        pytest.UsageError: there is no GPU for what runs on GPUs.
     """
 
     def __init__(
@@ -78,6 +81,8 @@ class Dispatch:
         on_gpus: bool,
         say: Callable[[str], None],
     ) -> None:
+        if on_gpus and not any(machine.gpus for machine in cluster.machines()):
+            raise pytest.UsageError(f"--llem-gpu: no machine of the Ray cluster {cluster.address} has a GPU")
         self._cluster = cluster
         self._order = order
         self._on_gpus = on_gpus
@@ -85,6 +90,7 @@ class Dispatch:
         self._running: dict[Any, _Task] = {}
         self._starts: Counter[str] = Counter()
         self._yielding: set[str] = set()
+        self._has_said_that_all_wait = False
 
     def run(self, groups: Iterable[Group], node: str | None = None) -> Generator[Told]:
         """What became of each item, as it is known. Closed early, it ends what runs.
@@ -102,6 +108,7 @@ class Dispatch:
                 handle = self._cluster.wait(self._running, _LOOK_S)
                 if handle is None:
                     yield from self._start_where_others_are(node)
+                    self._say_if_all_wait()
                     continue
                 task = self._running[handle]
                 message = self._cluster.receive(handle)
@@ -111,7 +118,7 @@ class Dispatch:
                     yield self._told(task, message)
                 else:
                     del self._running[handle]
-                    if message is not None:
+                    if message is not None and task.left:
                         yield from self._lose(task, message)
                     yield from self._start(task.group, task.left, node)
         finally:
@@ -151,6 +158,13 @@ class Dispatch:
                 self._cluster.cancel([handle])
                 yield from self._start(task.group, task.left, node)
 
+    def _say_if_all_wait(self) -> None:
+        """On a cluster that is in use nothing may happen for hours."""
+        all_wait = bool(self._running) and all(task.hello is None for task in self._running.values())
+        if all_wait and not self._has_said_that_all_wait:
+            self._has_said_that_all_wait = True
+            self._say("llem: nothing runs: Ray has no room for what is left, or prepares a machine for it")
+
     def _begin(self, task: _Task, hello: Hello) -> None:
         task.hello = hello
         machine = self._cluster.name_of(hello.node)
@@ -170,7 +184,10 @@ class Dispatch:
 
     def _told(self, task: _Task, outcome: Outcome) -> Told:
         assert task.hello is not None  # noqa: S101  (it is said first)
-        return Told(task.left.pop(0), outcome, task.hello, self._cluster.name_of(task.hello.node))
+        # By name: a node id may occur twice among the items, and once in an order.
+        item = next(item for item in task.left if item.nodeid == outcome.nodeid)
+        task.left.remove(item)
+        return Told(item, outcome, task.hello, self._cluster.name_of(task.hello.node))
 
     def _lose(self, task: _Task, lost: Lost) -> Generator[Told]:
         """A process or a machine has died: what ran there has been started once more than the rest."""

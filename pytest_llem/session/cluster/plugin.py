@@ -75,18 +75,21 @@ class Distribution:
             )
         cluster = _connect(config, self._address, config.rootpath if travels else None)
         state = llem_session(config)
-        on_gpus = self._settings.device == "cuda"
-        if on_gpus and not any(machine.gpus for machine in cluster.machines()):
-            raise pytest.UsageError(f"--llem-gpu: no machine of the Ray cluster {self._address} has a GPU")
         say = state.say if config.get_verbosity() >= 0 else lambda _: None
-        self._dispatch = Dispatch(cluster, _Orders(config, travels=travels), on_gpus=on_gpus, say=say)
+        orders = _Orders(config, travels=travels)
+        self._dispatch = Dispatch(cluster, orders, on_gpus=self._settings.device == "cuda", say=say)
         state.measure_elsewhere = self.measure_again
         here = [item for item in session.items if item.nodeid not in self._items]
         left = [item for item in session.items if item.nodeid in self._items]
-        with closing(self._dispatch.run(groups_of(left))) as tell:
-            for told in tell:
-                self._report(told)
-                _stop_if_asked(session)
+        try:
+            with closing(self._dispatch.run(groups_of(left))) as tell:
+                for told in tell:
+                    self._report(told)
+                    _stop_if_asked(session)
+        finally:
+            # Rows and reports are in the session's order, whichever result came first.
+            nodeids = dict.fromkeys((*self._items, *state.records))
+            state.records = {nodeid: state.records[nodeid] for nodeid in nodeids if nodeid in state.records}
         # By pytest's own loop failures so far would be errors of collection.
         for item, following in zip(here, [*here, None][1:], strict=True):
             item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
@@ -193,5 +196,5 @@ def _restore_environment(before: Mapping[str, str]) -> None:
 
 def _with_paths(reports: list[dict[str, object]], there: str, here: Path) -> list[dict[str, object]]:
     """Reports in which the files that were brought to a machine are those that lie here."""
-    found: list[dict[str, object]] = json.loads(json.dumps(reports).replace(there, str(here)))
+    found: list[dict[str, object]] = json.loads(json.dumps(reports).replace(there, json.dumps(str(here))[1:-1]))
     return found

@@ -38,10 +38,8 @@ def run(order: Order) -> Iterator[Hello | Outcome]:
     source = _Source(order)
     try:
         for nodeid, timeout_s in order.timeouts_s.items():
-            outcome = follow(nodeid, timeout_s, source)
-            yield outcome
-            if outcome.finished:
-                source.go_on()
+            yield follow(nodeid, timeout_s, source)
+            source.go_on()
     finally:
         source.close()
 
@@ -51,13 +49,16 @@ class _Source:
 
     def __init__(self, order: Order) -> None:
         here = Path.cwd()
-        environment = dict(order.environment)
+        environment = {**_before_ray(order.gpus), **order.environment}
+        if order.folder.startswith(WORKING_DIRECTORY):
+            # Ray lets its workers import from it, before all else.
+            environment["PYTHONPATH"] = _python_path_without(here)
         if (options := environment.get("PYTEST_ADDOPTS")) is not None:
             environment["PYTEST_ADDOPTS"] = _placed(options, here)
         self._launch = Launch(
             [_placed(argument, here) for argument in order.arguments],
             Path(_placed(order.folder, here)),
-            environment={**_before_ray(order.gpus), **environment},
+            environment=environment,
         )
         self._nodeids = list(order.timeouts_s)
         self._child: ChildProcess | None = None
@@ -70,7 +71,7 @@ class _Source:
         return self._child
 
     def go_on(self) -> None:
-        """The first item of the child is over."""
+        """The first item of the child is over, if there still is one."""
         if self._child is not None:
             self._child.finish_item()
 
@@ -96,6 +97,11 @@ def _before_ray(gpus: int) -> dict[str, str | None]:
     entries = (entry.partition("=") for entry in Path("/proc/self/environ").read_text(errors="replace").split("\0"))
     started_with = {name: value for name, _, value in entries}
     return {name: started_with.get(name) for name in names}
+
+
+def _python_path_without(brought: Path) -> str | None:
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join(entry for entry in entries if entry not in ("", str(brought))) or None
 
 
 def _usual_niceness() -> int:

@@ -25,6 +25,7 @@ class ScriptedCluster:
     """Stands in for :class:`pytest_llem.session.cluster.connection.Cluster`.
 
     Attributes:
+        address: as the user named it.
         orders: of the tasks that were started.
         asked: the processors that each asked for.
         messages: how many were received.
@@ -32,6 +33,7 @@ class ScriptedCluster:
     """
 
     def __init__(self, script: Callable[[Order], Iterator[Any]], *machines: Machine) -> None:
+        self.address = "local"
         self._script = script
         self.here = list(machines or [Machine("one", 4, 1)])
         self.orders: list[Order] = []
@@ -122,6 +124,18 @@ def test_what_no_machine_can_run_is_skipped_with_the_reason() -> None:
     assert ends(told) == {"a": why, "b": why, "c": None}
 
 
+def test_where_no_machine_has_a_gpu_nothing_can_run_on_one() -> None:
+    cluster = ScriptedCluster(runs_all, Machine("one", 8, 0))
+    with pytest.raises(pytest.UsageError, match="--llem-gpu: no machine of the Ray cluster local has a GPU"):
+        dispatch(cluster)
+
+
+def test_an_item_that_stands_there_twice_runs_twice() -> None:
+    cluster = ScriptedCluster(runs_all)
+    told = list(dispatch(cluster).run([group("a", "a", "b")]))
+    assert [(one.item.nodeid, one.outcome.nodeid) for one in told] == [("a", "a"), ("b", "b"), ("a", "a")]
+
+
 def test_only_what_ran_when_its_worker_died_loses_a_start() -> None:
     started: list[list[str]] = []
 
@@ -142,6 +156,18 @@ def test_only_what_ran_when_its_worker_died_loses_a_start() -> None:
     assert said.count("llem: name of node: lost while it ran b: it died") == 3
 
 
+def test_a_worker_that_dies_after_its_last_item_costs_nothing() -> None:
+    def dies_at_the_end(order: Order) -> Iterator[Any]:
+        yield from runs_all(order)
+        yield Lost("it died")
+
+    said: list[str] = []
+    cluster = ScriptedCluster(dies_at_the_end)
+    assert ends(list(dispatch(cluster, said).run([group("a", "b")]))) == {"a": None, "b": None}
+    assert len(cluster.orders) == 1
+    assert not any("lost" in line for line in said)
+
+
 def test_what_waits_for_a_machine_that_has_gone_asks_for_one_that_is_there() -> None:
     large, small = Machine("large", 8, 0), Machine("small", 2, 0)
     cluster = ScriptedCluster(runs_all, large, small)
@@ -154,10 +180,12 @@ def test_what_waits_for_a_machine_that_has_gone_asks_for_one_that_is_there() -> 
 
 def test_where_the_last_gpu_has_gone_what_waits_is_given_up() -> None:
     cluster = ScriptedCluster(runs_all)
-    told = dispatch(cluster).run([group("a"), group("b")])
+    said: list[str] = []
+    told = dispatch(cluster, said).run([group("a"), group("b")])
     assert next(told).item.nodeid == "a"
     cluster.here = [Machine("other", 8, 0)]
     assert "no machine of the cluster has as many" in str(ends(list(told))["b"])
+    assert not any("no room" in line for line in said)
 
 
 def test_another_version_there_ends_the_session() -> None:
@@ -181,6 +209,27 @@ def test_a_machine_whose_processes_yield_to_others_is_named_once() -> None:
         "llem: name of node: what runs there yields to other processes (niceness 15): start Ray there with the "
         "variable RAY_worker_niceness=0"
     ]
+
+
+def test_while_a_cluster_has_no_room_it_says_so_once() -> None:
+    class Busy(ScriptedCluster):
+        looks = 0
+
+        def wait(self, tasks: Any, timeout_s: float) -> Any:
+            self.looks += 1
+            # It has none at first, and the task says nothing for a while once it runs.
+            return None if self.looks in (1, 2, 4) else super().wait(tasks, timeout_s)
+
+    said: list[str] = []
+    cluster = Busy(runs_all)
+    assert len(list(dispatch(cluster, said).run([group("a")]))) == 1
+    assert [line for line in said if "no room" in line] == [
+        "llem: nothing runs: Ray has no room for what is left, or prepares a machine for it"
+    ]
+    quiet: list[str] = []
+    cluster.looks = 2
+    list(dispatch(cluster, quiet).run([group("a")]))
+    assert not any("no room" in line for line in quiet)
 
 
 def test_closed_early_it_ends_what_runs() -> None:
