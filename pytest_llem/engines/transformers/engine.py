@@ -47,7 +47,8 @@ class TransformersEngine(Engine):
         """
         if config.tensor == 1:
             return load_here(config, device)
-        _target(device)
+        # Only its ranks open a GPU: a context of this process would take memory of the first one.
+        _require(device)
         with about(field="model", value=config.model):
             try:
                 return ParallelModel(config, device)
@@ -231,14 +232,16 @@ def _load(load: LoadConfig, device: torch.device) -> TransformersModel:
     return loaded
 
 
-def _target(device: str) -> torch.device:
-    if device == "cpu":
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
+def _require(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
         build = torch.version.cuda
         reason = f"built for CUDA {build}, but finds no usable GPU" if build else "built without CUDA"
         raise UnavailableError(f"no CUDA GPU: torch {torch.__version__} is {reason}")
-    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _target(device: str) -> torch.device:
+    _require(device)
+    return torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else torch.device("cpu")
 
 
 def _input_device(model: Any, target: torch.device) -> torch.device:

@@ -109,7 +109,7 @@ def test_a_model_that_is_hardly_divided_is_said_to_be(shares: list[float], notes
 
 def test_each_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: pytest.fail("opens a GPU"))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     config = experiment(parallel={"tensor": 2})
     with pytest.raises(UnavailableError, match=r"parallel.tensor 2: each process needs a GPU, and this one may see 1"):
