@@ -187,6 +187,14 @@ def journal(pytester: pytest.Pytester) -> list[str]:
     return [json.loads(line)["nodeid"] for line in lines]
 
 
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and not only its exit status."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
+
+
 def wait_until(is_so: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     while not is_so():
         assert process.poll() is None, process.communicate()
@@ -488,7 +496,10 @@ def test_a_machine_that_dies_costs_no_result(
         [sys.executable, "-m", "pytest", *arguments], cwd=pytester.path, stdout=subprocess.PIPE, text=True
     ) as process:
         wait_until(lambda: len(list((pytester.path / "notes").glob("*-began"))) == 2, process)
+        began = [note["pid"] for note in notes(pytester) if note["name"] != "child"]
         cluster.lose_second()
+        # Its processes end a moment after it, and until then may still tell what they have finished.
+        wait_until(lambda: not all(map(is_running, began)), process)
         (pytester.path / "notes" / "go-on").touch()
         output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
