@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -282,3 +283,21 @@ def test_runs_of_joined_windows_make_no_history_of_settled_ones(gated: bool) -> 
 
 def test_one_point_of_a_sweep_is_no_sweep() -> None:
     assert report(sweep()[:1]).sweeps == ()
+
+
+@pytest.mark.parametrize(
+    ("swept", "boards", "compared"),
+    [
+        ({"parallel.tensor": 2}, {"GPU-a": 50.0, "GPU-b": 50.0}, True),
+        ({"parallel": {"tensor": 2}}, {"GPU-a": 50.0, "GPU-b": 50.0}, True),
+        ({"parallel.tensor": 2}, {"GPU-b": 50.0, "GPU-c": 50.0}, False),
+        ({"pytorch.batch_size": 2}, {"GPU-a": 50.0, "GPU-b": 50.0}, False),
+    ],
+)
+def test_a_division_is_compared_with_the_same_boards_and_more(
+    swept: dict[str, Any], boards: dict[str, float], compared: bool
+) -> None:
+    names = ("llama[1]", "llama[2]")
+    first = experiment(names[0], swept={next(iter(swept)): 1}, result=result(boards={"GPU-a": 100.0}))
+    (found,) = report([first, experiment(names[1], swept=swept, result=result(boards=boards))]).sweeps
+    assert (found.variants[1].energy_ratio is not None) is compared

@@ -167,12 +167,16 @@ class RankGroup:
             return
         accepted.setblocking(True)
         line = Connection(accepted.detach())
-        # Before anything is unpickled.
-        if line.recv_bytes(len(token)) != token.encode():
-            line.close()
-            return
-        rank, pid = line.recv()
-        self._lines[rank], self._pids[rank] = line, pid
+        try:
+            # Before anything is unpickled.
+            if line.recv_bytes(len(token)) == token.encode():
+                rank, pid = line.recv()
+                self._lines[rank], self._pids[rank] = line, pid
+                return
+        except (EOFError, OSError):
+            # Not a rank, or one that has ended, as the launcher's own end will tell.
+            pass
+        line.close()
 
     def _how_it_ended(self) -> str:
         """Which rank failed first, as the launcher says."""

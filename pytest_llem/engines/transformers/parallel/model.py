@@ -168,7 +168,7 @@ def _check_divisible(architecture: Any, ranks: int) -> None:
 class ParallelWorkload(Workload):
     """See :class:`pytest_llem.engines.base.Workload`. All ranks run each call, and have finished it before it returns.
 
-    A call crosses a line to each rank and back, which takes some 0.1 ms and is part of it.
+    A call crosses a line to each rank and back, which takes some 0.2 ms and is part of it.
     """
 
     def __init__(self, loaded: ParallelModel, key: int, prepared: Any, until_s: float | None) -> None:

@@ -19,6 +19,7 @@ from tests.unit.engines.transformers.conftest import HERE, experiment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 
 class Answers:
@@ -128,6 +129,18 @@ def test_on_the_cpu_all_parts_must_fit_together(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_launcher_that_starts_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group, "_LAUNCHER", "this")
+    with pytest.raises(LoadError, match="could not be started, or ended without saying why"):
+        RankGroup(2, "cpu")
+
+
+def test_who_connects_and_leaves_is_no_rank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = (
+        "import os, socket; address = os.environ['LLEM_RANKS_ADDRESS']; "
+        "socket.socket(socket.AF_UNIX).connect(chr(0) + address[1:])"
+    )
+    (tmp_path / "leaves.py").write_text(program)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(group, "_LAUNCHER", "leaves")
     with pytest.raises(LoadError, match="could not be started, or ended without saying why"):
         RankGroup(2, "cpu")
 
