@@ -24,6 +24,8 @@ class Round:
         seconds: time between the window's edges.
         joules: energy between the same edges; ``None`` when it was not measured.
         uncertainty_j: half-width of the 95% interval of ``joules``.
+        host_j: energy of the processor and its memory between the same edges; ``None`` when it was not measured.
+        host_uncertainty_j: half-width of the 95% interval of ``host_j``.
         output_tokens: real new tokens of the whole window; ``None`` for work that generates no tokens.
         start_s: when the window was begun, in seconds since the experiment's first one.
         sm_clock_hz: streaming-multiprocessor clock at the end of the window by board.
@@ -36,6 +38,8 @@ class Round:
     joules: float | None
     uncertainty_j: float | None
     output_tokens: int | None
+    host_j: float | None = None
+    host_uncertainty_j: float | None = None
     valid: bool = True
     start_s: float | None = None
     sm_clock_hz: Mapping[str, float] = field(default_factory=dict)
@@ -62,6 +66,15 @@ class ExperimentResult:
         energy_uncertainty_j: half-width of the 95% interval of ``energy_j``.
         energy_net_j: ``energy_j`` less ``idle_power_w`` over the call.
         energy_net_uncertainty_j: half-width of the 95% interval of ``energy_net_j``.
+        energy_host_j: joules of the processor and its memory in the same windows, per call; where a meter of boards
+            reads them beside it.
+        energy_host_uncertainty_j: half-width of the 95% interval of ``energy_host_j``.
+        energy_total_j: ``energy_j`` and ``energy_host_j`` together.
+        energy_total_uncertainty_j: half-width of the 95% interval of ``energy_total_j``.
+        carbon_g: grams of CO2 equivalent of a call, where the grid is known.
+        carbon_uncertainty_g: half-width of the 95% interval of ``carbon_g`` that comes from the joules.
+        cost: price of the electricity of a call, in the currency of the price.
+        cost_uncertainty: half-width of the 95% interval of ``cost`` that comes from the joules.
         energy_per_output_token_j: joules of the measured calls over their output tokens.
         latency_s: seconds of a call.
         time_to_first_token_s: from the call to the first new token, from instrumented calls of their own.
@@ -111,6 +124,14 @@ class ExperimentResult:
     energy_uncertainty_j: float | None = None
     energy_net_j: float | None = None
     energy_net_uncertainty_j: float | None = None
+    energy_host_j: float | None = None
+    energy_host_uncertainty_j: float | None = None
+    energy_total_j: float | None = None
+    energy_total_uncertainty_j: float | None = None
+    carbon_g: float | None = None
+    carbon_uncertainty_g: float | None = None
+    cost: float | None = None
+    cost_uncertainty: float | None = None
     energy_per_output_token_j: float | None = None
     latency_s: float | None = None
     time_to_first_token_s: float | None = None
