@@ -38,6 +38,7 @@ class Settings:
         device: ``cuda``, ``cpu``, or ``None`` when experiments are validated only.
         meter: one of :func:`pytest_llem.meters.meter_names`.
         meter_named: true when a meter is named, so that it may not be replaced.
+        host: one of :func:`pytest_llem.meters.host.host_names`.
         rounds: overrides ``measure.rounds`` of every experiment.
         min_window_s: overrides ``measure.min_window_s`` of every experiment, in seconds.
         files: patterns of experiment files.
@@ -97,6 +98,7 @@ class Settings:
     checkout: Path | None = None
     lock_timeout_s: float = 3600.0
     root_note: str | None = None
+    host: str = "auto"
 
     @property
     def device_name(self) -> str:
@@ -185,6 +187,7 @@ class Settings:
             checkout=given["checkout"],
             lock_timeout_s=given["lock_timeout"],
             root_note=root_note,
+            host=given["host"],
         )
 
 

@@ -49,7 +49,7 @@ _RESERVED_NAME = re.compile(
 # Larger seeds are not accepted by every generator that takes part (numpy's stops here).
 MAX_SEED = 2**32 - 1
 
-Metric = Literal["energy", "latency", "output"]
+Metric = Literal["energy", "latency", "energy_total", "output"]
 
 _MARKS_WITH_ARGUMENTS = ("filterwarnings", "parametrize", "skipif", "usefixtures")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_llem import __version__
 from pytest_llem.config.base import fields_of
 from pytest_llem.items import parameters
+from pytest_llem.meters.host import AUTO
 from pytest_llem.records.identity import experiment_hash, unsaid
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def hash_of(item: pytest.Item, settings: Settings, sides: str | None = None) -> 
             "meter": settings.meter,
             "rounds": settings.rounds,
             "min_window_s": settings.min_window_s,
+            # As usual it says nothing, so that what is known of earlier runs is known of these.
+            **({} if settings.host == AUTO else {"host": settings.host}),
         }
     )
     files = [] if config is None or experiment is None else _files(config, experiment.path.parent)
