@@ -110,7 +110,7 @@ class Record:
         """Why a metric is not one of :attr:`metrics`."""
         reason = self.result.missing.get(f"{metric}_j")
         if reason is None and metric == "energy_total":
-            reason = f"of the {self.result.meter} meter, or with --llem-host none, the host is not read beside boards"
+            reason = "the host was not read: the nvml meter alone does so, unless --llem-host none leaves it out"
         return reason or f"{metric} was not measured"
 
     def environment_of(self, metric: str) -> Mapping[str, Any]:

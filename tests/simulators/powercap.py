@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_llem.meters.base import SystemClock
+from pytest_llem.meters.rapl import Domain
 from tests.simulators.clock import SimulatedClock
 
 if TYPE_CHECKING:
@@ -29,14 +31,13 @@ class PowercapTree:
         (self.root / zone).symlink_to(place)
         (place / "name").write_text(f"{name}\n")
         (place / "max_energy_range_uj").write_text(f"{RANGE_UJ}\n")
+        (place / "energy_uj").touch()
         self.set(zone, energy_uj)
 
     def set(self, zone: str, energy_uj: int) -> None:
-        """At once: who reads the counter meanwhile sees the old value or the new one."""
-        counter = self.root / zone / "energy_uj"
-        written = counter.with_name("new")
-        written.write_text(f"{energy_uj}\n")
-        written.replace(counter)
+        """By one write of as many digits, so that nobody reads half of it."""
+        with (self.root / zone / "energy_uj").open("r+b") as file:
+            file.write(f"{energy_uj:020}\n".encode())
 
 
 class PowercapClock(SimulatedClock):
@@ -72,3 +73,12 @@ class PowercapClock(SimulatedClock):
             if since_update_s < passed_s:
                 shown_j = self.energies_j[zone] - since_update_s * power_w
                 self._tree.set(zone, (self._start_uj + round(shown_j * 1e6)) % RANGE_UJ)
+
+
+def count_watts(power_w: float) -> None:
+    """Let every counter that meters of this process read count so many watts, in the time that they live in.
+
+    Files cannot count by themselves; which there are, they say all the same.
+    """
+    clock = SystemClock()
+    Domain.read_uj = lambda domain: round(clock.now_s() * power_w * 1e6) % domain.range_uj  # type: ignore[method-assign]

@@ -544,7 +544,7 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         ),
         (
             "model: x\ncompare: {energi: 5%}",
-            "2: compare.energi: expected energy, latency or output, got 'energi'; did you mean energy?",
+            "2: compare.energi: expected energy, latency, energy_total or output, got 'energi'; did you mean energy?",
         ),
         (
             "model: x\ncompare: {energy: 5}",
@@ -560,7 +560,7 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         ),
         (
             "model: x\ncompare: {outptu: same}",
-            "2: compare.outptu: expected energy, latency or output, got 'outptu'; did you mean output?",
+            "2: compare.outptu: expected energy, latency, energy_total or output, got 'outptu'; did you mean output?",
         ),
         (
             "model: x\npassthrough: {generate: {top_k: 5}}",

@@ -18,7 +18,7 @@ from pytest_llem.session import fingerprint
 def test_the_hash_is_of_what_bears_on_the_result(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "one"}\n')
-    settings = {"device": "cpu", "meter": "auto", "rounds": None, "min_window_s": None}
+    settings = {"device": "cpu", "meter": "auto", "host": "auto", "rounds": None, "min_window_s": None}
 
     def hashed(text: str = "", **changed: Any) -> str:
         file = tmp_path / "a.llem.yaml"
@@ -36,6 +36,7 @@ def test_the_hash_is_of_what_bears_on_the_result(tmp_path: Path) -> None:
         hashed(meter="rapl"),
         hashed(rounds=4),
         hashed(min_window_s=0.5),
+        hashed(host="none"),
     }
     prompts.write_text('{"prompt": "another one"}\n')
     assert len({first, hashed(), *others}) == 8
@@ -119,7 +120,7 @@ def test_a_test_that_was_rewritten_is_another_one(tmp_path: Path) -> None:
         linecache.clearcache()
         namespace: dict[str, Any] = {}
         exec(compile(source, str(file), "exec"), namespace)  # noqa: S102
-        settings = SimpleNamespace(device="cpu", meter="auto", rounds=None, min_window_s=None)
+        settings = SimpleNamespace(device="cpu", meter="auto", host="auto", rounds=None, min_window_s=None)
         return fingerprint.hash_of(SimpleNamespace(nodeid="n", function=namespace["test"]), settings)  # type: ignore[arg-type]
 
     first = hashed("def test():\n    one()\n")
