@@ -81,4 +81,8 @@ def count_watts(power_w: float) -> None:
     Files cannot count by themselves; which there are, they say all the same.
     """
     clock = SystemClock()
-    Domain.read_uj = lambda domain: round(clock.now_s() * power_w * 1e6) % domain.range_uj  # type: ignore[method-assign]
+
+    def read_uj(self: Domain) -> int:
+        return round(clock.now_s() * power_w * 1e6) % self.range_uj
+
+    Domain.read_uj = read_uj  # type: ignore[method-assign]

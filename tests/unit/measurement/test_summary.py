@@ -189,5 +189,5 @@ def test_a_host_that_fails_in_a_window_is_missing_with_its_reason_and_no_warning
 
 def test_a_host_that_nobody_asked_for_is_missing_in_silence(energy_meter: Meter) -> None:
     result = summarise(windows(40.0), calls_per_round=4, meter=energy_meter)
-    assert result.energy_host_j is result.energy_total_j is result.host_sensor is None
+    assert (result.energy_host_j, result.energy_total_j, result.host_sensor) == (None, None, None)
     assert result.missing == {}

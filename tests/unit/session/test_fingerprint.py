@@ -39,7 +39,7 @@ def test_the_hash_is_of_what_bears_on_the_result(tmp_path: Path) -> None:
         hashed(host="none"),
     }
     prompts.write_text('{"prompt": "another one"}\n')
-    assert len({first, hashed(), *others}) == 8
+    assert len({first, hashed(), *others}) == 9
 
 
 class TestFiles:

@@ -93,8 +93,9 @@ class TestPowerMeter:
     def test_a_window_too_short_for_its_average_is_unknown(self, power: Path) -> None:
         sensor = PowerHost("hwmon:power_meter", power / "power1_average", 1.0, SystemClock())
         now_s = SystemClock().now_s()
+        sensor.begin()
         with pytest.raises(MeasurementError, match=r"0\.5 s is too short .* mean power of 1 s: measure one of 4 s"):
-            sensor.end(sensor.begin(), now_s, now_s + 0.5)
+            sensor.end(None, now_s, now_s + 0.5)
 
     def test_one_that_fails_meanwhile_says_so(self, power: Path) -> None:
         sensor = open_sensor("hwmon", MeterRequest())
