@@ -48,10 +48,9 @@ class PowercapClock(SimulatedClock):
         energies_j: what each has truly drawn, in joules.
     """
 
-    def __init__(self, tree: PowercapTree, powers_w: Mapping[str, float], start_uj: int = RANGE_UJ - 5_000_000) -> None:
+    def __init__(self, tree: PowercapTree, powers_w: Mapping[str, float]) -> None:
         super().__init__()
         self._tree = tree
-        self._start_uj = start_uj
         self.powers_w = dict(powers_w)
         self.energies_j = dict.fromkeys(powers_w, 0.0)
 
@@ -72,7 +71,7 @@ class PowercapClock(SimulatedClock):
             self.energies_j[zone] += passed_s * power_w
             if since_update_s < passed_s:
                 shown_j = self.energies_j[zone] - since_update_s * power_w
-                self._tree.set(zone, (self._start_uj + round(shown_j * 1e6)) % RANGE_UJ)
+                self._tree.set(zone, round(shown_j * 1e6))
 
 
 def count_watts(power_w: float) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_llem.errors import MeasurementError, MeterUnavailableError
 from pytest_llem.meters.base import COVERAGE_FACTOR_95, Covers, MeterRequest
@@ -17,35 +16,26 @@ if TYPE_CHECKING:
     from pytest_llem.meters.rapl import Domain
 
 
-@dataclass(frozen=True)
-class _Read:
-    """What counters showed, and from when to when they were read, in seconds."""
+class _Read(NamedTuple):
+    """What counters showed, and the middle of the time in which they were read, in seconds."""
 
     values_uj: list[int]
-    began_s: float
-    ended_s: float
-
-    @property
-    def middle_s(self) -> float:
-        return (self.began_s + self.ended_s) / 2.0
-
-    @property
-    def took_s(self) -> float:
-        return self.ended_s - self.began_s
+    at_s: float
 
 
 class CounterHost:
     """The sum of RAPL's counters; a :class:`pytest_llem.meters.host.HostSensor`.
 
     Counters are read outside of the work, so that they hold a little more than it: from the middle of the read before
-    it to the middle of the read after it. That is taken at the window's mean power P. With T the update period, r0 and
-    r1 how long the reads took, x what they hold beyond the work (in seconds) and q the step of each of n counters::
+    it to the middle of the read after it. That is taken at the window's mean power P. With T the update period, x what
+    they hold beyond the work (in seconds: of the reads' own time at least half) and q the step of each of n
+    counters::
 
-        u^2 = P^2 (T^2 / 3 + (r0^2 + r1^2) / 12 + x^2 / 3) + n q^2 / 6
+        u^2 = P^2 (T^2 / 3 + x^2) + n q^2 / 6
 
     Each edge is late by up to T at a power from nothing to P: where the host draws less before the work than in it,
-    both err in one direction. A read may show any instant that it took; what was drawn beyond the work is anything
-    from nothing to twice as much (rectangular, JCGM 100:2008, 4.3.7).
+    both err in one direction (rectangular, JCGM 100:2008, 4.3.7). What was drawn beyond the work is anything from
+    nothing to twice as much, and a read may show any instant that it took.
     """
 
     covers: Covers = "host"
@@ -66,17 +56,19 @@ class CounterHost:
     def begin(self) -> _Read:
         """The counters before the work."""
         began_s = self._clock.now_s()
-        return _Read(self._counters.read(), began_s, self._clock.now_s())
+        values_uj = self._counters.read()
+        return _Read(values_uj, (began_s + self._clock.now_s()) / 2.0)
 
     def end(self, begun: _Read, start_s: float, end_s: float) -> tuple[float, float]:
         """See :meth:`pytest_llem.meters.host.HostSensor.end`."""
         ended = self.begin()
-        gains_j = self._counters.gains_j(begun.values_uj, ended.values_uj, ended.ended_s - begun.began_s)
-        gain_j, between_s = math.fsum(gains_j.values()), ended.middle_s - begun.middle_s
-        beyond_s = between_s - (end_s - start_s)
+        between_s = ended.at_s - begun.at_s
+        gains_j = self._counters.gains_j(begun.values_uj, ended.values_uj, between_s)
+        gain_j, beyond_s = math.fsum(gains_j.values()), between_s - (end_s - start_s)
         power_w = gain_j / max(between_s - UPDATE_PERIOD_S, between_s / 2.0)
-        timing_s2 = (UPDATE_PERIOD_S**2 + beyond_s**2) / 3.0 + (begun.took_s**2 + ended.took_s**2) / 12.0
-        uncertainty_j = COVERAGE_FACTOR_95 * math.sqrt(power_w**2 * timing_s2 + len(gains_j) * COUNTER_STEP_J**2 / 6.0)
+        timing_j = power_w * math.hypot(UPDATE_PERIOD_S / math.sqrt(3.0), beyond_s)
+        step_j = COUNTER_STEP_J * math.sqrt(len(gains_j) / 6.0)
+        uncertainty_j = COVERAGE_FACTOR_95 * math.hypot(timing_j, step_j)
         joules = gain_j * (end_s - start_s) / between_s
         if joules <= uncertainty_j:
             raise MeasurementError(

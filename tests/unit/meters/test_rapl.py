@@ -100,6 +100,18 @@ def test_counters_that_stand_still_are_unknown_and_not_zero(server: PowercapTree
     assert "below the counter's resolution" in str(window.reason)
 
 
+def test_zones_that_lie_in_one_another_are_found_where_no_others_are(server: PowercapTree) -> None:
+    """As where a container is shown the folder of the devices."""
+    names = [domain.name for domain in find_domains(server.devices)]
+    assert names == [domain.name for domain in find_domains(server.root)]
+    assert "package-1/dram" in names
+
+
+def test_the_variable_names_the_folder(server: PowercapTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_LLEM_POWERCAP", str(server.root))
+    assert find_domains() == find_domains(server.root)
+
+
 def test_psys_stands_in_where_there_is_no_package(tmp_path: Path) -> None:
     tree = PowercapTree(tmp_path)
     tree.add("intel-rapl:0", "psys")
