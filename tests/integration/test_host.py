@@ -57,7 +57,10 @@ def rows(saved: Callable[[], list[dict[str, Any]]]) -> dict[str, dict[str, Any]]
 
 
 def test_a_host_that_draws_more_is_a_regression_of_the_total_alone(
-    pytester: pytest.Pytester, host: Callable[..., pytest.RunResult], saved: Callable[[], list[dict[str, Any]]]
+    pytester: pytest.Pytester,
+    host: Callable[..., pytest.RunResult],
+    saved: Callable[[], list[dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     result = host("--benchmark-save=base", "--benchmark-json=out.json", "--llem-isolate", "--junitxml=out.xml")
     result.assert_outcomes(passed=1)
@@ -82,12 +85,16 @@ def test_a_host_that_draws_more_is_a_regression_of_the_total_alone(
     )
 
     gates = ("--llem-fail=energy:5%;rule=point", "--llem-fail=energy_total:5%;rule=point")
+    summary = pytester.path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     worse = host(*gates, "--llem-csv=out.csv", power_w=100.0)
     assert verdicts(worse) == {"energy": "OK", "energy_total": "REGRESSED"}
     assert worse.ret == pytest.ExitCode.TESTS_FAILED
     (line,) = csv.DictReader((pytester.path / "out.csv").read_text().splitlines())
     assert line["energy_total_verdict"] == "REGRESSED"
     assert float(line["energy_total_change"]) == pytest.approx(40.0 / 360.0, abs=0.01)
+
+    assert "| experiment | energy/call | with host | energy/token |" in summary.read_text()
 
     merged = host("--llem-merge=.benchmarks/llem-journal.jsonl", "--benchmark-json=out.json", *gates)
     assert verdicts(merged) == {"energy": "OK", "energy_total": "REGRESSED"}
