@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,8 @@ _DATA = "codecarbon/data/private_infra/global_energy_mix.json"
 _NUMBER = "grams of CO2e a kWh as a number"
 _CODE = "an ISO 3166 alpha 3 code such as DEU"
 _MOST_NAMED = 3
+# What is multiplied with it stays finite.
+_MOST = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ def find_grid(text: str) -> Grid:
         given = float(text)
     except ValueError:
         return _of_country(text)
-    if not 0 <= given < math.inf:
+    if not 0 <= given <= _MOST:
         raise ValueError(f"{text!r} is out of range; use {_NUMBER}, at least 0, or {_CODE}")
     return Grid(region=None, intensity_g_per_kwh=given, source="given")
 

@@ -24,6 +24,10 @@ RAY_HERE = "local"
 """The address of a Ray cluster that is started on this machine for the session."""
 
 
+# Of prices and the like: what is multiplied with it stays finite.
+_MOST_FACTOR = 1e9
+
+
 def _meter(text: str) -> str:
     try:
         check_name(text)
@@ -98,7 +102,7 @@ def _ends(text: str) -> tuple[str, str]:
 def _price(text: str) -> tuple[float, str | None]:
     """A number and the label of its currency: letters, or one sign."""
     match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([^\W\d_]{1,12}|[$£¥₩€₹])?", text.strip())
-    if match is None or float(match[1]) == math.inf:
+    if match is None or float(match[1]) > _MOST_FACTOR:
         raise ValueError(
             f"{text!r} is no price of a kWh; write a number and, if you like, its currency: 0.30 or 0.30EUR"
         )
@@ -254,7 +258,7 @@ OPTIONS = (
         "llem_pue",
         "Power usage effectiveness of the data centre, which multiplies carbon and cost. Default: 1.",
         "FACTOR",
-        _number(1),
+        _number(1, most=_MOST_FACTOR),
         1.0,
     ),
     Option(

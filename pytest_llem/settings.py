@@ -230,7 +230,8 @@ def _footprint(given: Mapping[str, Any], config: pytest.Config) -> Footprint | N
         if given["child"] is not None:
             # Another interpreter or machine: what the parent is told of its results gets the parent's.
             return None
-        raise pytest.UsageError(f"--llem-region: {error}") from None
+        where = "--llem-region" if config.getoption("llem_region") else "llem_region in the ini file"
+        raise pytest.UsageError(f"{where}: {error}") from None
 
 
 def _require_comparable(given: Mapping[str, Any], config: pytest.Config) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.unit.test_grids import data  # noqa: F401
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -118,6 +120,16 @@ def test_without_joules_there_is_no_carbon(run: Run, write: Write, saved: Saved)
     result.stdout.fnmatch_lines(["tiny * CO2e * -  *-  *-  energy_j, none"])
 
 
+@pytest.mark.processes
+@pytest.mark.usefixtures("data")
+def test_a_child_need_not_know_the_country(run: Run, write: Write, saved: Saved) -> None:
+    """It may be of another interpreter: here the session alone has the data."""
+    write()
+    assert run("--llem-isolate", "--llem-region=DEU", JSON).ret == 0
+    assert all(carries(row, 380.95, None, 1.0) for row in saved())
+    assert saved()[0]["extra_info"]["result"]["footprint"]["region"] == "DEU"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -129,6 +141,7 @@ def test_without_joules_there_is_no_carbon(run: Run, write: Write, saved: Saved)
         (["--llem-price="], "*--llem-price: its value is empty*"),
         (["--llem-price=0,30"], "*--llem-price: '0,30' is no price of a kWh; write a number*0.30EUR*"),
         (["--llem-price=-1"], "*--llem-price: '-1' is no price of a kWh*"),
+        (["--llem-region=1", "--llem-pue=1e10"], "*--llem-pue: '1e10' is out of range*"),
         (["--llem-price=1e999"], "*--llem-price: '1e999' is no price of a kWh*"),
         (["--llem-price=EUR"], "*--llem-price: 'EUR' is no price of a kWh*"),
         (["--llem-region=1", "--llem-pue=0.9"], "*--llem-pue: '0.9' is out of range; use a number, at least 1*"),
@@ -151,7 +164,9 @@ def test_a_price_may_name_its_currency(run: Run, write: Write, saved: Saved, pri
     assert (footprint["price_per_kwh"], footprint["currency"]) == (0.3, currency)
 
 
-def test_a_country_without_codecarbon_is_a_usage_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_country_without_codecarbon_is_a_usage_error(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(name: str) -> None:
         raise ValueError('which is not installed: pip install "pytest-llem[carbon]", or give a number')
 
@@ -159,6 +174,10 @@ def test_a_country_without_codecarbon_is_a_usage_error(run: Run, monkeypatch: py
     result = run("--llem-region=DEU")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(['*--llem-region: *pip install "pytest-llem[[]carbon[]]"*'])
+    pytester.makeini("[pytest]\nllem_region = DEU\n")
+    result = run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*llem_region in the ini file: *"])
 
 
 def test_a_pue_in_the_ini_file_waits_for_what_it_multiplies(

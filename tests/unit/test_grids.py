@@ -45,7 +45,7 @@ def test_a_number_needs_nothing(text: str, intensity: float) -> None:
     assert (grid.region, grid.intensity_g_per_kwh, grid.source) == (None, intensity, "given")
 
 
-@pytest.mark.parametrize("text", ["-1", "nan", "inf"])
+@pytest.mark.parametrize("text", ["-1", "nan", "inf", "1e10"])
 def test_a_number_out_of_range_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"'{text}' is out of range; use grams of CO2e a kWh as a number, at least 0"):
         find_grid(text)
