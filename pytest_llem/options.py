@@ -24,10 +24,6 @@ RAY_HERE = "local"
 """The address of a Ray cluster that is started on this machine for the session."""
 
 
-# Of prices and the like: what is multiplied with it stays finite.
-_MOST_FACTOR = 1e9
-
-
 def _meter(text: str) -> str:
     try:
         check_name(text)
@@ -97,6 +93,10 @@ def _ends(text: str) -> tuple[str, str]:
     if not (good and dots and bad) or bad.startswith(".") or ".." in bad:
         raise ValueError(f"{text!r} is no range; write GOOD..BAD, such as v1.2..main")
     return good, bad
+
+
+# Of prices and the like: what is multiplied with it stays finite.
+_MOST_FACTOR = 1e9
 
 
 def _price(text: str) -> tuple[float, str | None]:
