@@ -67,7 +67,10 @@ def _of_country(text: str) -> Grid:
     intensity, year = (countries[code].get(key) for key in ("carbon_intensity", "year"))
     if not isinstance(intensity, int | float):
         raise ValueError(f"codecarbon {version} has no carbon intensity for {code}; give {_NUMBER}")
-    return Grid(region=code, intensity_g_per_kwh=float(intensity), source=f"codecarbon {version}, year {year}")
+    source = f"codecarbon {version}, year {year}"
+    if intensity == 0:
+        source += f", which has 0 g, as no grid has: give {_NUMBER}"
+    return Grid(region=code, intensity_g_per_kwh=float(intensity), source=source)
 
 
 def _read_data() -> tuple[Mapping[str, Mapping[str, Any]], str]:

@@ -59,7 +59,7 @@ def sci_cells(result: ExperimentResult, unit: str) -> tuple[str, ...]:
         carbon(result, unit),
         NOT_COUNTED,
         cost(result, unit),
-        source(result),
+        energy.field,
     )
 
 
@@ -88,8 +88,6 @@ def terms(footprint: Footprint) -> str:
     parts = []
     if footprint.intensity_g_per_kwh is not None:
         origin = ", ".join(text for text in (footprint.region, footprint.source) if text)
-        if footprint.region is not None and footprint.intensity_g_per_kwh == 0:
-            origin += ", but no grid has 0 g: give a number"
         parts.append(f"{footprint.intensity_g_per_kwh:g} g CO2e a kWh ({origin})")
     if footprint.price_per_kwh is not None:
         parts.append(f"{footprint.price_per_kwh:g} {footprint.currency or ''}".rstrip() + " a kWh")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COUNTRIES = {
     "DEU": {"country_name": "Germany", "carbon_intensity": 380.95, "year": 2023, "total_TWh": 1.0},
     "FRA": {"country_name": "France", "carbon_intensity": 56.039, "year": 2023, "total_TWh": 1.0},
+    "CAF": {"country_name": "Central African Republic", "carbon_intensity": 0.0, "year": 2022, "total_TWh": 1.0},
     "NER": {"country_name": "Niger", "carbon_intensity": None, "year": 2022, "total_TWh": 1.0},
 }
 
@@ -56,6 +57,12 @@ def test_a_country_is_looked_up(data: Path, code: str) -> None:
     grid = find_grid(code)
     assert (grid.region, grid.intensity_g_per_kwh) == ("FRA", 56.039)
     assert grid.source == "codecarbon 9.9, year 2023"
+
+
+def test_a_grid_of_nothing_says_that_there_is_none(data: Path) -> None:
+    assert find_grid("CAF").intensity_g_per_kwh == 0.0
+    assert "which has 0 g, as no grid has: give grams" in find_grid("CAF").source
+    assert find_grid("0").source == "given"
 
 
 @pytest.mark.parametrize(

@@ -83,9 +83,6 @@ def test_money_has_no_prefixes(value: float, half_width: float | None, text: str
 def test_terms_say_where_the_numbers_come_from() -> None:
     assert footprints.terms(GERMANY) == "400 g CO2e a kWh (DEU, a table), 0.3 EUR a kWh, PUE 1.5"
     assert footprints.terms(Footprint(price_per_kwh=0.25)) == "0.25 a kWh, PUE 1"
-    empty = Footprint(region="CAF", intensity_g_per_kwh=0.0, source="a table")
-    assert "no grid has 0 g: give a number" in footprints.terms(empty)
-    assert "no grid" not in footprints.terms(Footprint(intensity_g_per_kwh=0.0, source="given"))
 
 
 def test_the_terminal_has_a_table_where_it_was_asked_for(summary: Any) -> None:  # noqa: F811
@@ -100,11 +97,11 @@ def test_the_terminal_has_a_table_where_it_was_asked_for(summary: Any) -> None: 
 
 
 def test_the_page_has_a_table_of_the_standard_for_each_unit() -> None:
-    page = render_html(report([weighed(), experiment("unasked")]))
+    page = render_html(report([weighed(estimated=True), experiment("unasked")]))
     section = page[page.index('<section id="footprint"') : page.index('<section id="experiments"')]
     for text in (
-        "Per call no. experiment E I O = E \N{MULTIPLICATION SIGN} I M cost from",
-        "llama 150.0 ± 1.5 Wh 400 g/kWh 60.00 ± 0.60 g not counted 0.04500 ± 0.00045 EUR energy_j, nvml",
+        "Per call no. experiment E I O = E \N{MULTIPLICATION SIGN} I M cost from notes",
+        "llama 150.0 ± 1.5 Wh 400 g/kWh 60.00 ± 0.60 g not counted 0.04500 ± 0.00045 EUR energy_j estimated joules",
         "150.0 ± 1.5 kWh 400 g/kWh 60.00 ± 0.60 kg not counted 45.00 ± 0.45 EUR",
         "30.00 ± 0.30 kWh 400 g/kWh 12.00 ± 0.12 kg not counted 9.000 ± 0.090 EUR",
     ):
