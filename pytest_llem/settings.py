@@ -171,7 +171,7 @@ class Settings:
             error_rates=(given["alpha"], given["beta"]),
             report=given["report"],
             csv=given["csv"],
-            footprint=_footprint(given, config),
+            footprint=_footprint(given, config, mode),
             # A test may change the working directory.
             journal=None if journal is None else journal.absolute(),
             resume=given["resume"],
@@ -208,7 +208,7 @@ def _mode(given: Mapping[str, Any], config: pytest.Config) -> Mode:
     return "measure" if given["against"] is None else "against"
 
 
-def _footprint(given: Mapping[str, Any], config: pytest.Config) -> Footprint | None:
+def _footprint(given: Mapping[str, Any], config: pytest.Config, mode: Mode) -> Footprint | None:
     for name in ("region", "price", "pue"):
         # A variable of a CI job that is not set: without it the report would lack what it is asked for.
         if config.getoption(f"llem_{name}") == "":
@@ -227,8 +227,9 @@ def _footprint(given: Mapping[str, Any], config: pytest.Config) -> Footprint | N
     try:
         return replace(footprint, **vars(find_grid(region)))
     except ValueError as error:
-        if given["child"] is not None:
-            # Another interpreter or machine: what the parent is told of its results gets the parent's.
+        if mode == "child" or (mode in ("plan", "collect", "validate") and not config.getoption("llem_region")):
+            # Another interpreter or machine: what the parent is told of its results gets the parent's. And a$
+            # have no joules needs no codecarbon for the sake of an ini file.
             return None
         where = "--llem-region" if config.getoption("llem_region") else "llem_region in the ini file"
         raise pytest.UsageError(f"{where}: {error}") from None
