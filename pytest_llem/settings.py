@@ -228,8 +228,8 @@ def _footprint(given: Mapping[str, Any], config: pytest.Config, mode: Mode) -> F
         return replace(footprint, **vars(find_grid(region)))
     except ValueError as error:
         if mode == "child" or (mode in ("plan", "collect", "validate") and not config.getoption("llem_region")):
-            # Another interpreter or machine: what the parent is told of its results gets the parent's. And a$
-            # have no joules needs no codecarbon for the sake of an ini file.
+            # Another interpreter or machine: what the parent is told of its results gets the parent's. And a
+            # session without joules needs no codecarbon for the sake of an ini file.
             return None
         where = "--llem-region" if config.getoption("llem_region") else "llem_region in the ini file"
         raise pytest.UsageError(f"{where}: {error}") from None
