@@ -78,8 +78,10 @@ def _files(config: ExperimentConfig, folder: Path) -> list[tuple[str, int, int]]
     speculative = load.backend_options.get("speculative_config", {}).get("model")
     models = (load.model, options.assistant_model, None if options.lora is None else options.lora.path, speculative)
     found = [_state(file) for name in models if name is not None for file in _files_of(name)]
-    prompts = getattr(config.dataset, "path", None)
-    return found if prompts is None else [*found, _state(_under(folder, prompts))]
+    for name in config.prompt_files:
+        path = _under(folder, name)
+        found += [_state(path), *(_state(file) for file in _files_of(path))]
+    return found
 
 
 def _under(folder: Path, name: str) -> str:
@@ -90,7 +92,7 @@ def _under(folder: Path, name: str) -> str:
 
 
 def _files_of(model: str) -> Iterator[str]:
-    """The files of a model's folder, the first :data:`_MOST_FILES` of them."""
+    """The files of a folder of a model or of prompts, the first :data:`_MOST_FILES` of them."""
     if not (os.path.isabs(model) and os.path.isdir(model)):  # noqa: PTH112, PTH117  (a Path raises at odd names)
         return  # of the hub, or built in
     files = 0

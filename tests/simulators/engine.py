@@ -118,17 +118,22 @@ class FakeWorkload(Workload):
         self._ran = 0
         size = _batch_size(config)
         self._batches = [prompts.token_ids[start : start + size] for start in range(0, len(prompts.token_ids), size)]
+        lengths = (new_tokens is None and prompts.output_tokens) or [self._new_tokens] * len(prompts)
+        self._lengths = [lengths[start : start + size] for start in range(0, len(prompts), size)]
         self.calls = len(self._batches)
 
     @property
     def expected_output_tokens(self) -> int | None:
-        return None if self._other_token.endswith("end") else len(self.prompts) * self._new_tokens
+        return None if self._other_token.endswith("end") else sum(map(sum, self._lengths))
 
     def run(self, index: int) -> list[list[int]]:
         self._ran += 1
         self._act_out_the_fault()
-        tokens = self._new_tokens - (self._fault == "miscounts")
-        output = [[self._token(prompt, position) for position in range(tokens)] for prompt in self._batches[index]]
+        miscounted = self._fault == "miscounts"
+        output = [
+            [self._token(prompt, position) for position in range(tokens - miscounted)]
+            for prompt, tokens in zip(self._batches[index], self._lengths[index], strict=True)
+        ]
         self._change_a_token(index, output)
         work(self._call_s)
         return output
