@@ -12,6 +12,7 @@ The model's name may ask for a fault, as in ``model: fake/hangs``; where experim
 ``runs-nowhere``        this machine lacks what the model needs
 ``raises-in-call-3``    the third call of the experiment fails (any number)
 ``miscounts``           each sequence ends a token too early
+``evens-out``           each sequence has as many tokens as the one that counts from the other end is to have
 ``hangs``               the first call never returns
 ``kills-its-process``   the first call ends the process, as the kernel does when memory runs out
 ``loses-the-device``    the first call fails, and so would all that follow in this process
@@ -119,6 +120,7 @@ class FakeWorkload(Workload):
         size = _batch_size(config)
         self._batches = [prompts.token_ids[start : start + size] for start in range(0, len(prompts.token_ids), size)]
         lengths = (new_tokens is None and prompts.output_tokens) or [self._new_tokens] * len(prompts)
+        lengths = lengths[::-1] if self._fault == "evens-out" else lengths
         self._lengths = [lengths[start : start + size] for start in range(0, len(prompts), size)]
         self.calls = len(self._batches)
 
