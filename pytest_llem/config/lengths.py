@@ -12,6 +12,9 @@ from pytest_llem.distributions import truncated_normal_mean
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# More tokens than any model reads, so that bounds that are as good as none are numbers to reckon with.
+_MOST_TOKENS = 2**31
+
 # Farther from the bounds than so many standard deviations, what is left of a normal distribution is no bell at all.
 _FARTHEST_CENTRE = 4.0
 
@@ -23,11 +26,17 @@ class Lengths(Section, stage="prompts"):
 
     mean: float | None = option("Mean of the lengths, which they have exactly.", unit="tokens", ge=1)
     sd: float | None = option(
-        "Standard deviation of the normal distribution before it is cut off at min and max.", unit="tokens", ge=0
+        "Standard deviation of the normal distribution before it is cut off at min and max.",
+        unit="tokens",
+        ge=0,
+        le=1e6,
     )
     min: int | None = option("Least length. Unset: 1.", unit="tokens", ge=1)
     max: int | None = option(
-        "Greatest length. Unset: max_input_tokens, or of outputs max_output_tokens.", unit="tokens", ge=1
+        "Greatest length. Unset: max_input_tokens, or of outputs max_output_tokens.",
+        unit="tokens",
+        ge=1,
+        le=_MOST_TOKENS,
     )
     file: str | None = option(
         "In place of the others: a histogram, .csv with a line `length,count` for each length, or .json with "
@@ -39,6 +48,10 @@ class Lengths(Section, stage="prompts"):
     def least(self) -> int:
         """The least length of a distribution."""
         return self.min or 1
+
+    def greatest(self, limit: int) -> int:
+        """The greatest length of a distribution, where the experiment allows ``limit``."""
+        return self.max or min(limit, _MOST_TOKENS)
 
     @model_validator(mode="after")
     def _refuse_halves(self) -> Self:
@@ -64,7 +77,7 @@ class Lengths(Section, stage="prompts"):
         """
         if self.mean is None or self.sd is None:
             return
-        greatest = self.max or limit
+        greatest = self.greatest(limit)
         if greatest > limit:
             yield Conflict("max", f"{greatest} is above {limited_by} ({limit}); lower it or raise {limited_by}")
         elif self.least > greatest:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.engines.datasets.files import json_lines, records
+from pytest_llem.engines.datasets.files import is_folder, json_lines, records
 from pytest_llem.errors import PromptError, about
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ _SPEAKERS = {
 
 _ENDPOINTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
 _LENGTHS = ("max_completion_tokens", "max_tokens")
+_MOST_DIGITS = 9
 # They change the prompt, or what is generated beside the choice of each token; by name, the value that changes nothing.
 _CHANGING: Mapping[str, Any] = {
     "best_of": 1,
@@ -133,7 +134,7 @@ class FileEntries:
             PromptError: one of them is none, or they are of several formats.
             UnavailableError: a package that reads them is missing.
         """
-        if self.path.is_dir():
+        if is_folder(self.path):
             for name in ("field", "format", "output_field"):
                 if getattr(self._dataset, name) is not None:
                     message = "has no effect on a folder of texts, each of which is a prompt; remove it"
@@ -164,6 +165,8 @@ class FileEntries:
         for name in wanted:
             if name not in there:
                 raise _absent("column", name, there)
+            if there.count(name) > 1:
+                raise PromptError(f"has {there.count(name)} columns {name!r}; rename all but one")
         return [*wanted, *(name for name in _BESIDE.get(key, ()) if name in there)]
 
     def _key_of(self, there: Collection[str]) -> str:
@@ -331,12 +334,13 @@ def _whole(text: str, name: str) -> str:
 
 def _count(value: Any, name: str) -> int:
     """A number of tokens, which tables may hold as a text or with a decimal point."""
-    if isinstance(value, str) and value.strip().isdecimal():
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) <= _MOST_DIGITS:
         value = int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise PromptError(f"field {name!r} is no number of tokens, from 1 on: {str(value)[:40]!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 10**_MOST_DIGITS:
+        shown = "" if isinstance(value, int) and value > 1 else f": {str(value)[:40]!r}"
+        raise PromptError(f"field {name!r} is no number of tokens, from 1 on{shown}")
     return value
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,7 +53,7 @@ def records(path: Path, wanted: Callable[[Sequence[str]], Sequence[str]]) -> Ite
         PromptError: it cannot be read, or is none of the kinds of files that prompts are read from.
         UnavailableError: a package that reads it is missing.
     """
-    if path.is_dir():
+    if is_folder(path):
         yield from _folder(path)
         return
     kind = path.suffix.lower()
@@ -75,6 +76,11 @@ def records(path: Path, wanted: Callable[[Sequence[str]], Sequence[str]]) -> Ite
                     yield Record(line.removesuffix("\n"), file, number)
     else:
         raise PromptError(_KINDS)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether the prompts of ``path`` are the files in it."""
+    return os.path.isdir(path)  # noqa: PTH112  (a Path raises at odd names)
 
 
 def json_lines(lines: Iterable[str], file: str) -> Iterator[Record]:
@@ -118,8 +124,8 @@ def _opened(path: Path, newline: str | None = None) -> Iterator[TextIO]:
             # What is not UTF-8 comes as halves of characters, by which _checked() finds its line.
             with path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline) as opened:
                 yield opened
-        except OSError as exc:
-            raise PromptError(f"cannot be read: {exc.strerror or exc}") from exc
+        except (OSError, ValueError) as exc:  # the latter for names that no file can have
+            raise PromptError(f"cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
 
 
 def _lines(opened: TextIO, file: str) -> Iterator[str]:
@@ -177,7 +183,7 @@ def _listed(opened: TextIO, file: str) -> Iterator[Record]:
                 text, at = text[at:] + more, 0
                 if more and len(text) <= 2 * _MOST_CHARACTERS:
                     continue
-                if text.startswith("]"):
+                if text.strip() == "]":
                     return
                 _checked(text)
                 content, end = _decoded(decoder.raw_decode, text)
@@ -231,9 +237,6 @@ def _rows(
     header, first = next(rows, ([], 1))
     with about(file=file, line=first):
         places = {name: header.index(name) for name in wanted(header)}
-        for name in places:
-            if header.count(name) > 1:
-                raise PromptError(f"has {header.count(name)} columns {name!r}; rename all but one")
     for row, line in rows:
         with about(file=file, line=line):
             if len(row) != len(header):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # What is told of them apart is far below a token, and far above what platforms make of a logarithm.
 _DIGITS = 6
 _HALVINGS = 50
+_MOST_DIGITS = 18
 # Farther than any centre that the configuration allows.
 _FARTHEST_CENTRE = 6.0
 
@@ -44,7 +45,7 @@ def lengths_of(lengths: Lengths, n: int, *, of: str, seed: int, folder: Path, li
     if lengths.file is not None:
         found = _as_in(_histogram(folder / Path(lengths.file).expanduser(), limit, limited_by), n)
     elif lengths.mean is not None and lengths.sd is not None:
-        found = truncated_normal(n, lengths.mean, lengths.sd, lengths.least, lengths.max or limit)
+        found = truncated_normal(n, lengths.mean, lengths.sd, lengths.least, lengths.greatest(limit))
     draw = random.Random(f"{of} lengths {seed}").random  # noqa: S311  (reproducible on purpose)
     # random() is the one method whose sequence is promised to stay.
     keys = [draw() for _ in found]
@@ -118,7 +119,7 @@ def _from_csv(path: Path) -> Iterator[tuple[int, int, int | None]]:
         if line == 1 and cells == ["length", "count"]:
             continue
         with about(file=str(path), line=line):
-            if len(cells) != 2 or not all(cell.isdecimal() for cell in cells):
+            if len(cells) != 2 or not all(map(_is_number, cells)):
                 raise PromptError("expected a length and its count, such as 128,5")
         yield int(cells[0]), int(cells[1]), line
 
@@ -128,6 +129,10 @@ def _from_json(path: Path) -> Iterator[tuple[int, int, int | None]]:
     if not isinstance(content, dict):
         raise PromptError('expected {length: count}, such as {"128": 5}')
     for length, count in content.items():
-        if not length.isdecimal() or not isinstance(count, int) or isinstance(count, bool):
+        if not _is_number(length) or not isinstance(count, int) or isinstance(count, bool):
             raise PromptError(f'{length!r}: expected a length and its count, such as "128": 5')
         yield int(length), count, None
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _MOST_DIGITS

@@ -166,6 +166,8 @@ class TestRequests:
             ({"stop": ["x"]}, "body.stop asks for what is not measured; remove it"),
             ({"response_format": {"type": "json_object"}}, "body.response_format asks for what is not measured"),
             ({"max_tokens": 0}, "field 'body.max_tokens' is no number of tokens, from 1 on: '0'"),
+            ({"max_tokens": 10**4000}, "field 'body.max_tokens' is no number of tokens, from 1 on"),
+            ({"max_tokens": "9" * 5000}, "field 'body.max_tokens' is no number of tokens, from 1 on: '999"),
             ({"max_tokens": True}, "field 'body.max_tokens' is no number of tokens, from 1 on: 'True'"),
             ({"max_tokens": 2, "max_completion_tokens": 3}, "max_completion_tokens and max_tokens differ; remove one"),
             ({"messages": "hi"}, "field 'body.messages' is no list of messages"),

@@ -164,6 +164,7 @@ class TestList:
             ('[{"prompt":\n"a"},\n{"prompt": "b\xff"}]', "p.json:3: is not UTF-8"),
             ("[" * 100_000, "p.json:1: not JSON: "),
             ("[]", "p.json: holds no prompts"),
+            ('[{"prompt": "a"}] x', "p.json:1: not JSON: "),
         ],
     )
     def test_what_is_wrong_is_named_by_its_line(self, tmp_path: Path, content: str, message: str) -> None:
@@ -185,6 +186,11 @@ def test_what_comes_after_the_first_n_is_not_read(tmp_path: Path, name: str, mon
     assert "is not UTF-8" in refused(tmp_path, name, n=3)
     # The order is known once all are.
     assert "is not UTF-8" in refused(tmp_path, name, n=2, shuffle=True)
+
+
+@pytest.mark.parametrize("name", [f"{'x' * 300}.jsonl", "a\0b.jsonl", "none.parquet"])
+def test_a_name_that_no_file_has(tmp_path: Path, name: str) -> None:
+    assert ": cannot be read: " in refused(tmp_path, name)
 
 
 def test_a_line_without_an_end_is_no_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,7 @@ class TestHistogram:
         [
             ("h.csv", "length,count\n3,x\n", "h.csv:2: expected a length and its count, such as 128,5"),
             ("h.csv", "3,1\n\n4\n", "h.csv:3: expected a length and its count, such as 128,5"),
+            ("h.csv", f"{'9' * 5000},1\n", "h.csv:1: expected a length and its count, such as 128,5"),
             ("h.csv", "0,1\n", "h.csv:1: 0,1 is no length from 1 on and its count"),
             ("h.csv", "3,1\n300,1\n", "h.csv:2: 300 is above max_input_tokens (128); leave it out or raise"),
             ("h.csv", "3,1\n3,2\n", "h.csv:2: has the length 3 twice; add up its counts"),

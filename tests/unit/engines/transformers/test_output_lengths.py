@@ -42,10 +42,13 @@ def test_a_sequence_has_its_own_length_and_the_tokens_of_a_longer_run(
     assert found == [tokens[:length] for tokens, length in zip(longer, LENGTHS, strict=True)]
 
 
+@pytest.mark.parametrize("has_end", [True, False])
 def test_a_call_ends_with_its_longest_sequence_and_pads_the_others(
-    tiny: TransformersModel, dataset: dict[str, str]
+    tiny: TransformersModel, dataset: dict[str, str], has_end: bool
 ) -> None:
     workload = prepare(tiny, dataset=dataset, max_output_tokens=12, pytorch={"batch_size": 2})
+    if not has_end:
+        workload._generation.config.eos_token_id = None
     output = workload.run(0)
     assert output.shape[1] == 15 + max(LENGTHS[:2])
     assert set(output[1, 15 + LENGTHS[1] :].tolist()) == {258}
