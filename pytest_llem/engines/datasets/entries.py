@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.engines.datasets.files import is_folder, json_lines, records
-from pytest_llem.errors import PromptError, about
+from pytest_llem.errors import PromptError, about, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -44,6 +44,7 @@ _SPEAKERS = {
 _ENDPOINTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
 _LENGTHS = ("max_completion_tokens", "max_tokens")
 _MOST_DIGITS = 9
+_SHOWN_CHARACTERS = 200
 # They change the prompt, or what is generated beside the choice of each token; by name, the value that changes nothing.
 _CHANGING: Mapping[str, Any] = {
     "best_of": 1,
@@ -154,7 +155,7 @@ class FileEntries:
         if self._without_words:
             notes.append(f"dataset: {self._without_words} conversations in which no human says anything were left out")
         if self._ignored:
-            names = ", ".join(sorted(self._ignored))
+            names = printable(", ".join(sorted(self._ignored))[:_SHOWN_CHARACTERS])
             notes.append(f"dataset: the experiment decides what the requests say of {names}")
         return notes
 
@@ -193,6 +194,9 @@ class FileEntries:
         if output_field is not None:
             tokens = _count(_value(content, output_field), output_field)
         if self._format == "openai-batch":
+            if output_field is not None:
+                message = "has no effect on requests, whose body says it; remove it"
+                raise PromptError(message, field="dataset.output_field")
             return self._request(value, content.get("url"))
         if self._format == "sharegpt":
             return _sharegpt(value, key, chat=self._chat), tokens

@@ -193,6 +193,10 @@ class TestRequests:
         found = refused(tmp_path, line, chat=False, format="openai-batch")
         assert found.startswith(f"p.jsonl:1: {message}")
 
+    def test_no_other_field_says_how_many_tokens_they_get(self, tmp_path: Path) -> None:
+        found = refused(tmp_path, REQUEST | {"tokens": 3}, chat=False, output_field="tokens")
+        assert found == "dataset.output_field: has no effect on requests, whose body says it; remove it"
+
     def test_a_completion_goes_into_no_template(self, tmp_path: Path) -> None:
         assert refused(tmp_path, REQUEST).endswith("whose prompt goes into no chat template; remove chat")
 
