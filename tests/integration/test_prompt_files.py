@@ -53,7 +53,7 @@ def test_an_engine_that_generates_other_lengths_has_no_result(
     # Their sum is right.
     lengths = "output_lengths: {mean: 4, sd: 2}\n"
     write(
-        base="model: builtin:tiny-llama\nmax_output_tokens: 9\n",
+        base=BASE.replace("{path: p.jsonl}", "{synthetic: {n: 8}}"),
         extra=f"{lengths}passthrough: {{generate: {{fault: evens-out}}}}\n",
     )
     result = run()
