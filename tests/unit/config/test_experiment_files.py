@@ -536,7 +536,7 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         ("model: x\ndataset: {synthetic: {n: 0}}", "2: dataset.synthetic.n: must be at least 1, got 0"),
         (
             "model: x\ndataset: {synthetic: {len: 1}}",
-            "2: dataset.synthetic.len: unknown field; the fields here are input_len, n, seed",
+            "2: dataset.synthetic.len: unknown field; the fields here are input_len, lengths, n, seed, shared_prefix",
         ),
         (
             "model: x\ndataset: {feild: a}",
@@ -577,8 +577,9 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         (
             "model: x\n7: y",
             "2: 7: unknown field; the fields here are backend, base, chat, compare, dataset, decoder, device, "
-            "exclude, experiments, marks, max_input_tokens, max_output_tokens, measure, model, name, parallel, "
-            "passthrough, precision, pytorch, random_seed, sweep, template_date, tensorrt, timeout_s, vllm, weights",
+            "exclude, experiments, marks, max_input_tokens, max_output_tokens, measure, model, name, output_lengths, "
+            "parallel, passthrough, precision, pytorch, random_seed, sweep, template_date, tensorrt, timeout_s, vllm, "
+            "weights",
         ),
         (
             "model: x\nchat: true\ntemplate_date: 2026-02-30",
