@@ -157,15 +157,13 @@ class RaplMeter(SimpleMeter):
     def fill(self, window: Window, started: list[int]) -> None:
         """The energy since the counters read ``started``, with its uncertainty."""
         ended = self._counters.read()
-        window.errors_average_out = True
         try:
             window.boards_j = self._counters.gains_j(started, ended, window.seconds)
         except MeasurementError as error:
             window.reason = error.message
             return
-        window.joules = sum(window.boards_j.values())
-        variances_j2 = (_variance_j2(joules, window.seconds) for joules in window.boards_j.values())
-        window.uncertainty_j = COVERAGE_FACTOR_95 * math.sqrt(math.fsum(variances_j2))
+        window.joules = math.fsum(window.boards_j.values())
+        window.uncertainty_j = half_width_j(window.joules, window.seconds, len(window.boards_j))
 
 
 def powercap_folder() -> Path:
@@ -230,11 +228,24 @@ def _zone_name(zone: Path) -> str:
         return ""
 
 
-def _variance_j2(joules: float, seconds: float) -> float:
-    """Variance in joules squared of one counter's energy between two plain reads.
+def half_width_j(joules: float, seconds: float, counters: int, beyond_s: float = 0.0) -> float:
+    """Half-width in joules of the 95% interval of what counters gained between two plain reads.
 
-    Each edge is late by up to an update period, uniformly, at the window's mean power; the counter has a
-    step.
+    With P their mean power, T the update period, x what the reads hold beyond the work and q the step of each of n
+    counters::
+
+        u^2 = P^2 (T^2 / 3 + x^2) + n q^2 / 6
+
+    Each edge is late by up to T at a power from nothing to P: where the machine draws less before the work than in it,
+    both err in one direction, in every window (rectangular, JCGM 100:2008, 4.3.7). What was drawn beyond the work is
+    anything from nothing to twice as much, and a read may show any instant that it took.
+
+    Args:
+        joules: of all counters together.
+        seconds: between the reads.
+        counters: how many.
+        beyond_s: x.
     """
-    power_w = joules / max(seconds - UPDATE_PERIOD_S, seconds / 2) if seconds > 0 else 0.0
-    return (power_w * UPDATE_PERIOD_S) ** 2 / 6 + COUNTER_STEP_J**2 / 6
+    power_w = joules / max(seconds - UPDATE_PERIOD_S, seconds / 2.0) if seconds > 0 else 0.0
+    timing_j = power_w * math.hypot(UPDATE_PERIOD_S / math.sqrt(3.0), beyond_s)
+    return COVERAGE_FACTOR_95 * math.hypot(timing_j, COUNTER_STEP_J * math.sqrt(counters / 6.0))

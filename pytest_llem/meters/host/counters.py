@@ -6,13 +6,12 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_llem.errors import MeasurementError, MeterUnavailableError
-from pytest_llem.meters.base import COVERAGE_FACTOR_95, Covers, MeterRequest
-from pytest_llem.meters.rapl import COUNTER_STEP_J, UPDATE_PERIOD_S, Counters, find_domains
+from pytest_llem.meters.rapl import Counters, find_domains, half_width_j
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llem.meters.base import Clock
+    from pytest_llem.meters.base import Clock, Covers, MeterRequest
     from pytest_llem.meters.rapl import Domain
 
 
@@ -27,15 +26,8 @@ class CounterHost:
     """The sum of RAPL's counters; a :class:`pytest_llem.meters.host.HostSensor`.
 
     Counters are read outside of the work, so that they hold a little more than it: from the middle of the read before
-    it to the middle of the read after it. That is taken at the window's mean power P. With T the update period, x what
-    they hold beyond the work (in seconds: of the reads' own time at least half) and q the step of each of n
-    counters::
-
-        u^2 = P^2 (T^2 / 3 + x^2) + n q^2 / 6
-
-    Each edge is late by up to T at a power from nothing to P: where the host draws less before the work than in it,
-    both err in one direction (rectangular, JCGM 100:2008, 4.3.7). What was drawn beyond the work is anything from
-    nothing to twice as much, and a read may show any instant that it took.
+    it to the middle of the read after it, at the window's mean power; see
+    :func:`pytest_llem.meters.rapl.half_width_j`.
     """
 
     covers: Covers = "host"
@@ -65,10 +57,7 @@ class CounterHost:
         between_s = ended.at_s - begun.at_s
         gains_j = self._counters.gains_j(begun.values_uj, ended.values_uj, between_s)
         gain_j, beyond_s = math.fsum(gains_j.values()), between_s - (end_s - start_s)
-        power_w = gain_j / max(between_s - UPDATE_PERIOD_S, between_s / 2.0)
-        timing_j = power_w * math.hypot(UPDATE_PERIOD_S / math.sqrt(3.0), beyond_s)
-        step_j = COUNTER_STEP_J * math.sqrt(len(gains_j) / 6.0)
-        uncertainty_j = COVERAGE_FACTOR_95 * math.hypot(timing_j, step_j)
+        uncertainty_j = half_width_j(gain_j, between_s, len(gains_j), beyond_s)
         joules = gain_j * (end_s - start_s) / between_s
         if joules <= uncertainty_j:
             raise MeasurementError(
