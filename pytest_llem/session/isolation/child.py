@@ -57,6 +57,7 @@ _NOT_THE_CHILDS: dict[str, object] = {
     "llem_journal": None,
     "llem_against": None,
     "llem_bisect": None,
+    "llem_export": None,
 }
 
 
