@@ -26,3 +26,13 @@ def require_writable(path: Path) -> None:
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from None
         trial.unlink()
+
+
+def require_replaceable(path: Path) -> None:
+    """:func:`require_writable`, and whether another file can be put beside it, to take its place in one step.
+
+    Raises:
+        OSError: one of them cannot.
+    """
+    require_writable(path)
+    require_writable(path.with_name(f"{path.name}.new"))

@@ -14,7 +14,7 @@ from pytest_llem.config.experiment import Metric
 from pytest_llem.errors import LlemError
 from pytest_llem.exporters.base import require_package
 from pytest_llem.exporters.results import LABELS, SOURCE, quantity_names, unit_of
-from pytest_llem.writable import require_writable
+from pytest_llem.writable import require_replaceable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ class ParquetExporter:
     def check(self) -> None:
         """See :meth:`pytest_llem.exporters.base.Exporter.check`."""
         require_package("parquet", "pyarrow")
-        require_writable(self._path)
+        require_replaceable(self._path)
 
     def export(self, results: Sequence[Exported]) -> None:
         """See :meth:`pytest_llem.exporters.base.Exporter.export`."""

@@ -7,6 +7,7 @@ of ``llem_result_info`` alone, to be joined where it is wanted.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -15,7 +16,7 @@ from pytest_llem.errors import UnavailableError
 from pytest_llem.exporters.base import is_url, require_package, require_reachable
 from pytest_llem.exporters.results import LABELS, SOURCE, unit_of
 from pytest_llem.verdict.decision import Status
-from pytest_llem.writable import require_writable
+from pytest_llem.writable import require_replaceable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ class PrometheusExporter:
 
     Args:
         target: a file that ends in ``.prom``, or the URL of a Pushgateway; one with a path such as
-            ``/metrics/job/llem/instance/h200`` names the group that is replaced.
+            ``/metrics/job/llem/instance/h200`` names the group that is replaced. ``http://USER:PASSWORD@HOST`` logs in.
     """
 
     def __init__(self, target: str) -> None:
@@ -49,7 +50,7 @@ class PrometheusExporter:
         """See :meth:`pytest_llem.exporters.base.Exporter.check`."""
         require_package("prometheus", "prometheus_client")
         if self._url is None:
-            require_writable(self._path)
+            require_replaceable(self._path)
         else:
             require_reachable(self._url)
             _gateway(self._url)
@@ -57,15 +58,20 @@ class PrometheusExporter:
     def export(self, results: Sequence[Exported]) -> None:
         """See :meth:`pytest_llem.exporters.base.Exporter.export`."""
         from prometheus_client import push_to_gateway, write_to_textfile
+        from prometheus_client.exposition import basic_auth_handler
 
         metrics = _metrics(results)
         if self._url is None:
             write_to_textfile(str(self._path), metrics)
         else:
             gateway, group = _gateway(self._url)
+            user = urlsplit(gateway)
+            gateway = gateway.replace(user.netloc, user.netloc.rpartition("@")[2], 1)
+            known = {"username": unquote(user.username or ""), "password": unquote(user.password or "")}
             project = results[0].source.get("project")
             group = group or {"job": _JOB} | ({"project": project} if project else {})
-            push_to_gateway(gateway, group.pop("job"), metrics, group, timeout=_TIMEOUT_S)
+            handler = partial(basic_auth_handler, **(known if user.username else {}))
+            push_to_gateway(gateway, group.pop("job"), metrics, group, timeout=_TIMEOUT_S, handler=handler)
 
 
 def _gateway(url: str) -> tuple[str, dict[str, str]]:

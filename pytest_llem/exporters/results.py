@@ -40,7 +40,7 @@ _MEASURED = [
 LABELS = ("experiment", "file", "model", "backend", "precision", "device", "board", "meter", "boundaries")
 """All that :attr:`Exported.labels` may hold."""
 
-SOURCE = ("project", "commit", "branch", "dirty")
+SOURCE = ("project", "commit", "branch", "dirty", "against")
 """All that :attr:`Exported.source` may hold."""
 
 
@@ -83,7 +83,8 @@ class Exported:
         labels: ``experiment`` and ``file`` of the item; ``model``, ``backend``, ``precision``; ``device``, ``board``
             (the GPUs, on the CPU the processor), ``meter``; ``boundaries``, since settled and joined windows are never
             compared.
-        source: ``commit``, ``branch``, ``dirty`` (``true`` or ``false``) and ``project`` of the code that was measured.
+        source: ``commit``, ``branch``, ``dirty`` (``true`` or ``false``) and ``project`` of the code that was measured,
+            and in a comparison the state of the code that it is ``against``.
         quantities: what was measured, by the attributes of :class:`pytest_llem.ExperimentResult`, whose ends are their
             units; for each metric with a verdict ``energy_change`` and the ends of its interval, ``energy_change_low``
             and ``energy_change_high``, as fractions.
@@ -127,7 +128,7 @@ def exported(record: Record) -> Exported:
         nodeid=printable(record.nodeid),
         timestamp_s=result.timestamp_s,
         labels=_texts(_labels(record)),
-        source=_texts(_source(record.commit)),
+        source=_texts({**_source(record.commit), "against": record.against}),
         quantities=dict(_quantities(record)),
         valid=result.valid,
         verdicts=record.verdicts,

@@ -39,11 +39,13 @@ class Receiver:
 
     Attributes:
         requests: what it got: the method, the path, the body.
+        logins: how who sent them logged in.
         status: what it answers.
     """
 
     url: str = ""
     requests: list[tuple[str, str, bytes]] = field(default_factory=list)
+    logins: list[str | None] = field(default_factory=list)
     status: int = 200
 
 
@@ -56,6 +58,7 @@ def receiver() -> Iterator[Receiver]:
         def do_PUT(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             kept.requests.append((self.command, self.path, body))
+            kept.logins.append(self.headers["Authorization"])
             self.send_response(kept.status)
             self.send_header("Content-Length", "0")
             self.end_headers()

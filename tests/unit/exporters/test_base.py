@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_llem.errors import UnavailableError
 from pytest_llem.exporters import open_exporter
 from pytest_llem.exporters.base import require_package, require_reachable, without_secret
+from pytest_llem.writable import require_replaceable
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_package_that_is_missing_is_named_with_the_way_to_install_it() -> None:
@@ -57,3 +62,11 @@ def test_no_password_is_shown() -> None:
 def test_a_target_that_is_none(name: str, target: str, problem: str) -> None:
     with pytest.raises(UnavailableError, match=problem):
         open_exporter(name, target)
+
+
+def test_a_file_that_could_not_take_the_place_of_the_old_one_is_known_before(tmp_path: Path) -> None:
+    require_replaceable(tmp_path / "deep" / "a")
+    assert list((tmp_path / "deep").iterdir()) == []
+    (tmp_path / "b.new").mkdir()
+    with pytest.raises(IsADirectoryError):
+        require_replaceable(tmp_path / "b")

@@ -102,6 +102,13 @@ def test_twice_is_the_same_message(made: Made, receiver: Receiver) -> None:
     assert first == second
 
 
+def test_a_receiver_with_a_password(made: Made, receiver: Receiver) -> None:
+    exporter = OtlpExporter(receiver.url.replace("//", "//me:secret@"))
+    exporter.check()
+    exporter.export([made()])
+    assert receiver.logins == ["Basic bWU6c2VjcmV0"]
+
+
 def test_each_state_of_the_code_is_a_resource(made: Made, received: Callable[..., Any]) -> None:
     older = made("older", record={"commit": {"id": "aa", "branch": "main", "dirty": True}})
     resources = received(made(), older, made("third"))

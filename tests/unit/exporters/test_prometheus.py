@@ -124,6 +124,14 @@ def test_a_push_replaces_its_group(made: Made, receiver: Receiver) -> None:
         assert samples_of(body.decode())["llem_energy_joules"][0][1] == 100.0
 
 
+def test_a_gateway_with_a_password(made: Made, receiver: Receiver) -> None:
+    for login in ("", "me:s%40cret@"):
+        exporter = PrometheusExporter(receiver.url.replace("//", f"//{login}"))
+        exporter.check()
+        exporter.export([made()])
+    assert receiver.logins == [None, "Basic bWU6c0BjcmV0"]
+
+
 @pytest.mark.parametrize("path", ["/metrics/job", "/metrics/instance/a", "/metrics/job/a/instance"])
 def test_a_path_that_names_no_group(receiver: Receiver, path: str) -> None:
     with pytest.raises(UnavailableError, match="names no group"):

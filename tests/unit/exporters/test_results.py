@@ -100,6 +100,11 @@ def test_source(made: Made, commit: dict[str, Any], source: dict[str, str]) -> N
     assert found.keys() <= set(SOURCE)
 
 
+def test_a_comparison_says_with_what(made: Made) -> None:
+    assert made(record={"against": "main"}).source["against"] == "main"
+    assert "against" not in made().source
+
+
 def test_names_that_are_no_text_are_written_as_escapes(made: Made) -> None:
     record = {"file": "caf\udce9.llem.yaml", "nodeid": "caf\udce9.llem.yaml::llama"}
     found = made(record=record)
