@@ -65,12 +65,12 @@ class PrometheusExporter:
             write_to_textfile(str(self._path), metrics)
         else:
             gateway, group = _gateway(self._url)
-            user = urlsplit(gateway)
-            gateway = gateway.replace(user.netloc, user.netloc.rpartition("@")[2], 1)
-            known = {"username": unquote(user.username or ""), "password": unquote(user.password or "")}
+            where = urlsplit(gateway)
+            gateway = gateway.replace(where.netloc, where.netloc.rpartition("@")[2], 1)
+            user, password = (part and unquote(part) for part in (where.username, where.password))
+            handler = partial(basic_auth_handler, username=user, password=password)
             project = results[0].source.get("project")
             group = group or {"job": _JOB} | ({"project": project} if project else {})
-            handler = partial(basic_auth_handler, **(known if user.username else {}))
             push_to_gateway(gateway, group.pop("job"), metrics, group, timeout=_TIMEOUT_S, handler=handler)
 
 
