@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pytest_llem.engines.prompts import load_prompts
     from pytest_llem.exporters.base import Exporter
     from pytest_llem.exporters.results import Exported
+    from pytest_llem.footprint import Footprint
     from pytest_llem.measurement.result import ExperimentResult, Round
     from pytest_llem.meters import (
         Disturbance,
@@ -40,6 +41,7 @@ __all__ = [
     "ExperimentRun",
     "Exported",
     "Exporter",
+    "Footprint",
     "GeneratedSequence",
     "IdlePower",
     "JoinedWindows",
@@ -67,6 +69,7 @@ _HOMES = {
     "engines.prompts": ("load_prompts",),
     "exporters.base": ("Exporter",),
     "exporters.results": ("Exported",),
+    "footprint": ("Footprint",),
     "measurement.result": ("ExperimentResult", "Round"),
     "meters": (
         "Disturbance",
