@@ -40,7 +40,7 @@ _MEASURED = [
 LABELS = ("experiment", "file", "model", "backend", "precision", "device", "board", "meter", "boundaries")
 """All that :attr:`Exported.labels` may hold."""
 
-SOURCE = ("project", "commit", "branch", "dirty", "against")
+SOURCE = ("project", "commit", "branch", "dirty", "against", "region", "currency")
 """All that :attr:`Exported.source` may hold."""
 
 
@@ -84,7 +84,8 @@ class Exported:
             (the GPUs, on the CPU the processor), ``meter``; ``boundaries``, since settled and joined windows are never
             compared.
         source: ``commit``, ``branch``, ``dirty`` (``true`` or ``false``) and ``project`` of the code that was measured,
-            and in a comparison the state of the code that it is ``against``.
+            and in a comparison the state of the code that it is ``against``; ``region`` and ``currency`` of its carbon
+            and cost.
         quantities: what was measured, by the attributes of :class:`pytest_llem.ExperimentResult`, whose ends are their
             units; for each metric with a verdict ``energy_change`` and the ends of its interval, ``energy_change_low``
             and ``energy_change_high``, as fractions.
@@ -128,7 +129,7 @@ def exported(record: Record) -> Exported:
         nodeid=printable(record.nodeid),
         timestamp_s=result.timestamp_s,
         labels=_texts(_labels(record)),
-        source=_texts({**_source(record.commit), "against": record.against}),
+        source=_texts(_source(record)),
         quantities=dict(_quantities(record)),
         valid=result.valid,
         verdicts=record.verdicts,
@@ -170,14 +171,18 @@ def _labels(record: Record) -> Mapping[str, Any]:
     }
 
 
-def _source(commit: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What pytest-benchmark knows of the repository, without its words for what it does not know."""
+def _source(record: Record) -> Mapping[str, Any]:
+    """Of the repository what pytest-benchmark knows, without its words for what it does not know."""
+    commit, footprint = record.commit, record.result.footprint
     known = commit.get("id") not in ("unversioned", "unknown", None)
     return {
         "project": commit.get("project"),
         "commit": commit["id"] if known else None,
         "branch": commit.get("branch") if not str(commit.get("branch", "(")).startswith("(") else None,
         "dirty": str(bool(commit.get("dirty"))).lower() if known else None,
+        "against": record.against,
+        "region": footprint and footprint.region,
+        "currency": footprint and footprint.currency,
     }
 
 

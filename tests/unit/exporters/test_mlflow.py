@@ -55,9 +55,7 @@ def test_a_run_has_parameters_metrics_tags_and_the_result(made: Made, client: An
     assert run.data.tags["mlflow.source.git.commit"] == "5b8c3a1d9e4f7a60"
     assert run.data.tags["llem.verdict.energy"] == "INCONCLUSIVE"
     assert run.data.tags["mlflow.note.content"] == "* throttled"
-    path = mlflow.artifacts.download_artifacts(
-        run_id=run.info.run_id, artifact_path="result.json", tracking_uri="sqlite:///mlruns.db"
-    )
+    path = client.download_artifacts(run.info.run_id, "result.json")
     assert json.loads(Path(path).read_text())["result"]["energy_j"] == 100.0
 
 
@@ -94,7 +92,7 @@ def test_many_and_odd_parameters(made: Made, client: Any) -> None:
 
 @pytest.mark.parametrize(
     ("target", "problem"),
-    [("mlruns", "mlruns"), ("http://127.0.0.1:1", "cannot be reached")],
+    [("nowhere://host", "nowhere"), ("http://127.0.0.1:1", "cannot be reached")],
 )
 def test_what_mlflow_does_not_take_is_known_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, problem: str

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llem.exporters.results import LABELS, SOURCE, exported, quantity_names, unit_of
+from pytest_llem.footprint import Footprint
 from pytest_llem.session.journal_line import as_line, from_line
 from pytest_llem.verdict.outputs import GeneratedSequence
 from tests.unit.report.examples import experiment, result
@@ -103,6 +104,11 @@ def test_source(made: Made, commit: dict[str, Any], source: dict[str, str]) -> N
 def test_a_comparison_says_with_what(made: Made) -> None:
     assert made(record={"against": "main"}).source["against"] == "main"
     assert "against" not in made().source
+
+
+def test_a_cost_has_its_currency(made: Made) -> None:
+    source = made(cost=1e-6, footprint=Footprint(price_per_kwh=0.3, currency="EUR")).source
+    assert (source["currency"], source.get("region")) == ("EUR", None)
 
 
 def test_names_that_are_no_text_are_written_as_escapes(made: Made) -> None:

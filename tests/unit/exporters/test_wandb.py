@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 pytest.importorskip("wandb")
 pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
 
-pytestmark = pytest.mark.processes
+# Its older versions leave sockets open.
+pytestmark = [pytest.mark.processes, pytest.mark.filterwarnings("ignore")]
 
 _HEADER, _BLOCK = 7, 32768
 
