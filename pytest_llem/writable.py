@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,9 @@ def require_replaceable(path: Path) -> None:
     """:func:`require_writable`, and whether another file can be put beside it, to take its place in one step.
 
     Raises:
-        OSError: one of them cannot.
+        OSError: one of them cannot, or the file is a device or the like, whose place no file may take.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     require_writable(path)
     require_writable(path.with_name(f"{path.name}.new"))

@@ -33,7 +33,8 @@ class ParquetExporter:
     """
 
     def __init__(self, target: str) -> None:
-        self._path = Path(target).absolute()
+        # Where a link leads: it stays a link.
+        self._path = Path(target).resolve()
 
     def check(self) -> None:
         """See :meth:`pytest_llem.exporters.base.Exporter.check`."""

@@ -44,7 +44,8 @@ class PrometheusExporter:
                 f"{target!r} is neither a URL (http://HOST:9091) nor a file that ends in .prom, as the textfile "
                 "collector wants it"
             )
-        self._path = Path(target).absolute()
+        # Where a link leads: it stays a link.
+        self._path = Path(target).resolve()
 
     def check(self) -> None:
         """See :meth:`pytest_llem.exporters.base.Exporter.check`."""

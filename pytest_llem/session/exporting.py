@@ -28,7 +28,7 @@ class Exporting:
         # A commit that is looked for has results of other commits beside this one's, and saves nothing.
         self._exports = () if settings.mode == "bisect" else settings.exports
         self._is_part = settings.shard is not None
-        self._exporters: dict[str, Exporter] = {}
+        self._exporters: list[tuple[str, Exporter]] = []
 
     def pytest_sessionstart(self) -> None:
         """Start of a session that merges, which collects nothing: see :meth:`pytest_collection_finish`."""
@@ -47,7 +47,7 @@ class Exporting:
                     exporter.check()
             except Exception as error:  # noqa: BLE001  (of another package)
                 raise pytest.UsageError(f"--llem-export {name}: {_why(error)}") from None
-            self._exporters[f"{name}:{without_secret(target)}"] = exporter
+            self._exporters.append((f"{name}:{without_secret(target)}", exporter))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -59,7 +59,7 @@ class Exporting:
         if session.exitstatus == pytest.ExitCode.USAGE_ERROR or not state.records:
             return
         results = [exported(record) for record in state.records.values()]
-        for shown, exporter in self._exporters.items():
+        for shown, exporter in self._exporters:
             try:
                 with _other_peoples_code():
                     exporter.export(results)

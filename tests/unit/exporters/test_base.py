@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +11,6 @@ from pytest_llem.errors import UnavailableError
 from pytest_llem.exporters import open_exporter
 from pytest_llem.exporters.base import require_package, require_reachable, without_secret
 from pytest_llem.writable import require_replaceable
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_package_that_is_missing_is_named_with_the_way_to_install_it() -> None:
@@ -70,3 +67,8 @@ def test_a_file_that_could_not_take_the_place_of_the_old_one_is_known_before(tmp
     (tmp_path / "b.new").mkdir()
     with pytest.raises(IsADirectoryError):
         require_replaceable(tmp_path / "b")
+
+
+def test_no_device_is_replaced() -> None:
+    with pytest.raises(OSError, match="not a regular file"):
+        require_replaceable(Path("/dev/null"))

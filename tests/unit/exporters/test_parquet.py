@@ -77,6 +77,13 @@ def test_a_file_of_another_version_keeps_its_columns(made: Made, export: Callabl
     assert parquet.read_schema(tmp_path / "results.parquet").field("energy_j").metadata == {b"unit": b"J"}
 
 
+def test_a_link_stays_one(made: Made, export: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "results.parquet").symlink_to("elsewhere.parquet")
+    export(made())
+    assert (tmp_path / "results.parquet").is_symlink()
+    assert (tmp_path / "elsewhere.parquet").is_file()
+
+
 @pytest.mark.parametrize("content", [pa.table({"a": [1]}), b"no parquet"], ids=["others", "damaged"])
 def test_a_file_of_something_else_is_left_alone(
     made: Made, export: Callable[..., Any], tmp_path: Path, content: Any
