@@ -57,7 +57,6 @@ _NOT_THE_CHILDS: dict[str, object] = {
     "llem_journal": None,
     "llem_against": None,
     "llem_bisect": None,
-    "llem_export": None,
 }
 
 
