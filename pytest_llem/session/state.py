@@ -135,6 +135,7 @@ class LlemSession:
                 device=self.settings.device or "cpu",
                 gpu_uuids=gpu_uuids or None,
                 boards=processes,
+                host=self.settings.host,
                 lock_timeout_s=self.settings.lock_timeout_s,
                 say=self.say,
             )

@@ -10,30 +10,7 @@ from pytest_llem.errors import MeasurementError, MeterUnavailableError
 from pytest_llem.meters import open_meter
 from pytest_llem.meters.rapl import find_domains
 from tests.simulators import SimulatedClock
-
-RANGE_UJ = 262_143_328_850
-
-
-class PowercapTree:
-    """A copy of ``/sys/class/powercap``: zones side by side, subzones inside their zone as well."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root / "powercap"
-        self.devices = root / "devices"
-        self.root.mkdir()
-
-    def add(self, zone: str, name: str, energy_uj: int = 1_000_000) -> None:
-        place = self.devices / zone
-        if zone.count(":") == 2:
-            place = self.devices / zone.rpartition(":")[0] / zone
-        place.mkdir(parents=True)
-        (self.root / zone).symlink_to(place)
-        (place / "name").write_text(f"{name}\n")
-        (place / "max_energy_range_uj").write_text(f"{RANGE_UJ}\n")
-        self.set(zone, energy_uj)
-
-    def set(self, zone: str, energy_uj: int) -> None:
-        (self.root / zone / "energy_uj").write_text(f"{energy_uj}\n")
+from tests.simulators.powercap import RANGE_UJ, PowercapTree
 
 
 @pytest.fixture
@@ -121,6 +98,18 @@ def test_counters_that_stand_still_are_unknown_and_not_zero(server: PowercapTree
     assert window.joules is None
     assert window.boards_j == {}
     assert "below the counter's resolution" in str(window.reason)
+
+
+def test_zones_that_lie_in_one_another_are_found_where_no_others_are(server: PowercapTree) -> None:
+    """As where a container is shown the folder of the devices."""
+    names = [domain.name for domain in find_domains(server.devices)]
+    assert names == [domain.name for domain in find_domains(server.root)]
+    assert "package-1/dram" in names
+
+
+def test_the_variable_names_the_folder(server: PowercapTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_LLEM_POWERCAP", str(server.root))
+    assert find_domains() == find_domains(server.root)
 
 
 def test_psys_stands_in_where_there_is_no_package(tmp_path: Path) -> None:
