@@ -254,7 +254,7 @@ class ExperimentRun:
                 result = replace(result, warnings=[*result.warnings, note])
             workload_hash = identity.workload_hash(config, self._model, workload)
             environment = identity.environment(self._model.gpu_uuids, self._meter, device=self._session.settings.device)
-        result = replace(result, spent_s=account.spent_s())
+        result = replace(result, spent_s=account.spent_s(), timestamp_s=time.time())
         record = Record(
             nodeid=self._item.nodeid,
             name=self._item.name,
@@ -421,6 +421,7 @@ class BenchmarkRun:
                 sequential=measured.sequential,
             ),
             spent_s=self._account.spent_s(),
+            timestamp_s=time.time(),
         )
         if disturbances:
             result = replace(result, valid=False)

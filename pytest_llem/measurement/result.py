@@ -118,6 +118,7 @@ class ExperimentResult:
         labels: how the board ran, such as ``power capped``: compare only like with like.
         boards: joules per call by GPU UUID (or RAPL domain), where the meter lists them.
         load_s: seconds that loading the model took.
+        timestamp_s: when the measurement ended, in seconds since 1970 (UTC) by the clock of the machine.
         spent_s: where the seconds of the item went, by the names of
             :data:`pytest_llem.measurement.account.ENTRIES`; loading counts for the item that waited for it.
     """
@@ -178,6 +179,7 @@ class ExperimentResult:
     labels: list[str] = field(default_factory=list)
     boards: Mapping[str, float] = field(default_factory=dict)
     load_s: float | None = None
+    timestamp_s: float | None = None
     spent_s: Mapping[str, float] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 

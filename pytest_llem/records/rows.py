@@ -277,9 +277,14 @@ def newest_sessions(config: Any, most: int) -> list[Mapping[str, Any]]:
 
 def machine_and_commit(config: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """pytest-benchmark's ``machine_info`` and ``commit_info`` of this session."""
-    commit = config.hook.pytest_benchmark_generate_commit_info(config=config)
+    return config._benchmarksession.get_machine_info(), commit_info(config)
+
+
+def commit_info(config: Any) -> Mapping[str, Any]:
+    """pytest-benchmark's ``commit_info`` as it is now."""
+    commit: dict[str, Any] = config.hook.pytest_benchmark_generate_commit_info(config=config)
     config.hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit)
-    return config._benchmarksession.get_machine_info(), commit
+    return commit
 
 
 @pytest.hookimpl(optionalhook=True)
