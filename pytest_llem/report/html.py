@@ -1,17 +1,22 @@
-"""One self-contained HTML file: no script, no request, readable offline for as long as there are browsers.
+"""One self-contained HTML file: no request, readable offline and without scripts for as long as there are browsers.
 
-Its templates show what :mod:`pytest_llem.report.data` holds. Jinja2 escapes every text that they insert.
+Its templates show what :mod:`pytest_llem.report.data` holds. Jinja2 escapes every text that they insert. The page's
+policy lets one script run, by its hash, which sorts and filters a table that is whole without it.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
 import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 import pytest_llem
 from pytest_llem.report import across_engines, figures, phrases, tables
@@ -28,6 +33,26 @@ if TYPE_CHECKING:
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
+@dataclass(frozen=True)
+class Script:
+    """The one script of a page.
+
+    Attributes:
+        text: as it stands between its tags.
+        source: what lets it run, and nothing else, in the ``script-src`` of the page's policy.
+    """
+
+    text: Markup
+    source: str
+
+    @classmethod
+    def of(cls, name: str) -> Script:
+        """A file beside the templates."""
+        text = (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        return cls(Markup(text), f"'sha256-{digest}'")  # noqa: S704  (it is our own)
+
+
 def write_html(report: Report, path: str | os.PathLike[str]) -> None:
     """Write the report to ``path``, making its folder."""
     text = render_html(report)
@@ -40,7 +65,7 @@ def render_html(report: Report) -> str:
     """The report as the text of an HTML file."""
     page = _templates().get_template("page.html.jinja")
     # Tables and plots are numbered for what refers to them.
-    text = page.render(report=report, next_number=itertools.count(1).__next__)
+    text = page.render(report=report, script=Script.of("sorting.js"), next_number=itertools.count(1).__next__)
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 

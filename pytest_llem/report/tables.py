@@ -68,6 +68,26 @@ def quantities(page: ExperimentPage) -> list[tuple[str, str]]:
     return rows + [(f"energy of a call, {board}", number(joules, "J")) for board, joules in result.boards.items()]
 
 
+def result_values(report: Report) -> list[tuple[float | None, ...]]:
+    """By what the rows of the results are sorted, cell by cell; ``None`` for a text, and for what is not known."""
+    return [
+        (
+            page.number,
+            None,
+            page.result.energy_j,
+            page.result.energy_per_output_token_j,
+            page.result.latency_s,
+            page.result.time_to_first_token_s,
+            page.result.output_tokens_per_s,
+            page.result.mean_power_w,
+            page.result.idle_share,
+            None,
+            None,
+        )
+        for page in report.experiments
+    ]
+
+
 def _rank(rank: Rank) -> str:
     share = None if rank.parameter_share is None else f"{phrases.share(rank.parameter_share)} of the parameters"
     peak = None if rank.peak_memory_bytes is None else f"peak memory {size(rank.peak_memory_bytes)}"
