@@ -32,6 +32,8 @@ class Round:
         power_limit_w: enforced power limit at the end of the window by board.
         power_curves: samples of the power about the window by board, where its driver keeps any; thinned out, so that
             all windows together have some hundred.
+        calls_s: when each of its calls began, in seconds since the window's start; empty where there are more than
+            :data:`pytest_llem.measurement.summary.MOST_CALLS`, or calls are too short to be told apart.
     """
 
     seconds: float
@@ -45,6 +47,7 @@ class Round:
     sm_clock_hz: Mapping[str, float] = field(default_factory=dict)
     power_limit_w: Mapping[str, float] = field(default_factory=dict)
     power_curves: Mapping[str, PowerCurve] = field(default_factory=dict)
+    calls_s: list[float] = field(default_factory=list)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Round:
@@ -62,6 +65,7 @@ class ExperimentResult:
     Attributes:
         input_tokens: prompt tokens of a call, without padding; fractional where the calls of a pass differ.
         output_tokens: new tokens of a call: no padding, nothing after end-of-sequence.
+        sequences: that a call generates, in the mean over a pass; ``None`` for work that generates no tokens.
         energy_j: joules of a call, gross.
         energy_uncertainty_j: half-width of the 95% interval of ``energy_j``.
         energy_net_j: ``energy_j`` less ``idle_power_w`` over the call.
@@ -120,6 +124,7 @@ class ExperimentResult:
 
     input_tokens: float | None = None
     output_tokens: float | None = None
+    sequences: float | None = None
     energy_j: float | None = None
     energy_uncertainty_j: float | None = None
     energy_net_j: float | None = None

@@ -10,7 +10,7 @@ from pytest_llem.report import phrases
 from pytest_llem.report.across_engines import PER_TOKEN, across_engines
 from pytest_llem.report.pairs import THIS
 from pytest_llem.report.plots import Bar, Bars, Layer, Plot, Stretch
-from pytest_llem.report.quantities import with_uncertainty
+from pytest_llem.report.quantities import number, with_uncertainty
 from pytest_llem.report.scales import Axis
 from pytest_llem.report.time_spent import ORDER, duration, total
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _MANY_TICKS = 10
 _ORDER_OF_MAGNITUDE = 10.0
 _MOST_BARS = 50
+_SENSOR = "the driver's samples, thinned out, follow the power with its sensor's lag"
 _BESIDE = 0.2  # of the step from pair to pair: what is known after one, beside its own mark
 
 
@@ -234,12 +235,57 @@ def _commit_ticks(points: Sequence[HistoryPoint]) -> list[tuple[float, str]]:
 
 
 def power_plot(page: ExperimentPage) -> Plot | None:
+    """Power in the windows as the boards' drivers sampled it; where none did, the mean of each window in time."""
+    return _sampled_power(page) if page.power.lines else _mean_power(page)
+
+
+def _sampled_power(page: ExperimentPage) -> Plot:
+    """Windows one over the other, each from its own start: they do the same work, and it shows where they differ."""
+    power = page.power
+    boards = list(dict.fromkeys(line.board for line in power.lines))
+    times_s = [time_s for line in power.lines for time_s, _ in line.points]
+    highest_w = max(power_w for line in power.lines for _, power_w in line.points)
+    layers = [
+        Layer("area", style, [(start_s, 0.0), (end_s, 0.0), (end_s, highest_w), (start_s, highest_w)], style)
+        for style, spans in (("prefill", power.prefill), ("decode", power.decode))
+        for start_s, end_s in spans
+    ]
+    layers += [
+        Layer("line", "edge", [(at_s, 0.0), (at_s, highest_w)], "begin and end of the first window")
+        for at_s in (0.0, power.seconds)
+    ]
+    if (idle_w := page.result.idle_power_w) is not None:
+        of_all = "idle power" if len(boards) == 1 else f"idle power of all {power.boards} boards"
+        layers.append(Layer("line", "mean", [(min(times_s), idle_w), (max(times_s), idle_w)], of_all))
+    for line in power.lines:
+        style, name = f"board-{boards.index(line.board)}", line.board[:12]
+        if not line.valid:
+            style, name = "disturbed", "disturbed"
+        layers.append(Layer("curve", style, line.points, name))
+    notes = [f"The windows one over the other, each from its start; {_SENSOR}."]
+    notes += [f"The first {power.lines_of} of {power.sampled} windows."] * (power.lines_of < power.sampled)
+    notes += [f"The first {len(boards)} of {power.boards} boards."] * (len(boards) < power.boards)
+    notes += ["Prefill as long as it takes in the mean, in the first window."] * bool(power.prefill)
+    notes += [f"Prefill is not marked: {power.unmarked}."] * (power.unmarked is not None)
+    return Plot(
+        "Power in the windows",
+        f"{power.lines_of} windows on {len(boards)} board{'' if len(boards) == 1 else 's'}, as sampled; at most "
+        f"{number(highest_w, 'W', 3)}. The table below holds the mean of each window.",
+        layers,
+        Axis("time since the window's start", "s"),
+        Axis("power", "W", from_zero=True),
+        notes,
+    )
+
+
+def _mean_power(page: ExperimentPage) -> Plot | None:
     """Mean power of each window in time; what lies between windows was not measured and is not drawn."""
-    if not page.power:
+    windows = page.power.windows
+    if not windows:
         return None
     layers = []
     if (idle_w := page.result.idle_power_w) is not None:
-        end_s = max(window.start_s + window.seconds for window in page.power)
+        end_s = max(window.start_s + window.seconds for window in windows)
         layers.append(Layer("line", "mean", [(0.0, idle_w), (end_s, idle_w)], "idle power"))
     whole = _point_style(page, "J")[0]
     for style, name, kinds in (
@@ -249,16 +295,16 @@ def power_plot(page: ExperimentPage) -> Plot | None:
     ):
         segments: list[Point] = [
             (at_s, window.power_w)
-            for window in page.power
+            for window in windows
             if (window.prefill, window.valid) in kinds
             for at_s in (window.start_s, window.start_s + window.seconds)
         ]
         layers.append(Layer("segments", style, segments, name))
     return Plot(
         "Mean power of the windows in time",
-        f"{len(page.power)} windows; each step is the mean power of one. The table below holds the numbers.",
+        f"{len(windows)} windows; each step is the mean power of one. The table below holds the numbers.",
         layers,
         Axis("time since the first window", "s", from_zero=True),
         Axis("power", "W", from_zero=True),
-        [f"The first {len(page.power)} of {len(page.power) + page.power_omitted} windows."] * bool(page.power_omitted),
+        [f"The first {len(windows)} of {len(windows) + page.power.omitted} windows."] * bool(page.power.omitted),
     )

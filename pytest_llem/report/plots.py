@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 Point = tuple[float, float]
-Kind = Literal["points", "line", "segments", "area"]
+Kind = Literal["points", "line", "curve", "segments", "area"]
+"""A ``curve`` was measured; a ``line`` is drawn for comparison."""
 
 SHAPES = {
     "circle": "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z",
@@ -87,7 +88,7 @@ class Plot:
     @property
     def empty(self) -> bool:
         """Whether there is nothing that was measured."""
-        return not any(layer.kind in ("points", "segments") for layer in self.layers)
+        return not any(layer.kind in ("points", "segments", "curve") for layer in self.layers)
 
     @property
     def legend(self) -> list[Layer]:

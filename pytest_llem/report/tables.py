@@ -177,5 +177,5 @@ def windows(page: ExperimentPage) -> list[tuple[str, str, str, str, str]]:
             "prefill" if window.prefill else "whole calls",
             "" if window.valid else "disturbed",
         )
-        for window in page.power
+        for window in page.power.windows
     ]

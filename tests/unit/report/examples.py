@@ -6,7 +6,9 @@ import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_llem.measurement.phases import split_phases
 from pytest_llem.measurement.result import ExperimentResult, Round
+from pytest_llem.meters.base import PowerCurve
 from pytest_llem.records.record import OtherRun, Record
 from pytest_llem.report.data import Report, build_report
 from pytest_llem.report.pairs import mean_ratio
@@ -57,6 +59,33 @@ def result(energy_j: float | None = 100.0, latency_s: float = 2.0, **changes: An
         "per_round": per_round,
     }
     return ExperimentResult(**(values | changes))
+
+
+BOARDS = ("GPU-0f1e2d3c-1111", "GPU-4b5a6978-2222")
+PREFILL_S, IDLE_W, PREFILL_W, DECODE_W = 0.4, 10.0, 90.0, 45.0
+
+
+def sampled(*boards: str, **changes: Any) -> ExperimentResult:
+    """A result whose boards' power was sampled: two calls in each window, prefill and decoding, and rest about them."""
+    plain = result(idle_power_w=IDLE_W, **changes)
+    length_s = plain.per_round[0].seconds / CALLS
+    times_s = [number * 0.1 - 1.0 for number in range(round(10 * (CALLS * length_s + 2)))]
+
+    def power_w(time_s: float) -> float:
+        if not 0 <= time_s < CALLS * length_s:
+            return IDLE_W
+        return PREFILL_W if time_s % length_s < PREFILL_S else DECODE_W
+
+    curves = {board: PowerCurve(times_s, [power_w(time_s) for time_s in times_s]) for board in boards or BOARDS[:1]}
+    calls_s = [number * length_s for number in range(CALLS)]
+    windows = [replace(window, power_curves=curves, calls_s=calls_s) for window in plain.per_round]
+    return replace(plain, per_round=windows)
+
+
+def phased(found: ExperimentResult, prefill_j: float = 36.0) -> ExperimentResult:
+    """A result with its phases by power samples."""
+    prefill = replace(found, energy_j=prefill_j, energy_uncertainty_j=1.0, latency_s=PREFILL_S, per_round=[])
+    return split_phases(found, prefill, first_tokens=4, by="power samples")
 
 
 def experiment(name: str = "llama", **changes: Any) -> Record:
