@@ -10,6 +10,7 @@ from pytest_llem.report import estimates
 from pytest_llem.report.explanations import explanations
 from pytest_llem.report.flat import flat
 from pytest_llem.report.histories import History, Likeness, history_of
+from pytest_llem.report.joules import Joules, joules_of
 from pytest_llem.report.pairs import Compared, compared_of
 from pytest_llem.report.power import Power, power_of
 from pytest_llem.report.sweeps import Sweep, sweeps_of
@@ -43,6 +44,7 @@ class ExperimentPage:
     Attributes:
         number: from 1, in the order of the session.
         energy, latency: per call; ``None`` when not measured.
+        joules: where those of a call went; ``None`` where that is not known.
         judged: its verdicts.
         compared: how it compares with the other side of pairs; ``None`` where it was not.
         histories: its saved runs, for each metric that has any.
@@ -57,6 +59,7 @@ class ExperimentPage:
     source: Record
     energy: Estimate | None
     latency: Estimate | None
+    joules: Joules | None
     judged: tuple[Judged, ...]
     compared: Compared | None
     histories: tuple[History, ...]
@@ -99,6 +102,11 @@ class Report:
     def numbers(self) -> Mapping[str, int]:
         """The number of each experiment by its node id."""
         return {page.source.nodeid: page.number for page in self.experiments}
+
+    @property
+    def divided(self) -> tuple[ExperimentPage, ...]:
+        """The experiments of which it is known where their joules went."""
+        return tuple(page for page in self.experiments if page.joules)
 
     @property
     def compared(self) -> tuple[ExperimentPage, ...]:
@@ -168,6 +176,7 @@ def _page(
         source=record,
         energy=estimates.energy(record.result),
         latency=estimates.latency(record.result),
+        joules=joules_of(record.result),
         judged=tuple(judged),
         compared=compared_of(record, judged, look),
         histories=tuple(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_llem.measurement.account import ENTRIES
 from pytest_llem.report import phrases
 from pytest_llem.report.across_engines import PER_TOKEN, across_engines
+from pytest_llem.report.joules import PARTS
 from pytest_llem.report.pairs import THIS
 from pytest_llem.report.plots import Bar, Bars, Layer, Plot, Stretch
 from pytest_llem.report.quantities import number, with_uncertainty
@@ -28,6 +29,7 @@ _MANY_TICKS = 10
 _ORDER_OF_MAGNITUDE = 10.0
 _MOST_BARS = 50
 _SENSOR = "the driver's samples, thinned out, follow the power with its sensor's lag"
+_SHARES = [(count / 4, f"{count * 25}%") for count in range(5)]
 _BESIDE = 0.2  # of the step from pair to pair: what is known after one, beside its own mark
 
 
@@ -126,6 +128,44 @@ def time_bars(report: Report) -> Bars | None:
         [Layer("segments", entry, (), ENTRIES[entry]) for entry in ORDER if entry in there],
         Axis("time, by the number of the experiment", "s", from_zero=True),
         [f"The longest {len(bars)} of {len(known)} experiments."] * (len(bars) < len(known)),
+    )
+
+
+def joule_bars(report: Report) -> Bars | None:
+    """Where the joules of a call of each experiment went, as shares of the whole."""
+    divided = [(page, page.joules) for page in report.experiments if page.joules]
+    if not divided:
+        return None
+    shown = divided[:_MOST_BARS]
+    bars = [
+        Bar(
+            str(page.number),
+            [
+                Stretch(
+                    f"part-{part.name}",
+                    part.joules / joules.whole_j,
+                    f"{page.source.name}: {PARTS[part.name]} {phrases.part(part, joules)}",
+                )
+                for part in joules.parts
+                if part.joules > 0
+            ],
+        )
+        for page, joules in shown
+    ]
+    there = {stretch.style for bar in bars for stretch in bar.stretches}
+    missing = [
+        f"{PARTS[part.name].capitalize()} of {page.number} is less than nothing and not drawn: the bar is too long."
+        for page, joules in shown
+        for part in joules.parts
+        if part.joules < 0
+    ]
+    return Bars(
+        "Where the joules went",
+        f"Shares of the energy of a call of {len(bars)} experiments. The table below holds the numbers.",
+        bars,
+        [Layer("segments", f"part-{name}", (), text) for name, text in PARTS.items() if f"part-{name}" in there],
+        Axis("share of the energy of a call, by the number of the experiment", ticks=_SHARES, from_zero=True),
+        [*missing, *[f"The first {len(bars)} of {len(divided)} experiments."] * (len(bars) < len(divided))],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llem.report import phrases
+from pytest_llem.report.joules import PARTS
 from pytest_llem.report.quantities import UNKNOWN, number, with_uncertainty
 from pytest_llem.report.time_spent import MEASURED, ORDER, duration, total
 from pytest_llem.sizes import size
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from pytest_llem.engines.base import Rank
     from pytest_llem.report.data import ExperimentPage, Report
     from pytest_llem.report.histories import History
+    from pytest_llem.report.joules import Joules
     from pytest_llem.report.pairs import Compared, ComparedMetric
 
 # What it is, the fields of its value and of the half-width, and the unit.
@@ -127,6 +129,16 @@ def pairs(metric: ComparedMetric, against: str) -> list[tuple[str, ...]]:
             )
         )
     return rows
+
+
+JOULE_HEADINGS = ("no.", "experiment", "of", "whole", *PARTS.values(), "notes")
+
+
+def joules(page: ExperimentPage, found: Joules) -> tuple[str, ...]:
+    """What goes below :data:`JOULE_HEADINGS`, after the number and the name."""
+    of = "boards and host" if found.with_host else phrases.meter(page.result)
+    parts = [phrases.part(found.part(name), found) for name in PARTS]
+    return of, with_uncertainty(found.whole_j, found.half_width_j, "J"), *parts
 
 
 TIME_HEADINGS = ("no.", "experiment", "total", "measured", *ORDER[1:])
