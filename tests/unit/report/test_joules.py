@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.unit.report.examples import experiment, phased, report, result
 
 # 100 +- 2 J in 2 s, of which prefill takes 36 +- 1 J in 0.4 s, at an idle power of 10 +- 0.5 W.
 WHOLE = phased(result(idle_power_w=10.0, idle_power_uncertainty_w=0.5))
-HOST = {
+HOST: dict[str, Any] = {
     "energy_host_j": 50.0,
     "energy_host_uncertainty_j": 3.0,
     "energy_total_j": 150.0,
@@ -64,13 +65,13 @@ def test_what_is_not_told_apart_is_the_rest() -> None:
 def test_of_what_nothing_is_told_apart_nothing_is_shown() -> None:
     assert joules_of(result()) is None
     assert joules_of(result(None, idle_power_w=10.0)) is None
+    assert joules_of(result(0.0, idle_power_w=10.0)) is None
     assert "Where the joules went" not in render_html(report([experiment()]))
 
 
 def test_an_unknown_uncertainty_stays_unknown() -> None:
-    assert [width for _, width in parts(joules_of(replace(WHOLE, idle_power_uncertainty_w=None))).values()] == [
-        None
-    ] * 3
+    found = parts(joules_of(replace(WHOLE, idle_power_uncertainty_w=None)))
+    assert [width for _, width in found.values()] == [None] * 3
 
 
 def test_bars_are_as_long_as_the_shares_and_less_than_nothing_is_said() -> None:
