@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pytest_llem.measurement.account import ENTRIES
@@ -16,7 +17,7 @@ from pytest_llem.report.scales import Axis
 from pytest_llem.report.time_spent import ORDER, duration, total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
     from pytest_llem.report.data import ExperimentPage, Report
     from pytest_llem.report.estimates import Estimate
@@ -56,24 +57,32 @@ def overview_plots(report: Report) -> Iterator[Plot]:
 
 
 def sweep_plot(sweep: Sweep) -> Plot | None:
-    """Energy against latency, with the intervals of both."""
+    """Energy against time with their intervals, and the Pareto front of both; what is dominated is grey."""
     known = [
-        (variant.latency, variant.energy, variant.page, variant.label)
-        for variant in sweep.variants
-        if variant.latency and variant.energy
+        (variant.latency, variant.energy, variant) for variant in sweep.variants if variant.latency and variant.energy
     ]
     if len(known) < 2:
         return None
-    across = [(bound, joules.value) for time, joules, _, _ in known for bound in time.bounds or ()]
+    # Of the time between tokens no interval is stated.
+    times = [] if sweep.timed_tokens else known
+    across = [(bound, joules.value) for time, joules, _ in times for bound in time.bounds or ()]
+    best = [(one.latency.value, one.energy.value) for one in sweep.front if one.latency and one.energy]
+    corners = [(x, y) for before, (x, below) in pairwise(best) for y in (before[1], below)]
     return Plot(
-        f"{sweep.energy_name.capitalize()} against {sweep.latency_name if sweep.across_engines else 'latency'}",
-        f"{len(known)} points of the sweep; lower and further left is better. The table below holds the numbers.",
+        f"{sweep.energy_name.capitalize()} against {sweep.latency_name}",
+        f"{len(known)} points of the sweep, {len(best)} of them on the Pareto front; lower and further left is better. "
+        "The table below holds the numbers.",
         [
+            Layer("line", "front", [*best[:1], *corners] if corners else (), "Pareto front of the estimates"),
             Layer("segments", "interval", across, "interval of 95%"),
-            *_estimate_layers([(time.value, joules, page, label) for time, joules, page, label in known], "J"),
+            *_estimate_layers(
+                [(time.value, joules, variant.page, variant.label) for time, joules, variant in known],
+                "J",
+                dominated=sweep.dominators,
+            ),
         ],
-        Axis(sweep.latency_name, "s", logarithmic=_wide([time for time, _, _, _ in known])),
-        Axis(sweep.energy_name, "J", logarithmic=_wide([joules for _, joules, _, _ in known])),
+        Axis(sweep.latency_name, "s", logarithmic=_wide([time for time, _, _ in known])),
+        Axis(sweep.energy_name, "J", logarithmic=_wide([joules for _, joules, _ in known])),
         ["Lower and further left is better."],
     )
 
@@ -83,12 +92,22 @@ def _wide(estimates: Sequence[Estimate]) -> bool:
     return bool(values) and min(values) > 0 and max(values) > _ORDER_OF_MAGNITUDE * min(values)
 
 
-def _estimate_layers(points: Sequence[tuple[float, Estimate, ExperimentPage, str]], unit: str) -> list[Layer]:
-    """Marks with vertical intervals, a layer for each kind of result."""
+def _estimate_layers(
+    points: Sequence[tuple[float, Estimate, ExperimentPage, str]], unit: str, dominated: Container[int] = ()
+) -> list[Layer]:
+    """Marks with vertical intervals, a layer for each kind of result.
+
+    Args:
+        dominated: numbers of the experiments that are.
+    """
+
+    def style_of(page: ExperimentPage) -> tuple[str, str]:
+        return ("dominated", "dominated") if page.number in dominated else _point_style(page, unit)
+
     segments = [(x, bound) for x, estimate, _, _ in points for bound in estimate.bounds or ()]
     layers = [Layer("segments", "interval", segments, "interval of 95%")]
-    for style, name in dict.fromkeys(_point_style(page, unit) for _, _, page, _ in points):
-        alike = [point for point in points if _point_style(point[2], unit) == (style, name)]
+    for style, name in dict.fromkeys(style_of(page) for _, _, page, _ in points):
+        alike = [point for point in points if style_of(point[2]) == (style, name)]
         labels = [f"{label}: {phrases.estimate(estimate, unit)}" for _, estimate, _, label in alike]
         layers.append(Layer("points", style, [(x, estimate.value) for x, estimate, _, _ in alike], name, labels))
     return layers

@@ -252,7 +252,7 @@ def test_across_engines_no_call_is_compared_with_another_one() -> None:
     (found,) = report(on_both_engines()).sweeps
     first, second = found.variants
     assert found.across_engines
-    assert (found.energy_name, found.latency_name) == ("energy per output token", "time per output token")
+    assert (found.energy_name, found.latency_name) == ("energy per output token", "latency over output tokens")
     # A call of 100 J and 2 s for 32 tokens, and a pass of 150 J and 4 s for 128.
     assert [one.latency and one.latency.value for one in (first, second)] == [2 / 32, 4 / 128]
     assert second.energy_ratio is None

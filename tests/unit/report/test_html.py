@@ -274,7 +274,7 @@ def test_the_best_point_of_a_sweep_is_named_once_for_each_quantity() -> None:
     text = render_html(regression())
     assert text.count("<td>best</td>") == 2
     assert ">8\N{MULTIPLICATION SIGN} [" in text
-    assert "time/output token" in text
+    assert "latency/output token" in text
 
 
 def test_marks_of_a_result_that_needs_them() -> None:

@@ -23,7 +23,7 @@ HOST: dict[str, Any] = {
 }
 
 
-def parts(found: Joules | None) -> dict[str, tuple[float, float | None]]:
+def parts(found: Joules | None) -> dict[str, Any]:
     assert found is not None
     assert math.fsum(part.joules for part in found.parts) == pytest.approx(found.whole_j, rel=1e-12)
     return {part.name: (part.joules, part.half_width_j) for part in found.parts}
