@@ -19,7 +19,7 @@ SHAPES = {
     "estimated": "M0-5.5L5.5 0L0 5.5L-5.5 0Z",
     "invalid": "M-4.5-4.5L4.5 4.5M-4.5 4.5L4.5-4.5",
     "apart": "M-3-3H3V3H-3Z",
-    "dominated": "M-3-3H3V3H-3Z",
+    "dominated": "m-3-3h6v6h-6z",
     "board": "M-5 0H5M0-5V5",
     "now": "M0-6L5.5 4.5H-5.5Z",
 }
