@@ -15,6 +15,7 @@ from pytest_llem.report.plots import Bar, Bars, Layer, Plot, Stretch
 from pytest_llem.report.quantities import number, with_uncertainty
 from pytest_llem.report.scales import Axis
 from pytest_llem.report.time_spent import ORDER, duration, total
+from pytest_llem.verdict.decision import Status
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
@@ -25,12 +26,19 @@ if TYPE_CHECKING:
     from pytest_llem.report.pairs import ComparedMetric, PairPoint
     from pytest_llem.report.plots import Point
     from pytest_llem.report.sweeps import Sweep
+    from pytest_llem.report.two_runs import TwoRuns
 
 _MANY_TICKS = 10
 _ORDER_OF_MAGNITUDE = 10.0
 _MOST_BARS = 50
 _SENSOR = "the driver's samples, thinned out, follow the power with its sensor's lag"
 _SHARES = [(count / 4, f"{count * 25}%") for count in range(5)]
+_CHANGE_STYLES = {
+    "apart": (Status.INCONCLUSIVE, Status.NO_BASELINE),
+    "saved": (Status.OK,),
+    "board": (Status.IMPROVED,),
+    "invalid": (Status.REGRESSED,),
+}
 _BESIDE = 0.2  # of the step from pair to pair: what is known after one, beside its own mark
 
 
@@ -267,6 +275,37 @@ def pairs_plot(metric: ComparedMetric, against: str) -> Plot:
         Axis(f"change of {metric.name}", "%"),
         ["A positive change is worse."],
     )
+
+
+def change_plots(runs: TwoRuns) -> Iterator[Plot]:
+    """How each experiment changed from one saved run to another, a plot for each metric."""
+    count = len(runs.experiments)
+    step = -(-count // _MANY_TICKS)
+    ticks = [(float(number), str(number)) for number in range(1, count + 1, step)]
+    for metric in dict.fromkeys(change.metric for change in runs.changes):
+        known = [
+            (float(one.number), one.verdict.change, one)
+            for one in runs.changes
+            if one.metric == metric and one.verdict.change is not None
+        ]
+        ends = [(x, end) for x, _, one in known for end in one.verdict.interval or () if math.isfinite(end)]
+        layers = [
+            Layer("line", "mean", [(0.5, 0.0), (count + 0.5, 0.0)], "no change"),
+            Layer("segments", "interval", ends, "interval"),
+        ]
+        for style, status in _CHANGE_STYLES.items():
+            alike = [(x, change, one) for x, change, one in known if one.verdict.status in status]
+            labels = [f"{one.name}: {phrases.change(one.verdict)}" for _, _, one in alike]
+            name = ", ".join(one.value for one in status)
+            layers.append(Layer("points", style, [(x, change) for x, change, _ in alike], name, labels))
+        yield Plot(
+            f"Change of {metric}",
+            f"{len(known)} experiments by their number in the table below, with the intervals of their verdicts.",
+            layers,
+            Axis("number of the experiment", ticks=ticks),
+            Axis(f"change of {metric}", "%"),
+            ["A positive change is worse."],
+        )
 
 
 def _pair_style(point: PairPoint) -> str:

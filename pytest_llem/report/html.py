@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import os
 
     from pytest_llem.report.data import Report
+    from pytest_llem.report.two_runs import TwoRuns
 
 # Neither XML nor HTML can hold these, not even as a character reference.
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
@@ -67,7 +68,12 @@ def write_page(text: str, path: str | os.PathLike[str]) -> None:
 
 def render_html(report: Report) -> str:
     """The report as the text of an HTML file."""
-    return render("page.html.jinja", report=report, script=Script.of("sorting.js"))
+    return render("page.html.jinja", report=report, brief=report.downsampled, script=Script.of("sorting.js"))
+
+
+def render_two_runs(runs: TwoRuns) -> str:
+    """Two saved runs side by side."""
+    return render("two_runs.html.jinja", runs=runs, script=Script.of("sorting.js"))
 
 
 def render(template: str, **values: object) -> str:
