@@ -60,7 +60,7 @@ def test_a_change_has_the_interval_of_a_verdict_where_other_runs_show_chance() -
     assert energy.verdict.interval is not None
     assert energy.verdict.interval[0] < 0.2 < energy.verdict.interval[1]
     assert latency.verdict.status is Status.OK
-    assert (energy.earlier.value, energy.later.value) == (pytest.approx(100.0), pytest.approx(120.0))
+    assert [energy.earlier.value, energy.later.value] == pytest.approx([100.0, 120.0])
 
 
 def test_two_runs_alone_do_not_tell_chance() -> None:
