@@ -86,6 +86,13 @@ def overflow_px(page: Page) -> int:
     return wider
 
 
+def barriers(page: Page) -> list[str]:
+    """What keeps people from using the page, as axe finds it: rules that it breaks, with where."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    violations = axe.run(page).response["violations"]
+    return [f"{found['id']}: {found['help']}: {found['nodes'][0]['html'][:200]}" for found in violations]
+
+
 def keep_image(page: Page, path: Path, *, until: str) -> None:
     """Look after a picture of the page for the docs: where the environment has ``LLEM_WRITE_IMAGES=1``, write it; else
     the one that is there must be of the page's present shape.

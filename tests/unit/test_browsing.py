@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browsing import browsing, keep_image, needs_browser, overflow_px
+from tests.browsing import barriers, browsing, keep_image, needs_browser, overflow_px
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,3 +61,10 @@ def test_an_image_is_written_when_asked_for_and_else_of_the_present_shape(
         keep_image(opened, image, until="div:last-of-type")
         with pytest.raises(AssertionError, match="is 400 x 600 pixels, the page is 400 x 300"):
             keep_image(opened, image, until="div:first-of-type")
+
+
+def test_what_keeps_people_out_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<!doctype html><html lang=en><title>.</title><main><h1>.</h1><input></main>")
+    with browsing(page) as opened:
+        assert [found.partition(":")[0] for found in barriers(opened)] == ["label"]

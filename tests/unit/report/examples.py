@@ -6,6 +6,7 @@ import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_llem.measurement.account import ENTRIES
 from pytest_llem.measurement.phases import split_phases
 from pytest_llem.measurement.result import ExperimentResult, Round
 from pytest_llem.meters.base import PowerCurve
@@ -167,6 +168,53 @@ def regression() -> Report:
     points = sweep()
     history = saved_runs(points[0], [99.0, 100.0, 101.0, 100.5, 99.5, 100.0])
     return report(points, judged(points[0], history, 110.0), history)
+
+
+def timed_sweep() -> list[Record]:
+    """Points whose power was sampled, with their phases, host and times of tokens: the second one has the least joules,
+    the first one is the fastest, the third one is neither."""
+    return [
+        replace(
+            one, result=_whole_result(energy_j, one.result.latency_s or 0.0, one.result.output_tokens or 0.0, time_s)
+        )
+        for one, energy_j, time_s in zip(sweep(), (100.0, 160.0, 900.0), (0.010, 0.013, 0.021), strict=True)
+    ]
+
+
+def _whole_result(energy_j: float, latency_s: float, tokens: float, time_per_token_s: float) -> ExperimentResult:
+    found = sampled(
+        *BOARDS,
+        energy_j=energy_j,
+        latency_s=latency_s,
+        output_tokens=tokens,
+        energy_per_output_token_j=energy_j / tokens,
+        output_tokens_per_s=tokens / latency_s,
+        time_to_first_token_s=PREFILL_S,
+        time_per_output_token_s=time_per_token_s,
+        idle_share=IDLE_W * latency_s / energy_j,
+        idle_power_uncertainty_w=0.5,
+        energy_host_j=0.4 * energy_j,
+        energy_host_uncertainty_j=0.01 * energy_j,
+        energy_total_j=1.4 * energy_j,
+        energy_total_uncertainty_j=0.022 * energy_j,
+        spent_s={"load": 12.0, "warm-up": 3.0, "measured": 40.0, "sensor": 8.0, "other": 2.5},
+    )
+    return phased(found, prefill_j=0.36 * energy_j)
+
+
+def whole_session() -> Report:
+    """All that a report shows: a sweep with its front, a regression, power samples, parts of the joules, pairs, an
+    invalid result with the longest names of boards and options, and one without joules."""
+    points, pairs = timed_sweep(), in_pairs("paired", change=0.1)
+    boards = {"GPU-01234567-89ab-cdef-0123-456789abcdef": 100.0}
+    invalid = experiment(
+        "throttled",
+        result=result(valid=False, warnings=["throttled"], boards=boards, spent_s=dict.fromkeys(ENTRIES, 12.3)),
+        config={"passthrough": {"from_pretrained": {"an_option_whose_name_is_long": True}}},
+    )
+    history = saved_runs(points[0], [99.0, 100.0, 101.0, 100.5, 99.5, 100.0])
+    verdicts = [*judged(points[0], history, 110.0), *judged_pairs(pairs)]
+    return report([*points, invalid, experiment("unmeasured", result=result(None)), pairs], verdicts, history)
 
 
 # Of the pairs about their change, and which side begins: the other, this, this, the other.

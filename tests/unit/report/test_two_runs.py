@@ -124,7 +124,7 @@ def test_the_page_holds_both_sides_and_what_differs() -> None:
     for expected in (
         "0002_branch against 0001_main",
         "1 experiment in both runs",
-        "energy100.0 ± 1.3 J120.0 ± 1.6 J+20.0%",
+        "energy+20.0%120.0 ± 1.6 J100.0 ± 1.3 J",
         "INCONCLUSIVE",
         "the saved runs are of another workload",
         "workload hashotherwork of llama",
