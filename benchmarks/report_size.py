@@ -3,8 +3,8 @@
     python benchmarks/report_size.py [EXPERIMENTS] [PATH]
 
 The results are made up, with 20 saved runs each, power samples, phases, the host's joules and every plot. The time to
-open is measured in a headless Chromium where one is installed: a new browser that loads the page, lays it out and ends, less one that does so with an empty
-page; the best of three.
+open is measured in a headless Chromium where one is installed: a new browser that loads the page, lays it out and ends,
+less one that does so with an empty page; the best of three.
 """
 
 from __future__ import annotations

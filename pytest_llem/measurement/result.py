@@ -65,7 +65,6 @@ class ExperimentResult:
     Attributes:
         input_tokens: prompt tokens of a call, without padding; fractional where the calls of a pass differ.
         output_tokens: new tokens of a call: no padding, nothing after end-of-sequence.
-        sequences: that a call generates, in the mean over a pass; ``None`` for work that generates no tokens.
         energy_j: joules of a call, gross.
         energy_uncertainty_j: half-width of the 95% interval of ``energy_j``.
         energy_net_j: ``energy_j`` less ``idle_power_w`` over the call.
@@ -124,7 +123,6 @@ class ExperimentResult:
 
     input_tokens: float | None = None
     output_tokens: float | None = None
-    sequences: float | None = None
     energy_j: float | None = None
     energy_uncertainty_j: float | None = None
     energy_net_j: float | None = None

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Page
 
+    from pytest_llem.verdict.judging import Judged
+    from tests.unit.report.examples import History
+
 pytestmark = [needs_browser, pytest.mark.processes]
 
 OPEN_ALL = "for (const one of document.querySelectorAll('details')) one.open = true"
@@ -145,7 +148,8 @@ def test_two_runs_can_be_read_on_a_phone(tmp_path: Path) -> None:
 
 
 def test_the_docs_show_the_present_page(tmp_path: Path) -> None:
-    verdicts, history = [], {}
+    verdicts: list[Judged] = []
+    history: History = {}
     for point, change in zip(timed_sweep(), (1.1, 1.002, 0.997), strict=True):
         level = point.result.energy_j or 0.0
         levels = [level * noise for noise in (0.99, 1.0, 1.01, 1.005, 0.995, 1.0)]
