@@ -16,9 +16,9 @@ for (const table of document.querySelectorAll("table[data-sorts]")) {
   });
   const compare = (a, b) => typeof a === "number" ? a - b : collator.compare(a, b);
   const sort = at => {
-    const order = headings[at].ariaSort === "ascending" ? "descending" : "ascending";
+    const order = headings[at].getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
     for (const heading of headings) heading.removeAttribute("aria-sort");
-    headings[at].ariaSort = order;
+    headings[at].setAttribute("aria-sort", order);
     const sign = order === "ascending" ? 1 : -1;
     const known = rows.filter(row => keys[at].get(row) !== null);
     known.sort((a, b) => sign * compare(keys[at].get(a), keys[at].get(b)));
@@ -31,7 +31,7 @@ for (const table of document.querySelectorAll("table[data-sorts]")) {
     heading.append(button);
     button.addEventListener("click", () => sort(at));
   });
-  headings[0].ariaSort = "ascending";
+  headings[0].setAttribute("aria-sort", "ascending");
 
   const filter = table.parentElement.previousElementSibling;
   const [box, count] = [filter.querySelector("input"), filter.querySelector("[aria-live]")];
