@@ -181,7 +181,7 @@ def joule_bars(report: Report) -> Bars | None:
     ]
     there = {stretch.style for bar in bars for stretch in bar.stretches}
     missing = [
-        f"{PARTS[part.name].capitalize()} of {page.number} is less than nothing and not drawn: the bar is too long."
+        f"{PARTS[part.name].capitalize()} of {page.number} is less than nothing and not drawn: the others exceed 100%."
         for page, joules in shown
         for part in joules.parts
         if part.joules < 0

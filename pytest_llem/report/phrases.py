@@ -122,7 +122,7 @@ def meter(result: ExperimentResult) -> str:
 
 def share(fraction: float | None) -> str:
     """A part of a whole in percent; a dash where it is not known."""
-    return UNKNOWN if fraction is None else f"{fraction:.0%}"
+    return UNKNOWN if fraction is None else f"{round(fraction, 2) + 0.0:.0%}"
 
 
 def part(of: Part | None, joules: Joules) -> str:

@@ -26,7 +26,7 @@ SHAPES = {
 """Marks differ in shape, so that they differ without colours. Each is drawn about (0, 0)."""
 
 WIDTH, HEIGHT = 480, 280
-_TOP, _RIGHT, _BOTTOM = 16, 464, 232
+_TOP, _RIGHT, _BOTTOM = 16, 452, 232  # beside it is room for half a tick's text
 _BAR_STEP, _GAP = 18, 1  # from bar to bar, and between stretches of one
 _TITLE, _LETTER = 34, 8  # of an axis at the side, and of a tick's text of 13 px, at most; % is two
 
