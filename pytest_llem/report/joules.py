@@ -112,7 +112,7 @@ def _left_half_width_j(result: ExperimentResult, latency_s: float, parts: list[P
     """Of what of the boards' energy is in none of these parts."""
     names = {part.name for part in parts}
     if "decode" in names:
-        return 0.0
+        return None  # nothing is left of them: what is, is no difference of these terms
     terms, seconds = [result.energy_uncertainty_j], latency_s
     if "prefill" in names:
         terms.append(result.prefill_energy_uncertainty_j)

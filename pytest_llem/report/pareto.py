@@ -1,6 +1,6 @@
 """The Pareto front of a sweep: which points are worth choosing between, in two quantities where less is better.
 
-The estimates alone make the front that is drawn. A point is *dominated* only where another one is better in both
+The estimates alone make the front that is drawn. A point is *dominated* only where one of the front is better in both
 quantities by more than the uncertainty of their ratio (its 95% interval leaves out 1): what lies between may be on the
 front as far as was measured. So a point without an interval dominates none and is dominated by none.
 """
@@ -30,11 +30,10 @@ def front(points: Sequence[Both]) -> list[int]:
 
 
 def dominators(points: Sequence[Both]) -> list[int | None]:
-    """For each point the first one that surely dominates it, of the front where one of it does; ``None`` for none."""
+    """For each point the first one of the front that surely dominates it; ``None`` where none does."""
     best = front(points)
-    order = [*best, *(at for at in range(len(points)) if at not in best)]
     return [
-        next((at for at in order if all(_surely_worse(*both) for both in zip(point, points[at], strict=True))), None)
+        next((at for at in best if all(_surely_worse(*both) for both in zip(point, points[at], strict=True))), None)
         for point in points
     ]
 

@@ -45,6 +45,8 @@ def test_the_host_is_a_part_of_its_own() -> None:
     assert parts(found)["host"] == (50.0, 3.0)
     assert found is not None
     assert (found.whole_j, found.half_width_j, found.with_host) == (150.0, math.hypot(2, 3), True)
+    other_whole = joules_of(replace(WHOLE, **HOST | {"energy_total_j": 151.0}))
+    assert parts(other_whole)["rest"] == (pytest.approx(1.0), None)
     # Without the total there is no whole that holds it.
     without = joules_of(replace(WHOLE, **HOST | {"energy_total_j": None}))
     assert "host" not in parts(without)

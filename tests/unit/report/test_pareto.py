@@ -48,12 +48,6 @@ def test_without_an_interval_nothing_is_dominated() -> None:
     assert dominators(points((1, 1), (9, 9), half_width=None)) == [None, None]
 
 
-def test_a_point_behind_the_front_may_be_what_dominates() -> None:
-    # The front's own point is too uncertain.
-    uncertain = (Estimate(1, 5, math.inf), Estimate(1, 5, math.inf))
-    assert dominators([uncertain, *points((2, 2), (9, 9))]) == [None, None, 1]
-
-
 def test_time_between_tokens_is_as_uncertain_as_one_round() -> None:
     one = result(time_per_output_token_s=0.5)
     found = time_per_output_token(one)

@@ -68,6 +68,9 @@ def test_prefill_and_decoding_of_each_call_are_marked_where_samples_tell_them() 
     power = power_of(one, 1, 1)
     assert [*chain(*power.prefill)] == pytest.approx([0.0, 0.4, length_s / 2, length_s / 2 + 0.4])
     assert [*chain(*power.decode)] == pytest.approx([0.4, length_s / 2, length_s / 2 + 0.4, length_s])
+    longer = power_of(replace(one, prefill_latency_s=2 * length_s), 1, 1)
+    assert [*chain(*longer.prefill)] == pytest.approx([0.0, length_s / 2, length_s / 2, length_s])
+    assert longer.decode == ()
     text = figure(one)
     assert strokes(text, "area prefill") == strokes(text, "area decode") == 2
     assert "in the first window" in text
