@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from pytest_llem.engines.base import Rank
+from pytest_llem.footprint import Footprint
 from pytest_llem.meters.base import PowerCurve
 from pytest_llem.verdict.outputs import GeneratedSequence
 
@@ -65,6 +66,7 @@ class ExperimentResult:
     Attributes:
         input_tokens: prompt tokens of a call, without padding; fractional where the calls of a pass differ.
         output_tokens: new tokens of a call: no padding, nothing after end-of-sequence.
+        prompts: prompts of a call; fractional where the calls of a pass differ.
         energy_j: joules of a call, gross.
         energy_uncertainty_j: half-width of the 95% interval of ``energy_j``.
         energy_net_j: ``energy_j`` less ``idle_power_w`` over the call.
@@ -72,12 +74,14 @@ class ExperimentResult:
         energy_host_j: joules of the processor and its memory in the same windows, per call; where a meter of boards
             reads them beside it.
         energy_host_uncertainty_j: half-width of the 95% interval of ``energy_host_j``.
+        host_sensor: what was to read the host; ``None`` where it was not asked for.
         energy_total_j: ``energy_j`` and ``energy_host_j`` together.
         energy_total_uncertainty_j: half-width of the 95% interval of ``energy_total_j``.
         carbon_g: grams of CO2 equivalent of a call, where the grid is known.
         carbon_uncertainty_g: half-width of the 95% interval of ``carbon_g`` that comes from the joules.
         cost: price of the electricity of a call, in the currency of the price.
         cost_uncertainty: half-width of the 95% interval of ``cost`` that comes from the joules.
+        footprint: the grid, PUE and price that ``carbon_g`` and ``cost`` were reckoned with.
         energy_per_output_token_j: joules of the measured calls over their output tokens.
         latency_s: seconds of a call.
         time_to_first_token_s: from the call to the first new token, from instrumented calls of their own.
@@ -123,18 +127,21 @@ class ExperimentResult:
 
     input_tokens: float | None = None
     output_tokens: float | None = None
+    prompts: float | None = None
     energy_j: float | None = None
     energy_uncertainty_j: float | None = None
     energy_net_j: float | None = None
     energy_net_uncertainty_j: float | None = None
     energy_host_j: float | None = None
     energy_host_uncertainty_j: float | None = None
+    host_sensor: str | None = None
     energy_total_j: float | None = None
     energy_total_uncertainty_j: float | None = None
     carbon_g: float | None = None
     carbon_uncertainty_g: float | None = None
     cost: float | None = None
     cost_uncertainty: float | None = None
+    footprint: Footprint | None = None
     energy_per_output_token_j: float | None = None
     latency_s: float | None = None
     time_to_first_token_s: float | None = None
@@ -194,5 +201,7 @@ class ExperimentResult:
         for name in ("per_round", "prefill_rounds"):
             plain[name] = [Round.from_dict(values) for values in plain.get(name, [])]
         plain["ranks"] = [Rank(**values) for values in plain.get("ranks", [])]
+        if plain.get("footprint") is not None:
+            plain["footprint"] = Footprint(**plain["footprint"])
         plain["generated"] = [GeneratedSequence.from_dict(values) for values in plain.get("generated", [])]
         return cls(**plain)

@@ -15,11 +15,10 @@ from pytest_llem.measurement.result import ExperimentResult
 from pytest_llem.records.record import OtherRun, Record
 from pytest_llem.report.estimates import Estimate, mean_half_width
 from pytest_llem.report.flat import flat
-from pytest_llem.report.histories import UNITS
 from pytest_llem.report.pairs import Compared, compared_of, measured_alike
 from pytest_llem.report.quantities import UNKNOWN
 from pytest_llem.verdict.decision import Status, Verdict, judge, pooled_spread
-from pytest_llem.verdict.history import METRICS, SavedRow, difference, is_same, read_files, read_row
+from pytest_llem.verdict.history import METRICS, UNITS, SavedRow, difference, is_same, read_files, read_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
