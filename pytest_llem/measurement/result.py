@@ -33,6 +33,8 @@ class Round:
         power_limit_w: enforced power limit at the end of the window by board.
         power_curves: samples of the power about the window by board, where its driver keeps any; thinned out, so that
             all windows together have some hundred.
+        calls_s: when each of its calls began, in seconds since the window's start; empty where there are more than
+            :data:`pytest_llem.measurement.summary.MOST_CALLS`, or calls are too short to be told apart.
     """
 
     seconds: float
@@ -46,6 +48,7 @@ class Round:
     sm_clock_hz: Mapping[str, float] = field(default_factory=dict)
     power_limit_w: Mapping[str, float] = field(default_factory=dict)
     power_curves: Mapping[str, PowerCurve] = field(default_factory=dict)
+    calls_s: list[float] = field(default_factory=list)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Round:
