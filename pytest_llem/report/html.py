@@ -30,7 +30,11 @@ _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff
 
 def write_html(report: Report, path: str | os.PathLike[str]) -> None:
     """Write the report to ``path``, making its folder."""
-    text = render_html(report)
+    write_page(render_html(report), path)
+
+
+def write_page(text: str, path: str | os.PathLike[str]) -> None:
+    """Write a page, making its folder."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8", newline="\n")
@@ -38,9 +42,13 @@ def write_html(report: Report, path: str | os.PathLike[str]) -> None:
 
 def render_html(report: Report) -> str:
     """The report as the text of an HTML file."""
-    page = _templates().get_template("page.html.jinja")
+    return render("page.html.jinja", report=report)
+
+
+def render(template: str, **values: object) -> str:
+    """A page as text."""
     # Tables and plots are numbered for what refers to them.
-    text = page.render(report=report, next_number=itertools.count(1).__next__)
+    text = _templates().get_template(template).render(values, next_number=itertools.count(1).__next__)
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;]]>--><svg/onload=alert(3)>\x00\ud800"
-VOID = {"meta", "br", "hr"}
+VOID = {"meta", "br", "hr", "input"}
 
 
 class Page(HTMLParser):
