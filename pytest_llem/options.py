@@ -354,6 +354,14 @@ OPTIONS = (
         "Print the items, loads, predicted memory and time of what would run; run nothing.",
         ini=False,
     ),
+    Option(
+        "llem_history",
+        "Write one self-contained HTML page of all saved runs: each experiment over time, where its level moved and "
+        "what changed there; run nothing. With --llem-fail the newest that have no verdict are judged.",
+        "PATH",
+        Path,
+        ini=False,
+    ),
     # Of the other side of a comparison: the root folder whose experiment files it reads in place of its own.
     Option("llem_experiments_root", argparse.SUPPRESS, "FOLDER", Path, ini=False),
     # The checkout that holds its own root folder: files beside that are read from beside the other one.

@@ -100,7 +100,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     settings = config.stash[SETTINGS] = Settings.from_config(config)
     has_benchmark = config.pluginmanager.has_plugin("benchmark")
-    if settings.judges and (settings.runs_items or settings.mode == "merge") and not has_benchmark:
+    needs_benchmark = settings.judges and (settings.runs_items or settings.mode == "merge")
+    if (needs_benchmark or settings.mode == "history") and not has_benchmark:
         raise pytest.UsageError(NO_BENCHMARK)
     for feature in _features(settings):
         config.pluginmanager.register(feature)
@@ -121,6 +122,10 @@ def _features(settings: Settings) -> Iterator[object]:
         yield Reporting(settings)
         yield Exporting(settings)
         yield Judging(settings)
+    elif settings.mode == "history" and settings.history is not None:
+        from pytest_llem.commands.history import SavedHistory
+
+        yield SavedHistory(settings, settings.history)
     elif settings.mode == "plan":
         from pytest_llem.commands.plan import Planner
 
@@ -171,7 +176,7 @@ def _features_of_measuring(settings: Settings) -> Iterator[object]:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Start of the session: say what runs where, if anything does."""
     settings = config.stash[SETTINGS]
-    if settings.device is None:
+    if settings.device is None or settings.mode == "history":
         return []
     where = "" if settings.ray is None else f" of Ray's machines ({settings.ray})"
     lines = [f"llem: experiments run on the {settings.device_name}{where}, meter: {settings.meter}"]

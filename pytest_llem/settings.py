@@ -25,7 +25,7 @@ NO_BENCHMARK = (
 )
 _OUTPUTS = ("llem_fail", "llem_report", "llem_csv", "llem_export")
 
-Mode = Literal["validate", "measure", "against", "bisect", "plan", "collect", "merge", "child"]
+Mode = Literal["validate", "measure", "against", "bisect", "plan", "collect", "merge", "history", "child"]
 _COMPARES = ("against", "bisect")
 _RUNS = ("validate", "measure", *_COMPARES)
 
@@ -60,6 +60,7 @@ class Settings:
         resume: go on with an interrupted session.
         shard: which part of how many runs, from 1; ``None`` for everything.
         merge: journals to report in place of running anything.
+        history: where a page of the saved runs goes in place of running anything.
         isolate: run each model's experiments in a child process.
         ray: address of the Ray cluster that runs the experiments, :data:`pytest_llem.options.RAY_HERE` for one on this
             machine; ``None`` where they run here.
@@ -92,6 +93,7 @@ class Settings:
     resume: bool = False
     shard: tuple[int, int] | None = None
     merge: tuple[Path, ...] = ()
+    history: Path | None = None
     isolate: bool = False
     ray: str | None = None
     child: int | None = None
@@ -146,6 +148,7 @@ class Settings:
         if given["merge"] and config.getoption("llem_budget"):
             raise pytest.UsageError("--llem-merge runs nothing: leave out --llem-budget")
         if given["child"] is None:
+            _require_alone(config)
             _require_comparable(given, config)
             _require_one_cluster(given, config)
         mode = _mode(given, config)
@@ -182,6 +185,7 @@ class Settings:
             resume=given["resume"],
             shard=shard,
             merge=given["merge"],
+            history=given["history"],
             # Each side of a comparison runs in processes of its own.
             isolate=given["child"] is None and (given["isolate"] or mode in _COMPARES),
             ray=given["ray"] if mode in ("measure", "plan") else None,
@@ -201,6 +205,8 @@ class Settings:
 def _mode(given: Mapping[str, Any], config: pytest.Config) -> Mode:
     if given["child"] is not None:
         return "child"
+    if given["history"]:
+        return "history"
     if given["merge"]:
         return "merge"
     if given["plan"]:
@@ -212,6 +218,18 @@ def _mode(given: Mapping[str, Any], config: pytest.Config) -> Mode:
     if given["bisect"] is not None:
         return "bisect"
     return "measure" if given["against"] is None else "against"
+
+
+def _require_alone(config: pytest.Config) -> None:
+    """Refuse what would not happen where a page of the saved runs is written in place of everything."""
+    path = config.getoption("llem_history")
+    if path is None:
+        return
+    if path == "":
+        raise pytest.UsageError("--llem-history: its value is empty; write the path of a page, such as history.html")
+    others = ("merge", "plan", "against", "bisect", "resume", "shard", "accept", "report", "csv")
+    if named := [f"--llem-{name}" for name in others if config.getoption(f"llem_{name}")]:
+        raise pytest.UsageError(f"--llem-history measures nothing: leave out {', '.join(named)}")
 
 
 def _footprint(given: Mapping[str, Any], config: pytest.Config, mode: Mode) -> Footprint | None:
@@ -233,7 +251,8 @@ def _footprint(given: Mapping[str, Any], config: pytest.Config, mode: Mode) -> F
     try:
         return replace(footprint, **vars(find_grid(region)))
     except ValueError as error:
-        if mode == "child" or (mode in ("plan", "collect", "validate") and not config.getoption("llem_region")):
+        without_joules = mode in ("plan", "collect", "validate", "history")
+        if mode == "child" or (without_joules and not config.getoption("llem_region")):
             # Another interpreter or machine: what the parent is told of its results gets the parent's. And a
             # session without joules needs no codecarbon for the sake of an ini file.
             return None

@@ -18,6 +18,7 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
@@ -36,7 +37,7 @@ from pytest_llem.verdict.gates import OUTPUT
 from pytest_llem.verdict.history import UNITS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pytest_llem.records.record import Record
 
@@ -239,6 +240,11 @@ def storage_folder(config: Any) -> Path | None:
     return path
 
 
+def storage_name(config: Any) -> str:
+    """Where pytest-benchmark saves, for people."""
+    return str(config._benchmarksession.storage)
+
+
 def saved_sessions(config: Any, which: str) -> list[Mapping[str, Any]]:
     """What pytest-benchmark saved, oldest first.
 
@@ -254,16 +260,48 @@ def saved_sessions(config: Any, which: str) -> list[Mapping[str, Any]]:
         return [data for _, data in storage.load()]
     if Path(which).suffix == ".json" or Path(which).is_file():
         try:
-            data = json.loads(Path(which).read_text(encoding="utf-8"))
-            if not isinstance(data, Mapping) or not isinstance(data.get("benchmarks"), list):
-                raise ValueError("no saved run of pytest-benchmark")
+            return [_saved_session(Path(which))]
         except (OSError, ValueError) as error:
             raise pytest.UsageError(f"--llem-baseline: {which}: {error}") from None
-        return [data]
     found = [data for _, data in storage.load(which)]
     if not found:
         raise pytest.UsageError(f"--llem-baseline: no saved run matches {which!r} in {storage}")
     return found
+
+
+def _saved_session(path: Path) -> Mapping[str, Any]:
+    """A saved run.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is none.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(data, Mapping) or not isinstance(data.get("benchmarks"), list):
+        raise ValueError("no saved run of pytest-benchmark")
+    return data
+
+
+def every_session(config: Any) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+    """All that is in pytest-benchmark's storage, of every machine: a name, and what was saved or why it cannot be read.
+    One is in memory at a time, for there may be thousands."""
+    storage = config._benchmarksession.storage
+    folder = storage_folder(config)
+    if folder is None:
+        yield from ((str(name), data) for name, data in storage.load())
+        return
+    for path in storage.query("*/*"):
+        name = str(path.relative_to(folder))
+        if not fnmatch(path.name, f"{_SAVED}*"):
+            yield name, "not named as pytest-benchmark names saved runs, such as 0001_name.json"
+            continue
+        try:
+            yield name, _saved_session(path)
+        except (OSError, ValueError) as error:
+            yield name, str(error)
 
 
 def newest_sessions(config: Any, most: int) -> list[Mapping[str, Any]]:
