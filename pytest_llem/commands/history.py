@@ -12,9 +12,9 @@ from pytest_llem.report.history_data import read_store
 from pytest_llem.report.history_page import build_page, render_page
 from pytest_llem.report.history_verdicts import judge_afterwards
 from pytest_llem.report.html import write_page
-from pytest_llem.session.journal import require_writable
 from pytest_llem.verdict.history import METRICS
 from pytest_llem.verdict.judging import ErrorRates
+from pytest_llem.writable import require_writable
 
 if TYPE_CHECKING:
     from pathlib import Path
