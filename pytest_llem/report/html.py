@@ -22,7 +22,7 @@ from pytest_llem.report.verdicts import HEADINGS, verdict_cells
 if TYPE_CHECKING:
     import os
 
-    from pytest_llem.report.data import Report
+    from pytest_llem.report.data import ExperimentPage, Report
 
 # Neither XML nor HTML can hold these, not even as a character reference.
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
@@ -38,9 +38,17 @@ def write_html(report: Report, path: str | os.PathLike[str]) -> None:
 
 def render_html(report: Report) -> str:
     """The report as the text of an HTML file."""
-    page = _templates().get_template("page.html.jinja")
     # Tables and plots are numbered for what refers to them.
-    text = page.render(report=report, next_number=itertools.count(1).__next__)
+    return _rendered("page", report=report, next_number=itertools.count(1).__next__)
+
+
+def render_result(page: ExperimentPage) -> str:
+    """One result as a fragment of HTML."""
+    return _rendered("result", page=page)
+
+
+def _rendered(template: str, **values: object) -> str:
+    text = _templates().get_template(f"{template}.html.jinja").render(values)
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 

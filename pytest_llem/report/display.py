@@ -1,0 +1,33 @@
+"""How a result shows itself in a notebook and in IPython."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_llem.records.record import Record
+from pytest_llem.report import phrases, tables
+from pytest_llem.report.data import ExperimentPage, build_report
+from pytest_llem.report.html import render_result
+
+if TYPE_CHECKING:
+    from pytest_llem.measurement.result import ExperimentResult
+
+
+def as_html(result: ExperimentResult, name: str = "") -> str:
+    """A fragment of HTML: a table of the quantities, and the warnings; ``name`` is the experiment's."""
+    return render_result(_page(result, name))
+
+
+def as_text(result: ExperimentResult, name: str = "") -> str:
+    """The same as lines of text."""
+    page = _page(result, name)
+    rows = tables.quantities(page)
+    width = max(len(quantity) for quantity, _ in rows)
+    title = ", ".join((name or "Result", "intervals of 95%", *(text for _, text in phrases.marks(page))))
+    lines = [title, *(f"{quantity.ljust(width)}  {value}" for quantity, value in rows)]
+    return "\n".join([*lines, *(f"warning: {text}" for text in result.warnings)])
+
+
+def _page(result: ExperimentResult, name: str) -> ExperimentPage:
+    record = Record(nodeid=name, name=name, file="", result=result, workload_hash="", environment={})
+    return build_report([record], [], {}, {}, {}, "").experiments[0]
