@@ -19,7 +19,7 @@ from pytest_llem.config import Experiment, ExperimentConfig, MeasureConfig, load
 from pytest_llem.config.document import parse_document
 from pytest_llem.config.files import parse_experiments
 from pytest_llem.config.messages import place_of, problems
-from pytest_llem.engines import get_engine, no_engine
+from pytest_llem.engines import get_engine
 from pytest_llem.errors import ConfigError, ExperimentFileError, LlemError, MeasurementError, UnavailableError
 from pytest_llem.measurement.account import Account
 from pytest_llem.measurement.experiment import measure_experiment
@@ -125,9 +125,7 @@ def measure(
     _require_overrides(rounds, min_window_s)
     with _alone():
         chosen, notes = _choose_device(device, experiments)
-        for experiment in experiments:
-            with _at(experiment):
-                _require_runnable(experiment.valid_config, chosen)
+        _require_device(experiments, chosen)
         with _opened(meter, chosen, experiments, lock_timeout_s) as meters:
             results = _measured(experiments, chosen, notes, meters, rounds, min_window_s, progress)
     return results if several else results[0]
@@ -244,7 +242,8 @@ def _require_valid(experiments: Sequence[Experiment]) -> None:
         raise ConfigError("\n".join(errors))
     for experiment in experiments:
         if experiment.contradiction is not None:
-            raise UnavailableError(f"{experiment.name}[{experiment.id}] contradicts itself: {experiment.contradiction}")
+            message = f"{experiment.name}[{experiment.id}] contradicts itself: {experiment.contradiction}"
+            raise UnavailableError(message, file=experiment.path.name, line=experiment.line)
 
 
 def _choose_device(asked: str | None, experiments: Sequence[Experiment]) -> tuple[str, list[str]]:
@@ -264,11 +263,12 @@ def _choose_device(asked: str | None, experiments: Sequence[Experiment]) -> tupl
     return "cuda", []
 
 
-def _require_runnable(config: ExperimentConfig, device: str) -> None:
-    if (missing := no_engine(config.backend)) is not None:
-        raise UnavailableError(missing, field="backend")
-    if config.device not in ("any", device):
-        raise UnavailableError(f"{config.device}, and this runs on {device}", field="device")
+def _require_device(experiments: Sequence[Experiment], device: str) -> None:
+    for experiment in experiments:
+        wanted = experiment.valid_config.device
+        if wanted not in ("any", device):
+            with _at(experiment):
+                raise UnavailableError(f"{wanted}, and this runs on {device}", field="device")
 
 
 def _by_load(experiments: Sequence[Experiment]) -> dict[LoadConfig, list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_llem.errors import printable
 from pytest_llem.records.record import Record
 from pytest_llem.report import phrases, tables
 from pytest_llem.report.data import ExperimentPage, build_report
@@ -25,7 +26,7 @@ def as_text(result: ExperimentResult, name: str = "") -> str:
     width = max(len(quantity) for quantity, _ in rows)
     title = ", ".join((name or "Result", "intervals of 95%", *(text for _, text in phrases.marks(page))))
     lines = [title, *(f"{quantity.ljust(width)}  {value}" for quantity, value in rows)]
-    return "\n".join([*lines, *(f"warning: {text}" for text in result.warnings)])
+    return "\n".join(map(printable, (*lines, *(f"warning: {text}" for text in result.warnings))))
 
 
 def _page(result: ExperimentResult, name: str) -> ExperimentPage:
