@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pytest_llem.engines.base import CallTiming, Engine, LoadedModel, MemoryPlan, WatchedSequence, Workload
     from pytest_llem.engines.prompts import load_prompts
     from pytest_llem.errors import ConfigError, LlemError, UnavailableError
+    from pytest_llem.footprint import Footprint
     from pytest_llem.library import measure
     from pytest_llem.measurement.result import ExperimentResult, Round
     from pytest_llem.meters import (
@@ -39,6 +40,7 @@ __all__ = [
     "ExperimentConfig",
     "ExperimentResult",
     "ExperimentRun",
+    "Footprint",
     "GeneratedSequence",
     "IdlePower",
     "JoinedWindows",
@@ -68,6 +70,7 @@ _HOMES = {
     "engines.base": ("CallTiming", "Engine", "LoadedModel", "MemoryPlan", "WatchedSequence", "Workload"),
     "engines.prompts": ("load_prompts",),
     "errors": ("ConfigError", "LlemError", "UnavailableError"),
+    "footprint": ("Footprint",),
     "library": ("measure",),
     "measurement.result": ("ExperimentResult", "Round"),
     "meters": (

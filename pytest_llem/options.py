@@ -95,6 +95,20 @@ def _ends(text: str) -> tuple[str, str]:
     return good, bad
 
 
+# Of prices and the like: what is multiplied with it stays finite.
+_MOST_FACTOR = 1e9
+
+
+def _price(text: str) -> tuple[float, str | None]:
+    """A number and the label of its currency: letters, or one sign."""
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([^\W\d_]{1,12}|[$£¥₩€₹])?", text.strip())
+    if match is None or float(match[1]) > _MOST_FACTOR:
+        raise ValueError(
+            f"{text!r} is no price of a kWh; write a number and, if you like, its currency: 0.30 or 0.30EUR"
+        )
+    return float(match[1]), match[2]
+
+
 def _paths(texts: Sequence[str]) -> tuple[Path, ...]:
     # A test may change the working directory.
     return tuple(Path(text).absolute() for text in texts)
@@ -233,6 +247,20 @@ OPTIONS = (
     Option("llem_beta", "Probability at most of OK at a change of the limit. Default: 0.025.", "RATE", _rate, 0.025),
     Option("llem_report", "Write one self-contained HTML report.", "PATH", Path),
     Option("llem_csv", "Write the results as one flat table, one line per experiment.", "PATH", Path),
+    Option(
+        "llem_region",
+        "Tell the carbon of results: the country whose grid feeds this machine, as an ISO 3166 alpha 3 code (extra "
+        "carbon), or grams of CO2e a kWh.",
+        "CODE",
+    ),
+    Option("llem_price", "Tell the cost of results: the price of a kWh, such as 0.30 or 0.30EUR.", "PRICE", _price),
+    Option(
+        "llem_pue",
+        "Power usage effectiveness of the data centre, which multiplies carbon and cost. Default: 1.",
+        "FACTOR",
+        _number(1, most=_MOST_FACTOR),
+        1.0,
+    ),
     Option(
         "llem_journal",
         "Keep finished results here as they finish. Default: llem-journal.jsonl beside pytest-benchmark's saved runs, "

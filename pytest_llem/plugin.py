@@ -171,6 +171,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         return []
     where = "" if settings.ray is None else f" of Ray's machines ({settings.ray})"
     lines = [f"llem: experiments run on the {settings.device_name}{where}, meter: {settings.meter}"]
+    if settings.footprint is not None:
+        from pytest_llem.report.footprints import TITLE, terms
+
+        lines.append(f"llem: {TITLE.lower()} by {terms(settings.footprint)}")
     added = [*config.getini("addopts"), *os.environ.get("PYTEST_ADDOPTS", "").split()]
     given = {argument.partition("=")[0] for argument in (*added, *config.invocation_params.args)}
     if ignored := [option for option in _OPTIONS_OF_CALLABLES if option in given]:

@@ -211,15 +211,19 @@ class ExperimentRun:
             labels=self._recorder.labels(dict(experiment.swept)),
             gates=gates,
         )
-        _keep(record, self._item, self._session, self._recorder)
-        return result
+        return _keep(record, self._item, self._session, self._recorder)
 
 
-def _keep(record: Record, item: pytest.Item, session: LlemSession, recorder: Recorder) -> None:
-    """Hand over what an item measured: to the session, to JUnit's report and to the test's own ``benchmark``."""
-    session.keep(record)
+def _keep(record: Record, item: pytest.Item, session: LlemSession, recorder: Recorder) -> ExperimentResult:
+    """Hand over what an item measured: to the session, to JUnit's report and to the test's own ``benchmark``.
+
+    Returns:
+        The result that the session keeps.
+    """
+    record = session.keep(record)
     item.user_properties.extend(junit.properties(record.result))
     recorder.show(record)
+    return record.result
 
 
 class BenchmarkRun:
@@ -298,7 +302,7 @@ class BenchmarkRun:
                 keeps_outputs=False,
             )
         notes = [*measured.warnings, *(disturbance.text for disturbance in disturbances), *heard.texts]
-        self.result = replace(
+        result = replace(
             summarise(
                 measured.windows,
                 calls_per_round=measured.passes,
@@ -309,17 +313,17 @@ class BenchmarkRun:
             spent_s=self._account.spent_s(),
         )
         if disturbances:
-            self.result = replace(self.result, valid=False)
+            result = replace(result, valid=False)
         boards = [board["uuid"] for board in machine.boards()] if settings.device == "cuda" else []
         record = Record(
             nodeid=self._item.nodeid,
             name=self._item.name,
             file=self._item.location[0],
-            result=self.result,
+            result=result,
             workload_hash=identity.callable_hash(self._item.nodeid),
             environment=identity.environment(boards, self._meter, device=settings.device, runs_model=False),
             labels=self._recorder.labels(),
             gates=gates_of(self._item, settings),
         )
-        _keep(record, self._item, self._session, self._recorder)
+        self.result = _keep(record, self._item, self._session, self._recorder)
         return last[0]

@@ -122,6 +122,7 @@ def measure_workload(
             sequential=measured.sequential,
         ),
         input_tokens=workload.prompts.input_tokens / workload.calls,
+        prompts=len(workload.prompts) / workload.calls,
         time_to_first_token_s=statistics.median(t.time_to_first_token_s for t in timings),
         time_per_output_token_s=statistics.median(per_token_s) if per_token_s else None,
         peak_memory_bytes=peak_memory_bytes,

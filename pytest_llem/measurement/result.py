@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from pytest_llem.engines.base import Rank
+from pytest_llem.footprint import Footprint
 from pytest_llem.meters.base import PowerCurve
 from pytest_llem.verdict.outputs import GeneratedSequence
 
@@ -63,6 +64,7 @@ class ExperimentResult:
     Attributes:
         input_tokens: prompt tokens of a call, without padding; fractional where the calls of a pass differ.
         output_tokens: new tokens of a call: no padding, nothing after end-of-sequence.
+        prompts: prompts of a call; fractional where the calls of a pass differ.
         energy_j: joules of a call, gross.
         energy_uncertainty_j: half-width of the 95% interval of ``energy_j``.
         energy_net_j: ``energy_j`` less ``idle_power_w`` over the call.
@@ -76,6 +78,7 @@ class ExperimentResult:
         carbon_uncertainty_g: half-width of the 95% interval of ``carbon_g`` that comes from the joules.
         cost: price of the electricity of a call, in the currency of the price.
         cost_uncertainty: half-width of the 95% interval of ``cost`` that comes from the joules.
+        footprint: the grid, PUE and price that ``carbon_g`` and ``cost`` were reckoned with.
         energy_per_output_token_j: joules of the measured calls over their output tokens.
         latency_s: seconds of a call.
         time_to_first_token_s: from the call to the first new token, from instrumented calls of their own.
@@ -121,6 +124,7 @@ class ExperimentResult:
 
     input_tokens: float | None = None
     output_tokens: float | None = None
+    prompts: float | None = None
     energy_j: float | None = None
     energy_uncertainty_j: float | None = None
     energy_net_j: float | None = None
@@ -133,6 +137,7 @@ class ExperimentResult:
     carbon_uncertainty_g: float | None = None
     cost: float | None = None
     cost_uncertainty: float | None = None
+    footprint: Footprint | None = None
     energy_per_output_token_j: float | None = None
     latency_s: float | None = None
     time_to_first_token_s: float | None = None
@@ -200,6 +205,8 @@ class ExperimentResult:
         for name in ("per_round", "prefill_rounds"):
             plain[name] = [Round.from_dict(values) for values in plain.get(name, [])]
         plain["ranks"] = [Rank(**values) for values in plain.get("ranks", [])]
+        if plain.get("footprint") is not None:
+            plain["footprint"] = Footprint(**plain["footprint"])
         plain["generated"] = [GeneratedSequence.from_dict(values) for values in plain.get("generated", [])]
         return cls(**plain)
 

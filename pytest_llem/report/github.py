@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llem.report import phrases
+from pytest_llem.report import footprints, phrases
 from pytest_llem.report.across_engines import PER_TOKEN, across_engines
 from pytest_llem.report.pairs import ENERGY, LATENCY, POWER
 from pytest_llem.report.quantities import number
@@ -74,7 +74,17 @@ def summary(report: Report) -> str:
     headings = ("experiment", "energy/call", "energy/token", "latency/call", "tokens/s", "meter")
     across = across_engines([page.source for page in report.experiments])
     apart = ["", f"{PER_TOKEN.capitalize()}."] if across else []
-    return "\n".join([*lines, *_table(headings, results), *apart, "", ""])
+    return "\n".join([*lines, *_table(headings, results), *apart, *_footprints(report), "", ""])
+
+
+def _footprints(report: Report) -> list[str]:
+    """Carbon and cost, where they were asked for."""
+    rows = footprints.rows([page.source for page in report.experiments])
+    if not rows:
+        return []
+    explanation = footprints.explanation(page.result for page in report.experiments)
+    told = f"{footprints.TITLE} {_markdown(explanation)}."
+    return ["", f"### {footprints.TITLE}", "", *_table(footprints.HEADINGS, rows), "", told]
 
 
 def _what_changed(report: Report) -> list[str]:

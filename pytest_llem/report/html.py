@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import pytest_llem
-from pytest_llem.report import across_engines, figures, phrases, tables
+from pytest_llem.report import across_engines, figures, footprints, phrases, tables
 from pytest_llem.report.plots import SHAPES
 from pytest_llem.report.quantities import number
 from pytest_llem.report.verdicts import HEADINGS, verdict_cells
@@ -65,6 +65,7 @@ def _templates() -> Environment:
     )
     templates.globals |= {
         "figures": figures,
+        "footprints": footprints,
         "number": number,
         "shapes": SHAPES,
         "tables": tables,

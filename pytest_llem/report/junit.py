@@ -29,6 +29,8 @@ QUANTITIES = (
     "idle_share",
     "prefill_energy_j",
     "decode_energy_j",
+    "carbon_g",
+    "cost",
     "peak_memory_bytes",
     "input_tokens",
     "output_tokens",

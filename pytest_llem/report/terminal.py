@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llem.report import phrases
+from pytest_llem.report import footprints, phrases
 from pytest_llem.report.across_engines import PER_TOKEN, across_engines, sweeps
 from pytest_llem.report.explanations import rounds_differ, waiting, waiting_line
 from pytest_llem.report.pairs import ENERGY, LATENCY, POWER, compared_of
@@ -68,6 +68,7 @@ def write_results(reporter: pytest.TerminalReporter, records: Sequence[Record]) 
             rows = [(*row[:at], *row[at + 1 :]) for row in rows]
         _write_table(reporter, rows)
         write_pairs(reporter, records)
+        write_footprints(reporter, records)
     for record in records:
         if not record.result.valid:
             reporter.write_line(f"INVALID {record.name}: never used as a baseline", red=True)
@@ -90,6 +91,16 @@ def write_pairs(reporter: pytest.TerminalReporter, records: Sequence[Record]) ->
         against = ", ".join(dict.fromkeys(record.against for record in records if record.other_runs))
         reporter.section(f"against {against} (intervals of 95% over pairs)", sep="-")
         _write_table(reporter, rows)
+
+
+def write_footprints(reporter: pytest.TerminalReporter, records: Sequence[Record]) -> None:
+    """One aligned line for each result's carbon and one for its cost, where they were asked for."""
+    if rows := footprints.rows(records):
+        reporter.section(f"{footprints.TITLE.lower()} (intervals of 95%)", sep="-")
+        _write_table(reporter, [footprints.HEADINGS, *rows])
+        reporter.write_line(
+            f"llem: {footprints.TITLE.lower()} {footprints.explanation(record.result for record in records)}"
+        )
 
 
 def _write_table(reporter: pytest.TerminalReporter, rows: Sequence[Sequence[str]]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_llem.errors import SeveralBoardsError, UnavailableError
+from pytest_llem.footprint import with_footprint
 from pytest_llem.measurement.account import Account
 from pytest_llem.measurement.open_meters import OpenMeters
 from pytest_llem.meters.nvidia.lock import BoardLocks, lock_visible_boards, say_on_stderr
@@ -155,9 +156,22 @@ class LlemSession:
         if self.deadline is not None:
             self.deadline.watch(phase, done, total, last_s)
 
-    def keep(self, record: Record) -> None:
-        """Note what an item measured; it counts once the item has passed."""
-        self._pending[record.nodeid] = record
+    def keep(self, record: Record) -> Record:
+        """Note what an item measured; it counts once the item has passed.
+
+        Returns:
+            It with the session's carbon and cost.
+        """
+        record = self._pending[record.nodeid] = self._with_footprint(record)
+        return record
+
+    def _with_footprint(self, record: Record) -> Record:
+        """With the session's grid, PUE and price; as it is where the session names none."""
+        footprint = self.settings.footprint
+        if footprint is None:
+            return record
+        more = tuple(with_footprint(run, footprint) for run in record.more_runs)
+        return replace(record, result=with_footprint(record.result, footprint), more_runs=more)
 
     def note_report(self, report: pytest.TestReport) -> None:
         """Count an item's result after its last phase, or drop it if any phase did not pass."""
@@ -187,6 +201,7 @@ class LlemSession:
     def count(self, record: Record) -> None:
         """Every result that counts comes through here, however it came, and again when more is known of it. What there
         is of it to keep is in the journal when this returns."""
+        record = self._with_footprint(record)
         if self.journal is not None:
             record = self.journal.signed(record)
         # Before it is written: what interrupts that does not take the result from the session.
