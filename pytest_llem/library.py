@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from pydantic import ValidationError
 
@@ -21,6 +21,8 @@ from pytest_llem.config.files import parse_experiments
 from pytest_llem.config.messages import place_of, problems
 from pytest_llem.engines import get_engine
 from pytest_llem.errors import ConfigError, ExperimentFileError, LlemError, MeasurementError, UnavailableError
+from pytest_llem.footprint import MOST_FACTOR, Footprint, parse_price, with_footprint
+from pytest_llem.grids import find_grid
 from pytest_llem.measurement.account import Account
 from pytest_llem.measurement.experiment import measure_experiment
 from pytest_llem.measurement.open_meters import OpenMeters
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from pytest_llem.config import LoadConfig
     from pytest_llem.engines.base import LoadedModel
     from pytest_llem.measurement.result import ExperimentResult
+
+T = TypeVar("T")
 
 Config = Mapping[str, Any] | ExperimentConfig | Experiment | str | os.PathLike[str]
 """What :func:`measure` takes for an experiment."""
@@ -56,6 +60,9 @@ def measure(  # type: ignore[overload-overlap]  # text is a path, not a list
     meter: str = "auto",
     rounds: int | Literal["auto"] | None = None,
     min_window_s: float | None = None,
+    region: str | float | None = None,
+    price: str | float | None = None,
+    pue: float = 1.0,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     progress: Progress | None = None,
 ) -> ExperimentResult: ...
@@ -69,6 +76,9 @@ def measure(
     meter: str = "auto",
     rounds: int | Literal["auto"] | None = None,
     min_window_s: float | None = None,
+    region: str | float | None = None,
+    price: str | float | None = None,
+    pue: float = 1.0,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     progress: Progress | None = None,
 ) -> list[ExperimentResult]: ...
@@ -81,6 +91,9 @@ def measure(
     meter: str = "auto",
     rounds: int | Literal["auto"] | None = None,
     min_window_s: float | None = None,
+    region: str | float | None = None,
+    price: str | float | None = None,
+    pue: float = 1.0,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     progress: Progress | None = None,
 ) -> ExperimentResult | list[ExperimentResult]:
@@ -98,6 +111,10 @@ def measure(
         meter: one of :func:`pytest_llem.meters.meter_names`, see :func:`pytest_llem.open_meter`.
         rounds: wins over ``measure.rounds``.
         min_window_s: wins over ``measure.min_window_s``, in seconds.
+        region: with it results tell their carbon: ISO 3166 alpha 3 code of the country whose grid feeds this machine
+            (extra ``carbon``), or grams of CO2 equivalent a kilowatt-hour.
+        price: with it they tell their cost: of a kilowatt-hour, such as ``0.30`` or ``"0.30EUR"``.
+        pue: power usage effectiveness of the data centre, at least 1, which multiplies both.
         lock_timeout_s: how long to wait for each GPU that another process measures, in seconds; who is waited for is
             written to the standard error.
         progress: called between passes and windows with the experiment, what runs, such as ``round``, how many of them
@@ -123,11 +140,17 @@ def measure(
         )
     _require_valid(experiments)
     _require_overrides(rounds, min_window_s)
+    footprint = _footprint(region, price, pue)
     with _alone():
         chosen, notes = _choose_device(device, experiments)
         _require_device(experiments, chosen)
+
+        def finish(result: ExperimentResult) -> ExperimentResult:
+            result = replace(result, warnings=[*notes, *result.warnings])
+            return result if footprint is None else with_footprint(result, footprint)
+
         with _opened(meter, chosen, experiments, lock_timeout_s) as meters:
-            results = _measured(experiments, chosen, notes, meters, rounds, min_window_s, progress)
+            results = _measured(experiments, chosen, meters, rounds, min_window_s, progress, finish)
     return results if several else results[0]
 
 
@@ -149,13 +172,13 @@ def _opened(name: str, device: str, experiments: Sequence[Experiment], lock_time
 def _measured(
     experiments: Sequence[Experiment],
     device: str,
-    notes: Sequence[str],
     meters: OpenMeters,
     rounds: int | Literal["auto"] | None,
     min_window_s: float | None,
     progress: Progress | None,
+    finish: Callable[[ExperimentResult], ExperimentResult],
 ) -> list[ExperimentResult]:
-    """The results, in the order of the experiments; ``notes`` are warnings that concern all of them."""
+    """The results, in the order of the experiments; ``finish`` adds what the call knows of each."""
     found: list[Any] = [None] * len(experiments)
     try:
         for load, indices in _by_load(experiments).items():
@@ -179,7 +202,7 @@ def _measured(
                             progress=progress and partial(progress, experiment),
                             keeps_generated=OUTPUT in experiment.valid_config.compare,
                         )[0]
-                    found[index] = replace(result, warnings=[*notes, *result.warnings])
+                    found[index] = finish(result)
                     account = Account()
     except BaseException as failure:
         vars(failure).update(results=found)
@@ -234,6 +257,25 @@ def _require_overrides(rounds: object, min_window_s: object) -> None:
         # Their place is the call's.
         root = parse_document(json.dumps(given, default=repr), "").root
         raise ConfigError("\n".join(map(str, problems(error.errors(include_url=False), root)))) from None
+
+
+def _footprint(region: str | float | None, price: str | float | None, pue: float) -> Footprint | None:
+    if not isinstance(pue, int | float) or not 1 <= pue <= MOST_FACTOR:
+        raise ConfigError(f"pue: expected a number, at least 1, got {pue!r}")
+    if region is None and price is None:
+        if pue != 1:
+            raise ConfigError("pue: it multiplies carbon and cost; give region or price with it")
+        return None
+    grid = {} if region is None else vars(_read("region", find_grid, region))
+    price_per_kwh, currency = (None, None) if price is None else _read("price", parse_price, price)
+    return Footprint(**grid, pue=pue, price_per_kwh=price_per_kwh, currency=currency)
+
+
+def _read(name: str, reader: Callable[[str], T], value: object) -> T:
+    try:
+        return reader(str(value))
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def _require_valid(experiments: Sequence[Experiment]) -> None:

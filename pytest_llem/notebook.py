@@ -99,6 +99,9 @@ class LlemMagics(Magics):
     @argument("--meter", default="auto", help="auto (default), nvml, rapl, estimate, zeus, codecarbon, none")
     @argument("--rounds", type=_rounds, help="in place of measure.rounds")
     @argument("--min-window", type=float, metavar="SECONDS", help="in place of measure.min_window_s")
+    @argument("--region", metavar="CODE", help="tell the carbon: a country's ISO 3166 alpha 3 code, or gCO2e a kWh")
+    @argument("--price", help="tell the cost: the price of a kWh, such as 0.30EUR")
+    @argument("--pue", type=float, metavar="FACTOR", default=1.0, help="power usage effectiveness of the data centre")
     @cell_magic
     def llem(self, line: str, cell: str) -> None:
         """Measure the experiments that the cell holds as YAML, and show the results.
@@ -121,6 +124,9 @@ class LlemMagics(Magics):
                 meter=asked.meter,
                 rounds=asked.rounds,
                 min_window_s=asked.min_window,
+                region=asked.region,
+                price=asked.price,
+                pue=asked.pue,
                 progress=progress,
             )
         except BaseException as failure:

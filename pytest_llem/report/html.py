@@ -21,6 +21,7 @@ from pytest_llem.report.verdicts import HEADINGS, verdict_cells
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from pytest_llem.report.data import ExperimentPage, Report
 
@@ -42,9 +43,9 @@ def render_html(report: Report) -> str:
     return _rendered("page", report=report, next_number=itertools.count(1).__next__)
 
 
-def render_result(page: ExperimentPage) -> str:
-    """One result as a fragment of HTML."""
-    return _rendered("result", page=page)
+def render_result(page: ExperimentPage, rows: Sequence[tuple[str, str]]) -> str:
+    """One result as a fragment of HTML: a table of ``rows``, and its warnings."""
+    return _rendered("result", page=page, rows=rows)
 
 
 def _rendered(template: str, **values: object) -> str:

@@ -122,6 +122,10 @@ def test_arguments_win_over_the_file_and_values_may_be_those_of_other_libraries(
         (with_fields(model={1, 2}), {}, r"config: expected text, numbers, lists and mappings, got \{1, 2\}"),
         (TINY, {"rounds": 0}, "rounds: expected an integer, at least 1, or auto; got 0"),
         (TINY, {"min_window_s": "long"}, "min_window_s: expected a number of seconds, at least 0, or auto; got 'long'"),
+        (TINY, {"region": "nowhere"}, "region: "),
+        (TINY, {"price": "cheap"}, "price: 'cheap' is no price of a kWh; write a number"),
+        (TINY, {"pue": 0.9, "price": 1}, "pue: expected a number, at least 1, got 0.9"),
+        (TINY, {"pue": 2}, "pue: it multiplies carbon and cost; give region or price with it"),
         (TINY, {"device": "gpu"}, "device: expected cpu or cuda, got 'gpu'"),
     ],
 )
@@ -202,6 +206,14 @@ def test_boards_are_read_checked_and_given_back(board: SimulatedBoard) -> None:
         require_released()
     board.processes = [SimulatedProcess(pid=1, name="somebody")]
     assert not on_cpu(TINY, meter="nvml", min_window_s=0.05).valid
+
+
+def test_results_tell_carbon_and_cost_where_a_grid_and_a_price_are_given() -> None:
+    result = on_cpu(TINY, meter="estimate", region=360, price="0.5EUR", pue=2)
+    assert result.carbon_g == pytest.approx(result.energy_j / 3.6e6 * 2 * 360)
+    assert result.cost == pytest.approx(result.energy_j / 3.6e6 * 2 * 0.5)
+    assert result.footprint.currency == "EUR"
+    assert on_cpu(TINY, meter="estimate").footprint is None
 
 
 @pytest.mark.parametrize("at", ["load", "prepare", "run"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import re
 
+from pytest_llem.footprint import Footprint, with_footprint
 from pytest_llem.report.display import as_html, as_text
 from tests.unit.report.examples import result
 from tests.unit.report.test_html import ATTACK, Page
@@ -23,6 +25,14 @@ def test_quantities_have_their_uncertainty_and_unknown_ones_are_a_dash() -> None
         assert "100.0 \N{PLUS-MINUS SIGN} 2.0 J" in text
     unknown = as_text(result(energy_j=None)).splitlines()
     assert [line.split()[-1] for line in unknown if line.startswith("energy of a call")] == ["-"]
+
+
+def test_carbon_and_cost_are_told_where_they_were_asked_for() -> None:
+    footprint = Footprint(intensity_g_per_kwh=360.0, price_per_kwh=0.5, currency="EUR", source="given")
+    text = as_text(with_footprint(result(), footprint))
+    assert re.search("^CO2e per call +10.00 \N{PLUS-MINUS SIGN} 0.20 mg$", text, re.MULTILINE)
+    assert "360 g CO2e a kWh (given), 0.5 EUR a kWh, PUE 1" in text
+    assert "CO2e" not in as_text(result())
 
 
 def test_texts_are_escaped_and_no_mathematics() -> None:
