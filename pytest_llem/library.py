@@ -42,7 +42,8 @@ T = TypeVar("T")
 Config = Mapping[str, Any] | ExperimentConfig | Experiment | str | os.PathLike[str]
 """What :func:`measure` takes for an experiment."""
 
-_CONFIG = (Mapping, ExperimentConfig, Experiment, str, os.PathLike)
+# What is none of these is a list of them; bytes are neither.
+_CONFIG = (Mapping, ExperimentConfig, Experiment, str, os.PathLike, bytes)
 
 Progress = Callable[[Experiment, str, int, int, float], None]
 """Called between passes and windows: with the experiment, what runs, such as ``round``, how many of them are over, of
@@ -149,7 +150,7 @@ def measure(
             result = replace(result, warnings=[*notes, *result.warnings])
             return result if footprint is None else with_footprint(result, footprint)
 
-        with _opened(meter, chosen, experiments, lock_timeout_s) as meters:
+        with _opened(str(meter), chosen, experiments, lock_timeout_s) as meters:
             results = _measured(experiments, chosen, meters, rounds, min_window_s, progress, finish)
     return results if several else results[0]
 

@@ -76,12 +76,13 @@ class _Progress:
 
     def end(self, results: _Results) -> None:
         """Show the results, if there are any, in its place."""
-        if not results:
-            clear_output()
-        elif self._watched:
+        if not self._watched:
+            if results:
+                self._handle.display(results)
+        elif results:
             self._handle.update(results)
         else:
-            self._handle.display(results)
+            clear_output()
 
 
 def _full_name(experiment: Experiment) -> str:
@@ -94,8 +95,8 @@ class LlemMagics(Magics):
 
     @magic_arguments()
     @argument("name", nargs="?", type=_variable, help="variable for the result; of several experiments for their list")
-    @argument("--gpu", dest="device", action="store_const", const="cuda", help="run on the GPU")
-    @argument("--cpu", dest="device", action="store_const", const="cpu", help="run on the CPU")
+    @argument("--gpu", action="store_true", help="run on the GPU")
+    @argument("--cpu", action="store_true", help="run on the CPU")
     @argument("--meter", default="auto", help="auto (default), nvml, rapl, estimate, zeus, codecarbon, none")
     @argument("--rounds", type=_rounds, help="in place of measure.rounds")
     @argument("--min-window", type=float, metavar="SECONDS", help="in place of measure.min_window_s")
@@ -110,6 +111,8 @@ class LlemMagics(Magics):
         one.
         """
         asked = parse_argstring(self.llem, line)
+        if asked.gpu and asked.cpu:
+            raise UsageError("--gpu and --cpu exclude each other: give one of them")
         try:
             # Lines are counted from that of the magic on, as editors do.
             experiments = parse_experiments(f"\n{cell}", "cell", Path.cwd())
@@ -120,7 +123,7 @@ class LlemMagics(Magics):
         try:
             results = found = measure(
                 experiments,
-                device=asked.device,
+                device="cuda" if asked.gpu else "cpu" if asked.cpu else None,
                 meter=asked.meter,
                 rounds=asked.rounds,
                 min_window_s=asked.min_window,

@@ -61,6 +61,7 @@ def test_cells_are_measured_and_shown_or_say_what_is_wrong(pytester: pytest.Pyte
         "a mistake": f"%%llem --cpu one\n{TINY}pytorch: {{batch_sise: 3}}",
         "no YAML": "%%llem --cpu\nmodel: [",
         "an option": f"%%llem --cpu --rounds many\n{TINY}",
+        "two devices": f"%%llem --cpu --gpu\n{TINY}",
         "a name": f"%%llem --cpu class\n{TINY}",
         "a failure": f"%%llem --cpu failed\n{TINY}{GOOD_AND_BAD}",
         "its variable": "failed",
@@ -88,6 +89,7 @@ def test_cells_are_measured_and_shown_or_say_what_is_wrong(pytester: pytest.Pyte
     assert found["an option"] == {
         "stderr": "UsageError: rounds: expected an integer, at least 1, or auto; got 'many'\n"
     }
+    assert found["two devices"] == {"stderr": "UsageError: --gpu and --cpu exclude each other: give one of them\n"}
     assert found["a name"] == {"stderr": "UsageError: argument name: 'class' is no name of a variable\n"}
     assert found["a failure"]["stderr"] == f"UsageError: cell:{line + 2}: call 3 failed\n"
     assert found["a failure"]["text/html"].count("<table>") == found["a failure"]["text/html"].count("good") == 1

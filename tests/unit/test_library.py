@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pynvml
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pytest_llem import ConfigError, ExperimentConfig, UnavailableError, load_experiments, measure
 from pytest_llem.engines import BUILT_IN
@@ -118,6 +118,7 @@ def test_arguments_win_over_the_file_and_values_may_be_those_of_other_libraries(
         ({}, {}, "config:1: model: is missing"),
         ("gone.yaml", {}, "gone.yaml:1: cannot be read: No such file"),
         (3, {}, "config: expected a mapping, an ExperimentConfig or the path of a file, got 3"),
+        (b"model: gpt2", {}, "config: expected a mapping, .* got b'model: gpt2'"),
         ([TINY, None], {}, r"config\[1\]: expected a mapping, .* got None"),
         (with_fields(model={1, 2}), {}, r"config: expected text, numbers, lists and mappings, got \{1, 2\}"),
         (TINY, {"rounds": 0}, "rounds: expected an integer, at least 1, or auto; got 0"),
@@ -139,6 +140,7 @@ def test_what_is_no_experiment_says_what_would_be_right(config: Any, options: di
     ("config", "options", "message"),
     [
         (with_fields(device="cuda"), {}, "config:16: device: cuda, and this runs on cpu"),
+        (TINY, {"meter": None}, r"unknown meter 'None'; .* did you mean none\?"),
         (TINY, {"meter": "nvm"}, r"unknown meter 'nvm'; .* did you mean nvml\?"),
         (
             [with_fields(precision="fp16", pytorch={"load_in_4bit": True}, sweep={"pytorch.load_in_8bit": [True]})],
@@ -192,7 +194,6 @@ def board(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedBoard]:
 
 
 def require_released() -> None:
-    assert pynvml._nvmlLib_refcount == 0
     with FileLock(lock.folder() / "GPU-library.lock", timeout=0):
         pass
 
@@ -204,6 +205,7 @@ def test_boards_are_read_checked_and_given_back(board: SimulatedBoard) -> None:
         assert result.mean_power_w == pytest.approx(200.0, rel=0.1)
         assert result.idle_power_w == pytest.approx(200.0, rel=0.1)
         require_released()
+        assert pynvml._nvmlLib_refcount == 0
     board.processes = [SimulatedProcess(pid=1, name="somebody")]
     assert not on_cpu(TINY, meter="nvml", min_window_s=0.05).valid
 
@@ -214,6 +216,27 @@ def test_results_tell_carbon_and_cost_where_a_grid_and_a_price_are_given() -> No
     assert result.cost == pytest.approx(result.energy_j / 3.6e6 * 2 * 0.5)
     assert result.footprint.currency == "EUR"
     assert on_cpu(TINY, meter="estimate").footprint is None
+
+
+def test_a_gpu_is_locked_before_the_load_and_read_without_being_asked(
+    board: SimulatedBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = FakeEngine.load
+
+    def load_on_locked_board(*arguments: Any) -> Any:
+        with pytest.raises(Timeout):
+            require_released()
+        return load(*arguments)
+
+    monkeypatch.setattr("pytest_llem.library.require_cuda", lambda _: None)
+    monkeypatch.setattr(FakeEngine, "load", load_on_locked_board)
+    result = measure(TINY, min_window_s=0.05)
+    assert (result.meter, result.warnings) == ("nvml", [])
+    require_released()
+    path = lock.folder() / f"{board.uuid}.lock"
+    path.with_suffix(".owner").write_text("1 another's")
+    with FileLock(path), pytest.raises(UnavailableError, match=r"still in use by PID 1 .* lock_timeout_s"):
+        measure(TINY, lock_timeout_s=0.0)
 
 
 @pytest.mark.parametrize("at", ["load", "prepare", "run"])
