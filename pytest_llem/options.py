@@ -15,6 +15,7 @@ import pytest
 from pytest_llem.errors import MeterUnavailableError
 from pytest_llem.footprint import MOST_FACTOR, parse_price
 from pytest_llem.meters import METER_NAMES, check_name
+from pytest_llem.meters.host import AUTO, HOST_NAMES, check_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +26,15 @@ RAY_HERE = "local"
 """The address of a Ray cluster that is started on this machine for the session."""
 
 
-def _meter(text: str) -> str:
-    try:
-        check_name(text)
-    except MeterUnavailableError as error:
-        raise ValueError(error) from None
-    return text
+def _name(check: Callable[[str], None]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        try:
+            check(text)
+        except MeterUnavailableError as error:
+            raise ValueError(error) from None
+        return text
+
+    return read
 
 
 def _number(
@@ -180,8 +184,16 @@ OPTIONS = (
         f"What reads the joules: {', '.join(METER_NAMES)}, or one that another package registers. Default: auto "
         "(nvml on a GPU; on the CPU rapl where readable, else estimate).",
         "NAME",
-        _meter,
+        _name(check_name),
         "auto",
+    ),
+    Option(
+        "llem_host",
+        f"What reads the processor and its memory beside the boards of the nvml meter: {', '.join(HOST_NAMES)}, or one "
+        "that another package registers. Default: auto (rapl where readable, else nothing).",
+        "NAME",
+        _name(check_host),
+        AUTO,
     ),
     Option(
         "llem_rounds",
@@ -192,9 +204,9 @@ OPTIONS = (
     Option("llem_min_window", "Least seconds of a round's window, whatever the file says.", "SECONDS", _number(0)),
     Option(
         "llem_fail",
-        "Gate, repeatable: energy or latency may not get worse than this, such as energy:5%%, energy:2%%..5%% or "
-        "latency:3%%;rule=point; or output:same, the tokens of greedy decoding may not change. Replaces the files' "
-        "compare: for the same metric.",
+        "Gate, repeatable: energy, latency or energy_total (boards and host) may not get worse than this, such as "
+        "energy:5%%, energy:2%%..5%% or latency:3%%;rule=point; or output:same, the tokens of greedy decoding may not "
+        "change. Replaces the files' compare: for the same metric.",
         "METRIC:LIMIT",
         _gates,
         {},

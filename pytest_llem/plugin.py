@@ -179,6 +179,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     given = {argument.partition("=")[0] for argument in (*added, *config.invocation_params.args)}
     if ignored := [option for option in _OPTIONS_OF_CALLABLES if option in given]:
         lines.append(f"llem: {', '.join(ignored)}: no effect on experiments, whose files say how they are measured")
+    if "--llem-host" in given and settings.meter != "nvml" and (settings.meter != "auto" or settings.device != "cuda"):
+        lines.append("llem: --llem-host: no effect: the nvml meter alone reads the host beside its boards")
     return lines
 
 

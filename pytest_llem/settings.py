@@ -39,6 +39,7 @@ class Settings:
         device: ``cuda``, ``cpu``, or ``None`` when experiments are validated only.
         meter: one of :func:`pytest_llem.meters.meter_names`.
         meter_named: true when a meter is named, so that it may not be replaced.
+        host: one of :func:`pytest_llem.meters.host.host_names`.
         rounds: overrides ``measure.rounds`` of every experiment.
         min_window_s: overrides ``measure.min_window_s`` of every experiment, in seconds.
         files: patterns of experiment files.
@@ -100,6 +101,7 @@ class Settings:
     checkout: Path | None = None
     lock_timeout_s: float = 3600.0
     root_note: str | None = None
+    host: str = "auto"
 
     @property
     def device_name(self) -> str:
@@ -189,6 +191,7 @@ class Settings:
             checkout=given["checkout"],
             lock_timeout_s=given["lock_timeout"],
             root_note=root_note,
+            host=given["host"],
         )
 
 
@@ -228,8 +231,8 @@ def _footprint(given: Mapping[str, Any], config: pytest.Config, mode: Mode) -> F
         return replace(footprint, **vars(find_grid(region)))
     except ValueError as error:
         if mode == "child" or (mode in ("plan", "collect", "validate") and not config.getoption("llem_region")):
-            # Another interpreter or machine: what the parent is told of its results gets the parent's. And a$
-            # have no joules needs no codecarbon for the sake of an ini file.
+            # Another interpreter or machine: what the parent is told of its results gets the parent's. And a
+            # session without joules needs no codecarbon for the sake of an ini file.
             return None
         where = "--llem-region" if config.getoption("llem_region") else "llem_region in the ini file"
         raise pytest.UsageError(f"{where}: {error}") from None

@@ -19,10 +19,13 @@ IdlePowerOf = Callable[["LoadedModel", Meter, Sequence[Disturbance]], IdlePower]
 class OpenMeters:
     """Each meter is opened once; all are closed together."""
 
-    def __init__(self, name: str, device: str, *, lock_timeout_s: float, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, name: str, device: str, *, lock_timeout_s: float, say: Callable[[str], None], host: str = "auto"
+    ) -> None:
         """With the arguments of :func:`pytest_llem.meters.open_meter`."""
         self._name = name
         self._device = device
+        self._host = host
         self._lock_timeout_s = lock_timeout_s
         self._say = say
         self._meters: dict[tuple[tuple[str, ...], int], Meter] = {}
@@ -45,6 +48,7 @@ class OpenMeters:
                 device=self._device,
                 gpu_uuids=gpu_uuids or None,
                 boards=processes,
+                host=self._host,
                 lock_timeout_s=self._lock_timeout_s,
                 say=self._say,
             )

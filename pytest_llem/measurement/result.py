@@ -72,6 +72,7 @@ class ExperimentResult:
         energy_host_j: joules of the processor and its memory in the same windows, per call; where a meter of boards
             reads them beside it.
         energy_host_uncertainty_j: half-width of the 95% interval of ``energy_host_j``.
+        host_sensor: what was to read the host; ``None`` where it was not asked for.
         energy_total_j: ``energy_j`` and ``energy_host_j`` together.
         energy_total_uncertainty_j: half-width of the 95% interval of ``energy_total_j``.
         carbon_g: grams of CO2 equivalent of a call, where the grid is known.
@@ -131,6 +132,7 @@ class ExperimentResult:
     energy_net_uncertainty_j: float | None = None
     energy_host_j: float | None = None
     energy_host_uncertainty_j: float | None = None
+    host_sensor: str | None = None
     energy_total_j: float | None = None
     energy_total_uncertainty_j: float | None = None
     carbon_g: float | None = None

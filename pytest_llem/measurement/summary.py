@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_llem.measurement.precision import drift, mean_energy
+from pytest_llem.measurement.precision import drift, mean_energy, mean_with_host
 from pytest_llem.measurement.result import ExperimentResult, Round
 
 if TYPE_CHECKING:
@@ -56,6 +56,10 @@ def summarise(
     elif half_width_j is None and not meter.estimated:
         missing["energy_uncertainty_j"] = f"the {meter.name} meter states no uncertainty"
     energy_j = None if joules is None else joules / calls_per_round
+    host, both = mean_with_host(windows, total, sequential=sequential)
+    host_j, host_uncertainty_j, total_j, total_uncertainty_j = (
+        None if mean_j is None else mean_j / calls_per_round for mean_j in (*host, *both)
+    )
     boards = {
         board: math.fsum(window.boards_j[board] for window in windows) / calls
         for board in windows[0].boards_j
@@ -66,6 +70,11 @@ def summarise(
         output_tokens=None if tokens is None else tokens / calls,
         energy_j=energy_j,
         energy_uncertainty_j=None if half_width_j is None else half_width_j / calls_per_round,
+        energy_host_j=host_j,
+        energy_host_uncertainty_j=host_uncertainty_j,
+        energy_total_j=total_j,
+        energy_total_uncertainty_j=total_uncertainty_j,
+        host_sensor=next((window.host.sensor for window in windows if window.host is not None), None),
         energy_per_output_token_j=joules * len(windows) / tokens if joules is not None and tokens else None,
         latency_s=seconds / calls,
         output_tokens_per_s=tokens / seconds if tokens is not None and seconds > 0 else None,
@@ -82,6 +91,8 @@ def summarise(
                 seconds=window.seconds,
                 joules=window.joules,
                 uncertainty_j=window.uncertainty_j,
+                host_j=window.host_joules,
+                host_uncertainty_j=window.host_uncertainty_j,
                 output_tokens=None if output_tokens is None else output_tokens[number],
                 valid=window.valid,
                 start_s=None if starts_s is None else starts_s[number],
@@ -94,7 +105,15 @@ def summarise(
         labels=list(dict.fromkeys(label for window in windows for label in window.labels)),
         boards=boards,
     ).lacking(**missing)
+    result = replace(result, missing={**result.missing, **_no_host(windows)})
     return result if idle is None else _less_idle(result, idle)
+
+
+def _no_host(windows: Sequence[Window]) -> dict[str, str]:
+    """Why the host's joules are missing. That is no warning: most results of a machine would have the same one."""
+    reasons = dict.fromkeys(window.host_reason for window in windows if window.host_reason is not None)
+    text = "; ".join(_few([reason for reason in reasons if reason is not None]))
+    return {"energy_host_j": text, "energy_total_j": text} if text else {}
 
 
 def _few(reasons: Sequence[str]) -> Sequence[str]:

@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 _ALWAYS_NAMED = ("torch", "transformers", "bitsandbytes", "peft", "kernels", "flash-attn")
 _NOT_COMPARED = ("pytest-llem", "accelerate")
 # These are replaced by what they resolved to: two spellings of the same work have one hash.
-_RESOLVED = {"model", "dataset", "template_date", "decoder", "pytorch"}
+_RESOLVED = {"model", "dataset", "template_date", "output_lengths", "decoder", "pytorch"}
 # Where they say nothing, results are comparable with those of versions that knew no such fields.
-_LATER = ("parallel",)
+_LATER = ("output_lengths", "parallel")
 
 
 def workload_hash(config: ExperimentConfig, model: LoadedModel, workload: Workload) -> str:
     """Hash of everything that decides the work of a call: the options, the model's content (the hub's commit, a
-    fingerprint of the folder, or of a built-in model's shape) and the token ids of the prompts."""
+    fingerprint of the folder, or of a built-in model's shape), the token ids of the prompts and the number of tokens
+    that each gets, where they have one of their own."""
     not_work = fields_of(type(config), "measurement", "session")
     pytorch = {} if config.pytorch is None else config.pytorch.model_dump(mode="json", exclude_none=True)
     return _hash(

@@ -103,7 +103,19 @@ class Record:
     @property
     def metrics(self) -> tuple[str, ...]:
         """Metrics that were measured: each has a row, and can be judged."""
-        return ("latency",) if self.result.energy_j is None else ("latency", "energy")
+        joules = {"energy": self.result.energy_j, "energy_total": self.result.energy_total_j}
+        return ("latency", *(metric for metric, measured_j in joules.items() if measured_j is not None))
+
+    def why_missing(self, metric: str) -> str:
+        """Why a metric is not one of :attr:`metrics`."""
+        reason = self.result.missing.get(f"{metric}_j")
+        if reason is None and metric == "energy_total":
+            reason = "the host was not read: the nvml meter alone does so, unless --llem-host none leaves it out"
+        return reason or f"{metric} was not measured"
+
+    def environment_of(self, metric: str) -> Mapping[str, Any]:
+        """:attr:`environment`, with what else a metric depends on: the sensor of the host concerns no other one."""
+        return {**self.environment, "host": self.result.host_sensor} if metric == "energy_total" else self.environment
 
     def runs(self, metric: str) -> tuple[tuple[float, ...], ...]:
         """The values per call of each round of each run, in seconds or joules."""

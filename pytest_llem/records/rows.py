@@ -32,6 +32,7 @@ from pytest_benchmark.utils import TIME_UNITS, safe_dumps
 from pytest_llem.records.identity import environment_hash
 from pytest_llem.records.record import BenchmarkLabels
 from pytest_llem.verdict.gates import OUTPUT
+from pytest_llem.verdict.history import UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -49,7 +50,6 @@ _JOULE_SCALES = (
     ("nJ", 1e-9, "Nanojoules (nJ)"),
 )
 _KEPT_BY_TABLE = ("name", "fullname")
-_UNITS = {"latency": "s", "energy": "J"}
 # What pytest-benchmark itself loads where nothing is named.
 _SAVED = "[0-9][0-9][0-9][0-9]_"
 _OPTIONS = {"disable_gc": True, "timer": "perf_counter", "max_time": None, "min_time": None, "warmup": True}
@@ -108,8 +108,6 @@ def rows_of(record: Record) -> list[Any]:
         **labels.extra_info,
         "nodeid": record.nodeid,
         "workload_hash": record.workload_hash,
-        "environment_hash": environment_hash(record.environment),
-        "environment": record.environment,
         "result": saved,
     }
     if record.fingerprint:
@@ -126,7 +124,14 @@ def rows_of(record: Record) -> list[Any]:
         marks = _marks(metric, saved)
         # The latency alone has the item's own name.
         suffix = f":{'-'.join((metric, *marks))}" if marks or metric != "latency" else ""
-        info = {**shared, "metric": metric, "unit": _UNITS[metric]}
+        environment = record.environment_of(metric)
+        info = {
+            **shared,
+            "environment_hash": environment_hash(environment),
+            "environment": environment,
+            "metric": metric,
+            "unit": UNITS[metric],
+        }
         if metric != "latency":
             # It may be long, and an experiment has always a row of its latency.
             info["result"] = {**saved, "generated": []}
@@ -155,7 +160,7 @@ def _against(record: Record, metric: str) -> dict[str, Any]:
     change, interval = record.changes.get(metric, (None, None))
     return {
         "name": record.against,
-        "unit": _UNITS[metric],
+        "unit": UNITS[metric],
         "pairs": [
             {
                 "first": "other" if run.first else "this",
@@ -334,7 +339,7 @@ def split_by_unit(groups: Sequence[Group]) -> list[Group]:
 def _label(bench: Mapping[str, Any]) -> str | None:
     info = bench.get("extra_info") or {}
     metric: str | None = info.get("metric")
-    return _heading(metric, _marks(metric, info.get("result") or {})) if metric in _UNITS else metric
+    return _heading(metric, _marks(metric, info.get("result") or {})) if metric in UNITS else metric
 
 
 def _marks(metric: str | None, result: Mapping[str, Any]) -> list[str]:
@@ -359,6 +364,7 @@ def _compute_scale(
 ) -> tuple[str, float, float, dict[str, str]]:
     """``TableResults.compute_scale`` for joules; for everything else pytest-benchmark's own."""
     info = benchmarks[0].get("extra_info") or {}
+    metric = info.get("metric", "energy")
     if info.get("unit") != "J":
         scale: tuple[str, float, float, dict[str, str]] = _stock_compute_scale(self, benchmarks, best, worst)
         return scale
@@ -368,7 +374,7 @@ def _compute_scale(
     if self.histogram:
         _name_energy_axis()
     labels = {
-        "name": f"Name ({', '.join((f'energy in {unit}', *_marks('energy', info.get('result') or {})))})",
+        "name": f"Name ({', '.join((f'{metric} in {unit}', *_marks(metric, info.get('result') or {})))})",
         "min": "Min",
         "max": "Max",
         "mean": "Mean",

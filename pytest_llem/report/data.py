@@ -228,7 +228,7 @@ def _likeness_of(record: Record, other: SavedRow) -> Likeness:
         or other.boundaries != record.result.boundaries
     ):
         return Likeness.OTHER
-    then, now = other.environment, record.environment
+    then, now = other.environment, record.environment_of(other.metric)
     if flat(then) == flat(now):
         return Likeness.COMPARABLE
     elsewhere = pools.boards_of(then) != pools.boards_of(now) and pools.pooled_environments(then, now)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _QUANTITIES = (
     ("energy of a call", "energy_j", "energy_uncertainty_j", "J"),
     ("energy of a call beyond idle", "energy_net_j", "energy_net_uncertainty_j", "J"),
+    ("energy of the host, a call", "energy_host_j", "energy_host_uncertainty_j", "J"),
+    ("energy of boards and host, a call", "energy_total_j", "energy_total_uncertainty_j", "J"),
     ("energy per output token", "energy_per_output_token_j", None, "J"),
     ("prefill energy of a call", "prefill_energy_j", "prefill_energy_uncertainty_j", "J"),
     ("prefill energy, one-token calls", "prefill_energy_one_token_j", "prefill_energy_one_token_uncertainty_j", "J"),

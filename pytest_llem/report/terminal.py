@@ -29,7 +29,8 @@ _COLOURS: dict[Status, dict[str, bool]] = {
     Status.NO_BASELINE: {"yellow": True},
 }
 _HEADINGS = (
-    *("experiment", "energy/call", "energy/token", "latency/call", "first token", "tokens/s", "idle share", "meter"),
+    *("experiment", "energy/call", "with host", "energy/token", "latency/call", "first token", "tokens/s"),
+    *("idle share", "meter"),
 )
 _PAIR_HEADINGS = ("experiment", "energy/call, this / other", "change", "time change", "power change", "pairs")
 
@@ -63,9 +64,10 @@ def write_results(reporter: pytest.TerminalReporter, records: Sequence[Record]) 
     if reporter.config.get_verbosity() >= 0:
         reporter.section("energy of LLM inference (intervals of 95%)", sep="-")
         rows = [_HEADINGS, *((record.name, *_cells(record.result)) for record in records)]
-        if all(record.result.idle_share is None for record in records):
-            at = _HEADINGS.index("idle share")
-            rows = [(*row[:at], *row[at + 1 :]) for row in rows]
+        for heading, field in (("idle share", "idle_share"), ("with host", "energy_total_j")):
+            if all(getattr(record.result, field) is None for record in records):
+                at = rows[0].index(heading)
+                rows = [(*row[:at], *row[at + 1 :]) for row in rows]
         _write_table(reporter, rows)
         write_pairs(reporter, records)
         write_footprints(reporter, records)
@@ -135,8 +137,19 @@ def write_explanations(reporter: pytest.TerminalReporter, records: Sequence[Reco
             reporter.write_line(f"{record.name}: {text}")
     if any(across_engines(points) for points in sweeps(records)):
         reporter.write_line(f"llem: {PER_TOKEN}")
+    for reason, names in _hosts_unread(records).items():
+        reporter.write_line(f"llem: host not measured ({_who(names)}): {reason}; --llem-host none leaves it out")
     if (line := session_line(records)) is not None:
         reporter.write_line(f"llem: {line}")
+
+
+def _hosts_unread(records: Sequence[Record]) -> dict[str, list[str]]:
+    """The experiments whose host could not be read, by reason: most often one of the machine, and the same for all."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        if (reason := record.result.missing.get("energy_host_j")) is not None:
+            found.setdefault(reason, []).append(record.name)
+    return found
 
 
 def _who(names: Sequence[str]) -> str:
@@ -164,6 +177,7 @@ def _warnings(records: Sequence[Record], verbosity: int) -> dict[str, list[str]]
 def _cells(result: ExperimentResult) -> tuple[str, ...]:
     return (
         with_uncertainty(result.energy_j, result.energy_uncertainty_j, "J"),
+        with_uncertainty(result.energy_total_j, result.energy_total_uncertainty_j, "J"),
         number(result.energy_per_output_token_j, "J"),
         number(result.latency_s, "s"),
         number(result.time_to_first_token_s, "s"),

@@ -117,7 +117,11 @@ class LlemSession:
     def _meters(self) -> OpenMeters:
         settings = self.settings
         return OpenMeters(
-            settings.meter, settings.device or "cpu", lock_timeout_s=settings.lock_timeout_s, say=self.say
+            settings.meter,
+            settings.device or "cpu",
+            host=settings.host,
+            lock_timeout_s=settings.lock_timeout_s,
+            say=self.say,
         )
 
     def meter(self, gpu_uuids: Sequence[str], processes: int = 1) -> Meter:
