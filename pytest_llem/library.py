@@ -7,7 +7,7 @@ import numbers
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -59,6 +59,7 @@ def measure(  # type: ignore[overload-overlap]  # text is a path, not a list
     *,
     device: Literal["cpu", "cuda"] | None = None,
     meter: str = "auto",
+    host: str = "auto",
     rounds: int | Literal["auto"] | None = None,
     min_window_s: float | None = None,
     region: str | float | None = None,
@@ -75,6 +76,7 @@ def measure(
     *,
     device: Literal["cpu", "cuda"] | None = None,
     meter: str = "auto",
+    host: str = "auto",
     rounds: int | Literal["auto"] | None = None,
     min_window_s: float | None = None,
     region: str | float | None = None,
@@ -90,6 +92,7 @@ def measure(
     *,
     device: Literal["cpu", "cuda"] | None = None,
     meter: str = "auto",
+    host: str = "auto",
     rounds: int | Literal["auto"] | None = None,
     min_window_s: float | None = None,
     region: str | float | None = None,
@@ -110,6 +113,7 @@ def measure(
         device: ``cpu`` or ``cuda``. Default: what the experiments say; where they say ``any``, the GPU if torch can use
             one, else the CPU, with a warning in the result.
         meter: one of :func:`pytest_llem.meters.meter_names`, see :func:`pytest_llem.open_meter`.
+        host: what reads the processor and its memory beside the boards, as of the same function.
         rounds: wins over ``measure.rounds``.
         min_window_s: wins over ``measure.min_window_s``, in seconds.
         region: with it results tell their carbon: ISO 3166 alpha 3 code of the country whose grid feeds this machine
@@ -150,22 +154,22 @@ def measure(
             result = replace(result, warnings=[*notes, *result.warnings])
             return result if footprint is None else with_footprint(result, footprint)
 
-        with _opened(str(meter), chosen, experiments, lock_timeout_s) as meters:
+        opened = OpenMeters(str(meter), chosen, host=str(host), lock_timeout_s=lock_timeout_s, say=say_on_stderr)
+        with _locked(chosen, lock_timeout_s), closing(opened) as meters:
+            for processes in {experiment.valid_config.parallel.tensor for experiment in experiments}:
+                # One that cannot work says so before anything is loaded.
+                meters.of((), processes)
             results = _measured(experiments, chosen, meters, rounds, min_window_s, progress, finish)
     return results if several else results[0]
 
 
 @contextmanager
-def _opened(name: str, device: str, experiments: Sequence[Experiment], lock_timeout_s: float) -> Iterator[OpenMeters]:
-    """The boards are this process's, and a meter that cannot work says so before anything is loaded."""
-    locks = lock_visible_boards(timeout_s=lock_timeout_s) if device == "cuda" else None
-    meters = OpenMeters(name, device, lock_timeout_s=lock_timeout_s, say=say_on_stderr)
+def _locked(device: str, timeout_s: float) -> Iterator[None]:
+    """Within the block the boards are this process's."""
+    locks = lock_visible_boards(timeout_s=timeout_s) if device == "cuda" else None
     try:
-        for processes in {experiment.valid_config.parallel.tensor for experiment in experiments}:
-            meters.of((), processes)
-        yield meters
+        yield
     finally:
-        meters.close()
         if locks is not None:
             locks.release()
 

@@ -98,6 +98,7 @@ class LlemMagics(Magics):
     @argument("--gpu", action="store_true", help="run on the GPU")
     @argument("--cpu", action="store_true", help="run on the CPU")
     @argument("--meter", default="auto", help="auto (default), nvml, rapl, estimate, zeus, codecarbon, none")
+    @argument("--host", default="auto", help="what reads the host beside the boards: auto (default), rapl, hwmon, none")
     @argument("--rounds", type=_rounds, help="in place of measure.rounds")
     @argument("--min-window", type=float, metavar="SECONDS", help="in place of measure.min_window_s")
     @argument("--region", metavar="CODE", help="tell the carbon: a country's ISO 3166 alpha 3 code, or gCO2e a kWh")
@@ -125,6 +126,7 @@ class LlemMagics(Magics):
                 experiments,
                 device="cuda" if asked.gpu else "cpu" if asked.cpu else None,
                 meter=asked.meter,
+                host=asked.host,
                 rounds=asked.rounds,
                 min_window_s=asked.min_window,
                 region=asked.region,

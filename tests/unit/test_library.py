@@ -105,9 +105,9 @@ def test_in_a_list_a_sweep_is_all_its_points_and_alone_it_is_refused() -> None:
 def test_arguments_win_over_the_file_and_values_may_be_those_of_other_libraries(tmp_path: Path) -> None:
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "a"}\n' * 3)
     config = with_fields(dataset={"path": Path("prompts.jsonl")}, max_output_tokens=np.int64(2))
-    result = on_cpu(config, rounds=3, min_window_s=0.01)
-    assert (result.rounds, result.output_tokens) == (3, 2.0)
-    assert all(window.seconds >= 0.01 for window in result.per_round)
+    result = on_cpu(config, rounds=1, min_window_s=0.5)
+    assert (result.rounds, result.output_tokens) == (1, 2.0)
+    assert result.calls_per_round > 3  # more than a pass
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,7 @@ def test_what_is_no_experiment_says_what_would_be_right(config: Any, options: di
     ("config", "options", "message"),
     [
         (with_fields(device="cuda"), {}, "config:16: device: cuda, and this runs on cpu"),
+        (TINY, {"meter": "nvml", "host": "rapll"}, "rapll"),
         (TINY, {"meter": None}, r"unknown meter 'None'; .* did you mean none\?"),
         (TINY, {"meter": "nvm"}, r"unknown meter 'nvm'; .* did you mean nvml\?"),
         (
