@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from pytest_llem.engines.base import CallTiming, Engine, LoadedModel, MemoryPlan, WatchedSequence, Workload
     from pytest_llem.engines.prompts import load_prompts
     from pytest_llem.errors import ConfigError, LlemError, UnavailableError
+    from pytest_llem.exporters.base import Exporter
+    from pytest_llem.exporters.results import Exported
     from pytest_llem.footprint import Footprint
     from pytest_llem.library import measure
     from pytest_llem.measurement.result import ExperimentResult, Round
@@ -40,6 +42,8 @@ __all__ = [
     "ExperimentConfig",
     "ExperimentResult",
     "ExperimentRun",
+    "Exported",
+    "Exporter",
     "Footprint",
     "GeneratedSequence",
     "IdlePower",
@@ -70,6 +74,8 @@ _HOMES = {
     "engines.base": ("CallTiming", "Engine", "LoadedModel", "MemoryPlan", "WatchedSequence", "Workload"),
     "engines.prompts": ("load_prompts",),
     "errors": ("ConfigError", "LlemError", "UnavailableError"),
+    "exporters.base": ("Exporter",),
+    "exporters.results": ("Exported",),
     "footprint": ("Footprint",),
     "library": ("measure",),
     "measurement.result": ("ExperimentResult", "Round"),

@@ -100,6 +100,17 @@ def _ends(text: str) -> tuple[str, str]:
     return good, bad
 
 
+def _exports(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    # Whether there is such an exporter is found out where it is needed: not in a child, nor on another machine.
+    exports = []
+    for text in dict.fromkeys(texts):
+        name, _, target = text.partition(":")
+        if not (name and target):
+            raise ValueError(f"{text!r} lacks a target; write NAME:TARGET, such as parquet:results.parquet")
+        exports.append((name, target))
+    return tuple(exports)
+
+
 def _paths(texts: Sequence[str]) -> tuple[Path, ...]:
     # A test may change the working directory.
     return tuple(Path(text).absolute() for text in texts)
@@ -246,6 +257,16 @@ OPTIONS = (
     Option("llem_beta", "Probability at most of OK at a change of the limit. Default: 0.025.", "RATE", _rate, 0.025),
     Option("llem_report", "Write one self-contained HTML report.", "PATH", Path),
     Option("llem_csv", "Write the results as one flat table, one line per experiment.", "PATH", Path),
+    Option(
+        "llem_export",
+        "Hand the results to another tool at the end, repeatable: prometheus:FILE.prom or a Pushgateway's URL, "
+        "otlp:URL, mlflow:TRACKING-URI, wandb:FOLDER, parquet:FILE, or an exporter that another package registers. The "
+        "same result again adds nothing there.",
+        "NAME:TARGET",
+        _exports,
+        (),
+        repeatable=True,
+    ),
     Option(
         "llem_region",
         "Tell the carbon of results: the country whose grid feeds this machine, as an ISO 3166 alpha 3 code (extra "

@@ -114,10 +114,12 @@ def _features(settings: Settings) -> Iterator[object]:
         yield IsolatedChild(settings)
     elif settings.mode == "merge":
         from pytest_llem.session.ending import Judging, Reporting
+        from pytest_llem.session.exporting import Exporting
         from pytest_llem.session.merge import Merge
 
         yield Merge(settings)
         yield Reporting(settings)
+        yield Exporting(settings)
         yield Judging(settings)
     elif settings.mode == "plan":
         from pytest_llem.commands.plan import Planner
@@ -132,6 +134,7 @@ def _features(settings: Settings) -> Iterator[object]:
 def _features_of_measuring(settings: Settings) -> Iterator[object]:
     """Plugins of a session that is going to measure, or that had to."""
     from pytest_llem.session.ending import Judging, Reporting
+    from pytest_llem.session.exporting import Exporting
     from pytest_llem.session.isolation.parent import Isolation
     from pytest_llem.session.resume import Resume
     from pytest_llem.session.termination import Termination
@@ -140,6 +143,7 @@ def _features_of_measuring(settings: Settings) -> Iterator[object]:
     yield Termination()
     if settings.judges:
         yield Judging(settings)
+        yield Exporting(settings)
     if settings.bisect is not None and settings.mode == "bisect":
         from pytest_llem.session.against.bisect import Bisect
 

@@ -311,6 +311,7 @@ class BenchmarkRun:
                 sequential=measured.sequential,
             ),
             spent_s=self._account.spent_s(),
+            timestamp_s=time.time(),
         )
         if disturbances:
             result = replace(result, valid=False)

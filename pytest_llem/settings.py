@@ -23,7 +23,7 @@ NO_BENCHMARK = (
     "experiments are reported through pytest-benchmark: remove -p no:benchmark, or where plugins are not loaded by "
     "themselves, add -p pytest_benchmark.plugin"
 )
-_OUTPUTS = ("llem_fail", "llem_report", "llem_csv")
+_OUTPUTS = ("llem_fail", "llem_report", "llem_csv", "llem_export")
 
 Mode = Literal["validate", "measure", "against", "bisect", "plan", "collect", "merge", "child"]
 _COMPARES = ("against", "bisect")
@@ -54,6 +54,7 @@ class Settings:
         error_rates: probabilities of wrong verdicts, alpha and beta.
         report: where the HTML report goes.
         csv: where the table of results goes.
+        exports: names and targets of the exporters that get the results.
         footprint: what turns joules into carbon and cost; ``None`` where neither is asked for.
         journal: where finished results are kept as they finish; ``None`` for beside pytest-benchmark's storage.
         resume: go on with an interrupted session.
@@ -85,6 +86,7 @@ class Settings:
     error_rates: tuple[float, float]
     report: Path | None
     csv: Path | None
+    exports: tuple[tuple[str, str], ...] = ()
     footprint: Footprint | None = None
     journal: Path | None = None
     resume: bool = False
@@ -173,6 +175,7 @@ class Settings:
             error_rates=(given["alpha"], given["beta"]),
             report=given["report"],
             csv=given["csv"],
+            exports=given["export"],
             footprint=_footprint(given, config, mode),
             # A test may change the working directory.
             journal=None if journal is None else journal.absolute(),

@@ -113,6 +113,7 @@ def measure_experiment(
         samples=bool(config.decoder.resolved().do_sample),
         warnings=list(dict.fromkeys(warnings)),
         spent_s=account.spent_s(),
+        timestamp_s=time.time(),
     )
     return result, workload
 

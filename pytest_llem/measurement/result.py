@@ -34,6 +34,8 @@ class Round:
         power_limit_w: enforced power limit at the end of the window by board.
         power_curves: samples of the power about the window by board, where its driver keeps any; thinned out, so that
             all windows together have some hundred.
+        calls_s: when each of its calls began, in seconds since the window's start; empty where there are more than
+            :data:`pytest_llem.measurement.summary.MOST_CALLS`, or calls are too short to be told apart.
     """
 
     seconds: float
@@ -47,6 +49,7 @@ class Round:
     sm_clock_hz: Mapping[str, float] = field(default_factory=dict)
     power_limit_w: Mapping[str, float] = field(default_factory=dict)
     power_curves: Mapping[str, PowerCurve] = field(default_factory=dict)
+    calls_s: list[float] = field(default_factory=list)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Round:
@@ -119,6 +122,7 @@ class ExperimentResult:
         labels: how the board ran, such as ``power capped``: compare only like with like.
         boards: joules per call by GPU UUID (or RAPL domain), where the meter lists them.
         load_s: seconds that loading the model took.
+        timestamp_s: when the measurement ended, in seconds since 1970 (UTC) by the clock of the machine.
         spent_s: where the seconds of the item went, by the names of
             :data:`pytest_llem.measurement.account.ENTRIES`; loading counts for the item that waited for it.
     """
@@ -179,6 +183,7 @@ class ExperimentResult:
     labels: list[str] = field(default_factory=list)
     boards: Mapping[str, float] = field(default_factory=dict)
     load_s: float | None = None
+    timestamp_s: float | None = None
     spent_s: Mapping[str, float] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 

@@ -8,7 +8,7 @@ from pytest_llem.errors import printable
 from pytest_llem.records.record import Record
 from pytest_llem.report import footprints, phrases, tables
 from pytest_llem.report.data import ExperimentPage, build_report
-from pytest_llem.report.html import render_result
+from pytest_llem.report.html import render
 
 if TYPE_CHECKING:
     from pytest_llem.measurement.result import ExperimentResult
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def as_html(result: ExperimentResult, name: str = "") -> str:
     """A fragment of HTML: a table of the quantities, and the warnings; ``name`` is the experiment's."""
     page = _page(result, name)
-    return render_result(page, _rows(page))
+    return render("result.html.jinja", page=page, rows=_rows(page))
 
 
 def as_text(result: ExperimentResult, name: str = "") -> str:

@@ -6,7 +6,7 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -45,6 +45,7 @@ class LlemSession:
         history: saved rows by node id and metric, as they were before this session's were saved.
         remarks: what a reader of a verdict must know of an experiment, by node id.
         notes: lines for the end of the terminal's summary.
+        commit: the one that is measured, see :class:`~pytest_llem.records.record.Record`.
         journal: where results are kept as they finish; ``None`` where there is none.
         engines: those that models were loaded with, by backend.
         await_turn: waits for the turn of this process, where others share its device; ``None`` where it is alone.
@@ -63,6 +64,7 @@ class LlemSession:
     history: dict[tuple[str, str], list[SavedRow]] = field(default_factory=dict)
     remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    commit: Mapping[str, Any] = field(default_factory=dict)
     journal: Journal | None = None
     engines: dict[str, Engine] = field(default_factory=dict)
     await_turn: AwaitTurn | None = None
@@ -205,6 +207,8 @@ class LlemSession:
     def count(self, record: Record) -> None:
         """Every result that counts comes through here, however it came, and again when more is known of it. What there
         is of it to keep is in the journal when this returns."""
+        if not (record.commit or record.from_journal):
+            record = replace(record, commit=self.commit)
         record = self._with_footprint(record)
         if self.journal is not None:
             record = self.journal.signed(record)
