@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from pytest_llem.errors import MeterUnavailableError
+from pytest_llem.footprint import MOST_FACTOR, parse_price
 from pytest_llem.meters import METER_NAMES, check_name
 from pytest_llem.meters.host import AUTO, HOST_NAMES, check_host
 
@@ -108,20 +109,6 @@ def _exports(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
             raise ValueError(f"{text!r} lacks a target; write NAME:TARGET, such as parquet:results.parquet")
         exports.append((name, target))
     return tuple(exports)
-
-
-# Of prices and the like: what is multiplied with it stays finite.
-_MOST_FACTOR = 1e9
-
-
-def _price(text: str) -> tuple[float, str | None]:
-    """A number and the label of its currency: letters, or one sign."""
-    match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([^\W\d_]{1,12}|[$£¥₩€₹])?", text.strip())
-    if match is None or float(match[1]) > _MOST_FACTOR:
-        raise ValueError(
-            f"{text!r} is no price of a kWh; write a number and, if you like, its currency: 0.30 or 0.30EUR"
-        )
-    return float(match[1]), match[2]
 
 
 def _paths(texts: Sequence[str]) -> tuple[Path, ...]:
@@ -286,12 +273,14 @@ OPTIONS = (
         "carbon), or grams of CO2e a kWh.",
         "CODE",
     ),
-    Option("llem_price", "Tell the cost of results: the price of a kWh, such as 0.30 or 0.30EUR.", "PRICE", _price),
+    Option(
+        "llem_price", "Tell the cost of results: the price of a kWh, such as 0.30 or 0.30EUR.", "PRICE", parse_price
+    ),
     Option(
         "llem_pue",
         "Power usage effectiveness of the data centre, which multiplies carbon and cost. Default: 1.",
         "FACTOR",
-        _number(1, most=_MOST_FACTOR),
+        _number(1, most=MOST_FACTOR),
         1.0,
     ),
     Option(

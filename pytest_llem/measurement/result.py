@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003  (journal_line reads the types at run time)
 from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import import_module
 from typing import Any, Literal
 
 from pytest_llem.engines.base import Rank
@@ -191,6 +192,14 @@ class ExperimentResult:
         warnings = [*self.warnings, *(f"{name}: {reason}" for name, reason in reasons.items())]
         return replace(self, warnings=warnings, missing={**self.missing, **reasons})
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        return str(_display().as_html(self))
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002
+        """How IPython shows it."""
+        printer.text(_display().as_text(self))
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; the inverse of :meth:`from_dict`."""
         return asdict(self)
@@ -207,3 +216,8 @@ class ExperimentResult:
             plain["footprint"] = Footprint(**plain["footprint"])
         plain["generated"] = [GeneratedSequence.from_dict(values) for values in plain.get("generated", [])]
         return cls(**plain)
+
+
+def _display() -> Any:
+    # By its name: reports know of results, and results of no report.
+    return import_module("pytest_llem.report.display")
