@@ -102,17 +102,31 @@ def ratio(numerator: Estimate | None, denominator: Estimate | None) -> Ratio | N
     value = numerator.value / denominator.value
     if numerator.half_width is None or denominator.half_width is None:
         return Ratio(value, None)
-    parts = [
-        (estimate.half_width / _quantile(estimate.degrees_of_freedom) / estimate.value, estimate.degrees_of_freedom)
-        for estimate in (numerator, denominator)
-        if estimate.half_width is not None
-    ]
-    uncertainty = math.hypot(*(u for u, _ in parts))
+    parts = [_relative(estimate) for estimate in (numerator, denominator)]
+    uncertainty = math.hypot(*parts)
     if uncertainty == 0:
         return Ratio(value, (value, value))
-    spent = math.fsum((u / uncertainty) ** 4 / df for u, df in parts)
+    freedoms = (numerator.degrees_of_freedom, denominator.degrees_of_freedom)
+    spent = math.fsum((u / uncertainty) ** 4 / df for u, df in zip(parts, freedoms, strict=True))
     factor = math.exp(min(_quantile(1 / spent if spent else math.inf) * uncertainty, 700.0))
     return Ratio(value, (value / factor, value * factor))
+
+
+def surely_more(one: Estimate, other: Estimate) -> bool:
+    """Whether a quantity is larger than another one by more than the uncertainty: the interval of their :func:`ratio`
+    lies above 1. Without intervals that is not known."""
+    if one.half_width is None or other.half_width is None or not one.value > other.value > 0:
+        return False
+    # No t is below the normal quantile. Each pair has degrees of freedom of its own, whose t takes long to find.
+    if math.log(one.value / other.value) <= _NORMAL_QUANTILE * math.hypot(_relative(one), _relative(other)):
+        return False
+    found = ratio(one, other)
+    return found is not None and found.interval is not None and found.interval[0] > 1
+
+
+def _relative(estimate: Estimate) -> float:
+    """The relative standard uncertainty; 0 where none is stated."""
+    return (estimate.half_width or 0.0) / _quantile(estimate.degrees_of_freedom) / estimate.value
 
 
 def _quantile(degrees_of_freedom: float) -> float:

@@ -86,7 +86,7 @@ def sweep_plot(sweep: Sweep) -> Plot | None:
             *_estimate_layers(
                 [(time.value, joules, variant.page, variant.label) for time, joules, variant in known],
                 "J",
-                dominated=sweep.dominators,
+                dominated=sweep.dominated,
             ),
         ],
         Axis(sweep.latency_name, "s", logarithmic=_wide([time for time, _, _ in known])),
@@ -181,10 +181,13 @@ def joule_bars(report: Report) -> Bars | None:
     ]
     there = {stretch.style for bar in bars for stretch in bar.stretches}
     missing = [
-        f"{PARTS[part.name].capitalize()} of {page.number} is less than nothing and not drawn: the others exceed 100%."
-        for page, joules in shown
-        for part in joules.parts
-        if part.joules < 0
+        f"{text} of {', '.join(numbers)}"
+        for name, text in PARTS.items()
+        if (
+            numbers := [
+                str(page.number) for page, joules in shown if (part := joules.part(name)) is not None and part.joules < 0
+            ]
+        )
     ]
     return Bars(
         "Where the joules went",
@@ -192,7 +195,10 @@ def joule_bars(report: Report) -> Bars | None:
         bars,
         [Layer("segments", f"part-{name}", (), text) for name, text in PARTS.items() if f"part-{name}" in there],
         Axis("share of the energy of a call, by the number of the experiment", ticks=_SHARES, from_zero=True),
-        [*missing, *[f"The first {len(bars)} of {len(divided)} experiments."] * (len(bars) < len(divided))],
+        [
+            *[f"Less than nothing and not drawn, so that the others exceed 100%: {'; '.join(missing)}."] * bool(missing),
+            *[f"The first {len(bars)} of {len(divided)} experiments."] * (len(bars) < len(divided)),
+        ],
     )
 
 

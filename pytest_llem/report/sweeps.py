@@ -97,20 +97,34 @@ class Sweep:
         return [points[at][0] for at in pareto.front([both for _, both in points])]
 
     @cached_property
-    def dominators(self) -> Mapping[int, Variant]:
-        """By the number of an experiment the point that is better in energy and time by more than the uncertainty."""
+    def behind(self) -> Mapping[int, tuple[Variant, tuple[bool, bool]]]:
+        """By the number of an experiment that is not on the front a point that equals or beats it in time and energy by
+        the estimates, and of each whether by more than the uncertainty."""
         points = self._comparable
-        found = pareto.dominators([both for _, both in points])
-        return {one.page.number: points[at][0] for (one, _), at in zip(points, found, strict=True) if at is not None}
+        found = pareto.behind([both for _, both in points])
+        return {
+            one.page.number: (points[why.other][0], why.sure)
+            for (one, _), why in zip(points, found, strict=True)
+            if why is not None
+        }
+
+    @property
+    def dominated(self) -> set[int]:
+        """The numbers of the experiments that another one surely beats in time and energy."""
+        return {number for number, (_, sure) in self.behind.items() if all(sure)}
 
     def standing(self, variant: Variant) -> str:
-        """Where a point lies: on the front, behind it for sure, or as near as the uncertainty; empty where the first
-        point's kind of joules and windows is another, or it is not valid."""
+        """Where a point lies: on the front, or behind which point and how sure that is; empty where the first point's
+        kind of joules and windows is another, or it is not valid."""
         if any(one is variant for one in self.front):
-            return "on the front"
-        if (better := self.dominators.get(variant.page.number)) is not None:
+            return "on the Pareto front"
+        if variant.page.number not in self.behind:
+            return ""
+        better, sure = self.behind[variant.page.number]
+        if all(sure):
             return f"dominated by {better.label}"
-        return "not told apart" if any(one is variant for one, _ in self._comparable) else ""
+        surely = [name for name, is_sure in zip(("time", "energy"), sure, strict=True) if is_sure]
+        return f"behind {better.label}, {f'for sure in {surely[0]} alone' if surely else 'not for sure'}"
 
     @cached_property
     def _comparable(self) -> list[tuple[Variant, tuple[Estimate, Estimate]]]:

@@ -35,7 +35,7 @@ for (const table of document.querySelectorAll("table[data-sorts]")) {
 
   const filter = table.parentElement.previousElementSibling;
   const [box, count] = [filter.querySelector("input"), filter.querySelector("[aria-live]")];
-  const texts = new Map(rows.map(row => [row, row.textContent.toLowerCase()]));
+  const texts = new Map(rows.map(row => [row, [...row.cells].map(cell => cell.textContent).join("\n").toLowerCase()]));
   const show = () => {
     const words = box.value.toLowerCase().split(/\s+/);
     for (const row of rows) row.hidden = !words.every(word => texts.get(row).includes(word));

@@ -92,6 +92,6 @@ def test_bars_are_as_long_as_the_shares_and_less_than_nothing_is_said() -> None:
     lengths = [float(right) - float(left) + 1 for _, left, _, right, _ in bars]
     whole = sum(lengths[:3])
     assert [length / whole for length in lengths[:3]] == pytest.approx([0.2, 0.32, 0.48], abs=0.005)
-    assert "Prefill above idle of 2 is less than nothing and not drawn" in figure
+    assert "Less than nothing and not drawn, so that the others exceed 100%: prefill above idle of 2." in figure
     assert "<td>32.0 ± 1.0 J, 32%</td>" in text
     assert "<td>-2.0 ± 1.0 J, -2%</td>" in text

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llem.report.estimates import Estimate, time_per_output_token
+from pytest_llem.report.estimates import Estimate, ratio, time_per_output_token
 from pytest_llem.report.html import render_html
-from pytest_llem.report.pareto import dominators, front
+from pytest_llem.report.pareto import Behind, behind, front
 from tests.unit.report.examples import report, result, sweep
 
 if TYPE_CHECKING:
@@ -29,23 +30,50 @@ def test_the_front_is_what_no_other_point_equals_or_beats() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "dominated"),
+    ("other", "sure"),
     [
-        ((6, 6), True),
-        ((6, 5.05), False),  # as good in the second quantity as far as was measured
-        ((5.05, 6), False),
-        ((4, 6), False),
-        ((4.9, 4.9), False),
+        ((6, 6), (True, True)),
+        ((6, 5.05), (True, False)),  # as good in the second quantity as far as was measured
+        ((5.05, 6), (False, True)),
+        ((5, 6), (False, True)),
+        ((5, 5), (False, False)),
     ],
 )
-def test_a_point_is_dominated_where_both_quantities_are_surely_worse(
-    other: tuple[float, float], dominated: bool
+def test_of_each_quantity_it_is_known_whether_a_point_is_surely_behind(
+    other: tuple[float, float], sure: tuple[bool, bool]
 ) -> None:
-    assert dominators(points((5, 5), other))[1] == (0 if dominated else None)
+    assert behind(points((5, 5), other)) == [None, Behind(0, sure)]
 
 
-def test_without_an_interval_nothing_is_dominated() -> None:
-    assert dominators(points((1, 1), (9, 9), half_width=None)) == [None, None]
+@pytest.mark.parametrize("other", [(4, 6), (4.9, 5.1)])
+def test_what_is_better_in_one_quantity_is_on_the_front(other: tuple[float, float]) -> None:
+    assert behind(points((5, 5), other)) == [None, None]
+
+
+def test_without_an_interval_nothing_is_sure() -> None:
+    assert behind(points((1, 1), (9, 9), half_width=None)) == [None, Behind(0, (False, False))]
+
+
+def test_a_point_behind_the_front_may_be_the_one_that_surely_dominates() -> None:
+    unsure = points((1, 1), half_width=None)
+    assert behind([*unsure, *points((2, 2), (9, 9))])[2] == Behind(1, (True, True))
+
+
+def test_random_points_against_every_pair() -> None:
+    random = Random(5)
+
+    def estimate() -> Estimate:
+        value = random.uniform(1.0, 2.0)
+        half_width = random.choice([None, random.uniform(0.0, 0.4) * value])
+        return Estimate(value, half_width, random.choice([2, 4, math.inf]))
+
+    some = [(estimate(), estimate()) for _ in range(60)]
+    for point, why in zip(some, behind(some), strict=True):
+        better = [one for one in some if one is not point and all(a.value <= b.value for a, b in zip(one, point))]
+        ratios = [[ratio(b, a) for a, b in zip(one, point)] for one in better]
+        sure = [all(found and found.interval and found.interval[0] > 1 for found in both) for both in ratios]
+        assert (why is None) == (not better)
+        assert (why is not None and all(why.sure)) == any(sure)
 
 
 def test_time_between_tokens_is_as_uncertain_as_one_round() -> None:
@@ -77,15 +105,32 @@ def test_a_sweep_shows_its_front_and_greys_what_is_dominated() -> None:
     # From point to point in steps: there is nothing between two.
     (line,) = re.findall(r'<g class="line front"><path d="([^"]*)"/></g>\n', figure)
     assert len(re.findall("[ML]", line)) == 3
-    assert text.count("<td>on the front</td>") == 2
+    assert text.count("<td>on the Pareto front</td>") == 2
     assert "<td>dominated by batch_size: 4</td>" in text
+
+
+@pytest.mark.parametrize(
+    ("rounds", "standing"),
+    [(4, "behind batch_size: 1, for sure in energy alone"), (1, "behind batch_size: 1, not for sure")],
+)
+def test_what_costs_more_in_the_same_time_is_not_called_near(rounds: int, standing: str) -> None:
+    first, second, _ = timed()
+    result = replace(
+        second.result,
+        energy_j=6400.0,
+        energy_uncertainty_j=2.0 if rounds > 1 else None,
+        time_per_output_token_s=first.result.time_per_output_token_s,
+    )
+    text = render_html(report([first, replace(second, result=result)]))
+    assert f"<td>{standing}</td>" in text
+    assert 'class="points dominated"' not in text
 
 
 def test_what_is_invalid_or_not_comparable_has_no_place() -> None:
     first, second, third = timed()
     second = replace(second, result=replace(second.result, valid=False))
     found = report([first, second, replace(third, result=replace(third.result, meter="zeus"))]).sweeps[0]
-    assert [found.standing(one) for one in found.variants] == ["on the front", "", ""]
+    assert [found.standing(one) for one in found.variants] == ["on the Pareto front", "", ""]
 
 
 def test_points_without_times_of_tokens_are_compared_by_their_calls() -> None:
