@@ -1,5 +1,8 @@
 """Pages in a real browser, where one is installed: a page that says a word on the console, or asks the network for
 anything, fails the test that opened it.
+
+The browser is started once for a module of tests and ends with it: for as long as it runs, nothing else in this process
+can run a loop of asyncio.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or ""
@@ -33,7 +36,22 @@ _QUIET = [
 # Another machine's fonts make the same page a little longer or shorter.
 _OTHER_FONTS = 0.15
 
-needs_browser = pytest.mark.skipif(not BROWSER, reason="no chromium here")
+needs_browser = pytest.mark.usefixtures("_browser")
+_started: list[Browser] = []
+
+
+@contextmanager
+def browser() -> Iterator[None]:
+    """The browser of :func:`browsing`, for a while; skips the test where there is none."""
+    if not BROWSER:
+        pytest.skip("no chromium here")
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with playwright.sync_playwright() as driver:
+        _started.append(driver.chromium.launch(executable_path=BROWSER, args=_QUIET, chromium_sandbox=False))
+        try:
+            yield
+        finally:
+            _started.pop().close()
 
 
 @contextmanager
@@ -46,7 +64,7 @@ def browsing(
     media: Literal["screen", "print"] = "screen",
     scripts: bool = True,
 ) -> Iterator[Page]:
-    """A page in the browser, for a while.
+    """A page in the browser, for a while, in a profile of its own.
 
     Args:
         path: of its file.
@@ -59,23 +77,20 @@ def browsing(
         AssertionError: at the end, if the page wrote to the console, a script of it failed, or it asked for anything
             but itself.
     """
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     noticed: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, args=_QUIET, chromium_sandbox=False)
-        try:
-            context = browser.new_context(
-                viewport={"width": width, "height": height}, color_scheme=colours, java_script_enabled=scripts
-            )
-            page: Page = context.new_page()
-            page.emulate_media(media=media, color_scheme=colours)
-            page.on("console", lambda message: noticed.append(f"console: {message.text}"))
-            page.on("pageerror", lambda error: noticed.append(f"error: {error}"))
-            page.on("request", lambda request: noticed.append(f"request: {request.url}"))
-            page.goto(path.as_uri())
-            yield page
-        finally:
-            browser.close()
+    context = _started[-1].new_context(
+        viewport={"width": width, "height": height}, color_scheme=colours, java_script_enabled=scripts
+    )
+    try:
+        page: Page = context.new_page()
+        page.emulate_media(media=media, color_scheme=colours)
+        page.on("console", lambda message: noticed.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: noticed.append(f"error: {error}"))
+        page.on("request", lambda request: noticed.append(f"request: {request.url}"))
+        page.goto(path.as_uri())
+        yield page
+    finally:
+        context.close()
     noticed.remove(f"request: {path.as_uri()}")
     assert not noticed, "; ".join(noticed)
 

@@ -8,8 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Iterator
 
 # Simulated boards are this run's own: no other run of the tests waits for them.
 os.environ["PYTEST_LLEM_LOCK_DIR"] = tempfile.mkdtemp(prefix="pytest-llem-locks-")
@@ -43,3 +45,12 @@ sys.dont_write_bytecode = False
 def pytest_configure(config: pytest.Config) -> None:
     """A warning is an error in the tests; in ``benchmarks/`` a library's new warning must not cost a result."""
     config.addinivalue_line("filterwarnings", "error")
+
+
+@pytest.fixture(scope="module")
+def _browser() -> Iterator[None]:
+    """For :data:`tests.browsing.needs_browser`."""
+    from tests.browsing import browser
+
+    with browser():
+        yield

@@ -50,7 +50,9 @@ def _write_page(arguments: list[str]) -> None:
     asked = parser.parse_args(arguments)
     try:
         (earlier, later), others = rows.stored(asked.storage, (asked.earlier, asked.later), _OTHERS)
+        if earlier[1] == later[1]:
+            parser.error(f"{asked.earlier} and {asked.later} are the same run")
         html.write_page(html.render_two_runs(two_runs(earlier, later, others)), asked.html)
-    except (OSError, ValueError) as error:
+    except (argparse.ArgumentTypeError, ImportError, OSError, ValueError) as error:
         parser.error(str(error))
     print(f"llem: wrote {asked.html}")  # noqa: T201

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
@@ -75,6 +76,9 @@ class SimpleMeter:
         synchronize()
         window.seconds = self.clock.now_s() - start_s
         self.fill(window, started)
+        if window.joules is not None and not 0 <= window.joules < math.inf:
+            window.reason = f"the {self.name} meter said {window.joules:g} J, which is no energy"
+            window.joules = window.uncertainty_j = None
 
     @contextmanager
     def joined_windows(self, synchronize: Synchronize = no_synchronize) -> Iterator[JoinedWindows]:

@@ -117,11 +117,11 @@ def two_runs(earlier: tuple[str, Saved], later: tuple[str, Saved], others: Seque
 
     Args:
         earlier, later: a name and what was saved.
-        others: further saved runs, for the spread.
+        others: saved runs, for the spread; these two may be among them.
     """
     unread: list[str] = []
     before, after = (dict(_measured(name, saved, unread)) for name, saved in (earlier, later))
-    others = [saved for saved in others if _is_readable(saved)]
+    others = [saved for saved in others if saved not in (earlier[1], later[1]) and _is_readable(saved)]
     history = read_files(others)
     in_both = [nodeid for nodeid in after if nodeid in before]
     apart = {

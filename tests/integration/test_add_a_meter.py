@@ -59,6 +59,18 @@ class TestMeterOfAnotherPackage:
             assert result["meter"] == "constant"
             assert result["energy_j"] == pytest.approx(30.0 * result["latency_s"])
 
+    @pytest.mark.parametrize("watts", ["nan", "inf", "-1"])
+    def test_what_is_no_energy_is_null_with_a_reason_and_no_report_breaks(
+        self, pytester: pytest.Pytester, run: Run, write: Write, saved: Saved, watts: str
+    ) -> None:
+        write()
+        (pytester.path / "site" / "constant_meter.py").write_text(METER.replace("30.0", f"float('{watts}')"))
+        run("--benchmark-json=out.json", "--llem-meter=constant", "--llem-report=out.html").assert_outcomes(passed=1)
+        (row,) = saved()
+        reason = row["extra_info"]["result"]["missing"]["energy_j"]
+        assert f"the constant meter said {watts.removesuffix('1')}" in reason
+        assert reason in (pytester.path / "out.html").read_text()
+
     def test_an_unknown_name_lists_it(self, run: Run) -> None:
         result = run("--llem-meter=constants")
         assert result.ret == pytest.ExitCode.USAGE_ERROR

@@ -306,6 +306,8 @@ def test_the_command_writes_a_page_of_two_runs(pytester: pytest.Pytester, run: R
         (("0001", "000"), "2 saved runs match '000': "),
         (("0001",), "the following arguments are required: later"),
         (("0001", "a/b/c"), "'a/b/c' isn't an existing file"),
+        (("0001", "0001"), "0001 and 0001 are the same run"),
+        (("0001", "0002", "--storage=ftp://host"), "Storage must be in form of file://path"),
     ):
         done = compare(*arguments, "--html", "page.html")
         assert (done.returncode, done.stdout) == (2, "")

@@ -203,7 +203,7 @@ def _whole_result(energy_j: float, latency_s: float, tokens: float, time_per_tok
 
 
 def whole_session() -> Report:
-    """All that a report shows: a sweep with its front, a regression, power samples, parts of the joules, pairs, an
+    """All that a report shows: a sweep with its front, a verdict of each colour, power samples, parts of the joules, pairs, an
     invalid result with the longest names of boards and options, and one without joules."""
     points, pairs = timed_sweep(), in_pairs("paired", change=0.1)
     boards = {"GPU-01234567-89ab-cdef-0123-456789abcdef": 100.0}
@@ -212,8 +212,15 @@ def whole_session() -> Report:
         result=result(valid=False, warnings=["throttled"], boards=boards, spent_s=dict.fromkeys(ENTRIES, 12.3)),
         config={"passthrough": {"from_pretrained": {"an_option_whose_name_is_long": True}}},
     )
-    history = saved_runs(points[0], [99.0, 100.0, 101.0, 100.5, 99.5, 100.0])
-    verdicts = [*judged(points[0], history, 110.0), *judged_pairs(pairs)]
+    levels = [99.0, 100.0, 101.0, 100.5, 99.5, 100.0]
+    history = saved_runs(points[0], levels)
+    verdicts = [
+        *judged(points[0], history, 110.0),
+        *judged(points[1], {}, 160.0),
+        *judged(points[2], saved_runs(points[2], [9 * level for level in levels]), 700.0),
+        *judged(invalid, saved_runs(invalid, levels[:1]), 100.0),
+        *judged_pairs(pairs),
+    ]
     return report([*points, invalid, experiment("unmeasured", result=result(None)), pairs], verdicts, history)
 
 

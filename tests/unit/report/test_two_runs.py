@@ -89,8 +89,9 @@ def test_runs_of_another_environment_make_a_stretch_of_their_own() -> None:
 
 def test_the_two_runs_are_no_others() -> None:
     first, second = experiment(), experiment(result=result(120.0))
-    changes = compared(first, second, [saved(first), saved(second), *runs_about(100.0)[:2]]).changes
-    assert {change.verdict.interval for change in changes} == {None}
+    found = compared(first, second, [saved(first), saved(second), *runs_about(100.0)[:2]])
+    assert {change.verdict.interval for change in found.changes} == {None}
+    assert found.others == 2
 
 
 def test_what_was_measured_in_another_way_has_no_change() -> None:
