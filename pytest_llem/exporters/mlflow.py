@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +16,10 @@ from pytest_llem.exporters.base import is_url, require_package, require_reachabl
 from pytest_llem.report.flat import flat
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
     from pytest_llem.exporters.results import Exported
 
@@ -26,6 +30,8 @@ _MOST_PARAMS, _LONGEST = 100, 5000
 _SOURCE = {"commit": "mlflow.source.git.commit", "branch": "mlflow.source.git.branch"}
 _PROBE = "import sys; from mlflow import MlflowClient; MlflowClient(sys.stdin.read()).search_experiments(max_results=1)"
 _PROBE_S = 120.0
+# A server that does not answer would else be waited for two minutes, eight times, for each result.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
 
 class MlflowExporter:
@@ -52,14 +58,15 @@ class MlflowExporter:
         require_package("mlflow", "mlflow")
         self._require_server()
         try:
-            subprocess.run(  # noqa: S603
-                [sys.executable, "-P", "-c", _PROBE],
-                input=self._uri,
-                capture_output=True,
-                text=True,
-                timeout=_PROBE_S,
-                check=True,
-            )
+            with _patience():
+                subprocess.run(  # noqa: S603
+                    [sys.executable, "-P", "-c", _PROBE],
+                    input=self._uri,
+                    capture_output=True,
+                    text=True,
+                    timeout=_PROBE_S,
+                    check=True,
+                )
         except subprocess.CalledProcessError as error:
             raise UnavailableError(error.stderr.strip().rpartition("\n")[2]) from None
         except subprocess.TimeoutExpired:
@@ -70,9 +77,10 @@ class MlflowExporter:
         from mlflow import MlflowClient
 
         self._require_server()
-        client = MlflowClient(self._uri)
-        for result in results:
-            _log(client, result)
+        with _patience():
+            client = MlflowClient(self._uri)
+            for result in results:
+                _log(client, result)
 
     def _require_server(self) -> None:
         # MLflow itself would try for minutes.
@@ -80,22 +88,36 @@ class MlflowExporter:
             require_reachable(self._uri)
 
 
-def _log(client: MlflowClient, result: Exported) -> None:
-    from mlflow.entities import Metric, Param
+@contextmanager
+def _patience() -> Iterator[None]:
+    """How long MLflow waits for a server, where its user has not said so."""
+    ours = {name: value for name, value in _PATIENCE.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
 
+
+def _log(client: MlflowClient, result: Exported) -> None:
     experiment = _experiment(client, "/".join((result.source.get("project", "pytest-llem"), result.labels["file"])))
-    done = False
+    there = None
     for run in client.search_runs([experiment], f"tags.`{_IDENTITY}` = '{result.identity}'"):
         if run.info.status == "FINISHED":
-            # Verdicts alone may be others now.
-            for metric, verdict in result.verdicts.items():
-                client.set_tag(run.info.run_id, f"llem.verdict.{metric}", verdict)
-            done = True
+            there = run
         else:
             # Of an export that was interrupted.
             client.delete_run(run.info.run_id)
-    if done:
-        return
+    if there is None:
+        _create(client, experiment, result)
+    else:
+        _update(client, there, result)
+
+
+def _create(client: MlflowClient, experiment: str, result: Exported) -> None:
+    from mlflow.entities import Metric, Param
+
     time_ms = None if result.timestamp_s is None else round(result.timestamp_s * 1e3)
     name = result.labels["experiment"]
     run_id = client.create_run(experiment, start_time=time_ms, tags=_tags(result), run_name=name).info.run_id
@@ -105,6 +127,26 @@ def _log(client: MlflowClient, result: Exported) -> None:
     client.log_batch(run_id, metrics=[Metric(key, value, time_ms or 0, 0) for key, value in result.numbers.items()])
     client.log_dict(run_id, result.as_dict(), "result.json")
     client.set_terminated(run_id, end_time=time_ms)
+
+
+def _update(client: MlflowClient, run: Run, result: Exported) -> None:
+    """Add what a later session says of the same measurement: verdicts, and carbon or cost at other prices."""
+    from mlflow.entities import Metric, RunTag
+
+    # A value takes the place of another one where it is newer.
+    now_ms, run_id = round(time.time() * 1e3), run.info.run_id
+    numbers = [
+        Metric(key, value, now_ms, 0) for key, value in result.numbers.items() if run.data.metrics.get(key) != value
+    ]
+    # Others than ours may have been edited there.
+    tags = [
+        RunTag(key, text)
+        for key, text in _tags(result).items()
+        if key.startswith("llem.") and run.data.tags.get(key) != text
+    ]
+    if numbers or tags:
+        client.log_batch(run_id, metrics=numbers, tags=tags)
+        client.log_dict(run_id, result.as_dict(), "result.json")
 
 
 def _experiment(client: MlflowClient, name: str) -> str:

@@ -180,15 +180,11 @@ def joule_bars(report: Report) -> Bars | None:
         for page, joules in shown
     ]
     there = {stretch.style for bar in bars for stretch in bar.stretches}
-    missing = [
-        f"{text} of {', '.join(numbers)}"
+    negative = {
+        text: [str(page.number) for page, joules in shown if (part := joules.part(name)) and part.joules < 0]
         for name, text in PARTS.items()
-        if (
-            numbers := [
-                str(page.number) for page, joules in shown if (part := joules.part(name)) is not None and part.joules < 0
-            ]
-        )
-    ]
+    }
+    missing = "; ".join(f"{text} of {', '.join(numbers)}" for text, numbers in negative.items() if numbers)
     return Bars(
         "Where the joules went",
         f"Shares of the energy of a call of {len(bars)} experiments. The table below holds the numbers.",
@@ -196,7 +192,7 @@ def joule_bars(report: Report) -> Bars | None:
         [Layer("segments", f"part-{name}", (), text) for name, text in PARTS.items() if f"part-{name}" in there],
         Axis("share of the energy of a call, by the number of the experiment", ticks=_SHARES, from_zero=True),
         [
-            *[f"Less than nothing and not drawn, so that the others exceed 100%: {'; '.join(missing)}."] * bool(missing),
+            *[f"Less than nothing and not drawn, so that the others exceed 100%: {missing}."] * bool(missing),
             *[f"The first {len(bars)} of {len(divided)} experiments."] * (len(bars) < len(divided)),
         ],
     )

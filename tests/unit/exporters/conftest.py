@@ -56,14 +56,14 @@ def receiver() -> Iterator[Receiver]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.rfile.read(int(self.headers["Content-Length"] or 0))
             kept.requests.append((self.command, self.path, body))
             kept.logins.append(self.headers["Authorization"])
             self.send_response(kept.status)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        do_POST = do_PUT  # noqa: N815
+        do_GET = do_POST = do_PUT  # noqa: N815
 
         def log_message(self, *_: Any) -> None:
             """Nothing is printed."""

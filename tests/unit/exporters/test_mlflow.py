@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,13 @@ import pytest
 
 from pytest_llem.errors import UnavailableError
 from pytest_llem.exporters.mlflow import MlflowExporter
+from pytest_llem.footprint import Footprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_llem.exporters.results import Exported
+    from tests.unit.exporters.conftest import Receiver
 
     Made = Callable[..., Exported]
 
@@ -70,6 +73,34 @@ def test_the_same_again_is_the_run_that_is_there(made: Made, client: Any) -> Non
     assert [run.data.tags.get("llem.verdict.energy") for run in runs_of(client) if run.info.run_name == "llama"] == [
         "OK"
     ]
+
+
+def test_what_a_later_session_says_of_it_takes_the_place_of_what_was_said(made: Made, client: Any) -> None:
+    exporter = MlflowExporter("sqlite:///mlruns.db")
+    for carbon_g, region in ((2.0, "DEU"), (1.0, "SWE")):
+        exporter.export([made(carbon_g=carbon_g, footprint=Footprint(region=region), warnings=["throttled"])])
+        (run,) = runs_of(client)
+        assert (run.data.metrics["carbon_g"], run.data.tags["llem.region"]) == (carbon_g, region)
+        artifact = Path(run.info.artifact_uri.removeprefix("file://")) / "result.json"
+        assert json.loads(artifact.read_text())["quantities"]["carbon_g"] == carbon_g
+        # A description that somebody wrote there stays.
+        client.set_tag(run.info.run_id, "mlflow.note.content", "the fan was broken")
+    assert runs_of(client)[0].data.tags["mlflow.note.content"] == "the fan was broken"
+    assert len(client.get_metric_history(run.info.run_id, "energy_j")) == 1
+
+
+def test_a_server_that_fails_is_not_asked_for_minutes(
+    made: Made, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.status = 503
+    for retries in (1, 0):
+        with pytest.raises(mlflow.MlflowException, match="503"):
+            MlflowExporter(receiver.url).export([made()])
+        assert len(receiver.requests) == 1 + retries
+        receiver.requests.clear()
+        assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
+        # Its user knows better.
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
 def test_a_run_that_was_interrupted_is_made_anew(made: Made, client: Any) -> None:

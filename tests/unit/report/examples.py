@@ -203,8 +203,8 @@ def _whole_result(energy_j: float, latency_s: float, tokens: float, time_per_tok
 
 
 def whole_session() -> Report:
-    """All that a report shows: a sweep with its front, a verdict of each colour, power samples, parts of the joules, pairs, an
-    invalid result with the longest names of boards and options, and one without joules."""
+    """All that a report shows: a sweep with its front, verdicts of all colours, power samples, parts of the joules,
+    pairs, an invalid result with the longest names of boards and options, and one without joules."""
     points, pairs = timed_sweep(), in_pairs("paired", change=0.1)
     boards = {"GPU-01234567-89ab-cdef-0123-456789abcdef": 100.0}
     invalid = experiment(

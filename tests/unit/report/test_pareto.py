@@ -60,7 +60,7 @@ def test_a_point_behind_the_front_may_be_the_one_that_surely_dominates() -> None
 
 
 def test_random_points_against_every_pair() -> None:
-    random = Random(5)
+    random = Random(5)  # noqa: S311
 
     def estimate() -> Estimate:
         value = random.uniform(1.0, 2.0)
@@ -68,9 +68,9 @@ def test_random_points_against_every_pair() -> None:
         return Estimate(value, half_width, random.choice([2, 4, math.inf]))
 
     some = [(estimate(), estimate()) for _ in range(60)]
-    for point, why in zip(some, behind(some), strict=True):
-        better = [one for one in some if one is not point and all(a.value <= b.value for a, b in zip(one, point))]
-        ratios = [[ratio(b, a) for a, b in zip(one, point)] for one in better]
+    for (x, y), why in zip(some, behind(some), strict=True):
+        better = [(a, b) for a, b in some if a.value <= x.value and b.value <= y.value and (a, b) != (x, y)]
+        ratios = [(ratio(x, a), ratio(y, b)) for a, b in better]
         sure = [all(found and found.interval and found.interval[0] > 1 for found in both) for both in ratios]
         assert (why is None) == (not better)
         assert (why is not None and all(why.sure)) == any(sure)
