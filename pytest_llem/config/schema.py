@@ -109,7 +109,9 @@ def _joined(kinds: list[dict[str, Any]]) -> dict[str, Any]:
     if not free:
         return {"enum": listed}
     types = [kind["type"] for kind in free]
-    keywords = {key: _nested(value) for kind in free for key, value in kind.items() if key != "type"}
+    if len(set(types)) < len(types):
+        return {"anyOf": kinds}
+    keywords = {key: _nested(key, value) for kind in free for key, value in kind.items() if key != "type"}
     if not listed:
         return {"type": types if len(types) > 1 else types[0], **keywords}
     of_listed = ["string", *(name for name, values in _VALUES.items() if values[0] in listed)]
@@ -124,13 +126,11 @@ def _joined(kinds: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _nested(value: Any) -> Any:
-    """What a keyword of a mapping or a list says of the values therein."""
-    if not isinstance(value, dict):
-        return value
-    if "$ref" in value or value.keys() & {"type", "anyOf", "oneOf"}:
-        return _without_choice(value)
-    return {name: _nested(schema) for name, schema in value.items()}  # the fields of a mapping
+def _nested(keyword: str, value: Any) -> Any:
+    """What a keyword says of the values in a list or a mapping, without choices, too."""
+    if keyword == "properties":
+        return {name: _without_choice(field) for name, field in value.items()}
+    return _without_choice(value) if keyword in ("items", "additionalProperties") and isinstance(value, dict) else value
 
 
 def _dataset(field: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
