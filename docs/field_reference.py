@@ -14,6 +14,7 @@ from pytest_llem.config.dataset import BuiltinDataset, FileDataset, SyntheticDat
 from pytest_llem.config.decoder import DecoderConfig
 from pytest_llem.config.experiment import ExperimentConfig, MeasureConfig, ParallelConfig
 from pytest_llem.config.kv_cache import QuantizedCacheConfig
+from pytest_llem.config.lengths import Lengths, OutputLengths
 from pytest_llem.config.passthrough import Passthrough
 from pytest_llem.config.pytorch import LoraConfig, PyTorchConfig
 from pytest_llem.config.schema import experiment_file_schema
@@ -42,8 +43,10 @@ _SECTIONS: tuple[tuple[str, str, type[Section]], ...] = (
     ("An experiment", "", ExperimentConfig),
     ("dataset: {synthetic: ...}", "dataset.", SyntheticDataset),
     ("dataset: {synthetic: ...}", "dataset.synthetic.", SyntheticPrompts),
+    ("dataset: {synthetic: {lengths: ...}}", "dataset.synthetic.lengths.", Lengths),
     ("dataset: {builtin: ...}", "dataset.", BuiltinDataset),
     ("dataset: {path: ...}", "dataset.", FileDataset),
+    ("output_lengths", "output_lengths.", OutputLengths),
     ("decoder", "decoder.", DecoderConfig),
     ("pytorch", "pytorch.", PyTorchConfig),
     ("pytorch.cache_config", "pytorch.cache_config.", QuantizedCacheConfig),

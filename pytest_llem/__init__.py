@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from pytest_llem.config import DecoderConfig, Experiment, ExperimentConfig, PyTorchConfig, load_experiments
     from pytest_llem.engines.base import CallTiming, Engine, LoadedModel, MemoryPlan, WatchedSequence, Workload
     from pytest_llem.engines.prompts import load_prompts
+    from pytest_llem.exporters.base import Exporter
+    from pytest_llem.exporters.results import Exported
+    from pytest_llem.footprint import Footprint
     from pytest_llem.measurement.result import ExperimentResult, Round
     from pytest_llem.meters import (
         Disturbance,
@@ -36,6 +39,9 @@ __all__ = [
     "ExperimentConfig",
     "ExperimentResult",
     "ExperimentRun",
+    "Exported",
+    "Exporter",
+    "Footprint",
     "GeneratedSequence",
     "IdlePower",
     "JoinedWindows",
@@ -61,6 +67,9 @@ _HOMES = {
     "config": ("DecoderConfig", "Experiment", "ExperimentConfig", "PyTorchConfig", "load_experiments"),
     "engines.base": ("CallTiming", "Engine", "LoadedModel", "MemoryPlan", "WatchedSequence", "Workload"),
     "engines.prompts": ("load_prompts",),
+    "exporters.base": ("Exporter",),
+    "exporters.results": ("Exported",),
+    "footprint": ("Footprint",),
     "measurement.result": ("ExperimentResult", "Round"),
     "meters": (
         "Disturbance",

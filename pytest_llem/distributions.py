@@ -1,10 +1,12 @@
-"""Student's t and its relatives in the standard library: a verdict must not cost an import of scipy."""
+"""Student's t and its relatives, and a truncated normal distribution, in the standard library: a verdict must not cost
+an import of scipy."""
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
 from itertools import pairwise
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -225,3 +227,30 @@ def _tetragamma(x: float) -> float:
         x += 1
     square = 1 / (x * x)
     return shift - square * (1 + 1 / x + square * (0.5 - square * (1 / 6 - square * (1 / 6 - square * 0.3))))
+
+
+def truncated_normal_mean(centre: float, sd: float, low: float, high: float) -> float:
+    """Mean of a normal distribution about ``centre`` that is cut off at ``low`` and ``high``.
+
+    https://en.wikipedia.org/wiki/Truncated_normal_distribution#Moments
+    """
+    if centre < low:
+        return low + high - truncated_normal_mean(low + high - centre, sd, low, high)
+    a, b = (low - centre) / sd, (high - centre) / sd
+    density = (math.exp(-a * a / 2) - math.exp(-b * b / 2)) / math.sqrt(2 * math.pi)
+    return centre + sd * density / (_normal_below(b) - _normal_below(a))
+
+
+def truncated_normal_quantile(probability: float, centre: float, sd: float, low: float, high: float) -> float:
+    """What a normal variable about ``centre`` that is cut off at ``low`` and ``high`` stays below with this
+    probability."""
+    if centre < low:
+        return low + high - truncated_normal_quantile(1 - probability, low + high - centre, sd, low, high)
+    below_low, below_high = (_normal_below((bound - centre) / sd) for bound in (low, high))
+    z = NormalDist().inv_cdf(below_low + probability * (below_high - below_low))
+    return min(max(centre + sd * z, low), high)
+
+
+def _normal_below(z: float) -> float:
+    """What of a standard normal distribution is below ``z``; precise in the lower tail, hence the mirrors above."""
+    return math.erfc(-z / math.sqrt(2)) / 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_llem.verdict.gates import resolve
-from pytest_llem.verdict.history import METRICS
 from pytest_llem.verdict.limits import parse_limit
 
 if TYPE_CHECKING:
@@ -66,4 +65,4 @@ def _of_a_comparison(gates: dict[str, Limit], settings: Settings) -> dict[str, L
     """Where two states of the code are compared, what has no gate of its own has the usual ones."""
     if gates or not settings.compares:
         return gates
-    return {metric: USUAL for metric in METRICS if metric != "energy" or settings.meter != "none"}
+    return {"latency": USUAL} if settings.meter == "none" else {"energy": USUAL, "latency": USUAL}

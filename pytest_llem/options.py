@@ -14,6 +14,7 @@ import pytest
 
 from pytest_llem.errors import MeterUnavailableError
 from pytest_llem.meters import METER_NAMES, check_name
+from pytest_llem.meters.host import AUTO, HOST_NAMES, check_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +25,15 @@ RAY_HERE = "local"
 """The address of a Ray cluster that is started on this machine for the session."""
 
 
-def _meter(text: str) -> str:
-    try:
-        check_name(text)
-    except MeterUnavailableError as error:
-        raise ValueError(error) from None
-    return text
+def _name(check: Callable[[str], None]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        try:
+            check(text)
+        except MeterUnavailableError as error:
+            raise ValueError(error) from None
+        return text
+
+    return read
 
 
 def _number(
@@ -93,6 +97,31 @@ def _ends(text: str) -> tuple[str, str]:
     if not (good and dots and bad) or bad.startswith(".") or ".." in bad:
         raise ValueError(f"{text!r} is no range; write GOOD..BAD, such as v1.2..main")
     return good, bad
+
+
+def _exports(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    # Whether there is such an exporter is found out where it is needed: not in a child, nor on another machine.
+    exports = []
+    for text in dict.fromkeys(texts):
+        name, _, target = text.partition(":")
+        if not (name and target):
+            raise ValueError(f"{text!r} lacks a target; write NAME:TARGET, such as parquet:results.parquet")
+        exports.append((name, target))
+    return tuple(exports)
+
+
+# Of prices and the like: what is multiplied with it stays finite.
+_MOST_FACTOR = 1e9
+
+
+def _price(text: str) -> tuple[float, str | None]:
+    """A number and the label of its currency: letters, or one sign."""
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([^\W\d_]{1,12}|[$£¥₩€₹])?", text.strip())
+    if match is None or float(match[1]) > _MOST_FACTOR:
+        raise ValueError(
+            f"{text!r} is no price of a kWh; write a number and, if you like, its currency: 0.30 or 0.30EUR"
+        )
+    return float(match[1]), match[2]
 
 
 def _paths(texts: Sequence[str]) -> tuple[Path, ...]:
@@ -179,8 +208,16 @@ OPTIONS = (
         f"What reads the joules: {', '.join(METER_NAMES)}, or one that another package registers. Default: auto "
         "(nvml on a GPU; on the CPU rapl where readable, else estimate).",
         "NAME",
-        _meter,
+        _name(check_name),
         "auto",
+    ),
+    Option(
+        "llem_host",
+        f"What reads the processor and its memory beside the boards of the nvml meter: {', '.join(HOST_NAMES)}, or one "
+        "that another package registers. Default: auto (rapl where readable, else nothing).",
+        "NAME",
+        _name(check_host),
+        AUTO,
     ),
     Option(
         "llem_rounds",
@@ -191,9 +228,9 @@ OPTIONS = (
     Option("llem_min_window", "Least seconds of a round's window, whatever the file says.", "SECONDS", _number(0)),
     Option(
         "llem_fail",
-        "Gate, repeatable: energy or latency may not get worse than this, such as energy:5%%, energy:2%%..5%% or "
-        "latency:3%%;rule=point; or output:same, the tokens of greedy decoding may not change. Replaces the files' "
-        "compare: for the same metric.",
+        "Gate, repeatable: energy, latency or energy_total (boards and host) may not get worse than this, such as "
+        "energy:5%%, energy:2%%..5%% or latency:3%%;rule=point; or output:same, the tokens of greedy decoding may not "
+        "change. Replaces the files' compare: for the same metric.",
         "METRIC:LIMIT",
         _gates,
         {},
@@ -233,6 +270,30 @@ OPTIONS = (
     Option("llem_beta", "Probability at most of OK at a change of the limit. Default: 0.025.", "RATE", _rate, 0.025),
     Option("llem_report", "Write one self-contained HTML report.", "PATH", Path),
     Option("llem_csv", "Write the results as one flat table, one line per experiment.", "PATH", Path),
+    Option(
+        "llem_export",
+        "Hand the results to another tool at the end, repeatable: prometheus:FILE.prom or a Pushgateway's URL, "
+        "otlp:URL, mlflow:TRACKING-URI, wandb:FOLDER, parquet:FILE, or an exporter that another package registers. The "
+        "same result again adds nothing there.",
+        "NAME:TARGET",
+        _exports,
+        (),
+        repeatable=True,
+    ),
+    Option(
+        "llem_region",
+        "Tell the carbon of results: the country whose grid feeds this machine, as an ISO 3166 alpha 3 code (extra "
+        "carbon), or grams of CO2e a kWh.",
+        "CODE",
+    ),
+    Option("llem_price", "Tell the cost of results: the price of a kWh, such as 0.30 or 0.30EUR.", "PRICE", _price),
+    Option(
+        "llem_pue",
+        "Power usage effectiveness of the data centre, which multiplies carbon and cost. Default: 1.",
+        "FACTOR",
+        _number(1, most=_MOST_FACTOR),
+        1.0,
+    ),
     Option(
         "llem_journal",
         "Keep finished results here as they finish. Default: llem-journal.jsonl beside pytest-benchmark's saved runs, "

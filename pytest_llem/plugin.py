@@ -114,10 +114,12 @@ def _features(settings: Settings) -> Iterator[object]:
         yield IsolatedChild(settings)
     elif settings.mode == "merge":
         from pytest_llem.session.ending import Judging, Reporting
+        from pytest_llem.session.exporting import Exporting
         from pytest_llem.session.merge import Merge
 
         yield Merge(settings)
         yield Reporting(settings)
+        yield Exporting(settings)
         yield Judging(settings)
     elif settings.mode == "plan":
         from pytest_llem.commands.plan import Planner
@@ -132,6 +134,7 @@ def _features(settings: Settings) -> Iterator[object]:
 def _features_of_measuring(settings: Settings) -> Iterator[object]:
     """Plugins of a session that is going to measure, or that had to."""
     from pytest_llem.session.ending import Judging, Reporting
+    from pytest_llem.session.exporting import Exporting
     from pytest_llem.session.isolation.parent import Isolation
     from pytest_llem.session.resume import Resume
     from pytest_llem.session.termination import Termination
@@ -140,6 +143,7 @@ def _features_of_measuring(settings: Settings) -> Iterator[object]:
     yield Termination()
     if settings.judges:
         yield Judging(settings)
+        yield Exporting(settings)
     if settings.bisect is not None and settings.mode == "bisect":
         from pytest_llem.session.against.bisect import Bisect
 
@@ -171,10 +175,16 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         return []
     where = "" if settings.ray is None else f" of Ray's machines ({settings.ray})"
     lines = [f"llem: experiments run on the {settings.device_name}{where}, meter: {settings.meter}"]
+    if settings.footprint is not None:
+        from pytest_llem.report.footprints import TITLE, terms
+
+        lines.append(f"llem: {TITLE.lower()} by {terms(settings.footprint)}")
     added = [*config.getini("addopts"), *os.environ.get("PYTEST_ADDOPTS", "").split()]
     given = {argument.partition("=")[0] for argument in (*added, *config.invocation_params.args)}
     if ignored := [option for option in _OPTIONS_OF_CALLABLES if option in given]:
         lines.append(f"llem: {', '.join(ignored)}: no effect on experiments, whose files say how they are measured")
+    if "--llem-host" in given and settings.meter != "nvml" and (settings.meter != "auto" or settings.device != "cuda"):
+        lines.append("llem: --llem-host: no effect: the nvml meter alone reads the host beside its boards")
     return lines
 
 

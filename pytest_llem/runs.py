@@ -254,7 +254,7 @@ class ExperimentRun:
                 result = replace(result, warnings=[*result.warnings, note])
             workload_hash = identity.workload_hash(config, self._model, workload)
             environment = identity.environment(self._model.gpu_uuids, self._meter, device=self._session.settings.device)
-        result = replace(result, spent_s=account.spent_s())
+        result = replace(result, spent_s=account.spent_s(), timestamp_s=time.time())
         record = Record(
             nodeid=self._item.nodeid,
             name=self._item.name,
@@ -267,15 +267,19 @@ class ExperimentRun:
             labels=self._recorder.labels(dict(experiment.swept)),
             gates=gates,
         )
-        _keep(record, self._item, self._session, self._recorder)
-        return result
+        return _keep(record, self._item, self._session, self._recorder)
 
 
-def _keep(record: Record, item: pytest.Item, session: LlemSession, recorder: Recorder) -> None:
-    """Hand over what an item measured: to the session, to JUnit's report and to the test's own ``benchmark``."""
-    session.keep(record)
+def _keep(record: Record, item: pytest.Item, session: LlemSession, recorder: Recorder) -> ExperimentResult:
+    """Hand over what an item measured: to the session, to JUnit's report and to the test's own ``benchmark``.
+
+    Returns:
+        The result that the session keeps.
+    """
+    record = session.keep(record)
     item.user_properties.extend(junit.properties(record.result))
     recorder.show(record)
+    return record.result
 
 
 def _batch_notes(config: ExperimentConfig, prompts: int) -> list[str]:
@@ -408,7 +412,7 @@ class BenchmarkRun:
                 keeps_outputs=False,
             )
         notes = [*measured.warnings, *(disturbance.text for disturbance in disturbances), *heard.texts]
-        self.result = replace(
+        result = replace(
             summarise(
                 measured.windows,
                 calls_per_round=measured.passes,
@@ -417,19 +421,20 @@ class BenchmarkRun:
                 sequential=measured.sequential,
             ),
             spent_s=self._account.spent_s(),
+            timestamp_s=time.time(),
         )
         if disturbances:
-            self.result = replace(self.result, valid=False)
+            result = replace(result, valid=False)
         boards = [board["uuid"] for board in machine.boards()] if settings.device == "cuda" else []
         record = Record(
             nodeid=self._item.nodeid,
             name=self._item.name,
             file=self._item.location[0],
-            result=self.result,
+            result=result,
             workload_hash=identity.callable_hash(self._item.nodeid),
             environment=identity.environment(boards, self._meter, device=settings.device, runs_model=False),
             labels=self._recorder.labels(),
             gates=gates_of(self._item, settings),
         )
-        _keep(record, self._item, self._session, self._recorder)
+        self.result = _keep(record, self._item, self._session, self._recorder)
         return last[0]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from pytest_llem.footprint import Footprint
 from pytest_llem.options import OPTIONS, RAY_HERE
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ NO_BENCHMARK = (
     "experiments are reported through pytest-benchmark: remove -p no:benchmark, or where plugins are not loaded by "
     "themselves, add -p pytest_benchmark.plugin"
 )
-_OUTPUTS = ("llem_fail", "llem_report", "llem_csv")
+_OUTPUTS = ("llem_fail", "llem_report", "llem_csv", "llem_export")
 
 Mode = Literal["validate", "measure", "against", "bisect", "plan", "collect", "merge", "child"]
 _COMPARES = ("against", "bisect")
@@ -38,6 +39,7 @@ class Settings:
         device: ``cuda``, ``cpu``, or ``None`` when experiments are validated only.
         meter: one of :func:`pytest_llem.meters.meter_names`.
         meter_named: true when a meter is named, so that it may not be replaced.
+        host: one of :func:`pytest_llem.meters.host.host_names`.
         rounds: overrides ``measure.rounds`` of every experiment.
         min_window_s: overrides ``measure.min_window_s`` of every experiment, in seconds.
         files: patterns of experiment files.
@@ -52,6 +54,8 @@ class Settings:
         error_rates: probabilities of wrong verdicts, alpha and beta.
         report: where the HTML report goes.
         csv: where the table of results goes.
+        exports: names and targets of the exporters that get the results.
+        footprint: what turns joules into carbon and cost; ``None`` where neither is asked for.
         journal: where finished results are kept as they finish; ``None`` for beside pytest-benchmark's storage.
         resume: go on with an interrupted session.
         shard: which part of how many runs, from 1; ``None`` for everything.
@@ -82,6 +86,8 @@ class Settings:
     error_rates: tuple[float, float]
     report: Path | None
     csv: Path | None
+    exports: tuple[tuple[str, str], ...] = ()
+    footprint: Footprint | None = None
     journal: Path | None = None
     resume: bool = False
     shard: tuple[int, int] | None = None
@@ -97,6 +103,7 @@ class Settings:
     checkout: Path | None = None
     lock_timeout_s: float = 3600.0
     root_note: str | None = None
+    host: str = "auto"
 
     @property
     def device_name(self) -> str:
@@ -168,6 +175,8 @@ class Settings:
             error_rates=(given["alpha"], given["beta"]),
             report=given["report"],
             csv=given["csv"],
+            exports=given["export"],
+            footprint=_footprint(given, config, mode),
             # A test may change the working directory.
             journal=None if journal is None else journal.absolute(),
             resume=given["resume"],
@@ -185,6 +194,7 @@ class Settings:
             checkout=given["checkout"],
             lock_timeout_s=given["lock_timeout"],
             root_note=root_note,
+            host=given["host"],
         )
 
 
@@ -202,6 +212,33 @@ def _mode(given: Mapping[str, Any], config: pytest.Config) -> Mode:
     if given["bisect"] is not None:
         return "bisect"
     return "measure" if given["against"] is None else "against"
+
+
+def _footprint(given: Mapping[str, Any], config: pytest.Config, mode: Mode) -> Footprint | None:
+    for name in ("region", "price", "pue"):
+        # A variable of a CI job that is not set: without it the report would lack what it is asked for.
+        if config.getoption(f"llem_{name}") == "":
+            raise pytest.UsageError(f"--llem-{name}: its value is empty")
+    region, price, pue = given["region"], given["price"], given["pue"]
+    if region is None and price is None:
+        if config.getoption("llem_pue") is not None:
+            raise pytest.UsageError("--llem-pue multiplies carbon and cost: pass --llem-region or --llem-price with it")
+        return None
+    price_per_kwh, currency = price or (None, None)
+    footprint = Footprint(pue=pue, price_per_kwh=price_per_kwh, currency=currency)
+    if region is None:
+        return footprint
+    from pytest_llem.grids import find_grid
+
+    try:
+        return replace(footprint, **vars(find_grid(region)))
+    except ValueError as error:
+        if mode == "child" or (mode in ("plan", "collect", "validate") and not config.getoption("llem_region")):
+            # Another interpreter or machine: what the parent is told of its results gets the parent's. And a
+            # session without joules needs no codecarbon for the sake of an ini file.
+            return None
+        where = "--llem-region" if config.getoption("llem_region") else "llem_region in the ini file"
+        raise pytest.UsageError(f"{where}: {error}") from None
 
 
 def _require_comparable(given: Mapping[str, Any], config: pytest.Config) -> None:

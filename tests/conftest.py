@@ -18,6 +18,9 @@ os.environ["PYTEST_LLEM_LOCK_DIR"] = tempfile.mkdtemp(prefix="pytest-llem-locks-
 # make a test of milliseconds one of seconds. Read by torch when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Nor is there a processor that counts its joules but those that tests simulate.
+os.environ["PYTEST_LLEM_POWERCAP"] = os.environ["PYTEST_LLEM_LOCK_DIR"]
+
 # Processes that tests start find the packages of this checkout.
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 

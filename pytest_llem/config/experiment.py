@@ -23,8 +23,16 @@ from pytest_llem.config.base import (
 )
 from pytest_llem.config.builtin_models import is_builtin
 from pytest_llem.config.contradictions import contradictions
-from pytest_llem.config.dataset import DATASET_HELP, Dataset, SyntheticDataset, SyntheticPrompts, TextDataset
+from pytest_llem.config.dataset import (
+    DATASET_HELP,
+    Dataset,
+    FileDataset,
+    SyntheticDataset,
+    SyntheticPrompts,
+    TextDataset,
+)
 from pytest_llem.config.decoder import DecoderConfig
+from pytest_llem.config.lengths import AnyOutputLengths, Lengths  # noqa: TC001  (pydantic reads one)
 from pytest_llem.config.load import LoadConfig
 from pytest_llem.config.measure import MeasureConfig
 from pytest_llem.config.parallel import ParallelConfig
@@ -49,7 +57,7 @@ _RESERVED_NAME = re.compile(
 # Larger seeds are not accepted by every generator that takes part (numpy's stops here).
 MAX_SEED = 2**32 - 1
 
-Metric = Literal["energy", "latency", "output"]
+Metric = Literal["energy", "latency", "energy_total", "output"]
 
 _MARKS_WITH_ARGUMENTS = ("filterwarnings", "parametrize", "skipif", "usefixtures")
 
@@ -138,8 +146,8 @@ class ExperimentConfig(Section):
     )
     dataset: Dataset = option(DATASET_HELP, default=SyntheticDataset(), stage="prompts")
     chat: bool | None = option(
-        "Put each prompt into the tokenizer's chat template, as the user's message. Needs prompts that are text. "
-        "Unset: no.",
+        "Put each prompt into the tokenizer's chat template, as the user's message. Needs prompts that are text or "
+        "messages. Unset: no.",
         stage="prompts",
     )
     template_date: Annotated[str, AfterValidator(_day)] | None = option(
@@ -148,13 +156,18 @@ class ExperimentConfig(Section):
         json_schema_extra={"format": "date"},
     )
     max_input_tokens: int = option(
-        "Longer prompts are cut to this length; with chat, it is the user's text that loses its end.",
+        "Longer prompts are cut to this length; with chat, it is the last message that loses its end.",
         default=128,
         stage="prompts",
         unit="tokens",
         ge=1,
     )
     max_output_tokens: int = option("New tokens of a sequence.", default=64, stage="call", unit="tokens", ge=1)
+    output_lengths: AnyOutputLengths | None = option(
+        "Lengths of outputs that differ, no token more or less: {mean, sd, min, max}, or the path of a histogram. "
+        "max_output_tokens bounds them.",
+        stage="call",
+    )
     random_seed: int = option(
         "Seed of random weights, of sampling, and of synthetic or shuffled prompts without their own seed. "
         "A new one needs a new load only where weights are random.",
@@ -209,6 +222,29 @@ class ExperimentConfig(Section):
         return self.random_seed if seed is None else seed
 
     @property
+    def input_lengths(self) -> Lengths | None:
+        """How the lengths of synthetic prompts are distributed; ``None`` where all have one."""
+        return self.dataset.synthetic.lengths if isinstance(self.dataset, SyntheticDataset) else None
+
+    @property
+    def fixed_outputs(self) -> str | None:
+        """The field that says how many tokens each prompt gets; ``None`` where none does. What a file's own requests
+        say of it is not known here."""
+        if self.output_lengths is not None:
+            return "output_lengths"
+        named = isinstance(self.dataset, FileDataset) and self.dataset.output_field is not None
+        return "dataset.output_field" if named else None
+
+    @property
+    def prompt_files(self) -> list[str]:
+        """The files that decide prompts and lengths, as they are written."""
+        written = (
+            self.dataset.path if isinstance(self.dataset, FileDataset) else None,
+            *(None if lengths is None else lengths.file for lengths in (self.input_lengths, self.output_lengths)),
+        )
+        return [path for path in written if path is not None]
+
+    @property
     def prompt_count(self) -> int | None:
         """How many prompts there are; ``None`` where that is as many as the set holds."""
         return None if self._prompts is None else self._prompts.n
@@ -221,8 +257,8 @@ class ExperimentConfig(Section):
 
     @property
     def input_len(self) -> int | None:
-        """Length of each synthetic prompt in tokens; ``None`` for prompts of another kind."""
-        if not isinstance(self.dataset, SyntheticDataset):
+        """Length of each synthetic prompt in tokens; ``None`` for prompts of another kind, and where it differs."""
+        if not isinstance(self.dataset, SyntheticDataset) or self.input_lengths is not None:
             return None
         input_len = self.dataset.synthetic.input_len
         return self.max_input_tokens if input_len is None else input_len

@@ -1,4 +1,4 @@
-"""A tokenizer's chat template: it takes a text as a user's message, and all of the text arrives.
+"""A tokenizer's chat template: it takes a user's message or a whole conversation, and all of its text arrives.
 
 Templates are programs. Some want a message's content as a text, some as a list of parts, and render the same for every
 text that comes in the other form; some write the date of the day, which would be other work every day.
@@ -9,9 +9,11 @@ from __future__ import annotations
 import locale
 import re
 import string
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pytest_llem.engines.datasets.entries import Conversation
 from pytest_llem.errors import PromptError, one_line
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 # Differs from any date in some field, so that a template that writes one is found out.
 _OTHER_DAYS = (date(1987, 11, 23), date(2038, 6, 30))
 _MARKER = "A text of 7 words to find."
+_PROBE = Conversation.of(_MARKER)
+# Whose text a template has to write.
+_ARRIVING = ("system", "developer", "user")
 # What becomes of a list where a template wants a text.
 _AS_DATA = re.compile(rf"""['"]text['"]\s*:\s*['"]{re.escape(_MARKER)}""")
 _FORMS: tuple[Callable[[str], Any], ...] = (str, lambda text: [{"type": "text", "text": text}])
@@ -37,12 +42,18 @@ class Tokenizer(Protocol):
     def get_chat_template(self) -> str: ...
 
     def apply_chat_template(
-        self, conversation: list[dict[str, Any]], *, chat_template: str, add_generation_prompt: bool, tokenize: bool
+        self,
+        conversation: list[Any],
+        *,
+        tools: list[Any] | None,
+        chat_template: str,
+        add_generation_prompt: bool,
+        tokenize: bool,
     ) -> Any: ...
 
 
 class ChatTemplate:
-    """Puts texts into the chat template of ``tokenizer``, as a user's message and the header of the answer.
+    """Puts conversations into the chat template of ``tokenizer``, followed by the header of the answer.
 
     Args:
         today: what the template gets where it asks for the date.
@@ -65,20 +76,27 @@ class ChatTemplate:
         self._template = _dated(template, today)
         self._form = self._find_form()
         # What surrounds a text, which a short one may be found in, too.
-        self._around = self._render(self._form, _MARKER, self._template).replace(_MARKER, "\0")
-        days = {self._render(self._form, _MARKER, _dated(template, day)) for day in (today, *_OTHER_DAYS)}
+        self._around = self._render(self._form, _PROBE, self._template).replace(_MARKER, "\0")
+        days = {self._render(self._form, _PROBE, _dated(template, day)) for day in (today, *_OTHER_DAYS)}
         self.uses_date = len(days) > 1
 
-    def token_ids(self, text: str) -> list[int]:
-        """The token ids of ``text`` in the template.
+    def token_ids(self, conversation: Conversation) -> list[int]:
+        """The token ids of ``conversation`` in the template.
 
         Raises:
-            PromptError: the template fails, or leaves out or changes a part of the text.
+            PromptError: the template fails, or leaves out or changes a part of what it is given.
         """
-        rendered = self._render(self._form, text, self._template)
-        bare = text.strip()  # as most templates do
-        if bare and rendered.count(bare) <= self._around.count(bare):
-            raise self._error("cuts or changes this text")
+        rendered = self._render(self._form, conversation, self._template)
+        alone = len(conversation.messages) == 1
+        for message in conversation.messages:
+            # What an assistant thought is left out on purpose, and what a tool returned is quoted.
+            text = message["content"].strip() if message["role"] in _ARRIVING else ""  # as most templates do
+            if text and rendered.count(text) <= (self._around.count(text) if alone else 0):
+                raise self._error("cuts or changes this text" if alone else f"leaves out a {message['role']}'s text")
+        if conversation.tools:
+            without = self._render(self._form, replace(conversation, tools=None), self._template)
+            if rendered == without:
+                raise self._error("does not write tools")
         # The template has written the special tokens.
         ids: list[int] = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
         return ids
@@ -87,7 +105,7 @@ class ChatTemplate:
         faults = []
         for form in _FORMS:
             try:
-                rendered = self._render(form, _MARKER, self._template)
+                rendered = self._render(form, _PROBE, self._template)
             except PromptError as exc:
                 faults.append(exc)
                 continue
@@ -97,11 +115,16 @@ class ChatTemplate:
             raise faults[0]
         raise self._error("does not write a user's text, neither as a text nor as a list of parts")
 
-    def _render(self, form: Callable[[str], Any], text: str, template: str) -> str:
+    def _render(self, form: Callable[[str], Any], conversation: Conversation, template: str) -> str:
+        messages = [
+            message if message["content"] is None else {**message, "content": form(message["content"])}
+            for message in conversation.messages
+        ]
         try:
             # With the header of the answer, so that the model answers instead of writing on in the user's name.
             rendered: str = self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": form(text)}],
+                messages,
+                tools=None if conversation.tools is None else list(conversation.tools),
                 chat_template=template,
                 add_generation_prompt=True,
                 tokenize=False,

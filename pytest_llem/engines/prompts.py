@@ -1,49 +1,41 @@
 """From an experiment's dataset to prompts, as lists of token ids.
 
-Three kinds of dataset: synthetic token ids of an exact length, a file of texts (JSON Lines with a field, or
-plain text with one prompt a line), and the sets that come with this package. Texts may be shuffled, limited to
-the first ones, and put into the tokenizer's chat template, as a user's message.
+Three kinds of dataset: synthetic token ids of exact lengths, a file or folder of texts and conversations, and the sets
+that come with this package. Entries may be shuffled, limited to the first ones, and put into the tokenizer's chat
+template.
 """
 
 from __future__ import annotations
 
 import bisect
-import difflib
 import hashlib
-import json
 import random
 from dataclasses import dataclass
 from datetime import date
-from functools import partial
 from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from pytest_llem.config import FileDataset, SyntheticDataset
+from pytest_llem.config.contradictions import fixed_output_conflicts
 from pytest_llem.engines.chat import ChatTemplate
+from pytest_llem.engines.datasets.entries import Conversation, FileEntries, builtin_entries
+from pytest_llem.engines.datasets.lengths import lengths_of
 from pytest_llem.errors import PromptError, about
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from pathlib import Path
 
-    from pytest_llem.config import ExperimentConfig
+    from pytest_llem.config import ExperimentConfig, SyntheticPrompts
     from pytest_llem.engines.chat import Tokenizer
+    from pytest_llem.engines.datasets.entries import Entry
 
 _DATA_PACKAGE = "pytest_llem.config.data"
-_DEFAULT_FIELD = "prompt"
-_SUFFIXES = (".jsonl", ".ndjson", ".txt")
 _DEFAULT_DATE = "2026-01-01"
 
 # So many prompts are made twice, to find a tokenizer or a template that draws at random.
 _MADE_TWICE = 16
-
-
-class _Text(NamedTuple):
-    """A prompt before it is tokenised, and where it stands."""
-
-    text: str
-    file: str
-    line: int
 
 
 @dataclass(frozen=True)
@@ -52,14 +44,17 @@ class Prompts:
 
     Attributes:
         token_ids: one tuple of token ids for each prompt, in the order in which they run.
-        truncated: how many prompts were longer than ``max_input_tokens`` and lost their end, or that of the user's
-            text where it stands in a chat template.
+        truncated: how many prompts were longer than ``max_input_tokens`` and lost their end, or that of the last
+            message where they stand in a chat template.
         notes: what else a result should say of them.
+        output_tokens: for each, how many tokens are generated, no more and no less; ``None`` where the experiment's
+            options alone decide it. An engine carries that out.
     """
 
     token_ids: tuple[tuple[int, ...], ...]
     truncated: int
     notes: tuple[str, ...] = ()
+    output_tokens: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -70,8 +65,10 @@ class Prompts:
         return sum(map(len, self.token_ids))
 
     def sha256(self) -> str:
-        """Hex SHA-256 of the token ids, prompt by prompt, in order."""
+        """Hex SHA-256 of the token ids, prompt by prompt, in order, and of how many tokens each gets."""
         text = "\n".join(" ".join(map(str, ids)) for ids in self.token_ids)
+        if self.output_tokens is not None:
+            text += "\n\n" + " ".join(map(str, self.output_tokens))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -94,40 +91,101 @@ def load_prompts(
 
     Raises:
         PromptError: the dataset cannot be read, is empty or holds fewer prompts than asked for, there is no chat
-            template that takes them whole and leaves room for them, or their tokens are not the model's.
+            template that takes them whole and leaves room for them, their tokens are not the model's, or what is to be
+            generated for them is more than ``max_output_tokens``, or does not go with other options.
+        UnavailableError: a package that reads the dataset is missing.
     """
-    dataset, limit = config.dataset, config.max_input_tokens
+    dataset = config.dataset
     if isinstance(dataset, SyntheticDataset):
-        length = config.input_len or limit
-        ids = synthetic_token_ids(dataset.synthetic.n, length, config.dataset_seed, vocabulary_size, special_ids)
-        return Prompts(ids, truncated=0)
-
+        return _synthetic(config, dataset.synthetic, folder, vocabulary_size, special_ids)
     if isinstance(dataset, FileDataset):
-        path = folder / Path(dataset.path).expanduser()
-        place, read = {"file": str(path)}, partial(_file_texts, path, dataset.field or _DEFAULT_FIELD)
+        file = FileEntries(dataset, folder, chat=bool(config.chat))
+        found: FileEntries | Iterator[Entry] = file
+        place = {"file": str(file.path)}
     else:
-        name = dataset if isinstance(dataset, str) else dataset.builtin
-        place, read = {"field": "dataset", "value": name}, partial(_builtin_texts, name)
+        file, name = None, dataset if isinstance(dataset, str) else dataset.builtin
+        found = _builtin(name)
+        place = {"field": "dataset", "value": name}
     with about(**place):
-        texts = read()
-        if not texts:
+        if isinstance(dataset, str):
+            entries = list(found)
+        else:
+            entries = _selected(found, dataset.n, config.dataset_seed if dataset.shuffle else None)
+        if not entries:
             raise PromptError("holds no prompts")
-        if not isinstance(dataset, str):
-            texts = _selected(texts, dataset.n, config.dataset_seed if dataset.shuffle else None)
         if tokenizer is None:
             raise PromptError("the model comes without a tokenizer; use a synthetic dataset")
     today = config.template_date or _DEFAULT_DATE
     with about(field="chat"):
         template = ChatTemplate(tokenizer, date.fromisoformat(today)) if config.chat else None
-    ids, truncated = _tokenise(texts, tokenizer, template, limit, vocabulary_size)
-    dated = template is not None and template.uses_date
-    return Prompts(ids, truncated, (f"template_date: the chat template writes the date {today}",) if dated else ())
+    output_tokens = _said_output_tokens(config, entries) or _drawn_output_tokens(config, folder, len(entries))
+    ids, truncated = _tokenise(entries, tokenizer, template, config.max_input_tokens, vocabulary_size)
+    notes = [] if file is None else file.notes
+    if template is not None and template.uses_date:
+        notes.append(f"template_date: the chat template writes the date {today}")
+    return Prompts(ids, truncated, tuple(notes), output_tokens)
+
+
+def _synthetic(
+    config: ExperimentConfig,
+    synthetic: SyntheticPrompts,
+    folder: Path,
+    vocabulary_size: int,
+    special_ids: Collection[int],
+) -> Prompts:
+    limit = config.max_input_tokens
+    n, prefix = synthetic.n, synthetic.shared_prefix or 0
+    if synthetic.lengths is None:
+        lengths = [config.input_len or limit] * n
+    else:
+        seed = config.dataset_seed
+        lengths = lengths_of(
+            synthetic.lengths, n, of="input", seed=seed, folder=folder, limit=limit, limited_by="max_input_tokens"
+        )
+    if prefix > min(lengths):
+        message = f"is above the {min(lengths)} tokens of the shortest prompt; lower it"
+        raise PromptError(message, field="dataset.synthetic.shared_prefix", value=prefix)
+    ids = synthetic_token_ids(lengths, config.dataset_seed, vocabulary_size, special_ids)
+    ids = tuple(ids[0][:prefix] + prompt[prefix:] for prompt in ids)
+    return Prompts(ids, truncated=0, output_tokens=_drawn_output_tokens(config, folder, n))
+
+
+def _drawn_output_tokens(config: ExperimentConfig, folder: Path, n: int) -> tuple[int, ...] | None:
+    """How many tokens each of ``n`` prompts gets by ``output_lengths``; ``None`` where it is not set."""
+    if config.output_lengths is None:
+        return None
+    limit, seed = config.max_output_tokens, config.dataset_seed
+    return tuple(
+        lengths_of(
+            config.output_lengths, n, of="output", seed=seed, folder=folder, limit=limit, limited_by="max_output_tokens"
+        )
+    )
+
+
+def _said_output_tokens(config: ExperimentConfig, entries: Sequence[Entry]) -> tuple[int, ...] | None:
+    """How many tokens each of ``entries`` gets by its own file; ``None`` where that says nothing."""
+    saying = next((entry.file for entry in entries if entry.output_tokens is not None), None)
+    if saying is None:
+        return None
+    for field, message in fixed_output_conflicts(config, saying):
+        raise PromptError(message, field=field)
+    if config.output_lengths is not None:
+        raise PromptError(f"does not go with {saying}, whose requests say it; remove it", field="output_lengths")
+    limit, found = config.max_output_tokens, []
+    for entry in entries:
+        with about(file=entry.file, line=entry.line):
+            if entry.output_tokens is None:
+                raise PromptError("does not say max_tokens, and other requests do; say it in all or in none")
+            if entry.output_tokens > limit:
+                raise PromptError(f"{entry.output_tokens} new tokens are above max_output_tokens ({limit}); raise it")
+        found.append(entry.output_tokens)
+    return tuple(found)
 
 
 def synthetic_token_ids(
-    n: int, length: int, seed: int, vocabulary_size: int, special_ids: Collection[int]
+    lengths: Sequence[int], seed: int, vocabulary_size: int, special_ids: Collection[int]
 ) -> tuple[tuple[int, ...], ...]:
-    """``n`` prompts of ``length`` token ids, drawn uniformly from the vocabulary without ``special_ids``.
+    """Prompts of so many token ids, drawn uniformly from the vocabulary without ``special_ids``.
 
     The same arguments give the same ids on every machine and Python version: ``random()`` is the one method
     of :class:`random.Random` whose sequence is promised to stay.
@@ -146,91 +204,37 @@ def synthetic_token_ids(
             id_ += 1
         return id_
 
-    return tuple(tuple(token_id() for _ in range(length)) for _ in range(n))
+    return tuple(tuple(token_id() for _ in range(length)) for length in lengths)
 
 
-def _selected(texts: Sequence[_Text], n: int | None, seed: int | None) -> list[_Text]:
-    """The first ``n`` of ``texts``, in the order that ``seed`` decides; ``None`` leaves them all, or in their order."""
-    if n is not None and n > len(texts):
-        raise PromptError(f"holds {len(texts)} prompts, fewer than n ({n}); lower n")
-    order = list(range(len(texts)))
+def _builtin(name: str) -> Iterator[Entry]:
+    file = resources.files(_DATA_PACKAGE) / f"{name}.jsonl"
+    return builtin_entries(file.read_text(encoding="utf-8").splitlines(), file.name)
+
+
+def _selected(entries: Iterable[Entry], n: int | None, seed: int | None) -> list[Entry]:
+    """The first ``n`` of ``entries``, in the order that ``seed`` decides; ``None`` leaves them all, or in their order.
+
+    Where the order stays, no further ones are read.
+    """
+    read = list(islice(entries, n if seed is None else None))
+    if read and n is not None and n > len(read):
+        raise PromptError(f"holds {len(read)} prompts, fewer than n ({n}); lower n")
+    order = list(range(len(read)))
     if seed is not None:
         random.Random(seed).shuffle(order)  # noqa: S311  (reproducible on purpose)
-    return [texts[index] for index in order[:n]]
-
-
-def _builtin_texts(name: str) -> list[_Text]:
-    file = resources.files(_DATA_PACKAGE) / f"{name}.jsonl"
-    return _json_lines(file.read_text(encoding="utf-8").splitlines(), _DEFAULT_FIELD, file.name)
-
-
-def _file_texts(path: Path, field: str) -> list[_Text]:
-    kind = path.suffix.lower()
-    if kind not in _SUFFIXES:
-        raise PromptError("prompts are read from .jsonl (a JSON object per line) or .txt (a prompt per line)")
-    try:
-        # A device or a pipe might never end, or never begin.
-        if path.exists() and not path.is_file():
-            raise PromptError("cannot be read: not a file")
-        # Not str.splitlines: it also splits at characters that JSON strings may hold.
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except OSError as exc:
-        raise PromptError(f"cannot be read: {exc.strerror or exc}") from exc
-    except UnicodeDecodeError as exc:
-        line = exc.object.count(b"\n", 0, exc.start) + 1
-        raise PromptError(f"is not UTF-8: {exc.reason}; save the file as UTF-8", line=line) from exc
-    if kind != ".txt":
-        return _json_lines(lines, field, str(path))
-    return [_Text(text, str(path), number) for number, text in enumerate(lines, start=1) if text.strip()]
-
-
-def _json_lines(lines: Iterable[str], field: str, file: str) -> list[_Text]:
-    texts: list[_Text] = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            with about(file=file, line=number):
-                texts.append(_Text(_field(line, field), file, number))
-    return texts
-
-
-def _field(line: str, field: str) -> str:
-    """The text in ``field`` of a line of JSON."""
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as exc:
-        raise PromptError(f"not JSON: {exc.msg} at column {exc.colno}") from exc
-    except (ValueError, RecursionError) as exc:
-        raise PromptError(f"not JSON: {exc}") from exc
-    if not isinstance(entry, dict):
-        raise PromptError(f"expected a JSON object, found {type(entry).__name__}")
-    if field not in entry:
-        near = difflib.get_close_matches(field, entry, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise PromptError(f"no field {field!r}: {hint}there is {', '.join(entry) or 'nothing'}")
-    text = entry[field]
-    if not isinstance(text, str) or not text:
-        raise PromptError(f"field {field!r} is not a text, or is empty")
-    try:
-        text.encode()
-    except UnicodeEncodeError as exc:
-        half = f"half a character ({text[exc.start]}) after {exc.start} others"
-        raise PromptError(f"field {field!r} holds {half}: complete its escape, or remove it") from exc
-    return text
+    return [read[index] for index in order[:n]]
 
 
 def _tokenise(
-    texts: Sequence[_Text], tokenizer: Tokenizer, template: ChatTemplate | None, limit: int, vocabulary_size: int
+    entries: Sequence[Entry], tokenizer: Tokenizer, template: ChatTemplate | None, limit: int, vocabulary_size: int
 ) -> tuple[tuple[tuple[int, ...], ...], int]:
-    """The token ids of ``texts``, and how many of them were cut to ``limit``."""
-
-    def plain(text: str) -> list[int]:
-        return list(tokenizer(text)["input_ids"])
-
-    encode = plain if template is None else template.token_ids
+    """The token ids of ``entries``, and how many of them were cut to ``limit``."""
     prompts: list[tuple[int, ...]] = []
     truncated = 0
-    for number, (text, file, line) in enumerate(texts, start=1):
-        with about(file=file, line=line, field=f"prompt {number}"):
+    for number, entry in enumerate(entries, start=1):
+        with about(file=entry.file, line=entry.line, field=f"prompt {number}"):
+            text, encode = _encoding(entry.content, tokenizer, template)
             ids = encode(text)
             if number <= _MADE_TWICE and encode(text) != ids:
                 raise PromptError(
@@ -243,6 +247,17 @@ def _tokenise(
             _check_embedded(ids, vocabulary_size, tokenizer)
         prompts.append(tuple(ids))
     return tuple(prompts), truncated
+
+
+def _encoding(
+    content: str | Conversation, tokenizer: Tokenizer, template: ChatTemplate | None
+) -> tuple[str, Callable[[str], list[int]]]:
+    """The text of an entry that may be cut, and what makes token ids of such a text."""
+    if template is None:
+        # Without a template no conversations are read.
+        return str(content), lambda text: list(tokenizer(text)["input_ids"])
+    conversation = Conversation.of(content) if isinstance(content, str) else content
+    return conversation.last_text, lambda text: template.token_ids(conversation.ending_in(text))
 
 
 def _check_embedded(ids: Sequence[int], vocabulary_size: int, tokenizer: Tokenizer) -> None:

@@ -47,19 +47,54 @@ def mean_energy(
         total: all of them together, where they were joined.
         sequential: whether their number was decided while they ran.
     """
-    joules = [window.joules for window in windows if window.joules is not None]
-    if len(joules) < len(windows):
+    return _mean([window.joules for window in windows], _reading_j(windows, total), sequential)
+
+
+def mean_with_host(
+    windows: Sequence[Window], total: Window | None = None, *, sequential: bool = False
+) -> tuple[tuple[float | None, float | None], tuple[float | None, float | None]]:
+    """The same of the host, and of boards and host together: their spread is that of the windows' own sums.
+
+    What a sensor of the host states does not average out. It is independent of what the boards' meter states.
+
+    Args:
+        total, sequential: see :func:`mean_energy`.
+    """
+    boards_j = _reading_j(windows, total)
+    own_j = _root_mean_square([None if window.host is None else window.host.uncertainty_j for window in windows])
+    both_j = None if boards_j is None or own_j is None else math.hypot(boards_j, own_j)
+    of_machine = any(window.host is not None and window.host.covers == "machine" for window in windows)
+    host_j, total_j = (both_j, own_j) if of_machine else (own_j, both_j)
+    return (
+        _mean([window.host_joules for window in windows], host_j, sequential),
+        _mean([window.total_joules for window in windows], total_j, sequential),
+    )
+
+
+def _reading_j(windows: Sequence[Window], total: Window | None) -> float | None:
+    """Half-width of the mean that comes from what the meter states of its windows; ``None`` where it does not."""
+    stated_j = _root_mean_square([window.uncertainty_j for window in windows])
+    if stated_j is None:
+        return None
+    if total is not None and total.uncertainty_j is not None:
+        return total.uncertainty_j / len(windows)
+    averages_out = all(window.errors_average_out for window in windows)
+    return stated_j / math.sqrt(len(windows)) if averages_out else stated_j
+
+
+def _root_mean_square(half_widths: Sequence[float | None]) -> float | None:
+    known = [half_width for half_width in half_widths if half_width is not None]
+    return math.sqrt(statistics.fmean(known_j**2 for known_j in known)) if len(known) == len(half_widths) else None
+
+
+def _mean(
+    values: Sequence[float | None], reading_j: float | None, sequential: bool
+) -> tuple[float | None, float | None]:
+    joules = [value for value in values if value is not None]
+    if len(joules) < len(values):
         return None, None
     mean_j, count = statistics.fmean(joules), len(joules)
-    half_widths = [window.uncertainty_j for window in windows if window.uncertainty_j is not None]
-    if len(half_widths) < count:
-        return mean_j, None
-    reading_j = math.sqrt(statistics.fmean(half_width**2 for half_width in half_widths))
-    if total is not None and total.uncertainty_j is not None:
-        reading_j = total.uncertainty_j / count
-    elif all(window.errors_average_out for window in windows):
-        reading_j /= math.sqrt(count)
-    if count == 1:
+    if reading_j is None or count == 1:
         return mean_j, reading_j
     drift_j = abs(drift(joules) or 0.0) * mean_j * _RECTANGULAR_95
     return mean_j, math.hypot(_between(joules, sequential), reading_j, drift_j)

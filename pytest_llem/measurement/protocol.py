@@ -102,6 +102,7 @@ def measure_workload(
     first, last = (tokens_of(workload, outputs) for outputs in (measured.outputs[0][0], measured.outputs[-1][-1]))
     if first != last:
         warnings.append("output_tokens_hash: the first and the last pass generated different tokens")
+    _check_lengths(first, workload.prompts.output_tokens)
     seen = None if watched[0] is None else [sequence.tokens for sequence in watched[0]]
     if seen is not None and seen != first:
         missing["logit_gaps"] = "the pass that watched the logits generated other tokens than the first one"
@@ -116,12 +117,14 @@ def measure_workload(
             meter=meter,
             output_tokens=tokens,
             starts_s=_since(measured.starts_s[0], measured.starts_s),
+            calls_s=[[call.start_s for call in calls] for calls in measured.timed_calls],
             warnings=warnings,
             idle=idle if disturbances else meter.idle_power_seen() or idle,
             total=measured.total,
             sequential=measured.sequential,
         ),
         input_tokens=workload.prompts.input_tokens / workload.calls,
+        prompts=len(workload.prompts) / workload.calls,
         time_to_first_token_s=statistics.median(t.time_to_first_token_s for t in timings),
         time_per_output_token_s=statistics.median(per_token_s) if per_token_s else None,
         peak_memory_bytes=peak_memory_bytes,
@@ -223,6 +226,18 @@ def run_once(workload: Workload, meter: Meter) -> ExperimentResult:
         calls_per_round=1,
         warnings=["nothing was measured: benchmarks are disabled"],
     )
+
+
+def _check_lengths(sequences: Sequence[list[int]], output_tokens: Sequence[int] | None) -> None:
+    """That each sequence of a pass has the number of tokens that its prompt asks for, whatever engine it is of."""
+    if output_tokens is None:
+        return
+    a_prompt = max(len(sequences) // len(output_tokens), 1)
+    found = [len(sequence) for sequence in sequences]
+    wanted = [length for length in output_tokens for _ in range(a_prompt)]
+    if found != wanted:
+        at = next((at for at, (one, other) in enumerate(zip(found, wanted, strict=False)) if one != other), len(wanted))
+        raise MeasurementError(f"sequence {at + 1} has not the number of tokens that is asked for it")
 
 
 def _check_tokens(tokens: Sequence[int], expected_a_pass: int | None, passes: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from pytest_llem.engines.base import Rank
+from pytest_llem.footprint import Footprint
 from pytest_llem.meters.base import PowerCurve
 from pytest_llem.verdict.outputs import GeneratedSequence
 
@@ -32,6 +33,8 @@ class Round:
         power_limit_w: enforced power limit at the end of the window by board.
         power_curves: samples of the power about the window by board, where its driver keeps any; thinned out, so that
             all windows together have some hundred.
+        calls_s: when each of its calls began, in seconds since the window's start; empty where there are more than
+            :data:`pytest_llem.measurement.summary.MOST_CALLS`, or calls are too short to be told apart.
     """
 
     seconds: float
@@ -45,6 +48,7 @@ class Round:
     sm_clock_hz: Mapping[str, float] = field(default_factory=dict)
     power_limit_w: Mapping[str, float] = field(default_factory=dict)
     power_curves: Mapping[str, PowerCurve] = field(default_factory=dict)
+    calls_s: list[float] = field(default_factory=list)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Round:
@@ -62,6 +66,7 @@ class ExperimentResult:
     Attributes:
         input_tokens: prompt tokens of a call, without padding; fractional where the calls of a pass differ.
         output_tokens: new tokens of a call: no padding, nothing after end-of-sequence.
+        prompts: prompts of a call; fractional where the calls of a pass differ.
         energy_j: joules of a call, gross.
         energy_uncertainty_j: half-width of the 95% interval of ``energy_j``.
         energy_net_j: ``energy_j`` less ``idle_power_w`` over the call.
@@ -69,12 +74,14 @@ class ExperimentResult:
         energy_host_j: joules of the processor and its memory in the same windows, per call; where a meter of boards
             reads them beside it.
         energy_host_uncertainty_j: half-width of the 95% interval of ``energy_host_j``.
+        host_sensor: what was to read the host; ``None`` where it was not asked for.
         energy_total_j: ``energy_j`` and ``energy_host_j`` together.
         energy_total_uncertainty_j: half-width of the 95% interval of ``energy_total_j``.
         carbon_g: grams of CO2 equivalent of a call, where the grid is known.
         carbon_uncertainty_g: half-width of the 95% interval of ``carbon_g`` that comes from the joules.
         cost: price of the electricity of a call, in the currency of the price.
         cost_uncertainty: half-width of the 95% interval of ``cost`` that comes from the joules.
+        footprint: the grid, PUE and price that ``carbon_g`` and ``cost`` were reckoned with.
         energy_per_output_token_j: joules of the measured calls over their output tokens.
         latency_s: seconds of a call.
         time_to_first_token_s: from the call to the first new token, from instrumented calls of their own.
@@ -114,24 +121,28 @@ class ExperimentResult:
         labels: how the board ran, such as ``power capped``: compare only like with like.
         boards: joules per call by GPU UUID (or RAPL domain), where the meter lists them.
         load_s: seconds that loading the model took.
+        timestamp_s: when the measurement ended, in seconds since 1970 (UTC) by the clock of the machine.
         spent_s: where the seconds of the item went, by the names of
             :data:`pytest_llem.measurement.account.ENTRIES`; loading counts for the item that waited for it.
     """
 
     input_tokens: float | None = None
     output_tokens: float | None = None
+    prompts: float | None = None
     energy_j: float | None = None
     energy_uncertainty_j: float | None = None
     energy_net_j: float | None = None
     energy_net_uncertainty_j: float | None = None
     energy_host_j: float | None = None
     energy_host_uncertainty_j: float | None = None
+    host_sensor: str | None = None
     energy_total_j: float | None = None
     energy_total_uncertainty_j: float | None = None
     carbon_g: float | None = None
     carbon_uncertainty_g: float | None = None
     cost: float | None = None
     cost_uncertainty: float | None = None
+    footprint: Footprint | None = None
     energy_per_output_token_j: float | None = None
     latency_s: float | None = None
     time_to_first_token_s: float | None = None
@@ -171,6 +182,7 @@ class ExperimentResult:
     labels: list[str] = field(default_factory=list)
     boards: Mapping[str, float] = field(default_factory=dict)
     load_s: float | None = None
+    timestamp_s: float | None = None
     spent_s: Mapping[str, float] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -191,5 +203,7 @@ class ExperimentResult:
         for name in ("per_round", "prefill_rounds"):
             plain[name] = [Round.from_dict(values) for values in plain.get(name, [])]
         plain["ranks"] = [Rank(**values) for values in plain.get("ranks", [])]
+        if plain.get("footprint") is not None:
+            plain["footprint"] = Footprint(**plain["footprint"])
         plain["generated"] = [GeneratedSequence.from_dict(values) for values in plain.get("generated", [])]
         return cls(**plain)

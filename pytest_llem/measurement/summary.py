@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_llem.measurement.precision import drift, mean_energy
+from pytest_llem.measurement.precision import drift, mean_energy, mean_with_host
 from pytest_llem.measurement.result import ExperimentResult, Round
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _NOTED_DRIFT = 0.02
 # Samples of power that a result keeps, and least ones of a window.
 _CURVE_POINTS, _FEWEST_POINTS = 600, 12
+MOST_CALLS = 20
+"""Calls of a window whose beginnings a result keeps: more cannot be drawn."""
+
 # Reasons of windows without joules that a result spells out.
 _NAMED_REASONS = 3
 
@@ -29,6 +32,7 @@ def summarise(
     meter: Meter,
     output_tokens: Sequence[int] | None = None,
     starts_s: Sequence[float] | None = None,
+    calls_s: Sequence[Sequence[float]] = (),
     warnings: Sequence[str] = (),
     idle: IdlePower | None = None,
     total: Window | None = None,
@@ -37,6 +41,7 @@ def summarise(
     """Summarise windows as one result. Ratios are of totals over the same windows, never means of ratios.
 
     Args:
+        calls_s: when the calls of each window began, in seconds since its start; empty where they are not told apart.
         total, sequential: see :func:`pytest_llem.measurement.precision.mean_energy`.
     """
     notes = list(dict.fromkeys([*warnings, *(text for window in windows for text in window.warnings)]))
@@ -56,16 +61,26 @@ def summarise(
     elif half_width_j is None and not meter.estimated:
         missing["energy_uncertainty_j"] = f"the {meter.name} meter states no uncertainty"
     energy_j = None if joules is None else joules / calls_per_round
+    host, both = mean_with_host(windows, total, sequential=sequential)
+    host_j, host_uncertainty_j, total_j, total_uncertainty_j = (
+        None if mean_j is None else mean_j / calls_per_round for mean_j in (*host, *both)
+    )
     boards = {
         board: math.fsum(window.boards_j[board] for window in windows) / calls
         for board in windows[0].boards_j
         if joules is not None
     }
     points = max(_CURVE_POINTS // sum(max(len(window.power_curves), 1) for window in windows), _FEWEST_POINTS)
+    few_calls = calls_per_round <= MOST_CALLS
     result = ExperimentResult(
         output_tokens=None if tokens is None else tokens / calls,
         energy_j=energy_j,
         energy_uncertainty_j=None if half_width_j is None else half_width_j / calls_per_round,
+        energy_host_j=host_j,
+        energy_host_uncertainty_j=host_uncertainty_j,
+        energy_total_j=total_j,
+        energy_total_uncertainty_j=total_uncertainty_j,
+        host_sensor=next((window.host.sensor for window in windows if window.host is not None), None),
         energy_per_output_token_j=joules * len(windows) / tokens if joules is not None and tokens else None,
         latency_s=seconds / calls,
         output_tokens_per_s=tokens / seconds if tokens is not None and seconds > 0 else None,
@@ -82,19 +97,30 @@ def summarise(
                 seconds=window.seconds,
                 joules=window.joules,
                 uncertainty_j=window.uncertainty_j,
+                host_j=window.host_joules,
+                host_uncertainty_j=window.host_uncertainty_j,
                 output_tokens=None if output_tokens is None else output_tokens[number],
                 valid=window.valid,
                 start_s=None if starts_s is None else starts_s[number],
                 sm_clock_hz=window.sm_clock_hz,
                 power_limit_w=window.power_limit_w,
                 power_curves={uuid: curve.thinned(points) for uuid, curve in window.power_curves.items()},
+                calls_s=[round(call_s, 4) for call_s in calls_s[number]] if calls_s and few_calls else [],
             )
             for number, window in enumerate(windows)
         ],
         labels=list(dict.fromkeys(label for window in windows for label in window.labels)),
         boards=boards,
     ).lacking(**missing)
+    result = replace(result, missing={**result.missing, **_no_host(windows)})
     return result if idle is None else _less_idle(result, idle)
+
+
+def _no_host(windows: Sequence[Window]) -> dict[str, str]:
+    """Why the host's joules are missing. That is no warning: most results of a machine would have the same one."""
+    reasons = dict.fromkeys(window.host_reason for window in windows if window.host_reason is not None)
+    text = "; ".join(_few([reason for reason in reasons if reason is not None]))
+    return {"energy_host_j": text, "energy_total_j": text} if text else {}
 
 
 def _few(reasons: Sequence[str]) -> Sequence[str]:

@@ -27,6 +27,8 @@ Where things live:
                 them CUDA lets this process use
 ``idle``        power while nothing runs, once it has settled; of boards in ``nvidia/idle_blocks``
 ``rapl``        energy counters of processors and their memory, through Linux's powercap files
+``host``        sensors that are read beside boards in the same windows: ``counters``, and ``power`` with ``smeared``
+``registry``    meters and such sensors by name
 ``estimate``    CPU seconds times watts per core: modelled, and marked so
 ``adapters``    what Zeus and CodeCarbon report, to compare with
 ``none``        time alone
@@ -41,14 +43,13 @@ Importing this package imports neither ``pynvml`` nor torch.
 
 from __future__ import annotations
 
-import difflib
-from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from pytest_llem.errors import LlemError, MeterUnavailableError, about, one_line
+from pytest_llem.errors import MeterUnavailableError, about
 from pytest_llem.meters.base import (
     Clock,
     Disturbance,
+    HostReading,
     IdlePower,
     Meter,
     MeterRequest,
@@ -56,16 +57,17 @@ from pytest_llem.meters.base import (
     Window,
 )
 from pytest_llem.meters.joined import JoinedWindows
+from pytest_llem.meters.registry import Registry
 from pytest_llem.meters.simple import SimpleMeter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from importlib.metadata import EntryPoint
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 __all__ = [
     "METER_NAMES",
     "Disturbance",
+    "HostReading",
     "IdlePower",
     "JoinedWindows",
     "Meter",
@@ -80,17 +82,21 @@ __all__ = [
 ENTRY_POINT_GROUP = "pytest_llem.meters"
 """By it other packages register meters: a name, and a callable that makes a :class:`MeterRequest` a :class:`Meter`."""
 
-# Imported where they are opened, so that a run pays for no other meter than its own.
-_BUILT_IN = {
-    "nvml": "pytest_llem.meters.nvidia.meter:open_nvml_meter",
-    "rapl": "pytest_llem.meters.rapl:RaplMeter",
-    "estimate": "pytest_llem.meters.estimate:EstimateMeter",
-    "zeus": "pytest_llem.meters.adapters.zeus:ZeusMeter",
-    "codecarbon": "pytest_llem.meters.adapters.codecarbon:CodeCarbonMeter",
-    "none": "pytest_llem.meters.none:NoMeter",
-}
+_METERS: Registry[Meter] = Registry(
+    "meter",
+    ENTRY_POINT_GROUP,
+    {
+        "nvml": "pytest_llem.meters.nvidia.meter:open_nvml_meter",
+        "rapl": "pytest_llem.meters.rapl:RaplMeter",
+        "estimate": "pytest_llem.meters.estimate:EstimateMeter",
+        "zeus": "pytest_llem.meters.adapters.zeus:ZeusMeter",
+        "codecarbon": "pytest_llem.meters.adapters.codecarbon:CodeCarbonMeter",
+        "none": "pytest_llem.meters.none:NoMeter",
+    },
+    choices=("auto",),
+)
 
-METER_NAMES = ("auto", *_BUILT_IN)
+METER_NAMES = _METERS.own_names
 """What :func:`open_meter` can open without other packages."""
 
 
@@ -105,6 +111,7 @@ def open_meter(
     clock: Clock | None = None,
     watts_per_core: float | None = None,
     powercap_root: Path | None = None,
+    host: str = "auto",
     lock_timeout_s: float | None = 3600.0,
     say: Callable[[str], None] | None = None,
 ) -> Meter:
@@ -124,7 +131,11 @@ def open_meter(
             of one window as a share of its energy.
         clock: where time is read; default: the monotonic clock of this machine.
         watts_per_core: for ``estimate``: power of one busy core, in watts.
-        powercap_root: for ``rapl``: where powercap's files are; default: ``/sys/class/powercap``.
+        powercap_root: for ``rapl``, also beside boards: where powercap's files are; default: the folder that the
+            environment variable ``PYTEST_LLEM_POWERCAP`` names, else ``/sys/class/powercap``.
+        host: for ``nvml``: what reads the processor and its memory beside the boards, one of
+            :func:`pytest_llem.meters.host.host_names`; ``auto`` is ``rapl`` where it can be read, else nothing, with
+            the reason.
         lock_timeout_s: for ``nvml``: how long to wait for each board that another process measures, in seconds;
             ``None`` to open the boards without locking them.
         say: for ``nvml``: called with who is waited for; default: written to the standard error.
@@ -142,6 +153,7 @@ def open_meter(
         relative_uncertainty=relative_uncertainty,
         watts_per_core=watts_per_core,
         powercap_root=powercap_root,
+        host=host,
         lock_timeout_s=lock_timeout_s,
         say=say,
     )
@@ -159,7 +171,7 @@ def open_meter(
 
 def meter_names() -> tuple[str, ...]:
     """What :func:`open_meter` can open: :data:`METER_NAMES`, and the names that other packages register."""
-    return (*METER_NAMES, *_registered())
+    return _METERS.names()
 
 
 def check_name(name: str) -> None:
@@ -168,31 +180,10 @@ def check_name(name: str) -> None:
     Raises:
         MeterUnavailableError: there is none; the text lists those that there are.
     """
-    if name in METER_NAMES or name in (names := meter_names()):
-        return
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise MeterUnavailableError(f"unknown meter {name!r}; use one of {', '.join(names)}{hint}")
+    _METERS.check(name)
 
 
 def _open(name: str, request: MeterRequest) -> Meter:
-    check_name(name)
+    _METERS.check(name)
     with about(meter=name):
-        if name in _BUILT_IN:
-            module, _, opener = _BUILT_IN[name].partition(":")
-            return cast("Meter", getattr(import_module(module), opener)(request))
-        entry_point = _registered()[name]
-        try:
-            return cast("Meter", entry_point.load()(request))
-        except LlemError:
-            raise
-        except Exception as error:
-            raise MeterUnavailableError(f"{entry_point.value} cannot be opened: {one_line(error)}") from error
-
-
-def _registered() -> Mapping[str, EntryPoint]:
-    """The meters of other packages by name, which are looked for only when a name is not built in."""
-    from importlib.metadata import entry_points
-
-    found = entry_points(group=ENTRY_POINT_GROUP)
-    return {entry.name: entry for entry in sorted(found, key=lambda entry: entry.name) if entry.name not in METER_NAMES}
+        return _METERS.open(name, request)

@@ -76,6 +76,7 @@ class MeterRequest:
     relative_uncertainty: float = 0.01
     watts_per_core: float | None = None
     powercap_root: Path | None = None
+    host: str = "auto"
     lock_timeout_s: float | None = 3600.0
     say: Callable[[str], None] | None = None
     boards: int = 1
@@ -143,6 +144,29 @@ def _means(values: Sequence[float], size: int) -> list[float]:
     return [math.fsum(group) / len(group) for group in groups]
 
 
+Covers = Literal["host", "machine"]
+"""What a sensor of the host reads: the processor and its memory, or the whole machine with its boards."""
+
+
+@dataclass(frozen=True)
+class HostReading:
+    """What the sensor of the host says of a window.
+
+    Attributes:
+        sensor: its name.
+        covers: what its joules are of.
+        joules: between the window's edges; ``None`` where they were not measured, then ``reason`` says why.
+        uncertainty_j: half-width of the 95% interval of ``joules``, in joules.
+        reason: why ``joules`` is ``None``.
+    """
+
+    sensor: str
+    covers: Covers = "host"
+    joules: float | None = None
+    uncertainty_j: float | None = None
+    reason: str | None = None
+
+
 @dataclass
 class Window:
     """What one window measured; filled in when the ``with`` block ends.
@@ -168,6 +192,8 @@ class Window:
         power_curves: samples of the power about the window, by board, where its driver keeps any.
         joined: whether it was measured between others on a loaded board (:meth:`Meter.joined_windows`): its joules are
             another quantity than those of a settled window, and never compared with them.
+        host: what the sensor of the host says, where a meter of boards reads one beside them; ``host_joules`` and the
+            properties that follow are made of it.
     """
 
     seconds: float = 0.0
@@ -184,12 +210,69 @@ class Window:
     labels: list[str] = field(default_factory=list)
     errors_average_out: bool = False
     joined: bool = False
+    host: HostReading | None = None
+
+    @property
+    def host_joules(self) -> float | None:
+        """Energy of the processor and its memory between the same edges, in joules; ``None`` where it was not measured.
+
+        Of a sensor of the whole machine it is what the boards leave of its reading.
+        """
+        if self.host is None or self.host.joules is None or not self._covers_machine:
+            return None if self.host is None else self.host.joules
+        # A machine that draws no more than its boards is not the machine.
+        return None if self.joules is None or self.host.joules <= self.joules else self.host.joules - self.joules
+
+    @property
+    def host_uncertainty_j(self) -> float | None:
+        """Half-width of the 95% interval of ``host_joules``, in joules."""
+        if self.host is None or self.host_joules is None:
+            return None
+        own_j = self.host.uncertainty_j
+        return _together(self.uncertainty_j, own_j) if self._covers_machine else own_j
+
+    @property
+    def host_reason(self) -> str | None:
+        """Why ``host_joules`` is ``None`` although a sensor of the host was to be read."""
+        if self.host is None or self.host_joules is not None:
+            return None
+        if self.host.joules is None:
+            return self.host.reason or "no reason given"
+        if self.joules is None:
+            return f"{self.host.sensor} reads the whole machine, and what its boards used is not known"
+        return f"{self.host.sensor} is to read the whole machine, and shows no more than its boards"
+
+    @property
+    def total_joules(self) -> float | None:
+        """Energy of boards and host together, in joules; ``None`` where either was not measured."""
+        return None if self.joules is None or self.host_joules is None else self.joules + self.host_joules
+
+    @property
+    def total_uncertainty_j(self) -> float | None:
+        """Half-width of the 95% interval of ``total_joules``, in joules.
+
+        Boards and host err independently, and half-widths add up as the root of the sum of their squares (JCGM
+        100:2008, 5.1.2); of a sensor of the whole machine its own is that of the total, and the sum that of the host.
+        """
+        if self.host is None or self.total_joules is None:
+            return None
+        own_j = self.host.uncertainty_j
+        return own_j if self._covers_machine else _together(self.uncertainty_j, own_j)
+
+    @property
+    def _covers_machine(self) -> bool:
+        return self.host is not None and self.host.covers == "machine"
 
     def disturb(self, disturbance: Disturbance) -> None:
         """Make the window invalid, and say why."""
         self.valid = False
         self.disturbances.append(disturbance)
         self.warnings.append(disturbance.text)
+
+
+def _together(*half_widths: float | None) -> float | None:
+    known = [half_width for half_width in half_widths if half_width is not None]
+    return math.hypot(*known) if len(known) == len(half_widths) else None
 
 
 def no_synchronize() -> None:

@@ -10,15 +10,23 @@ The counter is the machine's: it holds the work of every process, this one's and
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_llem.errors import MeasurementError, MeterUnavailableError
 from pytest_llem.meters.base import COVERAGE_FACTOR_95, IDLE_LIMIT_S, IdlePower, MeterRequest, Window
 from pytest_llem.meters.idle import BlockPower, settled_power
 from pytest_llem.meters.simple import SimpleMeter
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 POWERCAP_ROOT = Path("/sys/class/powercap")
+
+POWERCAP_VARIABLE = "PYTEST_LLEM_POWERCAP"
+"""Names another folder of powercap's files, for containers, which hide the usual one."""
 
 UPDATE_PERIOD_S = 1e-3
 """Update period of the counters, in seconds.
@@ -58,6 +66,55 @@ class Domain:
         return int(self.energy_file.read_text())
 
 
+class Counters:
+    """Counters that are read together.
+
+    Attributes:
+        domains: one for each.
+    """
+
+    def __init__(self, domains: Sequence[Domain]) -> None:
+        self.domains = domains
+
+    def read(self) -> list[int]:
+        """All of them, in microjoules.
+
+        Raises:
+            MeasurementError: one cannot be read any more.
+        """
+        try:
+            return [domain.read_uj() for domain in self.domains]
+        except (OSError, ValueError) as error:
+            raise MeasurementError(f"a RAPL counter could not be read while it was measured: {error}") from error
+
+    def gains_j(self, started: Sequence[int], ended: Sequence[int], seconds: float) -> dict[str, float]:
+        """Joules between two reads by domain; a counter that went backwards has started again at its range.
+
+        Args:
+            started, ended: what :meth:`read` returned.
+            seconds: between the two.
+
+        Raises:
+            MeasurementError: they are not known: it took so long that a counter may have started again twice, or so
+                little time that none has changed.
+        """
+        for domain in self.domains:
+            if seconds * _HIGHEST_POWER_W[domain.kind] > domain.range_uj / 1e6:
+                raise MeasurementError(
+                    f"the RAPL counter of {domain.name} may wrap around more than once in "
+                    f"{seconds:.3g} s; measure a shorter window"
+                )
+        gains_j = {
+            domain.name: (end - start) % domain.range_uj / 1e6
+            for domain, start, end in zip(self.domains, started, ended, strict=True)
+        }
+        if not any(gains_j.values()):
+            raise MeasurementError(
+                f"below the counter's resolution: no RAPL counter changed in {seconds:.3g} s; measure a longer window"
+            )
+        return gains_j
+
+
 class RaplMeter(SimpleMeter):
     """Sums the RAPL counters of all packages and their memory.
 
@@ -67,13 +124,14 @@ class RaplMeter(SimpleMeter):
     name = "rapl"
 
     def __init__(self, request: MeterRequest) -> None:
-        """Find the counters under ``request.powercap_root``; default: :data:`POWERCAP_ROOT`.
+        """Find the counters under ``request.powercap_root``, see :func:`find_domains`.
 
         Raises:
             MeterUnavailableError: there are none, or they may not be read; the text says how to fix it.
         """
         super().__init__(request)
-        self.domains = find_domains(request.powercap_root or POWERCAP_ROOT)
+        self.domains = find_domains(request.powercap_root)
+        self._counters = Counters(self.domains)
 
     def idle_power(self, limit_s: float = IDLE_LIMIT_S) -> IdlePower:
         """Power of the packages and their memory with nothing of ours running, once it has settled.
@@ -94,48 +152,39 @@ class RaplMeter(SimpleMeter):
 
     def start(self) -> list[int]:
         """The counters, in microjoules."""
-        try:
-            return [domain.read_uj() for domain in self.domains]
-        except (OSError, ValueError) as error:
-            raise MeasurementError(f"a RAPL counter could not be read while it was measured: {error}") from error
+        return self._counters.read()
 
     def fill(self, window: Window, started: list[int]) -> None:
         """The energy since the counters read ``started``, with its uncertainty."""
-        ended = self.start()
-        window.errors_average_out = True
-        for domain in self.domains:
-            if window.seconds * _HIGHEST_POWER_W[domain.kind] > domain.range_uj / 1e6:
-                window.reason = (
-                    f"the RAPL counter of {domain.name} may wrap around more than once in "
-                    f"{window.seconds:.3g} s; measure a shorter window"
-                )
-                return
-        variance_j2 = 0.0
-        for domain, start, end in zip(self.domains, started, ended, strict=True):
-            joules = (end - start) % domain.range_uj / 1e6  # it starts again at its range
-            window.boards_j[domain.name] = joules
-            variance_j2 += _variance_j2(joules, window.seconds)
-        window.joules = sum(window.boards_j.values()) or None
-        if window.joules is not None:
-            window.uncertainty_j = COVERAGE_FACTOR_95 * math.sqrt(variance_j2)
-        else:
-            window.boards_j.clear()
-            window.reason = (
-                f"below the counter's resolution: no RAPL counter changed in {window.seconds:.3g} s; "
-                "measure a longer window"
-            )
+        ended = self._counters.read()
+        try:
+            window.boards_j = self._counters.gains_j(started, ended, window.seconds)
+        except MeasurementError as error:
+            window.reason = error.message
+            return
+        window.joules = math.fsum(window.boards_j.values())
+        window.uncertainty_j = half_width_j(window.joules, window.seconds, len(window.boards_j))
 
 
-def find_domains(root: Path = POWERCAP_ROOT) -> list[Domain]:
+def powercap_folder() -> Path:
+    """Where powercap's files are: the folder that :data:`POWERCAP_VARIABLE` names, else :data:`POWERCAP_ROOT`."""
+    return Path(os.environ.get(POWERCAP_VARIABLE) or POWERCAP_ROOT)
+
+
+def find_domains(root: Path | None = None) -> list[Domain]:
     """The counters whose sum is the energy of the processors and their memory, each joule once.
 
     Args:
-        root: where powercap's files are.
+        root: where powercap's files are; default: :func:`powercap_folder`.
 
     Raises:
         MeterUnavailableError: there are none, or they may not be read; the text says how to fix it.
     """
-    zones = {path: _zone_name(path) for path in sorted(root.glob("intel-rapl:*"))}
+    root = root or powercap_folder()
+    # Where the folder of the devices itself is shown to a container, subzones lie in their zones alone.
+    patterns = "intel-rapl:*/intel-rapl:*", "intel-rapl:*"
+    found = {path.name: path for pattern in patterns for path in root.glob(pattern)}
+    zones = {found[name]: _zone_name(found[name]) for name in sorted(found)}
     domains = []
     for package, name in zones.items():
         if not name.startswith("package"):
@@ -179,11 +228,24 @@ def _zone_name(zone: Path) -> str:
         return ""
 
 
-def _variance_j2(joules: float, seconds: float) -> float:
-    """Variance in joules squared of one counter's energy between two plain reads.
+def half_width_j(joules: float, seconds: float, counters: int, beyond_s: float = 0.0) -> float:
+    """Half-width in joules of the 95% interval of what counters gained between two plain reads.
 
-    Each edge is late by up to an update period, uniformly, at the window's mean power; the counter has a
-    step.
+    With P their mean power, T the update period, x what the reads hold beyond the work and q the step of each of n
+    counters::
+
+        u^2 = P^2 (T^2 / 3 + x^2) + n q^2 / 6
+
+    Each edge is late by up to T at a power from nothing to P: where the machine draws less before the work than in it,
+    both err in one direction, in every window (rectangular, JCGM 100:2008, 4.3.7). What was drawn beyond the work is
+    anything from nothing to twice as much, and a read may show any instant that it took.
+
+    Args:
+        joules: of all counters together.
+        seconds: between the reads.
+        counters: how many.
+        beyond_s: x.
     """
-    power_w = joules / max(seconds - UPDATE_PERIOD_S, seconds / 2) if seconds > 0 else 0.0
-    return (power_w * UPDATE_PERIOD_S) ** 2 / 6 + COUNTER_STEP_J**2 / 6
+    power_w = joules / max(seconds - UPDATE_PERIOD_S, seconds / 2.0) if seconds > 0 else 0.0
+    timing_j = power_w * math.hypot(UPDATE_PERIOD_S / math.sqrt(3.0), beyond_s)
+    return COVERAGE_FACTOR_95 * math.hypot(timing_j, COUNTER_STEP_J * math.sqrt(counters / 6.0))

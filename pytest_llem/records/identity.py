@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_llem.config import ExperimentConfig
     from pytest_llem.engines.base import LoadedModel, Workload
+    from pytest_llem.measurement.result import ExperimentResult
     from pytest_llem.meters.base import Meter
 
 # Kernels and numerics of the libraries decide time and energy. These count where they are absent, too; others count
@@ -25,14 +26,15 @@ if TYPE_CHECKING:
 _ALWAYS_NAMED = ("torch", "transformers", "bitsandbytes", "peft", "kernels", "flash-attn")
 _NOT_COMPARED = ("pytest-llem", "accelerate")
 # These are replaced by what they resolved to: two spellings of the same work have one hash.
-_RESOLVED = {"model", "dataset", "template_date", "decoder", "pytorch"}
+_RESOLVED = {"model", "dataset", "template_date", "output_lengths", "decoder", "pytorch"}
 # Where they say nothing, results are comparable with those of versions that knew no such fields.
-_LATER = ("parallel",)
+_LATER = ("output_lengths", "parallel")
 
 
 def workload_hash(config: ExperimentConfig, model: LoadedModel, workload: Workload) -> str:
     """Hash of everything that decides the work of a call: the options, the model's content (the hub's commit, a
-    fingerprint of the folder, or of a built-in model's shape) and the token ids of the prompts."""
+    fingerprint of the folder, or of a built-in model's shape), the token ids of the prompts and the number of tokens
+    that each gets, where they have one of their own."""
     not_work = fields_of(type(config), "measurement", "session")
     pytorch = {} if config.pytorch is None else config.pytorch.model_dump(mode="json", exclude_none=True)
     return _hash(
@@ -140,6 +142,13 @@ def may_recur(saved: Mapping[str, Any], to_come: Mapping[str, Any], *, pooled: b
 def environment_hash(of: Mapping[str, Any]) -> str:
     """Hash of an :func:`environment`."""
     return _hash(of)
+
+
+def result_hash(nodeid: str, workload_hash: str, result: ExperimentResult) -> str:
+    """Hash of one measurement, the same wherever it is reported: what later sessions may say of it (warnings, verdicts,
+    a price) is not in it."""
+    rounds = [(window.seconds, window.joules) for window in result.per_round]
+    return _hash([nodeid, workload_hash, result.timestamp_s, rounds])
 
 
 def _hash(value: Any) -> str:

@@ -67,6 +67,8 @@ class Record:
         other_runs: what the other side of each pair measured; this side's are ``result`` and ``more_runs``, in order.
         disturbed: what disturbed pairs of it that do not count, one by one.
         accepted: its change was wanted, so that the baseline's mean starts again with it.
+        commit: what pytest-benchmark knows of the repository whose code was measured: ``id``, ``branch``, ``dirty``,
+            ``project``.
         fingerprint: hash of what the session measured it for, see ``session.fingerprint``.
         split: the division into parts that it was measured in, see ``session.shards``; ``None`` for a whole session.
         labels: those of its rows.
@@ -90,6 +92,7 @@ class Record:
     other_runs: tuple[OtherRun, ...] = ()
     disturbed: tuple[str, ...] = ()
     accepted: bool = False
+    commit: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     split: str | None = None
     labels: BenchmarkLabels = field(default_factory=BenchmarkLabels)
@@ -103,7 +106,19 @@ class Record:
     @property
     def metrics(self) -> tuple[str, ...]:
         """Metrics that were measured: each has a row, and can be judged."""
-        return ("latency",) if self.result.energy_j is None else ("latency", "energy")
+        joules = {"energy": self.result.energy_j, "energy_total": self.result.energy_total_j}
+        return ("latency", *(metric for metric, measured_j in joules.items() if measured_j is not None))
+
+    def why_missing(self, metric: str) -> str:
+        """Why a metric is not one of :attr:`metrics`."""
+        reason = self.result.missing.get(f"{metric}_j")
+        if reason is None and metric == "energy_total":
+            reason = "the host was not read: the nvml meter alone does so, unless --llem-host none leaves it out"
+        return reason or f"{metric} was not measured"
+
+    def environment_of(self, metric: str) -> Mapping[str, Any]:
+        """:attr:`environment`, with what else a metric depends on: the sensor of the host concerns no other one."""
+        return {**self.environment, "host": self.result.host_sensor} if metric == "energy_total" else self.environment
 
     def runs(self, metric: str) -> tuple[tuple[float, ...], ...]:
         """The values per call of each round of each run, in seconds or joules."""

@@ -24,14 +24,16 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pytest_benchmark.logger import Logger
 from pytest_benchmark.plugin import pytest_benchmark_group_stats as stock_group_stats
 from pytest_benchmark.stats import Metadata
 from pytest_benchmark.table import TableResults
-from pytest_benchmark.utils import TIME_UNITS, safe_dumps
+from pytest_benchmark.utils import TIME_UNITS, load_storage, safe_dumps
 
 from pytest_llem.records.identity import environment_hash
 from pytest_llem.records.record import BenchmarkLabels
 from pytest_llem.verdict.gates import OUTPUT
+from pytest_llem.verdict.history import UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -49,7 +51,6 @@ _JOULE_SCALES = (
     ("nJ", 1e-9, "Nanojoules (nJ)"),
 )
 _KEPT_BY_TABLE = ("name", "fullname")
-_UNITS = {"latency": "s", "energy": "J"}
 # What pytest-benchmark itself loads where nothing is named.
 _SAVED = "[0-9][0-9][0-9][0-9]_"
 _OPTIONS = {"disable_gc": True, "timer": "perf_counter", "max_time": None, "min_time": None, "warmup": True}
@@ -108,8 +109,6 @@ def rows_of(record: Record) -> list[Any]:
         **labels.extra_info,
         "nodeid": record.nodeid,
         "workload_hash": record.workload_hash,
-        "environment_hash": environment_hash(record.environment),
-        "environment": record.environment,
         "result": saved,
     }
     if record.fingerprint:
@@ -126,10 +125,19 @@ def rows_of(record: Record) -> list[Any]:
         marks = _marks(metric, saved)
         # The latency alone has the item's own name.
         suffix = f":{'-'.join((metric, *marks))}" if marks or metric != "latency" else ""
-        info = {**shared, "metric": metric, "unit": _UNITS[metric]}
+        environment = record.environment_of(metric)
+        info = {
+            **shared,
+            "environment_hash": environment_hash(environment),
+            "environment": environment,
+            "metric": metric,
+            "unit": UNITS[metric],
+        }
         if metric != "latency":
             # It may be long, and an experiment has always a row of its latency.
             info["result"] = {**saved, "generated": []}
+        elif record.config is not None:
+            info["config"] = record.config
         if metric in record.verdicts:
             info["verdict"] = record.verdicts[metric]
         if record.against:
@@ -155,7 +163,7 @@ def _against(record: Record, metric: str) -> dict[str, Any]:
     change, interval = record.changes.get(metric, (None, None))
     return {
         "name": record.against,
-        "unit": _UNITS[metric],
+        "unit": UNITS[metric],
         "pairs": [
             {
                 "first": "other" if run.first else "this",
@@ -260,8 +268,11 @@ def saved_sessions(config: Any, which: str) -> list[Mapping[str, Any]]:
 
 def newest_sessions(config: Any, most: int) -> list[Mapping[str, Any]]:
     """At most that many of the sessions that pytest-benchmark has saved, the newest first."""
-    storage = config._benchmarksession.storage
-    if storage_folder(config) is None:
+    return _newest_of(config._benchmarksession.storage, most)
+
+
+def _newest_of(storage: Any, most: int) -> list[Mapping[str, Any]]:
+    if getattr(storage, "path", None) is None:
         saved = storage.load()
     else:
         # Without reading the others.
@@ -272,9 +283,14 @@ def newest_sessions(config: Any, most: int) -> list[Mapping[str, Any]]:
 
 def machine_and_commit(config: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """pytest-benchmark's ``machine_info`` and ``commit_info`` of this session."""
-    commit = config.hook.pytest_benchmark_generate_commit_info(config=config)
+    return config._benchmarksession.get_machine_info(), commit_info(config)
+
+
+def commit_info(config: Any) -> Mapping[str, Any]:
+    """pytest-benchmark's ``commit_info`` as it is now."""
+    commit: dict[str, Any] = config.hook.pytest_benchmark_generate_commit_info(config=config)
     config.hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit)
-    return config._benchmarksession.get_machine_info(), commit
+    return commit
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -297,11 +313,36 @@ def fill_parameters(benchmarks: Sequence[dict[str, Any]], group_by: str) -> None
                 bench["params"] = {part.removeprefix("param:"): None, **(bench["params"] or {})}
 
 
-def compare() -> None:
-    """The command ``llem-compare``: ``pytest-benchmark compare`` that knows joules without a ``conftest.py``.
+def stored(
+    uri: str, names: Sequence[str], most: int
+) -> tuple[list[tuple[str, Mapping[str, Any]]], list[Mapping[str, Any]]]:
+    """Saved sessions by their names, each with what it is called, and the newest ones of the storage.
 
-    It takes the same arguments.
+    Args:
+        uri: of pytest-benchmark's storage.
+        names: run ids, globs or files, each of one session.
+        most: of the newest ones.
+
+    Raises:
+        ValueError: a name is that of no session, or of several.
     """
+    storage = load_storage(uri, logger=Logger(Logger.QUIET), netrc="")
+    found = []
+    for name in names:
+        known = list(storage.load(name))
+        if len(known) != 1:
+            paths = ", ".join(str(path) for path, _ in known)
+            raise ValueError(
+                f"{len(known)} saved runs match {name!r}: {paths}" if known else f"no saved run in {uri} is {name!r}"
+            )
+        found += known
+    short = [Path(path).stem for path, _ in found]
+    called = short if len(set(short)) == len(short) else [str(path) for path, _ in found]
+    return list(zip(called, (data for _, data in found), strict=True)), _newest_of(storage, most)
+
+
+def compare() -> None:
+    """``pytest-benchmark compare`` that knows joules without a ``conftest.py``; it takes the same arguments."""
     from pytest_benchmark import cli, plugin
 
     arguments = sys.argv[1:]
@@ -334,7 +375,7 @@ def split_by_unit(groups: Sequence[Group]) -> list[Group]:
 def _label(bench: Mapping[str, Any]) -> str | None:
     info = bench.get("extra_info") or {}
     metric: str | None = info.get("metric")
-    return _heading(metric, _marks(metric, info.get("result") or {})) if metric in _UNITS else metric
+    return _heading(metric, _marks(metric, info.get("result") or {})) if metric in UNITS else metric
 
 
 def _marks(metric: str | None, result: Mapping[str, Any]) -> list[str]:
@@ -359,6 +400,7 @@ def _compute_scale(
 ) -> tuple[str, float, float, dict[str, str]]:
     """``TableResults.compute_scale`` for joules; for everything else pytest-benchmark's own."""
     info = benchmarks[0].get("extra_info") or {}
+    metric = info.get("metric", "energy")
     if info.get("unit") != "J":
         scale: tuple[str, float, float, dict[str, str]] = _stock_compute_scale(self, benchmarks, best, worst)
         return scale
@@ -368,7 +410,7 @@ def _compute_scale(
     if self.histogram:
         _name_energy_axis()
     labels = {
-        "name": f"Name ({', '.join((f'energy in {unit}', *_marks('energy', info.get('result') or {})))})",
+        "name": f"Name ({', '.join((f'{metric} in {unit}', *_marks(metric, info.get('result') or {})))})",
         "min": "Min",
         "max": "Max",
         "mean": "Mean",

@@ -34,6 +34,9 @@ def render(findings: Findings) -> str:
     for meter in findings.meters:
         lines += _table([(meter.name, f"{'' if meter.name == 'auto' else _verdict(meter)}{meter.detail}")], width=10)
         lines += [f"              $ {command}" for command in meter.commands]
+    lines += ["", "Host, read beside the boards of the meter nvml (--llem-host)"]
+    for sensor in findings.host:
+        lines += _table([(sensor.name, f"{_verdict(sensor)}{sensor.detail}")], width=10)
     if findings.container:
         lines += ["", "Container", *_container_lines(findings)]
     return "\n".join(lines) + "\n"

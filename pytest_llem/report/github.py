@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llem.report import phrases
+from pytest_llem.report import footprints, phrases
 from pytest_llem.report.across_engines import PER_TOKEN, across_engines
 from pytest_llem.report.pairs import ENERGY, LATENCY, POWER
-from pytest_llem.report.quantities import number
+from pytest_llem.report.quantities import number, with_uncertainty
 from pytest_llem.report.verdicts import HEADINGS, verdict_cells
 from pytest_llem.verdict.decision import Status
 
@@ -60,10 +60,12 @@ def summary(report: Report) -> str:
         ]
         lines += [", ".join(counts), "", *_table(HEADINGS, rows), ""]
     lines += _what_changed(report)
+    with_host = any(page.result.energy_total_j is not None for page in report.experiments)
     results = [
         (
             page.source.name,
             phrases.estimate(page.energy, "J"),
+            *([with_uncertainty(page.result.energy_total_j, page.result.energy_total_uncertainty_j, "J")] * with_host),
             number(page.result.energy_per_output_token_j, "J"),
             phrases.estimate(page.latency, "s"),
             number(page.result.output_tokens_per_s, ""),
@@ -71,10 +73,28 @@ def summary(report: Report) -> str:
         )
         for page in report.experiments
     ]
-    headings = ("experiment", "energy/call", "energy/token", "latency/call", "tokens/s", "meter")
+    headings = (
+        "experiment",
+        "energy/call",
+        *["with host"] * with_host,
+        "energy/token",
+        "latency/call",
+        "tokens/s",
+        "meter",
+    )
     across = across_engines([page.source for page in report.experiments])
     apart = ["", f"{PER_TOKEN.capitalize()}."] if across else []
-    return "\n".join([*lines, *_table(headings, results), *apart, "", ""])
+    return "\n".join([*lines, *_table(headings, results), *apart, *_footprints(report), "", ""])
+
+
+def _footprints(report: Report) -> list[str]:
+    """Carbon and cost, where they were asked for."""
+    rows = footprints.rows([page.source for page in report.experiments])
+    if not rows:
+        return []
+    explanation = footprints.explanation(page.result for page in report.experiments)
+    told = f"{footprints.TITLE} {_markdown(explanation)}."
+    return ["", f"### {footprints.TITLE}", "", *_table(footprints.HEADINGS, rows), "", told]
 
 
 def _what_changed(report: Report) -> list[str]:

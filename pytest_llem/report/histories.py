@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llem.report.estimates import mean_half_width
 from pytest_llem.verdict.change_points import ChangePoint, change_points
+from pytest_llem.verdict.history import UNITS
 from pytest_llem.verdict.spread import log_mean, summarize
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 _SEARCHED = 100
 """Newest runs that are searched for change points; the search takes time with their square."""
-
-UNITS = {"energy": "J", "latency": "s"}
 
 
 class Likeness(Enum):

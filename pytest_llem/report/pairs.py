@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from pytest_llem.records.record import per_call
 from pytest_llem.report.estimates import Ratio, mean_half_width
 from pytest_llem.report.flat import flat
-from pytest_llem.report.histories import UNITS
 from pytest_llem.report.quantities import UNKNOWN
+from pytest_llem.verdict.history import UNITS
 from pytest_llem.verdict.limits import Limit
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class ComparedMetric:
 
     @property
     def name(self) -> str:
-        """``energy`` or ``latency``."""
+        """Such as ``energy``."""
         return self.judged.candidate.metric
 
 
@@ -235,6 +235,7 @@ _QUANTITIES = (
     _ENERGY,
     _LATENCY,
     _Quantity("mean power", "W", _JOULES),
+    _Quantity("energy of a call with the host", "J", (*_JOULES, "host_sensor"), metric="energy_total"),
     _Quantity("prefill energy of a call", "J", (*_JOULES, "phases_by"), "prefill_energy_j"),
     _Quantity("prefill latency", "s", (*_WINDOWS, "phases_by"), "prefill_latency_s"),
     _Quantity("decode energy of a call", "J", (*_JOULES, "phases_by"), "decode_energy_j"),
@@ -248,6 +249,11 @@ _QUANTITIES = (
 )
 ENERGY, LATENCY, POWER = (quantity.name for quantity in _QUANTITIES[:3])
 """What a reader looks for first, by the names of :attr:`Compared.changed`."""
+
+
+def measured_alike(this: ExperimentResult, other: ExperimentResult, metric: str) -> bool:
+    """Whether a metric of two results was measured in the same way, so that a change of it means anything."""
+    return next(found for found in _QUANTITIES if found.metric == metric).alike(this, other)
 
 
 def _changes(both: Sequence[tuple[ExperimentResult, ExperimentResult]]) -> Iterator[Changed]:

@@ -11,20 +11,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 Point = tuple[float, float]
-Kind = Literal["points", "line", "segments", "area"]
+Kind = Literal["points", "line", "curve", "segments", "area"]
+"""A ``curve`` was measured; a ``line`` is drawn for comparison."""
 
 SHAPES = {
     "circle": "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z",
     "estimated": "M0-5.5L5.5 0L0 5.5L-5.5 0Z",
     "invalid": "M-4.5-4.5L4.5 4.5M-4.5 4.5L4.5-4.5",
     "apart": "M-3-3H3V3H-3Z",
+    "dominated": "m-3-3h6v6h-6z",
     "board": "M-5 0H5M0-5V5",
     "now": "M0-6L5.5 4.5H-5.5Z",
 }
 """Marks differ in shape, so that they differ without colours. Each is drawn about (0, 0)."""
 
 WIDTH, HEIGHT = 480, 280
-_TOP, _RIGHT, _BOTTOM = 16, 464, 232
+_TOP, _RIGHT, _BOTTOM = 16, 452, 232  # beside it is room for half a tick's text
 _BAR_STEP, _GAP = 18, 1  # from bar to bar, and between stretches of one
 _TITLE, _LETTER = 34, 8  # of an axis at the side, and of a tick's text of 13 px, at most; % is two
 
@@ -87,7 +89,7 @@ class Plot:
     @property
     def empty(self) -> bool:
         """Whether there is nothing that was measured."""
-        return not any(layer.kind in ("points", "segments") for layer in self.layers)
+        return not any(layer.kind in ("points", "segments", "curve") for layer in self.layers)
 
     @property
     def legend(self) -> list[Layer]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llem.report import phrases
+from pytest_llem.report import footprints, phrases
 from pytest_llem.report.across_engines import PER_TOKEN, across_engines, sweeps
 from pytest_llem.report.explanations import rounds_differ, waiting, waiting_line
 from pytest_llem.report.pairs import ENERGY, LATENCY, POWER, compared_of
@@ -29,7 +29,8 @@ _COLOURS: dict[Status, dict[str, bool]] = {
     Status.NO_BASELINE: {"yellow": True},
 }
 _HEADINGS = (
-    *("experiment", "energy/call", "energy/token", "latency/call", "first token", "tokens/s", "idle share", "meter"),
+    *("experiment", "energy/call", "with host", "energy/token", "latency/call", "first token", "tokens/s"),
+    *("idle share", "meter"),
 )
 _PAIR_HEADINGS = ("experiment", "energy/call, this / other", "change", "time change", "power change", "pairs")
 
@@ -63,11 +64,13 @@ def write_results(reporter: pytest.TerminalReporter, records: Sequence[Record]) 
     if reporter.config.get_verbosity() >= 0:
         reporter.section("energy of LLM inference (intervals of 95%)", sep="-")
         rows = [_HEADINGS, *((record.name, *_cells(record.result)) for record in records)]
-        if all(record.result.idle_share is None for record in records):
-            at = _HEADINGS.index("idle share")
-            rows = [(*row[:at], *row[at + 1 :]) for row in rows]
+        for heading, field in (("idle share", "idle_share"), ("with host", "energy_total_j")):
+            if all(getattr(record.result, field) is None for record in records):
+                at = rows[0].index(heading)
+                rows = [(*row[:at], *row[at + 1 :]) for row in rows]
         _write_table(reporter, rows)
         write_pairs(reporter, records)
+        write_footprints(reporter, records)
     for record in records:
         if not record.result.valid:
             reporter.write_line(f"INVALID {record.name}: never used as a baseline", red=True)
@@ -90,6 +93,16 @@ def write_pairs(reporter: pytest.TerminalReporter, records: Sequence[Record]) ->
         against = ", ".join(dict.fromkeys(record.against for record in records if record.other_runs))
         reporter.section(f"against {against} (intervals of 95% over pairs)", sep="-")
         _write_table(reporter, rows)
+
+
+def write_footprints(reporter: pytest.TerminalReporter, records: Sequence[Record]) -> None:
+    """One aligned line for each result's carbon and one for its cost, where they were asked for."""
+    if rows := footprints.rows(records):
+        reporter.section(f"{footprints.TITLE.lower()} (intervals of 95%)", sep="-")
+        _write_table(reporter, [footprints.HEADINGS, *rows])
+        reporter.write_line(
+            f"llem: {footprints.TITLE.lower()} {footprints.explanation(record.result for record in records)}"
+        )
 
 
 def _write_table(reporter: pytest.TerminalReporter, rows: Sequence[Sequence[str]]) -> None:
@@ -124,8 +137,19 @@ def write_explanations(reporter: pytest.TerminalReporter, records: Sequence[Reco
             reporter.write_line(f"{record.name}: {text}")
     if any(across_engines(points) for points in sweeps(records)):
         reporter.write_line(f"llem: {PER_TOKEN}")
+    for reason, names in _hosts_unread(records).items():
+        reporter.write_line(f"llem: host not measured ({_who(names)}): {reason}; --llem-host none leaves it out")
     if (line := session_line(records)) is not None:
         reporter.write_line(f"llem: {line}")
+
+
+def _hosts_unread(records: Sequence[Record]) -> dict[str, list[str]]:
+    """The experiments whose host could not be read, by reason: most often one of the machine, and the same for all."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        if (reason := record.result.missing.get("energy_host_j")) is not None:
+            found.setdefault(reason, []).append(record.name)
+    return found
 
 
 def _who(names: Sequence[str]) -> str:
@@ -153,6 +177,7 @@ def _warnings(records: Sequence[Record], verbosity: int) -> dict[str, list[str]]
 def _cells(result: ExperimentResult) -> tuple[str, ...]:
     return (
         with_uncertainty(result.energy_j, result.energy_uncertainty_j, "J"),
+        with_uncertainty(result.energy_total_j, result.energy_total_uncertainty_j, "J"),
         number(result.energy_per_output_token_j, "J"),
         number(result.latency_s, "s"),
         number(result.time_to_first_token_s, "s"),

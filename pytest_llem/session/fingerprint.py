@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_llem import __version__
 from pytest_llem.config.base import fields_of
 from pytest_llem.items import parameters
+from pytest_llem.meters.host import AUTO
 from pytest_llem.records.identity import experiment_hash, unsaid
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def hash_of(item: pytest.Item, settings: Settings, sides: str | None = None) -> 
             "meter": settings.meter,
             "rounds": settings.rounds,
             "min_window_s": settings.min_window_s,
+            # As usual it says nothing, so that what is known of earlier runs is known of these.
+            **({} if settings.host == AUTO else {"host": settings.host}),
         }
     )
     files = [] if config is None or experiment is None else _files(config, experiment.path.parent)
@@ -68,7 +71,7 @@ def _source(item: pytest.Item) -> str | None:
 
 
 def _files(config: ExperimentConfig, folder: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of the prompts and of the models where they are local files.
+    """Name, size and time of change of the files of prompts and lengths, and of models where they are local.
 
     Their content would say more, and cost minutes for a large model. What cannot be looked at has neither: the item
     fails with a message of its own, or somebody has just removed the file.
@@ -78,8 +81,10 @@ def _files(config: ExperimentConfig, folder: Path) -> list[tuple[str, int, int]]
     speculative = load.backend_options.get("speculative_config", {}).get("model")
     models = (load.model, options.assistant_model, None if options.lora is None else options.lora.path, speculative)
     found = [_state(file) for name in models if name is not None for file in _files_of(name)]
-    prompts = getattr(config.dataset, "path", None)
-    return found if prompts is None else [*found, _state(_under(folder, prompts))]
+    for name in config.prompt_files:
+        path = _under(folder, name)
+        found += [_state(path), *(_state(file) for file in _files_of(path, levels=0))]
+    return found
 
 
 def _under(folder: Path, name: str) -> str:
@@ -89,14 +94,14 @@ def _under(folder: Path, name: str) -> str:
         return name
 
 
-def _files_of(model: str) -> Iterator[str]:
-    """The files of a model's folder, the first :data:`_MOST_FILES` of them."""
+def _files_of(model: str, levels: int = _MOST_LEVELS) -> Iterator[str]:
+    """The files of a folder of a model or of prompts, the first :data:`_MOST_FILES` of them."""
     if not (os.path.isabs(model) and os.path.isdir(model)):  # noqa: PTH112, PTH117  (a Path raises at odd names)
         return  # of the hub, or built in
     files = 0
     for folder, subfolders, names in os.walk(model):
         subfolders.sort()
-        if folder.count(os.sep) - model.count(os.sep) >= _MOST_LEVELS:
+        if folder.count(os.sep) - model.count(os.sep) >= levels:
             subfolders.clear()
         for name in sorted(names):
             files += 1

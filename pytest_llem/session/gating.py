@@ -128,7 +128,7 @@ def _candidates(record: Record, gpus: Sequence[Mapping[str, Any]]) -> list[Candi
         elif metric in record.metrics:
             measured = row_of(record, metric, gpus)
         else:
-            missing = record.result.missing.get(f"{metric}_j") or f"{metric} was not measured"
+            missing = record.why_missing(metric)
         candidates.append(Candidate(record.nodeid, record.name, metric, limit, measured, missing, disturbed))
     return candidates
 
@@ -139,14 +139,14 @@ def row_of(record: Record, metric: str, gpus: Sequence[Mapping[str, Any]] = ()) 
     Args:
         gpus: the boards that are here, whose memory is not part of a record.
     """
-    result = record.result
+    result, environment = record.result, record.environment_of(metric)
     return SavedRow(
         fullname=record.nodeid,
         metric=metric,
         runs=record.runs(metric),
         workload_hash=record.workload_hash,
-        environment_hash=identity.environment_hash(record.environment),
-        environment=record.environment,
+        environment_hash=identity.environment_hash(environment),
+        environment=environment,
         memory_bytes=pools.memory_bytes(record.environment, gpus),
         output_tokens=result.output_tokens,
         output_tokens_hash=result.output_tokens_hash,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llem.footprint import without_footprint
 from pytest_llem.session.journal import read_journal
 from pytest_llem.session.journal_line import OtherVersionError
 from pytest_llem.session.state import llem_session
@@ -101,5 +102,6 @@ def _parts(split: str | None) -> int:
 
 
 def _measured(record: Record) -> Record:
-    """What two journals must agree on. How a result was judged is left out: only the last session knows."""
-    return replace(record, more_runs=(), accepted=False, split=None)
+    """What two journals must agree on. How a result was judged is left out: only the last session knows. So is what its
+    joules weigh and cost, which sessions may reckon differently."""
+    return replace(record, result=without_footprint(record.result), more_runs=(), accepted=False, split=None)

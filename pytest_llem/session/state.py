@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import weakref
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_llem.errors import SeveralBoardsError, UnavailableError
+from pytest_llem.footprint import with_footprint
 from pytest_llem.measurement.account import Account
 from pytest_llem.meters import open_meter
 from pytest_llem.meters.base import IdlePower
@@ -45,6 +46,7 @@ class LlemSession:
         history: saved rows by node id and metric, as they were before this session's were saved.
         remarks: what a reader of a verdict must know of an experiment, by node id.
         notes: lines for the end of the terminal's summary.
+        commit: the one that is measured, see :class:`~pytest_llem.records.record.Record`.
         journal: where results are kept as they finish; ``None`` where there is none.
         engines: those that models were loaded with, by backend.
         await_turn: waits for the turn of this process, where others share its device; ``None`` where it is alone.
@@ -63,6 +65,7 @@ class LlemSession:
     history: dict[tuple[str, str], list[SavedRow]] = field(default_factory=dict)
     remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    commit: Mapping[str, Any] = field(default_factory=dict)
     journal: Journal | None = None
     engines: dict[str, Engine] = field(default_factory=dict)
     await_turn: AwaitTurn | None = None
@@ -132,6 +135,7 @@ class LlemSession:
                 device=self.settings.device or "cpu",
                 gpu_uuids=gpu_uuids or None,
                 boards=processes,
+                host=self.settings.host,
                 lock_timeout_s=self.settings.lock_timeout_s,
                 say=self.say,
             )
@@ -173,9 +177,22 @@ class LlemSession:
         if self.deadline is not None:
             self.deadline.watch(phase, done, total, last_s)
 
-    def keep(self, record: Record) -> None:
-        """Note what an item measured; it counts once the item has passed."""
-        self._pending[record.nodeid] = record
+    def keep(self, record: Record) -> Record:
+        """Note what an item measured; it counts once the item has passed.
+
+        Returns:
+            It with the session's carbon and cost.
+        """
+        record = self._pending[record.nodeid] = self._with_footprint(record)
+        return record
+
+    def _with_footprint(self, record: Record) -> Record:
+        """With the session's grid, PUE and price; as it is where the session names none."""
+        footprint = self.settings.footprint
+        if footprint is None:
+            return record
+        more = tuple(with_footprint(run, footprint) for run in record.more_runs)
+        return replace(record, result=with_footprint(record.result, footprint), more_runs=more)
 
     def note_report(self, report: pytest.TestReport) -> None:
         """Count an item's result after its last phase, or drop it if any phase did not pass."""
@@ -205,6 +222,9 @@ class LlemSession:
     def count(self, record: Record) -> None:
         """Every result that counts comes through here, however it came, and again when more is known of it. What there
         is of it to keep is in the journal when this returns."""
+        if not (record.commit or record.from_journal):
+            record = replace(record, commit=self.commit)
+        record = self._with_footprint(record)
         if self.journal is not None:
             record = self.journal.signed(record)
         # Before it is written: what interrupts that does not take the result from the session.

@@ -12,11 +12,14 @@ from pytest_llem.verdict.outputs import GeneratedSequence
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-METRICS = ("energy", "latency")
+UNITS = {"energy": "J", "latency": "s", "energy_total": "J"}
+"""The SI symbols of metrics that have rows."""
+
+METRICS = tuple(UNITS)
 """Metrics that have rows, and so can be gated."""
 
-# Of the quantity per call in a saved round.
-_ROUND_KEY = {"energy": "joules", "latency": "seconds"}
+# Of the quantities in a saved round that make up the metric.
+_ROUND_KEYS = {"energy": ("joules",), "latency": ("seconds",), "energy_total": ("joules", "host_j")}
 
 # A workload whose hash is the same may still stop earlier or later, by the numerics of another library.
 _TOKENS_DIFFER = 0.005
@@ -112,8 +115,8 @@ def read_row(bench: Mapping[str, Any], saved: Mapping[str, Any] | None = None) -
 def values_per_call(result: Mapping[str, Any], metric: str) -> tuple[float, ...]:
     """A run's rounds, each a value per call; none where a round lacks the quantity: the others have another mean."""
     calls = result.get("calls_per_round") or 1
-    rounds = [window.get(_ROUND_KEY[metric]) for window in result.get("per_round") or ()]
-    return () if None in rounds else tuple(value / calls for value in rounds)
+    rounds = [[window.get(key) for key in _ROUND_KEYS[metric]] for window in result.get("per_round") or ()]
+    return () if any(None in parts for parts in rounds) else tuple(sum(parts) / calls for parts in rounds)
 
 
 def read_files(files: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[SavedRow]]:

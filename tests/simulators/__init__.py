@@ -19,6 +19,7 @@
 ``recording`` what a real board showed, and a board that shows it again
 ``registry`` how a C function is told; ``functions``: NVML's, over those boards
 ``library``  the library of these functions, put beneath ``pynvml``
+``powercap`` the counters of the processor beside them
 ``engine``   an engine without a model: ``pytest -p tests.simulators.engine``
 
 In real time (a pytest run in a child process, say), leave the clock out: ``install([SimulatedBoard()])``. After

@@ -12,6 +12,7 @@ The model's name may ask for a fault, as in ``model: fake/hangs``; where experim
 ``runs-nowhere``        this machine lacks what the model needs
 ``raises-in-call-3``    the third call of the experiment fails (any number)
 ``miscounts``           each sequence ends a token too early
+``evens-out``           each sequence has as many tokens as the one that counts from the other end is to have
 ``hangs``               the first call never returns
 ``kills-its-process``   the first call ends the process, as the kernel does when memory runs out
 ``loses-the-device``    the first call fails, and so would all that follow in this process
@@ -118,17 +119,23 @@ class FakeWorkload(Workload):
         self._ran = 0
         size = _batch_size(config)
         self._batches = [prompts.token_ids[start : start + size] for start in range(0, len(prompts.token_ids), size)]
+        lengths = (new_tokens is None and prompts.output_tokens) or [self._new_tokens] * len(prompts)
+        lengths = lengths[::-1] if self._fault == "evens-out" else lengths
+        self._lengths = [lengths[start : start + size] for start in range(0, len(prompts), size)]
         self.calls = len(self._batches)
 
     @property
     def expected_output_tokens(self) -> int | None:
-        return None if self._other_token.endswith("end") else len(self.prompts) * self._new_tokens
+        return None if self._other_token.endswith("end") else sum(map(sum, self._lengths))
 
     def run(self, index: int) -> list[list[int]]:
         self._ran += 1
         self._act_out_the_fault()
-        tokens = self._new_tokens - (self._fault == "miscounts")
-        output = [[self._token(prompt, position) for position in range(tokens)] for prompt in self._batches[index]]
+        miscounted = self._fault == "miscounts"
+        output = [
+            [self._token(prompt, position) for position in range(tokens - miscounted)]
+            for prompt, tokens in zip(self._batches[index], self._lengths[index], strict=True)
+        ]
         self._change_a_token(index, output)
         work(self._call_s)
         return output

@@ -45,11 +45,14 @@ class ServedWorkload(Workload):
         self._random_seed = random_seed
         self.prompts = prompts
         self._inputs = inputs
+        self._output_tokens = prompts.output_tokens
         self._parameters = self._with()
         self._checked = False
 
     @property
     def expected_output_tokens(self) -> int | None:
+        if self._output_tokens is not None:
+            return sum(self._output_tokens)
         length = self._fixed_new_tokens()
         return None if length is None else length * len(self.prompts)
 
@@ -91,8 +94,9 @@ class ServedWorkload(Workload):
         """The same call, stopped after the first token of its sequences."""
         other = copy.copy(self)
         other._options = {**self._options, "max_tokens": 1}
-        if self._options.get("min_tokens"):
+        if self._options.get("min_tokens") or self._output_tokens is not None:
             other._options["min_tokens"] = 1
+        other._output_tokens = None
         other._parameters = other._with()
         return other
 

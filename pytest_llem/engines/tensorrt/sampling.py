@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.engines.serving.seeds import seed_of
+from pytest_llem.engines.serving.options import own_options
 from pytest_llem.errors import MeasurementError, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_llem.config import ExperimentConfig
     from pytest_llem.engines.transformers.generation import SpecialTokens
 
@@ -72,17 +74,28 @@ def samples(options: dict[str, Any]) -> bool:
     return options.get("top_k") != 1 and not options.get("use_beam_search")
 
 
-def sampling_parameters(options: dict[str, Any], random_seed: int, prompts: int) -> Any:
-    """``SamplingParams`` for ``prompts`` prompts: one for all, or where tokens are drawn, each with a seed of its own.
+def sampling_parameters(
+    options: dict[str, Any], random_seed: int, prompts: int, output_tokens: Sequence[int] | None
+) -> Any:
+    """``SamplingParams`` for ``prompts`` prompts: one for all, or one each. Where tokens are drawn, each has its own
+    seed.
+
+    Args:
+        output_tokens: how many each gets, where that is fixed.
 
     Raises:
         MeasurementError: TensorRT-LLM refuses them.
     """
     from tensorrt_llm import SamplingParams
 
+    seed = random_seed if samples(options) else None
+    each = own_options(prompts, random_seed=seed, output_tokens=output_tokens)
+    if output_tokens is not None:
+        # A minimum of tokens holds back the first of those that end a sequence alone.
+        options = {**options, "stop_token_ids": None}
     try:
-        if not samples(options):
+        if each is None:
             return SamplingParams(**options)
-        return [SamplingParams(**options, seed=seed_of(random_seed, index)) for index in range(prompts)]
+        return [SamplingParams(**{**options, **own}) for own in each]
     except (TypeError, ValueError) as exc:
         raise MeasurementError(f"TensorRT-LLM refuses these options: {one_line(exc)}", field="decoder") from exc

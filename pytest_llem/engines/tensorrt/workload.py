@@ -32,7 +32,7 @@ class TensorRTWorkload(ServedWorkload):
         return fixed_new_tokens(self._options)
 
     def _sampling_parameters(self, options: dict[str, Any]) -> Any:
-        return sampling_parameters(options, self._random_seed, len(self._inputs))
+        return sampling_parameters(options, self._random_seed, len(self._inputs), self._output_tokens)
 
     def _checked_call(self) -> list[Any]:
         if self._loaded.built:

@@ -149,6 +149,9 @@ class TransformersModel:
             special_ids=ids_left_out(self.model.config, special, self.tokenizer),
             tokenizer=self.tokenizer,
         )
+        if prompts.output_tokens is not None:
+            # No token ends a sequence before its own number of them.
+            generation.config.min_new_tokens = generation.config.max_new_tokens
         longest = max(map(len, prompts.token_ids))
         note = beyond_window(self.model, longest, config.max_output_tokens)
         if note is not None:

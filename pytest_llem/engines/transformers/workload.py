@@ -70,6 +70,7 @@ class TransformersWorkload(Workload):
         self._rows = [len(batch) * generation.rows_per_prompt for batch in batches]
         self._inputs = [_left_padded(batch, special.pad, loaded.device) for batch in batches]
         self._seeds = [_call_seed(random_seed, index) for index in range(len(batches))]
+        self._ends = None if prompts.output_tokens is None else self._own_ends(prompts.output_tokens, batch_size)
         self._static_cache: dict[str, Any] = {}
         self._checked = False
         cuda_devices = loaded.cuda_devices
@@ -77,6 +78,8 @@ class TransformersWorkload(Workload):
 
     @property
     def expected_output_tokens(self) -> int | None:
+        if self._ends is not None and self.prompts.output_tokens is not None:
+            return sum(self.prompts.output_tokens) * self._generation.rows_per_prompt
         length = self._generation.fixed_new_tokens
         return None if length is None else length * sum(self._rows)
 
@@ -92,11 +95,16 @@ class TransformersWorkload(Workload):
     def output_tokens(self, index: int, output: torch.Tensor) -> list[list[int]]:
         """The real new tokens of each sequence in what call ``index`` returned.
 
-        A sequence ends with its first end-of-sequence token, which belongs to it. What follows is padding,
-        whatever its id: models often pad with the end-of-sequence token or an ordinary one.
+        A sequence ends with its first end-of-sequence token, which belongs to it, or where it has as many tokens as it
+        is to have. What follows is padding, whatever its id: models often pad with the end-of-sequence token or an
+        ordinary one.
         """
         ends = frozenset(self._generation.eos_token_ids)
-        sequences: list[list[int]] = output[:, self._prompt_length(index) :].tolist()
+        start = self._prompt_length(index)
+        sequences: list[list[int]] = output[:, start:].tolist()
+        if self._ends is not None:
+            lengths = (self._ends[index] - start).tolist()
+            sequences = [sequence[:length] for sequence, length in zip(sequences, lengths, strict=True)]
         return [_until_end(sequence, ends) for sequence in sequences]
 
     def time_tokens(self, index: int) -> CallTiming:
@@ -142,6 +150,7 @@ class TransformersWorkload(Workload):
         as a whole. Where tokens are drafted, the first step gives several, and only a limit of one gives one.
         """
         other = copy.copy(self)
+        other._ends = None
         other._static_cache = {}
         if self._generation.beams > 1 or self._drafts:
             other._generation = replace(self._generation, config=self._one_token())
@@ -168,6 +177,15 @@ class TransformersWorkload(Workload):
 
     def peak_memory_bytes(self) -> tuple[int | None, str | None]:
         return self._memory.peak_bytes()
+
+    def _own_ends(self, output_tokens: Sequence[int], batch_size: int) -> list[torch.Tensor]:
+        """For each call, the length at which each of its sequences ends, prompt and padding included."""
+        ends = []
+        for index in range(self.calls):
+            lengths = output_tokens[index * batch_size : (index + 1) * batch_size]
+            rows = torch.tensor(lengths, device=self._loaded.device).repeat_interleave(self._generation.rows_per_prompt)
+            ends.append(rows + self._prompt_length(index))
+        return ends
 
     @property
     def _drafts(self) -> bool:
@@ -230,6 +248,8 @@ class TransformersWorkload(Workload):
         assistant = self._loaded.assistant
         if assistant is not None:
             arguments = {**arguments, "assistant_model": assistant}
+        if self._ends is not None:
+            arguments = {**arguments, "stopping_criteria": StoppingCriteriaList([_AtOwnEnd(self._ends[index])])}
         if self._generation.samples:
             self._seed(self._seeds[index])
         with drafting(assistant, self._generation.drafting):
@@ -307,6 +327,19 @@ class _AfterFirstToken(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:  # noqa: ARG002
         return torch.ones(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+class _AtOwnEnd(StoppingCriteria):
+    """Each sequence is finished as soon as it has its own length, shape ``(rows,)``; the others go on."""
+
+    # generate() fills the finished ones up with padding only where a criterion has this, also of a model that has none.
+    eos_token_id = None
+
+    def __init__(self, lengths: torch.Tensor) -> None:
+        self._lengths = lengths
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:  # noqa: ARG002
+        return self._lengths <= input_ids.shape[1]
 
 
 def _left_padded(batch: Sequence[Sequence[int]], pad_token_id: int, device: torch.device) -> dict[str, torch.Tensor]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.engines.serving.seeds import seed_of
+from pytest_llem.engines.serving.options import own_options
 from pytest_llem.errors import MeasurementError, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_llem.config import ExperimentConfig
     from pytest_llem.engines.transformers.generation import SpecialTokens
 
@@ -56,19 +58,26 @@ def fixed_new_tokens(options: dict[str, Any]) -> int | None:
     return limit if not options["stop_token_ids"] or options.get("min_tokens") == limit else None
 
 
-def sampling_parameters(options: dict[str, Any], random_seed: int, prompts: int) -> Any:
-    """``SamplingParams`` for ``prompts`` prompts: one for all, or where tokens are drawn, each with a seed of its own,
-    so that every pass draws the same tokens, whatever is batched with what.
+def sampling_parameters(
+    options: dict[str, Any], random_seed: int, prompts: int, output_tokens: Sequence[int] | None
+) -> Any:
+    """``SamplingParams`` for ``prompts`` prompts: one for all, or one each. Where tokens are drawn, each has its own
+    seed, so that every pass draws the same tokens, whatever is batched with what.
+
+    Args:
+        output_tokens: how many each gets, where that is fixed.
 
     Raises:
         MeasurementError: vLLM refuses them.
     """
     from vllm import SamplingParams
 
+    seed = None if options.get("temperature") == 0.0 else random_seed
+    each = own_options(prompts, random_seed=seed, output_tokens=output_tokens)
     try:
-        if options.get("temperature") == 0.0:
+        if each is None:
             return SamplingParams(**options)
-        return [SamplingParams(**options, seed=seed_of(random_seed, index)) for index in range(prompts)]
+        return [SamplingParams(**{**options, **own}) for own in each]
     except TypeError as exc:
         # The decoder's options are arguments.
         raise MeasurementError(f"vLLM refuses it: {one_line(exc)}", field="passthrough.generate") from exc

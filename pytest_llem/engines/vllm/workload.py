@@ -56,7 +56,7 @@ class VllmWorkload(ServedWorkload):
         return fixed_new_tokens(self._options)
 
     def _sampling_parameters(self, options: dict[str, Any]) -> Any:
-        return sampling_parameters(options, self._random_seed, len(self._inputs))
+        return sampling_parameters(options, self._random_seed, len(self._inputs), self._output_tokens)
 
     def _checked_call(self) -> list[Any]:
         self._loaded.on_workers("llem_watch_logits")

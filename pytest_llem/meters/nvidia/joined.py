@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_llem.meters.base import PowerCurve, Window
+from pytest_llem.meters.host import sum_of
 from pytest_llem.meters.nvidia.counter.joined import JoinedCounter
 from pytest_llem.meters.nvidia.reading import Reading, fill_energy
 from pytest_llem.meters.nvidia.sensor_lag import Span
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_llem.meters.base import Clock, Synchronize
+    from pytest_llem.meters.host import Host
     from pytest_llem.meters.nvidia.counter.sensor import CounterSensor
 
 _CURVE_FROM_S = 0.1
@@ -32,6 +34,7 @@ class Stretch:
     def __init__(
         self,
         sensors: Sequence[CounterSensor],
+        host: Host,
         begin: Callable[[], None],
         look: Callable[[], None],
         clock: Clock,
@@ -42,6 +45,7 @@ class Stretch:
 
         Args:
             sensors: of the boards.
+            host: read at the edges of each window.
             begin: looks at the boards, and finds an edge of each, before the first window.
             look: looks at the boards after each window.
             clock: windows are timed by it.
@@ -51,6 +55,7 @@ class Stretch:
         self.windows: list[Window] = []
         self.spans: list[Span] = []
         self._sensors = sensors
+        self._host = host
         self._begin = begin
         self._look = look
         self._clock = clock
@@ -67,6 +72,7 @@ class Stretch:
         if not self._boards:
             self._begin()
             self._boards = [JoinedCounter(sensor) for sensor in self._sensors]
+        host = self._host.begin()
         start_s = self._clock.now_s()
         try:
             yield window
@@ -75,6 +81,7 @@ class Stretch:
             self._failed = True
             raise
         span = Span(start_s, self._clock.now_s())
+        window.host = self._host.end(host, span.start_s, span.end_s)
         window.seconds = span.end_s - span.start_s
         self._look()
         energies = [board.end_window(span) for board in self._boards]
@@ -109,6 +116,7 @@ class Stretch:
             for uuid, curve in total.power_curves.items():
                 window.power_curves[uuid] = _cut(curve, shift_s, window.seconds)
         fill_energy(total, [readings[-1] for readings in by_board])
+        total.host = sum_of([window.host for window in self.windows])
 
     def _readings(self, board: JoinedCounter, whole: Reading) -> list[Reading]:
         """What a board says of each window, and at last of their sum."""

@@ -34,6 +34,7 @@ from pytest_llem.meters.base import (
     Window,
     no_synchronize,
 )
+from pytest_llem.meters.host import Host, open_host
 from pytest_llem.meters.idle import settled_power
 from pytest_llem.meters.joined import JoinedWindows
 from pytest_llem.meters.nvidia import readiness
@@ -81,20 +82,24 @@ class NvmlMeter:
     reads_boards = True
     environment: Mapping[str, object] = MappingProxyType({})
 
-    def __init__(self, nvml: Nvml, selection: Selection, request: MeterRequest, locks: BoardLocks | None) -> None:
-        """Own ``nvml`` and ``locks`` from now on: closing the meter closes and releases them.
+    def __init__(
+        self, nvml: Nvml, selection: Selection, request: MeterRequest, locks: BoardLocks | None, host: Host
+    ) -> None:
+        """Own ``nvml``, ``locks`` and ``host`` from now on: closing the meter closes and releases them.
 
         Args:
             nvml: an initialised library.
             selection: the boards to sum.
             request: how they are read.
             locks: of the boards, where they are locked.
+            host: what is read of the host in the same windows.
 
         Raises:
             MeterUnavailableError: a board reports neither energy nor power.
         """
         self._nvml = nvml
         self._locks = locks
+        self._host = host
         self.clock = clock = request.clock
         self._warnings = selection.warnings
         self._ended_s: float | None = None
@@ -150,10 +155,14 @@ class NvmlMeter:
         synchronize()
         self._begin()
         try:
+            # On the inner side of what the boards need, and outside of the work's time.
+            host = self._host.begin()
             start_s = self.clock.now_s()
             yield window
             synchronize()
-            readings = self._end(window, start_s, self.clock.now_s())
+            end_s = self.clock.now_s()
+            window.host = self._host.end(host, start_s, end_s)
+            readings = self._end(window, start_s, end_s)
         finally:
             for power in self._power_sensors:
                 power.stop()
@@ -180,7 +189,7 @@ class NvmlMeter:
         if reason is not None:
             raise MeasurementError(reason)
         total = Window(warnings=list(self._warnings), joined=True)
-        stretch = Stretch(self._counters, self._begin, self._look, self.clock, synchronize, self._warnings)
+        stretch = Stretch(self._counters, self._host, self._begin, self._look, self.clock, synchronize, self._warnings)
         yield JoinedWindows(total, stretch.window)
         if not stretch.windows:
             total.reason = "there was no window"
@@ -253,8 +262,9 @@ class NvmlMeter:
         )
 
     def close(self) -> None:
-        """Release NVML and the boards. Closing twice is harmless."""
+        """Release NVML, the boards and the host. Closing twice is harmless."""
         self._nvml.close()
+        self._host.close()
         if self._locks is not None:
             self._locks.release()
 
@@ -366,6 +376,7 @@ def open_nvml_meter(request: MeterRequest) -> NvmlMeter:
         MeterUnavailableError: NVML, the boards or their sensors are missing, or a board stayed in use; the text
             says how to fix it.
     """
+    host = open_host(request)
     nvml = Nvml()
     locks = None
     try:
@@ -379,7 +390,7 @@ def open_nvml_meter(request: MeterRequest) -> NvmlMeter:
         if request.lock_timeout_s is not None:
             uuids = (board.uuid for board in selection.boards)
             locks = BoardLocks(uuids, say=request.say or say_on_stderr, timeout_s=request.lock_timeout_s)
-        return NvmlMeter(nvml, selection, request, locks)
+        return NvmlMeter(nvml, selection, request, locks, host)
     except BaseException:
         nvml.close()
         if locks is not None:

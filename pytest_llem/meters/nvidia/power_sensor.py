@@ -13,15 +13,11 @@ Three sources, the best that the board has:
 from __future__ import annotations
 
 import math
-import statistics
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pytest_llem.errors import MeasurementError
-from pytest_llem.meters.base import COVERAGE_FACTOR_95
 from pytest_llem.meters.nvidia.agreement import power_curve, sampled_energy
 from pytest_llem.meters.nvidia.counter.sizing import least_window_s
 from pytest_llem.meters.nvidia.idle_power import Idle, idle_from_samples, unknown_idle
@@ -31,15 +27,15 @@ from pytest_llem.meters.nvidia.samples import PowerSample, SampleBuffer, open_sa
 from pytest_llem.meters.nvidia.settling import FADED_S, settle
 from pytest_llem.meters.nvidia.visibility import describe
 from pytest_llem.meters.nvidia.window_energy import WindowEnergy
+from pytest_llem.meters.smeared import integrate_smeared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from pytest_llem.meters.base import Clock, PowerCurve
     from pytest_llem.meters.nvidia.library import Board, Nvml
 
 _POLL_S = 0.05
-_FEWEST_SAMPLES = 3
 _INSTANT_MEMORY_S = 0.1  # longest update period that users of NVML report
 _USAGE_MEMORY_S = 1.0  # nvmlDeviceGetPowerUsage: "averaged over 1 second" on Ampere and newer but GA100
 # GA100 and H100 under the names that they are sold by. Not the H200: on two of them samples answered to steps of power
@@ -153,7 +149,9 @@ class PowerSensor:
         while not (self._samples and self._samples[-1].time_s >= end_s) and self._clock.now_s() < deadline_s:
             self._clock.sleep(_POLL_S / 5.0)
             self._collect()
-        return integrate_smeared(self._samples, start_s, end_s, self.source.memory_s)
+        times_s, powers_w = [sample.time_s for sample in self._samples], [sample.power_w for sample in self._samples]
+        found = integrate_smeared(times_s, powers_w, start_s, end_s, self.source.memory_s)
+        return None if found is None else WindowEnergy(*found)
 
     def _settled(self, buffer: SampleBuffer, start_s: float, end_s: float) -> WindowEnergy | None:
         """From idle to idle: wait until the samples show that the board has settled."""
@@ -192,38 +190,6 @@ class PowerSensor:
             except MeasurementError as error:
                 self._failure = error
                 return
-
-
-def integrate_smeared(
-    samples: Sequence[PowerSample], start_s: float, end_s: float, memory_s: float
-) -> WindowEnergy | None:
-    """Energy between two instants from samples of power.
-
-    Each sample stands for the stretch since the one before it; the time before the first and after the last is
-    taken at the power of the nearest. The variance adds what is not known of the ends, P m / sqrt(6) for a
-    sensor that shows a power m seconds too late or smeared by as much (each end off by up to m, uniformly), and
-    what a board may have drawn between samples: their standard deviation times the root of the sum of squared
-    stretches.
-
-    Args:
-        samples: oldest first.
-        start_s: in seconds, on the clock of the samples.
-        end_s: in seconds.
-        memory_s: how long an earlier power is still seen in a sample, in seconds.
-
-    Returns:
-        ``None`` for fewer than three samples inside.
-    """
-    inside = [sample.power_w for sample in samples if start_s <= sample.time_s <= end_s]
-    if len(inside) < _FEWEST_SAMPLES:
-        return None
-    # Each sample's stretch begins at the one before it; the first and the last reach to the ends.
-    bounds_s = np.array([-math.inf, *(sample.time_s for sample in samples[:-1]), math.inf])
-    stretches_s = np.diff(np.clip(bounds_s, start_s, end_s))
-    joules = float(stretches_s @ [sample.power_w for sample in samples])
-    ends_j = joules / (end_s - start_s) * memory_s / math.sqrt(6.0)
-    between_j = statistics.stdev(inside) * float(np.linalg.norm(stretches_s))
-    return WindowEnergy(joules, COVERAGE_FACTOR_95 * math.hypot(ends_j, between_j))
 
 
 def samples_partly(name: str | None) -> bool:

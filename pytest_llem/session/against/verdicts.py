@@ -52,6 +52,14 @@ def judge_record(record: Record, settings: Settings) -> list[Judged]:
     return [replace(found, remarks=_left_out(record)) for found in judged]
 
 
+def _other_host(record: Record, metric: str) -> str | None:
+    """That the host was read by other sensors, which differ in what they read."""
+    sensors = {run.host_sensor for run in (record.result, *record.more_runs, *(o.result for o in record.other_runs))}
+    if metric != "energy_total" or len(sensors) == 1:
+        return None
+    return f"the host was not read by one sensor: {', '.join(sorted(sensor or 'none' for sensor in sensors))}"
+
+
 def _left_out(record: Record) -> tuple[str, ...]:
     """That pairs were disturbed: one that is left out may have been the one that tells."""
     if not (count := len(record.disturbed)):
@@ -72,10 +80,10 @@ def _judge_metric(record: Record, metric: str, limit: Limit, settings: Settings)
         metric,
         limit,
         row_of(record, metric) if measured else None,
-        record.result.missing.get(f"{metric}_j") or f"{metric} was not measured",
+        record.why_missing(metric),
         against=record.against,
     )
-    why_not = differs(record) or (None if measured else candidate.missing)
+    why_not = differs(record) or (None if measured else candidate.missing) or _other_host(record, metric)
     if why_not is not None:
         found = _judged(candidate, [], settings, why_not)
         return replace(found, verdict=replace(found.verdict, runs=len(record.other_runs)))

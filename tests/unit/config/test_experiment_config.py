@@ -43,6 +43,7 @@ def test_only_the_model_is_required() -> None:
         "template_date": None,
         "max_input_tokens": 128,
         "max_output_tokens": 64,
+        "output_lengths": None,
         "random_seed": 42,
         "decoder": DecoderConfig().model_dump(),
         "pytorch": None,

@@ -536,7 +536,7 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         ("model: x\ndataset: {synthetic: {n: 0}}", "2: dataset.synthetic.n: must be at least 1, got 0"),
         (
             "model: x\ndataset: {synthetic: {len: 1}}",
-            "2: dataset.synthetic.len: unknown field; the fields here are input_len, n, seed",
+            "2: dataset.synthetic.len: unknown field; the fields here are input_len, lengths, n, seed, shared_prefix",
         ),
         (
             "model: x\ndataset: {feild: a}",
@@ -544,7 +544,7 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         ),
         (
             "model: x\ncompare: {energi: 5%}",
-            "2: compare.energi: expected energy, latency or output, got 'energi'; did you mean energy?",
+            "2: compare.energi: expected energy, latency, energy_total or output, got 'energi'; did you mean energy?",
         ),
         (
             "model: x\ncompare: {energy: 5}",
@@ -560,7 +560,7 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         ),
         (
             "model: x\ncompare: {outptu: same}",
-            "2: compare.outptu: expected energy, latency or output, got 'outptu'; did you mean output?",
+            "2: compare.outptu: expected energy, latency, energy_total or output, got 'outptu'; did you mean output?",
         ),
         (
             "model: x\npassthrough: {generate: {top_k: 5}}",
@@ -577,8 +577,9 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
         (
             "model: x\n7: y",
             "2: 7: unknown field; the fields here are backend, base, chat, compare, dataset, decoder, device, "
-            "exclude, experiments, marks, max_input_tokens, max_output_tokens, measure, model, name, parallel, "
-            "passthrough, precision, pytorch, random_seed, sweep, template_date, tensorrt, timeout_s, vllm, weights",
+            "exclude, experiments, marks, max_input_tokens, max_output_tokens, measure, model, name, output_lengths, "
+            "parallel, passthrough, precision, pytorch, random_seed, sweep, template_date, tensorrt, timeout_s, vllm, "
+            "weights",
         ),
         (
             "model: x\nchat: true\ntemplate_date: 2026-02-30",

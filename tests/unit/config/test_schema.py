@@ -12,10 +12,11 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from pytest_llem.config import ExperimentConfig, PyTorchConfig, experiment_file_schema, load_experiments
+from pytest_llem.config import ExperimentConfig, FileDataset, PyTorchConfig, experiment_file_schema, load_experiments
 from pytest_llem.config.names import fields
 
 ROOT = Path(__file__).parents[3]
+OF_A_FILE = {f"dataset.{name}" for name in FileDataset.model_fields} - {"dataset.path"}
 FILES = sorted([*ROOT.glob("benchmarks/**/*.llem.yaml"), *ROOT.glob("tests/fuzz/corpus/*.yaml")])
 
 
@@ -61,7 +62,7 @@ def test_null_is_allowed_everywhere_as_in_the_loader(validator: Draft202012Valid
         nested: Any = None
         for part in reversed(name.split(".")):
             nested = {part: nested}
-        if name in ("dataset.n", "dataset.seed", "dataset.shuffle", "dataset.field"):
+        if name in OF_A_FILE:
             nested["dataset"]["path"] = "prompts.txt"
         elif name in ("dataset.path", "dataset.builtin"):
             continue  # they say which kind of dataset it is
@@ -129,7 +130,7 @@ def test_a_misspelt_key_is_named(validator: Draft202012Validator, text: str, pla
         ("pytorch: {attn_implementation: spda}", "$.pytorch.attn_implementation", "is not one of ['eager', 'sdpa', "),
         ("pytorch: {device_map: {lm_head: [0]}}", "$.pytorch.device_map.lm_head", "not of type 'integer', 'string'"),
         ("pytorch: {cache_config: {nbits: 9}}", "$.pytorch.cache_config.nbits", "9 is greater than the maximum of 8"),
-        ("compare: {enery: 5%}", "$.compare", "'enery' is not one of ['energy', 'latency', 'output']"),
+        ("compare: {enery: 5%}", "$.compare", "'enery' is not one of ['energy', 'latency', "),
         ("sweep: {measure.rounds: [5, atuo]}", "$.sweep['measure.rounds'][1]", "'atuo' is not one of ['auto', None]"),
         ("exclude: [{pytorch.batch_size: [1, x]}]", "$.exclude[0]['pytorch.batch_size'][1]", "'x' is not of type"),
     ],

@@ -55,23 +55,23 @@ class TestSynthetic:
         assert own != other
 
     def test_ids_cover_the_vocabulary_without_the_special_ones(self) -> None:
-        ids = {id_ for prompt in synthetic_token_ids(40, 100, 0, 12, {0, 5, 11, 99}) for id_ in prompt}
+        ids = {id_ for prompt in synthetic_token_ids([100] * 40, 0, 12, {0, 5, 11, 99}) for id_ in prompt}
         assert ids == {1, 2, 3, 4, 6, 7, 8, 9, 10}
 
     def test_ids_are_drawn_uniformly(self) -> None:
-        (ids,) = synthetic_token_ids(1, 9000, 0, 12, {0, 5, 11})
+        (ids,) = synthetic_token_ids([9000], 0, 12, {0, 5, 11})
         for id_ in set(ids):
             assert ids.count(id_) == pytest.approx(1000, rel=0.1)  # three standard deviations
 
     def test_ids_are_the_same_on_every_machine(self) -> None:
-        assert synthetic_token_ids(2, 4, 42, 32000, {0, 1, 2}) == (
+        assert synthetic_token_ids([4, 4], 42, 32000, {0, 1, 2}) == (
             (20462, 803, 8803, 7145),
             (23567, 21655, 28550, 2784),
         )
 
     def test_a_vocabulary_of_special_tokens_only_is_refused(self) -> None:
         with pytest.raises(PromptError, match="no ordinary token"):
-            synthetic_token_ids(1, 1, 0, 2, {0, 1})
+            synthetic_token_ids([1], 0, 2, {0, 1})
 
 
 class TestFile:
@@ -121,9 +121,10 @@ class TestFile:
             ("p.txt", b"", "holds no prompts"),
             ("p.txt", b"a\r\n\ncaf\xe9\nb", r"p\.txt:3: is not UTF-8"),
             ("p.jsonl", b'\xef\xbb\xbf{"prompt": "a"}\n{"prompt": "\xed\xa0\xbd"}', r"p\.jsonl:2: is not UTF-8"),
-            ("p.csv", b"a", "a JSON object per line"),
+            ("p.csv", b"a", "no column .prompt.: there is a"),
+            ("p.md", b"a", "prompts are read from .jsonl"),
         ],
-        ids=["blank", "empty", "latin-1", "surrogate", "csv"],
+        ids=["blank", "empty", "latin-1", "surrogate", "csv", "md"],
     )
     def test_a_file_that_cannot_be_used(self, tmp_path: Path, name: str, content: bytes, message: str) -> None:
         (tmp_path / name).write_bytes(content)

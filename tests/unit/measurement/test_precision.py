@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 
-from pytest_llem.measurement.precision import FEWEST_ROUNDS, mean_energy, relative_half_width
-from pytest_llem.meters.base import Window
+from pytest_llem.measurement.precision import FEWEST_ROUNDS, mean_energy, mean_with_host, relative_half_width
+from pytest_llem.meters.base import Covers, HostReading, Window
 
 PRECISION = 0.01
 MOST_ROUNDS = 40
@@ -79,3 +80,45 @@ def test_joined_windows_share_one_statement() -> None:
     _, together_j = mean_energy(windows, Window(seconds=4.0, joules=400.0, uncertainty_j=0.4))
     assert alone_j == pytest.approx(2.0)
     assert together_j == pytest.approx(0.1)
+
+
+class TestWithHost:
+    """Against numbers worked out by hand: t(0.975, 2) = 4.3027."""
+
+    def windows(self, *joules: tuple[float, float | None], covers: Covers = "host", out: bool = False) -> list[Window]:
+        return [
+            Window(
+                seconds=1.0,
+                joules=boards_j,
+                uncertainty_j=0.3,
+                errors_average_out=out,
+                host=HostReading("rapl", covers, host_j, 0.4),
+            )
+            for boards_j, host_j in joules
+        ]
+
+    def test_the_spread_of_the_total_is_that_of_the_sums(self) -> None:
+        # What the boards have more the host has less: the total is known better than either.
+        host, total = mean_with_host(self.windows((100.0, 52.0), (101.0, 51.0), (102.0, 50.0)))
+        assert host == pytest.approx((51.0, math.hypot(4.3027 / math.sqrt(3), 0.4)), rel=1e-4)
+        assert total == pytest.approx((152.0, 0.5))
+
+    def test_what_averages_out_of_the_boards_does_so_in_the_total_alone(self) -> None:
+        host, total = mean_with_host(self.windows((100.0, 50.0), (100.0, 50.0), (100.0, 50.0), out=True))
+        assert host == pytest.approx((50.0, 0.4))
+        assert total == pytest.approx((150.0, math.hypot(0.3 / math.sqrt(3), 0.4)))
+
+    def test_joined_windows_have_the_statement_of_their_sum(self) -> None:
+        windows = self.windows((100.0, 50.0), (100.0, 50.0))
+        _, total = mean_with_host(windows, Window(joules=200.0, uncertainty_j=0.2))
+        assert total == pytest.approx((150.0, math.hypot(0.1, 0.4)))
+
+    def test_of_a_whole_machine_the_total_is_the_reading(self) -> None:
+        host, total = mean_with_host(self.windows((100.0, 150.0), (100.0, 150.0), covers="machine"))
+        assert host == pytest.approx((50.0, 0.5))
+        assert total == pytest.approx((150.0, 0.4))
+
+    def test_one_unknown_window_leaves_the_mean_unknown(self) -> None:
+        windows = self.windows((100.0, 50.0), (100.0, None))
+        assert mean_with_host(windows) == ((None, None), (None, None))
+        assert mean_with_host([Window(joules=1.0, uncertainty_j=0.1)]) == ((None, None), (None, None))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llem.measurement.phases import split_phases
-from pytest_llem.measurement.summary import summarise
+from pytest_llem.measurement.summary import MOST_CALLS, summarise
 from pytest_llem.meters import open_meter
-from pytest_llem.meters.base import IdlePower, PowerCurve, Window
+from pytest_llem.meters.base import HostReading, IdlePower, PowerCurve, Window
 
 if TYPE_CHECKING:
     from pytest_llem.meters import Meter
@@ -161,3 +161,42 @@ def test_nothing_to_decode_is_none_with_the_reason(energy_meter: Meter) -> None:
 def test_an_invalid_prefill_makes_the_result_invalid(energy_meter: Meter) -> None:
     whole = summarise(windows(40.0), calls_per_round=2, meter=energy_meter, output_tokens=[20])
     assert not split_phases(whole, replace(whole, valid=False), first_tokens=1, by="one-token calls").valid
+
+
+def test_the_beginnings_of_calls_are_kept_where_they_are_few(energy_meter: Meter) -> None:
+    for calls, kept in ((MOST_CALLS, [[0.0, 0.1235], [0.0]]), (MOST_CALLS + 1, [[], []])):
+        result = summarise(
+            windows(30.0, 50.0), calls_per_round=calls, meter=energy_meter, calls_s=[[0.0, 0.12345678], [0.0]]
+        )
+        assert [window.calls_s for window in result.per_round] == kept
+    assert summarise(windows(30.0), calls_per_round=1, meter=energy_meter).per_round[0].calls_s == []
+
+
+def test_the_host_stands_beside_the_boards_by_call_and_by_round(energy_meter: Meter) -> None:
+    found = windows(40.0, 40.0)
+    for window in found:
+        window.host = HostReading("rapl", "host", 20.0, 0.1)
+    result = summarise(found, calls_per_round=4, meter=energy_meter)
+    assert (result.energy_host_j, result.energy_total_j, result.host_sensor) == (5.0, 15.0, "rapl")
+    assert result.energy_host_uncertainty_j == pytest.approx(0.1 / 4)
+    assert result.energy_total_uncertainty_j == pytest.approx(math.hypot(0.1, 0.2) / 4)
+    assert [(each.host_j, each.host_uncertainty_j) for each in result.per_round] == [(20.0, 0.1)] * 2
+    assert not result.missing.keys() & {"energy_host_j", "energy_total_j"}
+
+
+def test_a_host_that_fails_in_a_window_is_missing_with_its_reason_and_no_warning(energy_meter: Meter) -> None:
+    found = windows(40.0, 40.0)
+    found[0].host = HostReading("rapl", "host", 20.0, 0.1)
+    found[1].host = HostReading("rapl", reason="gone")
+    result = summarise(found, calls_per_round=4, meter=energy_meter)
+    assert result.energy_host_j is result.energy_total_j is None
+    assert result.energy_j == 10.0
+    assert {**result.missing} == {"energy_host_j": "gone", "energy_total_j": "gone"}
+    assert result.warnings == []
+    assert [each.host_j for each in result.per_round] == [20.0, None]
+
+
+def test_a_host_that_nobody_asked_for_is_missing_in_silence(energy_meter: Meter) -> None:
+    result = summarise(windows(40.0), calls_per_round=4, meter=energy_meter)
+    assert (result.energy_host_j, result.energy_total_j, result.host_sensor) == (None, None, None)
+    assert result.missing == {}

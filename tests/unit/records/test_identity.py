@@ -111,6 +111,14 @@ def test_the_date_of_a_template_counts_where_it_reaches_the_tokens() -> None:
     assert workload_hash(chat | {"template_date": "2025-12-31"}) == workload_hash(chat)
 
 
+def test_lengths_count_as_they_resolve_and_what_is_unset_leaves_hashes_as_they_were() -> None:
+    # As the version before the field did.
+    assert workload_hash({}) == "f9e1ad8708d06df5"
+    assert workload_hash({"output_lengths": "h.csv", "decoder": {}}) == workload_hash({"decoder": {}})
+    dumped = ExperimentConfig.model_validate({"model": "x", "dataset": {"path": "p"}}).model_dump()["dataset"]
+    assert dumped == {"path": "p", "field": None, "n": None, "shuffle": False, "seed": None}
+
+
 def environment_hash(*boards: SimulatedBoard, gpu_uuids: tuple[str, ...] = (), **nvml: Any) -> str:
     with install(list(boards), **nvml), open_meter("none") as meter:
         return identity.environment_hash(identity.environment(gpu_uuids, meter))
@@ -236,5 +244,7 @@ def test_a_package_of_kernels_counts_where_it_is_installed(monkeypatch: pytest.M
 
 
 def test_what_later_versions_brought_leaves_saved_hashes_as_they_are() -> None:
-    assert identity.unsaid(ExperimentConfig(model="x")) == {"parallel"}
-    assert identity.unsaid(ExperimentConfig.model_validate({"model": "x", "parallel": {"tensor": 2}})) == set()
+    assert identity.unsaid(ExperimentConfig(model="x")) == {"output_lengths", "parallel"}
+    assert identity.unsaid(ExperimentConfig.model_validate({"model": "x", "parallel": {"tensor": 2}})) == {
+        "output_lengths"
+    }

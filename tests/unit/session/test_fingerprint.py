@@ -18,7 +18,7 @@ from pytest_llem.session import fingerprint
 def test_the_hash_is_of_what_bears_on_the_result(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "one"}\n')
-    settings = {"device": "cpu", "meter": "auto", "rounds": None, "min_window_s": None}
+    settings = {"device": "cpu", "meter": "auto", "host": "auto", "rounds": None, "min_window_s": None}
 
     def hashed(text: str = "", **changed: Any) -> str:
         file = tmp_path / "a.llem.yaml"
@@ -36,9 +36,10 @@ def test_the_hash_is_of_what_bears_on_the_result(tmp_path: Path) -> None:
         hashed(meter="rapl"),
         hashed(rounds=4),
         hashed(min_window_s=0.5),
+        hashed(host="none"),
     }
     prompts.write_text('{"prompt": "another one"}\n')
-    assert len({first, hashed(), *others}) == 8
+    assert len({first, hashed(), *others}) == 9
 
 
 class TestFiles:
@@ -61,6 +62,16 @@ class TestFiles:
         names = ["model/config.json", "draft/deep/a", "adapter/b", "prompts.txt"]
         assert [(file, size) for file, size, _ in found] == [(str(tmp_path / name), len(name)) for name in names]
 
+    def test_texts_of_a_folder_and_histograms_are_there(self, tmp_path: Path) -> None:
+        for name in ("p/b.txt", "p/a.txt", "p/deep/c.txt", "out.csv", "in.csv"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("x")
+        found = self.files(tmp_path, dataset={"path": "p"}, output_lengths="out.csv")
+        names = ["p", "p/a.txt", "p/b.txt", "out.csv"]
+        assert [file for file, _, _ in found] == [str(tmp_path / name) for name in names]
+        synthetic = self.files(tmp_path, dataset={"synthetic": {"lengths": {"file": "in.csv"}}})
+        assert [(file, size) for file, size, _ in synthetic] == [(str(tmp_path / "in.csv"), 1)]
+
     def test_the_model_that_drafts_for_vllm_is_there(self, tmp_path: Path) -> None:
         (tmp_path / "draft").mkdir()
         (tmp_path / "draft" / "a").touch()
@@ -77,7 +88,7 @@ class TestFiles:
             {"dataset": {"path": "x" * 300 + ".txt"}},
             {"dataset": {"path": "a\0b"}},
             {"dataset": {"path": "~nobody-of-that-name/x"}},
-            {"dataset": {"path": "/"}},
+            {"dataset": {"path": "/dev/null"}},
         ],
     )
     def test_what_cannot_be_looked_at_is_unknown(self, tmp_path: Path, fields: dict[str, Any]) -> None:
@@ -119,7 +130,7 @@ def test_a_test_that_was_rewritten_is_another_one(tmp_path: Path) -> None:
         linecache.clearcache()
         namespace: dict[str, Any] = {}
         exec(compile(source, str(file), "exec"), namespace)  # noqa: S102
-        settings = SimpleNamespace(device="cpu", meter="auto", rounds=None, min_window_s=None)
+        settings = SimpleNamespace(device="cpu", meter="auto", host="auto", rounds=None, min_window_s=None)
         return fingerprint.hash_of(SimpleNamespace(nodeid="n", function=namespace["test"]), settings)  # type: ignore[arg-type]
 
     first = hashed("def test():\n    one()\n")

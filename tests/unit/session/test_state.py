@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pynvml
 import pytest
 
+from pytest_llem.footprint import Footprint
 from pytest_llem.meters import open_meter
 from pytest_llem.session.state import LlemSession
 from tests.simulators import LoadedPower, SimulatedBoard, SimulatedClock, install
 from tests.simulators.engine import DeviceLostError, FakeEngine
+from tests.unit.report.examples import experiment, result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,3 +123,12 @@ def test_a_load_counts_for_the_item_that_waited_for_it_or_for_none() -> None:
     state.note_load(5.0)
     state.note_report(SimpleNamespace(nodeid="measures nothing", when="teardown", outcome="passed"))
     assert "load" not in state.open_account().spent_s()
+
+
+def test_further_runs_carry_the_sessions_carbon() -> None:
+    settings: Any = SimpleNamespace(footprint=Footprint(intensity_g_per_kwh=400.0))
+    state = LlemSession(settings)
+    state.count(experiment(more_runs=(result(50.0),)))
+    (record,) = state.records.values()
+    weights_g = [run.carbon_g for run in (record.result, *record.more_runs)]
+    assert weights_g == pytest.approx([100.0 / 3.6e6 * 400, 50.0 / 3.6e6 * 400])

@@ -326,6 +326,20 @@ def test_a_prompt_that_was_known_is_no_result_unless_it_was_asked_for(tensorrt: 
     assert any("prompts are known" in note for note in asked.prompts.notes)
 
 
+def test_each_prompt_gets_as_many_tokens_as_it_asks_for(tensorrt: StandIn) -> None:
+    passed = {"generate": {"stop_token_ids": [5]}}
+    workload = ready(output_lengths={"mean": 2, "sd": 1}, decoder=GREEDY, passthrough=passed)
+    lengths = workload.prompts.output_tokens
+    assert lengths is not None
+    assert workload.expected_output_tokens == sum(lengths) == 6
+    assert [len(tokens) for tokens in workload.run(0)] == list(lengths)
+    for parameter, length in zip(tensorrt.made[-1].calls[-1][1], lengths, strict=True):
+        asked = parameter.arguments
+        assert (asked["max_tokens"], asked["min_tokens"], asked["end_id"]) == (length, length, END)
+        # No minimum holds these back.
+        assert asked["stop_token_ids"] is None
+
+
 def test_a_prefill_is_the_same_call_with_one_token(tensorrt: StandIn) -> None:
     workload = ready(decoder={**GREEDY, "min_new_tokens": 4})
     workload.prefill().run(0)

@@ -8,6 +8,7 @@ import pytest
 
 from pytest_llem.engines import chat
 from pytest_llem.engines.chat import ChatTemplate
+from pytest_llem.engines.datasets.entries import Conversation
 from pytest_llem.engines.transformers.builtin import builtin_tokenizer
 from pytest_llem.errors import PromptError
 
@@ -25,7 +26,7 @@ def tokenizer(template: Any) -> Any:
 def render(template: Any, text: str, today: date = TODAY) -> str:
     """What ``template`` makes of ``text``."""
     own = tokenizer(template)
-    return str(own.decode(ChatTemplate(own, today).token_ids(text)))
+    return str(own.decode(ChatTemplate(own, today).token_ids(Conversation.of(text))))
 
 
 @pytest.mark.parametrize(
@@ -158,5 +159,6 @@ class TestDate:
         own = tokenizer(f"{start}{{{{ messages[0].content }}}}\n{HEADER}")
         template = ChatTemplate(own, TODAY)
         messages = [{"role": "user", "content": "one"}]
-        assert template.token_ids("one") == own.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+        ids = own.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+        assert template.token_ids(Conversation.of("one")) == ids
         assert not template.uses_date

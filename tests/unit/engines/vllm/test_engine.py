@@ -352,6 +352,28 @@ def test_the_decoders_options_become_sampling_parameters(
     model.close()
 
 
+@pytest.mark.parametrize("samples", [False, True])
+def test_each_prompt_gets_as_many_tokens_as_it_asks_for(vllm: StandIn, samples: bool) -> None:
+    config = experiment(output_lengths={"mean": 2, "sd": 1}, decoder={"do_sample": samples})
+    model = load(config)
+    workload = model.prepare(config, HERE)
+    lengths = workload.prompts.output_tokens
+    assert lengths is not None
+    assert workload.expected_output_tokens == sum(lengths) == 6
+    assert [len(tokens) for tokens in workload.run(0)] == list(lengths)
+    workload.time_tokens(0)
+    workload.prefill().run(0)
+    *whole, prefill = (
+        [parameter.arguments for parameter in (asked if isinstance(asked, list) else [asked])]
+        for _, asked in vllm.made[0].calls
+    )
+    for each in whole:
+        assert [one["max_tokens"] for one in each] == [one["min_tokens"] for one in each] == list(lengths)
+    assert {(one["max_tokens"], one["min_tokens"]) for one in prefill} == {(1, 1)}
+    assert len({one.get("seed") for one in whole[0]}) == (3 if samples else 1)
+    model.close()
+
+
 def test_a_pass_is_one_call_whose_tokens_are_counted_timed_and_watched(vllm: StandIn) -> None:
     config = experiment(decoder={"min_new_tokens": 4})
     model = load(config)

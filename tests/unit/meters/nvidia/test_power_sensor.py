@@ -15,8 +15,7 @@ from pytest_llem.errors import MeasurementError
 from pytest_llem.meters import Window, open_meter
 from pytest_llem.meters.base import MeterRequest
 from pytest_llem.meters.nvidia.meter import open_nvml_meter
-from pytest_llem.meters.nvidia.power_sensor import integrate_smeared, samples_partly
-from pytest_llem.meters.nvidia.samples import PowerSample
+from pytest_llem.meters.nvidia.power_sensor import samples_partly
 from tests.simulators import LoadedPower, SimulatedBoard, SimulatedClock, install
 
 NOT_SUPPORTED = pynvml.NVML_ERROR_NOT_SUPPORTED
@@ -152,36 +151,6 @@ def test_a_board_lost_in_the_window_is_one_clear_failure_and_leaves_no_thread() 
         with pytest.raises(ZeroDivisionError), meter.window():
             1 / 0  # noqa: B018
     assert not [thread for thread in threading.enumerate() if thread not in before]
-
-
-class TestIntegral:
-    def test_each_sample_stands_for_the_time_before_it(self) -> None:
-        samples = [PowerSample(0.0, 10.0), PowerSample(1.0, 100.0), PowerSample(2.0, 200.0), PowerSample(4.0, 50.0)]
-        energy = integrate_smeared(samples, 0.5, 4.0, 0.1)
-        assert energy is not None
-        assert energy.joules == pytest.approx(0.5 * 100 + 1.0 * 200 + 2.0 * 50)
-
-    def test_the_ends_are_as_uncertain_as_the_sensor_is_slow(self) -> None:
-        energy = integrate_smeared([PowerSample(float(k), 100.0) for k in range(11)], 0.0, 10.0, 0.5)
-        assert energy is not None
-        assert energy.uncertainty_j == pytest.approx(1.96 * 100.0 * 0.5 / 6**0.5)
-
-    def test_what_lies_beyond_the_samples_is_taken_at_the_nearest(self) -> None:
-        samples = [PowerSample(1.0, 100.0), PowerSample(2.0, 100.0), PowerSample(3.0, 100.0)]
-        energy = integrate_smeared(samples, 0.0, 5.0, 0.1)
-        assert energy is not None
-        assert energy.joules == pytest.approx(500.0)
-
-    def test_a_gap_counts_by_what_the_power_does_elsewhere(self) -> None:
-        def half_width(missing: range) -> float:
-            samples = [PowerSample(0.1 * k, 100.0 + 20.0 * (k % 2)) for k in range(101) if k not in missing]
-            energy = integrate_smeared(samples, 0.0, 10.0, 0.0)
-            assert energy is not None
-            return energy.uncertainty_j
-
-        # Ten joules' standard deviation a second: in 0.1 s each a hundred times, or three seconds at once.
-        assert half_width(range(0)) == pytest.approx(1.96 * 10.0 * 0.1 * 10.0, rel=0.02)
-        assert half_width(range(40, 70)) == pytest.approx(1.96 * 10.0 * 3.2, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Prompts before they are tokens: from files to entries, and how long they are. Start with ``entries``."""
