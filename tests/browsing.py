@@ -77,6 +77,7 @@ def browsing(
         AssertionError: at the end, if the page wrote to the console, a script of it failed, or it asked for anything
             but itself.
     """
+    assert _started, "a test that browses is marked needs_browser"
     noticed: list[str] = []
     context = _started[-1].new_context(
         viewport={"width": width, "height": height}, color_scheme=colours, java_script_enabled=scripts

@@ -126,3 +126,20 @@ def on_boards(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
         return pytester.runpytest_subprocess("--llem-meter=nvml", "--benchmark-json=out.json", *arguments)
 
     return run_pytest
+
+
+@pytest.fixture
+def installed(pytester: pytest.Pytester) -> Callable[[str, str, str], Path]:
+    """Leave on the path what ``pip install`` of another package would: ``installed(module, code, entry_points)``."""
+
+    def install(module: str, code: str, entry_points: str) -> Path:
+        folder = pytester.mkdir("site")
+        metadata = folder / f"{module}-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text(entry_points)
+        (folder / f"{module}.py").write_text(code)
+        pytester.syspathinsert(folder)
+        return folder
+
+    return install

@@ -33,15 +33,8 @@ def open_constant(request: MeterRequest) -> ConstantMeter:
 
 
 @pytest.fixture
-def _constant(pytester: pytest.Pytester) -> None:
-    """What ``pip install`` of that package would leave on the path."""
-    folder = pytester.mkdir("site")
-    metadata = folder / "constant_meter-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: constant-meter\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[pytest_llem.meters]\nconstant = constant_meter:open_constant\n")
-    (folder / "constant_meter.py").write_text(METER)
-    pytester.syspathinsert(folder)
+def _constant(installed: Callable[[str, str, str], Path]) -> None:
+    installed("constant_meter", METER, "[pytest_llem.meters]\nconstant = constant_meter:open_constant\n")
 
 
 @pytest.mark.usefixtures("_constant")

@@ -34,15 +34,10 @@ def test_it_is_measured_and_one_that_is_broken_is_skipped(
     pytester: pytest.Pytester,
     write: Callable[..., Path],
     saved: Callable[[], list[dict[str, Any]]],
+    installed: Callable[[str, str, str], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    installed = pytester.mkdir("installed")
-    info = installed / "theirs-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(ENTRY_POINTS)
-    (installed / "own.py").write_text(ENGINE)
-    monkeypatch.setenv("PYTHONPATH", f"{installed}:{ROOT}")
+    monkeypatch.setenv("PYTHONPATH", f"{installed('own', ENGINE, ENTRY_POINTS)}:{ROOT}")
     listed = "[{name: good, backend: own, passthrough: {from_pretrained: {x: 1}}}, {name: bad, backend: broken}"
     write(extra=f"experiments: {listed}, {{name: none, backend: tensorrt}}]\n", base=TINY)
     result = pytester.runpytest_subprocess("--llem-cpu", "--benchmark-json=out.json", "-rsP")

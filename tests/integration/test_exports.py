@@ -45,15 +45,8 @@ class Lines:
 
 
 @pytest.fixture(autouse=True)
-def _lines(pytester: pytest.Pytester) -> None:
-    """What ``pip install`` of that package would leave on the path."""
-    folder = pytester.mkdir("site")
-    metadata = folder / "lines_exporter-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: lines-exporter\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[pytest_llem.exporters]\nlines = lines_exporter:Lines\n")
-    (folder / "lines_exporter.py").write_text(EXPORTER)
-    pytester.syspathinsert(folder)
+def _lines(installed: Callable[[str, str, str], Path]) -> None:
+    installed("lines_exporter", EXPORTER, "[pytest_llem.exporters]\nlines = lines_exporter:Lines\n")
 
 
 def exported(path: str = "out.txt") -> list[list[str]]:

@@ -101,6 +101,9 @@ def test_results_are_sorted_and_filtered_by_mouse_and_keyboard(page: Path) -> No
         table.get_by_role("button", name="no.").click()
         table.get_by_role("button", name="no.").click()
         assert order() == ["16", "4", "1"]
+        # A word lies in a cell, and not across two.
+        box.fill("1llama")
+        assert count.inner_text() == "0 of 6"
         box.fill("no such thing")
         assert (order(), count.inner_text()) == ([], "0 of 6")
         box.fill("")
