@@ -28,7 +28,6 @@ Where things live:
 ``idle``        power while nothing runs, once it has settled; of boards in ``nvidia/idle_blocks``
 ``rapl``        energy counters of processors and their memory, through Linux's powercap files
 ``host``        sensors that are read beside boards in the same windows: ``counters``, and ``power`` with ``smeared``
-``registry``    meters and such sensors by name
 ``estimate``    CPU seconds times watts per core: modelled, and marked so
 ``adapters``    what Zeus and CodeCarbon report, to compare with
 ``none``        time alone
@@ -57,8 +56,8 @@ from pytest_llem.meters.base import (
     Window,
 )
 from pytest_llem.meters.joined import JoinedWindows
-from pytest_llem.meters.registry import Registry
 from pytest_llem.meters.simple import SimpleMeter
+from pytest_llem.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,6 +93,7 @@ _METERS: Registry[Meter] = Registry(
         "none": "pytest_llem.meters.none:NoMeter",
     },
     choices=("auto",),
+    error=MeterUnavailableError,
 )
 
 METER_NAMES = _METERS.own_names

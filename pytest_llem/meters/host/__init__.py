@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_llem.errors import LlemError, MeterUnavailableError, about, one_line
 from pytest_llem.meters.base import Covers, HostReading, MeterRequest
-from pytest_llem.meters.registry import Registry
+from pytest_llem.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +64,7 @@ _SENSORS: Registry[HostSensor] = Registry(
         "hwmon": "pytest_llem.meters.host.hwmon:open_hwmon",
     },
     choices=(AUTO, NONE),
+    error=MeterUnavailableError,
 )
 
 HOST_NAMES = _SENSORS.own_names

@@ -1,19 +1,17 @@
-"""Sensors by name: those of this package, and those that other packages register by an entry point."""
+"""What is opened by name: this package's own, and what other packages register by an entry point."""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from pytest_llem.errors import LlemError, MeterUnavailableError, one_line
+from pytest_llem.errors import LlemError, UnavailableError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from importlib.metadata import EntryPoint
-
-    from pytest_llem.meters.base import MeterRequest
 
 T = TypeVar("T")
 
@@ -24,17 +22,19 @@ class Registry(Generic[T]):
 
     Attributes:
         kind: what it is, for messages.
-        group: the entry points by which other packages register a name, and a callable that makes a
-            :class:`MeterRequest` what is opened.
+        group: the entry points by which other packages register a name, and a callable that makes a request what is
+            opened.
         built_in: those of this package: ``module:callable``, imported where they are opened, so that a run pays for no
             other than its own.
         choices: names that stand for one of the others.
+        error: what is raised.
     """
 
     kind: str
     group: str
     built_in: Mapping[str, str]
-    choices: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    error: type[UnavailableError] = UnavailableError
 
     @property
     def own_names(self) -> tuple[str, ...]:
@@ -49,31 +49,31 @@ class Registry(Generic[T]):
         """Check that there is one of that name; whether it works here shows when it is opened.
 
         Raises:
-            MeterUnavailableError: there is none; the text lists those that there are.
+            UnavailableError: there is none; the text lists those that there are.
         """
         if name in self.own_names or name in (names := self.names()):
             return
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise MeterUnavailableError(f"unknown {self.kind} {name!r}; use one of {', '.join(names)}{hint}")
+        raise self.error(f"unknown {self.kind} {name!r}; use one of {', '.join(names)}{hint}")
 
-    def open(self, name: str, request: MeterRequest) -> T:
+    def open(self, name: str, request: Any) -> T:
         """Open what the name stands for, which is none of ``choices``.
 
         Raises:
-            MeterUnavailableError: there is none of that name, or it cannot work on this machine.
+            UnavailableError: there is none of that name, or it cannot do what is requested.
         """
         self.check(name)
         if name in self.built_in:
             module, _, opener = self.built_in[name].partition(":")
-            return cast("Callable[[MeterRequest], T]", getattr(import_module(module), opener))(request)
+            return cast("Callable[[Any], T]", getattr(import_module(module), opener))(request)
         entry_point = self._registered()[name]
         try:
             return cast("T", entry_point.load()(request))
         except LlemError:
             raise
         except Exception as error:
-            raise MeterUnavailableError(f"{entry_point.value} cannot be opened: {one_line(error)}") from error
+            raise self.error(f"{entry_point.value} cannot be opened: {one_line(error)}") from error
 
     def _registered(self) -> Mapping[str, EntryPoint]:
         """Those of other packages, which are looked for only when a name is not built in."""
