@@ -89,7 +89,7 @@ class TestTables:
         one = load(parquet, dataset={"path": "p.parquet", "output_field": "tokens", "n": 1})
         assert one.output_tokens == (3,)
         assert refused(parquet, "p.parquet", output_field="tokens") == (
-            "p.parquet:2: field 'tokens' is no number of tokens, from 1 on: 'None'"
+            "p.parquet:2: field 'tokens' is no number of tokens, from 1 on: nothing"
         )
 
     def test_only_the_wanted_columns_are_read(self, parquet: Path) -> None:
