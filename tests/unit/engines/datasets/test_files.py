@@ -134,6 +134,10 @@ class TestFolder:
         assert refused(folder, "p").startswith("p/c: is a folder in a folder of prompts")
         assert refused(folder, "p", field="text").startswith("dataset.field: has no effect on a folder of texts")
 
+    def test_a_file_of_many_prompts_is_not_taken_for_one(self, folder: Path) -> None:
+        (folder / "p" / "a.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+        assert refused(folder, "p").startswith("p/a.jsonl: holds many records")
+
     def test_an_empty_one(self, tmp_path: Path) -> None:
         (tmp_path / "p").mkdir()
         assert refused(tmp_path, "p") == "p: holds no prompts"
