@@ -72,7 +72,10 @@ def _of_mean(n: int, mean: float, sd: float, low: int, high: int) -> list[float]
         return found, math.fsum(found) / n - mean
 
     lowest, highest = low - _FARTHEST_CENTRE * sd, high + _FARTHEST_CENTRE * sd
-    (exact, below), (_, above) = at(lowest), at(highest)
+    (exact, below), (longest, above) = at(lowest), at(highest)
+    if not below < 0 < above:
+        # The mean is a bound, but for rounding.
+        return exact if below >= 0 else longest
     side = 0
     for _ in range(_STEPS):
         centre = (lowest * above - highest * below) / (above - below)

@@ -35,6 +35,11 @@ def test_a_distribution_is_exact_in_its_sum_and_within_its_bounds(n: int, mean: 
     assert 4 <= min(found) <= max(found) <= 64
 
 
+@pytest.mark.parametrize("mean", [5, 2**31])
+def test_a_mean_at_a_bound_is_that_bound(mean: int) -> None:
+    assert truncated_normal(3, mean, 5.3e-7, 5, 2**31) == [mean] * 3
+
+
 def test_a_distribution_that_little_is_cut_off_of_has_the_sd_and_the_shape() -> None:
     found = truncated_normal(2000, 500, 50, 1, 1000)
     assert statistics.pstdev(found) == pytest.approx(50, rel=0.01)
