@@ -2,9 +2,9 @@
 
     python benchmarks/report_size.py [EXPERIMENTS] [PATH]
 
-The results are made up, with 20 saved runs each and every plot. The time to open is measured in a headless Chromium
-where one is installed: a new browser that loads the page, lays it out and ends, less one that does so with an empty
-page; the best of three.
+The results are made up, with 20 saved runs each, power samples, phases, the host's joules and every plot. The time to
+open is measured in a headless Chromium where one is installed: a new browser that loads the page, lays it out and ends,
+less one that does so with an empty page; the best of three.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_llem.measurement.result import ExperimentResult, Round
+from pytest_llem.meters.base import PowerCurve
 from pytest_llem.records.record import Record
 from pytest_llem.report.data import Report, build_report
 from pytest_llem.report.html import write_html
@@ -28,6 +29,7 @@ from pytest_llem.verdict.judging import Candidate, ErrorRates, judge_candidates
 from pytest_llem.verdict.limits import parse_limit
 
 SAVED_RUNS, ROUNDS, CALLS, SWEEP = 20, 10, 4, 10
+SAMPLES = 60  # of a window's power, as many as a result of ten windows keeps
 REPETITIONS = 3
 ENVIRONMENT = {
     "boards": [{"uuid": "GPU-0f1e2d3c", "name": "NVIDIA H100", "driver_version": "550.54", "power_limit_w": 700.0}],
@@ -50,7 +52,18 @@ def windows(generator: random.Random, latency_s: float, energy_j: float, start_s
     return rounds
 
 
-def result_of(rounds: list[Round], prefill: list[Round], output_tokens: float) -> ExperimentResult:
+def sampled(window: Round, generator: random.Random) -> Round:
+    """The window with samples of its power about the mean, and where its calls began."""
+    mean_w = (window.joules or 0) / window.seconds
+    times_s = [round((at / SAMPLES * 1.5 - 0.25) * window.seconds, 3) for at in range(SAMPLES)]
+    powers_w = [round(mean_w * generator.gauss(1, 0.05), 1) for _ in times_s]
+    calls_s = [window.seconds * call / CALLS for call in range(CALLS)]
+    return replace(window, power_curves={"GPU-0f1e2d3c": PowerCurve(times_s, powers_w)}, calls_s=calls_s)
+
+
+def result_of(
+    generator: random.Random, rounds: list[Round], prefill: list[Round], output_tokens: float
+) -> ExperimentResult:
     """Only what the report reads."""
     calls = CALLS * len(rounds)
     seconds, joules = (
@@ -64,15 +77,29 @@ def result_of(rounds: list[Round], prefill: list[Round], output_tokens: float) -
         energy_per_output_token_j=joules / calls / output_tokens,
         latency_s=seconds / calls,
         time_to_first_token_s=0.1 * seconds / calls,
+        time_per_output_token_s=0.9 * seconds / calls / 64,
+        energy_host_j=0.4 * joules / calls,
+        energy_host_uncertainty_j=0.01 * joules / calls,
+        energy_total_j=1.4 * joules / calls,
+        energy_total_uncertainty_j=0.015 * joules / calls,
+        prefill_energy_j=0.15 * joules / calls,
+        prefill_energy_uncertainty_j=0.01 * joules / calls,
+        prefill_latency_s=0.1 * seconds / calls,
+        decode_energy_j=0.85 * joules / calls,
+        decode_energy_uncertainty_j=0.014 * joules / calls,
+        decode_latency_s=0.9 * seconds / calls,
+        phases_by="power samples",
         output_tokens_per_s=output_tokens * calls / seconds,
         mean_power_w=joules / seconds,
         idle_power_w=0.3 * joules / seconds,
+        idle_power_uncertainty_w=0.5,
+        idle_share=0.3,
         peak_memory_bytes=17_000_000_000,
         meter="nvml",
         estimated=False,
         rounds=len(rounds),
         calls_per_round=CALLS,
-        per_round=rounds,
+        per_round=[sampled(window, generator) for window in rounds],
         prefill_rounds=prefill,
         boards={"GPU-0f1e2d3c": joules / calls},
     )
@@ -102,7 +129,7 @@ def made_up_report(count: int, seed: int = 0) -> Report:
         rounds = windows(generator, latency_s, energy_j * worse)
         last = rounds[-1]
         prefill = windows(generator, latency_s / 10, energy_j / 7, (last.start_s or 0) + last.seconds + 1)
-        result = result_of(rounds, prefill, 64.0 * batch)
+        result = result_of(generator, rounds, prefill, 64.0 * batch)
         config = {
             "name": f"llama-{number // SWEEP}",
             "model": "builtin:llama-1b",

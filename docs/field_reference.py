@@ -29,12 +29,8 @@ if TYPE_CHECKING:
 _INTRODUCTION = """\
 # Reference of experiment files
 
-Written by `python docs/field_reference.py`; do not edit. `pytest --llem-schema > llem.schema.json` writes the
-same as a JSON Schema, by which editors complete and check a file that starts with
-
-```yaml
-# yaml-language-server: $schema=llem.schema.json
-```
+Written by `python docs/field_reference.py`; do not edit. `pytest --llem-schema` prints the same as a JSON Schema, by
+which [editors](editors.md) complete and check a file.
 
 A field that is not set has the default of its row; where that is empty, the backend's own applies. A field takes `null`
 for its default, too. *Decides*: experiments that differ in a field of the *load* need a model of their own; those that

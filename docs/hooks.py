@@ -1,5 +1,6 @@
 """What makes a site of pages that are written to be read on GitHub; named in mkdocs.yml.
 
+* The JSON Schema of experiment files lies where its address says.
 * README.md and the other pages of the root become pages of the site.
 * A link that leaves docs/ leads to that page of the site, or to the file on GitHub.
 * ``<!-- api: pytest_llem.module.name -->`` is replaced by the documentation of that name.
@@ -7,8 +8,10 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # the package is not installed where the site is built
+
+from pytest_llem.config.schema import URL, experiment_file_schema  # noqa: E402
+
 ROOT_PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
@@ -33,7 +40,9 @@ _SPHINX_ROLE = re.compile(r":\w+:(?=<code>)(<code>)~?")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages of the root."""
+    """Add the pages of the root, and the schema."""
+    schema = json.dumps(experiment_file_schema(), indent=2)
+    files.append(File.generated(config, URL.partition("/en/latest/")[2], content=schema))
     for source, page in ROOT_PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         file = File.generated(config, page, content=_linked(text, "", config))

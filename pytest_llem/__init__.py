@@ -9,7 +9,11 @@ if TYPE_CHECKING:
     from pytest_llem.config import DecoderConfig, Experiment, ExperimentConfig, PyTorchConfig, load_experiments
     from pytest_llem.engines.base import CallTiming, Engine, LoadedModel, MemoryPlan, WatchedSequence, Workload
     from pytest_llem.engines.prompts import load_prompts
+    from pytest_llem.errors import ConfigError, LlemError, UnavailableError
+    from pytest_llem.exporters.base import Exporter
+    from pytest_llem.exporters.results import Exported
     from pytest_llem.footprint import Footprint
+    from pytest_llem.library import measure
     from pytest_llem.measurement.result import ExperimentResult, Round
     from pytest_llem.meters import (
         Disturbance,
@@ -30,6 +34,7 @@ __version__ = "0.2.0"
 __all__ = [
     "BenchmarkRun",
     "CallTiming",
+    "ConfigError",
     "DecoderConfig",
     "Disturbance",
     "Engine",
@@ -37,10 +42,13 @@ __all__ = [
     "ExperimentConfig",
     "ExperimentResult",
     "ExperimentRun",
+    "Exported",
+    "Exporter",
     "Footprint",
     "GeneratedSequence",
     "IdlePower",
     "JoinedWindows",
+    "LlemError",
     "LoadedModel",
     "MemoryPlan",
     "Meter",
@@ -49,6 +57,7 @@ __all__ = [
     "Round",
     "SimpleMeter",
     "Status",
+    "UnavailableError",
     "Verdict",
     "WatchedSequence",
     "Window",
@@ -56,6 +65,7 @@ __all__ = [
     "judge",
     "load_experiments",
     "load_prompts",
+    "measure",
     "open_meter",
 ]
 
@@ -63,7 +73,11 @@ _HOMES = {
     "config": ("DecoderConfig", "Experiment", "ExperimentConfig", "PyTorchConfig", "load_experiments"),
     "engines.base": ("CallTiming", "Engine", "LoadedModel", "MemoryPlan", "WatchedSequence", "Workload"),
     "engines.prompts": ("load_prompts",),
+    "errors": ("ConfigError", "LlemError", "UnavailableError"),
+    "exporters.base": ("Exporter",),
+    "exporters.results": ("Exported",),
     "footprint": ("Footprint",),
+    "library": ("measure",),
     "measurement.result": ("ExperimentResult", "Round"),
     "meters": (
         "Disturbance",
@@ -94,3 +108,10 @@ if not TYPE_CHECKING:  # type checkers see the imports above, and that there is 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def load_ipython_extension(shell: object) -> None:
+    """``%load_ext pytest_llem``: the cell magic ``%%llem``."""
+    from pytest_llem.notebook import LlemMagics
+
+    shell.register_magics(LlemMagics)  # type: ignore[attr-defined]

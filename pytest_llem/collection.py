@@ -54,7 +54,7 @@ def _load(path: Path, config: pytest.Config) -> list[Experiment]:
     try:
         return load_experiments(path, display=display_path(path, config))
     except ExperimentFileError as error:
-        raise pytest.Collector.CollectError("\n".join(part for part in (str(error), error.excerpt) if part)) from None
+        raise pytest.Collector.CollectError(error.shown) from None
 
 
 def _read_from(path: Path, config: pytest.Config) -> Path:

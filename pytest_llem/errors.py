@@ -82,6 +82,19 @@ class ExperimentFileError(LlemError):
 
     excerpt: str = ""
 
+    @property
+    def shown(self) -> str:
+        """Its text, and below it the place in the file."""
+        return "\n".join(part for part in (str(self), self.excerpt) if part)
+
+
+class ConfigError(LlemError):
+    """What :func:`pytest_llem.measure` was given is no experiment. Its text has a line for each mistake, and below it
+    the place."""
+
+    def __str__(self) -> str:
+        return self.message
+
 
 class UnavailableError(LlemError):
     """Valid, but it cannot run on this machine. The experiment is skipped with this reason."""

@@ -7,6 +7,7 @@ the meter of the data centre: joules times its power usage effectiveness (PUE, I
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,23 @@ if TYPE_CHECKING:
     from pytest_llem.measurement.result import ExperimentResult
 
 JOULES_PER_KWH = 3.6e6
+
+MOST_FACTOR = 1e9
+"""Of prices and the like: what is multiplied with it stays finite."""
+
+
+def parse_price(text: str) -> tuple[float, str | None]:
+    """A number and the label of its currency: letters, or one sign.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([^\W\d_]{1,12}|[$£¥₩€₹])?", text.strip())
+    if match is None or float(match[1]) > MOST_FACTOR:
+        raise ValueError(
+            f"{text!r} is no price of a kWh; write a number and, if you like, its currency: 0.30 or 0.30EUR"
+        )
+    return float(match[1]), match[2]
 
 
 @dataclass(frozen=True, kw_only=True)

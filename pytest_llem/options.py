@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from pytest_llem.errors import MeterUnavailableError
+from pytest_llem.footprint import MOST_FACTOR, parse_price
 from pytest_llem.meters import METER_NAMES, check_name
 from pytest_llem.meters.host import AUTO, HOST_NAMES, check_host
 
@@ -99,18 +100,15 @@ def _ends(text: str) -> tuple[str, str]:
     return good, bad
 
 
-# Of prices and the like: what is multiplied with it stays finite.
-_MOST_FACTOR = 1e9
-
-
-def _price(text: str) -> tuple[float, str | None]:
-    """A number and the label of its currency: letters, or one sign."""
-    match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([^\W\d_]{1,12}|[$£¥₩€₹])?", text.strip())
-    if match is None or float(match[1]) > _MOST_FACTOR:
-        raise ValueError(
-            f"{text!r} is no price of a kWh; write a number and, if you like, its currency: 0.30 or 0.30EUR"
-        )
-    return float(match[1]), match[2]
+def _exports(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    # Whether there is such an exporter is found out where it is needed: not in a child, nor on another machine.
+    exports = []
+    for text in dict.fromkeys(texts):
+        name, _, target = text.partition(":")
+        if not (name and target):
+            raise ValueError(f"{text!r} lacks a target; write NAME:TARGET, such as parquet:results.parquet")
+        exports.append((name, target))
+    return tuple(exports)
 
 
 def _paths(texts: Sequence[str]) -> tuple[Path, ...]:
@@ -260,17 +258,29 @@ OPTIONS = (
     Option("llem_report", "Write one self-contained HTML report.", "PATH", Path),
     Option("llem_csv", "Write the results as one flat table, one line per experiment.", "PATH", Path),
     Option(
+        "llem_export",
+        "Hand the results to another tool at the end, repeatable: prometheus:FILE.prom or a Pushgateway's URL, "
+        "otlp:URL, mlflow:TRACKING-URI, wandb:FOLDER, parquet:FILE, or an exporter that another package registers. The "
+        "same result again adds nothing there.",
+        "NAME:TARGET",
+        _exports,
+        (),
+        repeatable=True,
+    ),
+    Option(
         "llem_region",
         "Tell the carbon of results: the country whose grid feeds this machine, as an ISO 3166 alpha 3 code (extra "
         "carbon), or grams of CO2e a kWh.",
         "CODE",
     ),
-    Option("llem_price", "Tell the cost of results: the price of a kWh, such as 0.30 or 0.30EUR.", "PRICE", _price),
+    Option(
+        "llem_price", "Tell the cost of results: the price of a kWh, such as 0.30 or 0.30EUR.", "PRICE", parse_price
+    ),
     Option(
         "llem_pue",
         "Power usage effectiveness of the data centre, which multiplies carbon and cost. Default: 1.",
         "FACTOR",
-        _number(1, most=_MOST_FACTOR),
+        _number(1, most=MOST_FACTOR),
         1.0,
     ),
     Option(
@@ -331,6 +341,14 @@ OPTIONS = (
     Option(
         "llem_plan",
         "Print the items, loads, predicted memory and time of what would run; run nothing.",
+        ini=False,
+    ),
+    Option(
+        "llem_history",
+        "Write one self-contained HTML page of all saved runs: each experiment over time, where its level moved and "
+        "what changed there; run nothing. With --llem-fail the newest that have no verdict are judged.",
+        "PATH",
+        Path,
         ini=False,
     ),
     # Of the other side of a comparison: the root folder whose experiment files it reads in place of its own.

@@ -100,7 +100,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     settings = config.stash[SETTINGS] = Settings.from_config(config)
     has_benchmark = config.pluginmanager.has_plugin("benchmark")
-    if settings.judges and (settings.runs_items or settings.mode == "merge") and not has_benchmark:
+    needs_benchmark = settings.judges and (settings.runs_items or settings.mode == "merge")
+    if (needs_benchmark or settings.mode == "history") and not has_benchmark:
         raise pytest.UsageError(NO_BENCHMARK)
     for feature in _features(settings):
         config.pluginmanager.register(feature)
@@ -114,11 +115,17 @@ def _features(settings: Settings) -> Iterator[object]:
         yield IsolatedChild(settings)
     elif settings.mode == "merge":
         from pytest_llem.session.ending import Judging, Reporting
+        from pytest_llem.session.exporting import Exporting
         from pytest_llem.session.merge import Merge
 
         yield Merge(settings)
         yield Reporting(settings)
+        yield Exporting(settings)
         yield Judging(settings)
+    elif settings.mode == "history" and settings.history is not None:
+        from pytest_llem.commands.history import SavedHistory
+
+        yield SavedHistory(settings, settings.history)
     elif settings.mode == "plan":
         from pytest_llem.commands.plan import Planner
 
@@ -132,6 +139,7 @@ def _features(settings: Settings) -> Iterator[object]:
 def _features_of_measuring(settings: Settings) -> Iterator[object]:
     """Plugins of a session that is going to measure, or that had to."""
     from pytest_llem.session.ending import Judging, Reporting
+    from pytest_llem.session.exporting import Exporting
     from pytest_llem.session.isolation.parent import Isolation
     from pytest_llem.session.resume import Resume
     from pytest_llem.session.termination import Termination
@@ -140,6 +148,7 @@ def _features_of_measuring(settings: Settings) -> Iterator[object]:
     yield Termination()
     if settings.judges:
         yield Judging(settings)
+        yield Exporting(settings)
     if settings.bisect is not None and settings.mode == "bisect":
         from pytest_llem.session.against.bisect import Bisect
 
@@ -167,7 +176,7 @@ def _features_of_measuring(settings: Settings) -> Iterator[object]:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Start of the session: say what runs where, if anything does."""
     settings = config.stash[SETTINGS]
-    if settings.device is None:
+    if settings.device is None or settings.mode == "history":
         return []
     where = "" if settings.ray is None else f" of Ray's machines ({settings.ray})"
     lines = [f"llem: experiments run on the {settings.device_name}{where}, meter: {settings.meter}"]

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from pytest_llem.collection import NotLoadedError, display_path
 from pytest_llem.engines import get_engine
-from pytest_llem.engines.library_warnings import library_warnings, with_earlier
+from pytest_llem.engines.library_warnings import library_warnings
 from pytest_llem.errors import LlemError, UnavailableError
 from pytest_llem.items import gates_of
-from pytest_llem.measurement.protocol import measure_workload, run_once
+from pytest_llem.measurement.experiment import checked_meanwhile, measure_experiment, rounds_by_turns, turns_of
+from pytest_llem.measurement.protocol import run_once
 from pytest_llem.measurement.summary import summarise
 from pytest_llem.measurement.windows import Protocol, measure_windows
 from pytest_llem.meters.base import COOL_DOWN_LIMIT_S, no_synchronize
@@ -31,28 +30,18 @@ from pytest_llem.verdict.gates import OUTPUT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pytest_llem.config import Experiment, ExperimentConfig, LoadConfig
+    from pytest_llem.config import Experiment, LoadConfig
     from pytest_llem.engines.base import LoadedModel
-    from pytest_llem.measurement.account import Account
     from pytest_llem.measurement.result import ExperimentResult
-    from pytest_llem.measurement.windows import AwaitTurn
-    from pytest_llem.meters.base import Disturbance, Meter, Synchronize, Window
+    from pytest_llem.meters.base import Meter, Synchronize, Window
     from pytest_llem.meters.joined import JoinedWindows
     from pytest_llem.session.deadline import Deadline
     from pytest_llem.session.state import LlemSession
 
 T = TypeVar("T")
 
-REMOTE_CODE = "trust_remote_code: Python code that came with the model was allowed to run"
-"""Warning in the result of an experiment that trusts its model's code."""
-
 _DEFAULT_ROUNDS = 10
 _DEFAULT_WARMUP_ROUNDS = 1
-# Of rounds: auto in pairs of processes, where precision comes from pairs: four blocks, which also show the windows' own
-# noise (docs/measurement.md).
-_ROUNDS_IN_TURNS = 8
-# Of what is left of the session's time, where an experiment's number of rounds is open: it warms up before them.
-_SHARE_OF_ROUNDS = 0.9
 
 
 @contextmanager
@@ -137,32 +126,6 @@ def item_meter(model: LoadedModel | None, session: LlemSession) -> Any:
     return _ItemMeter(meter, synchronize, session.deadline)
 
 
-@contextmanager
-def _checked_meanwhile(meter: Meter, account: Account) -> Iterator[list[Disturbance]]:
-    """Watch whether the device is at rest while the body works on the host; what disturbs it is there afterwards."""
-    found: list[Disturbance] = []
-    with account.of("checks"), ThreadPoolExecutor(max_workers=1, thread_name_prefix="llem quiet") as pool:
-        looking = pool.submit(meter.check_quiet)
-        yield found
-        # What the load or the last item left; it takes a while.
-        gc.collect()
-        found += looking.result()
-
-
-def _turns(session: LlemSession, meter: Meter) -> AwaitTurn | None:
-    """How an item waits for its turn, after which the meter knows that others have worked, as they have before it."""
-    await_turn = session.await_turn
-    if await_turn is None:
-        return None
-    meter.others_worked()
-
-    def await_turn_of_item(done: int, total: int) -> None:
-        await_turn(done, total)
-        meter.others_worked()
-
-    return await_turn_of_item
-
-
 def _synchronize_cuda() -> None:
     """Wait for whatever the callable queued on any visible GPU; nothing was queued if torch was never imported."""
     torch = sys.modules.get("torch")
@@ -204,57 +167,38 @@ class ExperimentRun:
         gates = gates_of(self._item, self._session.settings)
         self._recorder.claim("llem_run")
         where = f"{display_path(experiment.path, self._item.config)}:{experiment.line}: {self._item.name}"
-        with _reported(where), library_warnings() as heard:
-            folder, account = experiment.path.parent, self._account
+        folder, session = experiment.path.parent, self._session
+        with _reported(where):
             if self._recorder.disabled:
-                return run_once(self._model.prepare(config, folder), self._meter)
-            self._session.require_time()
-            started_s = time.monotonic()
-            turns = _turns(self._session, self._meter)
-            with _checked_meanwhile(self._meter, account) as disturbances:
-                workload = self._model.prepare(config, folder)
-            with account.of("sensor"):
-                asked = protocol(config, self._session, self._meter)
-                unjoined = [] if turns else _boundary_notes(config, asked, self._meter)
-            with account.of("idle"):
-                idle = self._session.idle_power(self._model, self._meter, disturbances)
+                with library_warnings():
+                    return run_once(self._model.prepare(config, folder), self._meter)
+            session.require_time()
             shown = ProgressLine(self._item.config, self._item.name)
 
             def progress(phase: str, done: int, total: int, last_s: float) -> None:
                 shown(phase, done, total, last_s)
-                self._session.watch_time(phase, done, total, last_s)
+                session.watch_time(phase, done, total, last_s)
 
             try:
-                result = measure_workload(
-                    workload,
-                    asked,
+                result, workload = measure_experiment(
+                    config,
+                    folder,
+                    self._model,
                     self._meter,
-                    idle=idle,
-                    disturbances=disturbances,
-                    phases=config.measure.phases,
+                    idle_power=session.idle_power,
+                    account=self._account,
+                    rounds=session.settings.rounds,
+                    min_window_s=session.settings.min_window_s,
+                    left_s=session.left_s,
                     progress=progress,
-                    await_turn=turns,
-                    account=account,
+                    await_turn=session.await_turn,
                     # Between engines it is said where they part, too.
                     keeps_generated=OUTPUT in gates or "backend" in experiment.swept,
                 )
             finally:
                 shown.erase()
-            result = replace(result, load_s=self._model.load_s, samples=bool(config.decoder.resolved().do_sample))
-            took_s = time.monotonic() - started_s
-            told = with_earlier([*self._model.warnings, *heard.texts], self._model.libraries)
-            notes = [*_batch_notes(config, len(workload.prompts)), *unjoined, *told]
-            result = replace(result, warnings=list(dict.fromkeys([*result.warnings, *notes])))
-            # In turns it has waited for another process.
-            if config.timeout_s is not None and took_s > config.timeout_s and not turns:
-                note = f"timeout_s: it took {took_s:.1f} s of {config.timeout_s:g} s, and was let run"
-                result = replace(result, warnings=[*result.warnings, note])
-            if config.section is not None and config.section.trust_remote_code:
-                note = f"{config.backend}.{REMOTE_CODE}"
-                result = replace(result, warnings=[*result.warnings, note])
             workload_hash = identity.workload_hash(config, self._model, workload)
-            environment = identity.environment(self._model.gpu_uuids, self._meter, device=self._session.settings.device)
-        result = replace(result, spent_s=account.spent_s())
+            environment = identity.environment(self._model.gpu_uuids, self._meter, device=session.settings.device)
         record = Record(
             nodeid=self._item.nodeid,
             name=self._item.name,
@@ -280,60 +224,6 @@ def _keep(record: Record, item: pytest.Item, session: LlemSession, recorder: Rec
     item.user_properties.extend(junit.properties(record.result))
     recorder.show(record)
     return record.result
-
-
-def _batch_notes(config: ExperimentConfig, prompts: int) -> list[str]:
-    """Batches that are smaller than the file sets, because the prompts do not fill them."""
-    batch_size = (config.pytorch.batch_size if config.pytorch else None) or 1
-    if batch_size > prompts:
-        return [f"batch_size {batch_size} is above the number of prompts: each call has {prompts} of them"]
-    if rest := prompts % batch_size:
-        return [f"batch_size {batch_size} does not divide the {prompts} prompts: the last call of a pass has {rest}"]
-    return []
-
-
-def _boundary_notes(config: ExperimentConfig, asked: Protocol, meter: Meter) -> list[str]:
-    """Windows that settle although the asked precision would have joined them: their energy is another quantity.
-
-    What the meter can do may change while it measures, so this is asked beforehand.
-    """
-    if config.measure.is_joined and not asked.joined:
-        reason = meter.joins or "they could not be joined a moment ago"
-        return [f"measure.boundaries: windows are settled, though joined ones suit the asked precision: {reason}"]
-    return []
-
-
-def protocol(config: ExperimentConfig, session: LlemSession, meter: Meter) -> Protocol:
-    """The experiment's protocol; the command line wins over the file.
-
-    Raises:
-        UnavailableError: the file asks for joined windows, which this meter cannot measure.
-    """
-    measure, settings = config.measure, session.settings
-    if measure.boundaries == "joined" and meter.joins is not None:
-        raise UnavailableError(f"measure.boundaries: windows cannot be joined here: {meter.joins}")
-    window_s = measure.min_window_s if settings.min_window_s is None else settings.min_window_s
-    rounds = settings.rounds or measure.rounds
-    is_joined = measure.is_joined
-    if session.await_turn is not None:
-        # Windows in a row would leave the other process no turn.
-        rounds, is_joined = _by_turns(rounds), measure.boundaries == "joined"
-    budget_s = measure.budget_s or Protocol.budget_s
-    if session.deadline is not None:
-        budget_s = min(budget_s, max(_SHARE_OF_ROUNDS * session.deadline.left_s, 0.0))
-    return Protocol(
-        rounds=None if rounds == "auto" else rounds,
-        warmup_rounds=measure.warmup_rounds,
-        min_window_s=meter.auto_window_s if window_s in (None, "auto") else float(window_s),
-        precision=measure.relative_precision,
-        budget_s=budget_s,
-        joined=is_joined and meter.joins is None,
-    )
-
-
-def _by_turns(rounds: int | Literal["auto"]) -> int:
-    """Windows of a process that takes turns with another one: two of each to a block."""
-    return _ROUNDS_IN_TURNS if rounds == "auto" else rounds + rounds % 2
 
 
 class BenchmarkRun:
@@ -393,13 +283,13 @@ class BenchmarkRun:
             call()
             return last[0]
         self._session.require_time()
-        turns = _turns(self._session, self._meter)
+        turns = turns_of(self._session.await_turn, self._meter)
         window_s = settings.min_window_s if min_window_s is None else min_window_s
         with _reported("llem_benchmark"), library_warnings() as heard:
-            with _checked_meanwhile(self._meter, self._account) as disturbances:
+            with checked_meanwhile(self._meter, self._account) as disturbances:
                 asked = rounds or settings.rounds or _DEFAULT_ROUNDS
                 if turns is not None:
-                    asked = _by_turns(asked)
+                    asked = rounds_by_turns(asked)
             with self._account.of("sensor"):
                 least_s = self._meter.auto_window_s if window_s is None else window_s
             measured = measure_windows(
@@ -421,6 +311,7 @@ class BenchmarkRun:
                 sequential=measured.sequential,
             ),
             spent_s=self._account.spent_s(),
+            timestamp_s=time.time(),
         )
         if disturbances:
             result = replace(result, valid=False)

@@ -23,9 +23,9 @@ NO_BENCHMARK = (
     "experiments are reported through pytest-benchmark: remove -p no:benchmark, or where plugins are not loaded by "
     "themselves, add -p pytest_benchmark.plugin"
 )
-_OUTPUTS = ("llem_fail", "llem_report", "llem_csv")
+_OUTPUTS = ("llem_fail", "llem_report", "llem_csv", "llem_export")
 
-Mode = Literal["validate", "measure", "against", "bisect", "plan", "collect", "merge", "child"]
+Mode = Literal["validate", "measure", "against", "bisect", "plan", "collect", "merge", "history", "child"]
 _COMPARES = ("against", "bisect")
 _RUNS = ("validate", "measure", *_COMPARES)
 
@@ -54,11 +54,13 @@ class Settings:
         error_rates: probabilities of wrong verdicts, alpha and beta.
         report: where the HTML report goes.
         csv: where the table of results goes.
+        exports: names and targets of the exporters that get the results.
         footprint: what turns joules into carbon and cost; ``None`` where neither is asked for.
         journal: where finished results are kept as they finish; ``None`` for beside pytest-benchmark's storage.
         resume: go on with an interrupted session.
         shard: which part of how many runs, from 1; ``None`` for everything.
         merge: journals to report in place of running anything.
+        history: where a page of the saved runs goes in place of running anything.
         isolate: run each model's experiments in a child process.
         ray: address of the Ray cluster that runs the experiments, :data:`pytest_llem.options.RAY_HERE` for one on this
             machine; ``None`` where they run here.
@@ -85,11 +87,13 @@ class Settings:
     error_rates: tuple[float, float]
     report: Path | None
     csv: Path | None
+    exports: tuple[tuple[str, str], ...] = ()
     footprint: Footprint | None = None
     journal: Path | None = None
     resume: bool = False
     shard: tuple[int, int] | None = None
     merge: tuple[Path, ...] = ()
+    history: Path | None = None
     isolate: bool = False
     ray: str | None = None
     child: int | None = None
@@ -144,6 +148,7 @@ class Settings:
         if given["merge"] and config.getoption("llem_budget"):
             raise pytest.UsageError("--llem-merge runs nothing: leave out --llem-budget")
         if given["child"] is None:
+            _require_alone(config)
             _require_comparable(given, config)
             _require_one_cluster(given, config)
         mode = _mode(given, config)
@@ -173,12 +178,14 @@ class Settings:
             error_rates=(given["alpha"], given["beta"]),
             report=given["report"],
             csv=given["csv"],
+            exports=given["export"],
             footprint=_footprint(given, config, mode),
             # A test may change the working directory.
             journal=None if journal is None else journal.absolute(),
             resume=given["resume"],
             shard=shard,
             merge=given["merge"],
+            history=given["history"],
             # Each side of a comparison runs in processes of its own.
             isolate=given["child"] is None and (given["isolate"] or mode in _COMPARES),
             ray=given["ray"] if mode in ("measure", "plan") else None,
@@ -198,6 +205,8 @@ class Settings:
 def _mode(given: Mapping[str, Any], config: pytest.Config) -> Mode:
     if given["child"] is not None:
         return "child"
+    if given["history"]:
+        return "history"
     if given["merge"]:
         return "merge"
     if given["plan"]:
@@ -209,6 +218,18 @@ def _mode(given: Mapping[str, Any], config: pytest.Config) -> Mode:
     if given["bisect"] is not None:
         return "bisect"
     return "measure" if given["against"] is None else "against"
+
+
+def _require_alone(config: pytest.Config) -> None:
+    """Refuse what would not happen where a page of the saved runs is written in place of everything."""
+    path = config.getoption("llem_history")
+    if path is None:
+        return
+    if path == "":
+        raise pytest.UsageError("--llem-history: its value is empty; write the path of a page, such as history.html")
+    others = ("merge", "plan", "against", "bisect", "resume", "shard", "accept", "report", "csv")
+    if named := [f"--llem-{name}" for name in others if config.getoption(f"llem_{name}")]:
+        raise pytest.UsageError(f"--llem-history measures nothing: leave out {', '.join(named)}")
 
 
 def _footprint(given: Mapping[str, Any], config: pytest.Config, mode: Mode) -> Footprint | None:
@@ -230,7 +251,8 @@ def _footprint(given: Mapping[str, Any], config: pytest.Config, mode: Mode) -> F
     try:
         return replace(footprint, **vars(find_grid(region)))
     except ValueError as error:
-        if mode == "child" or (mode in ("plan", "collect", "validate") and not config.getoption("llem_region")):
+        without_joules = mode in ("plan", "collect", "validate", "history")
+        if mode == "child" or (without_joules and not config.getoption("llem_region")):
             # Another interpreter or machine: what the parent is told of its results gets the parent's. And a
             # session without joules needs no codecarbon for the sake of an ini file.
             return None

@@ -141,7 +141,12 @@ def read_document(path: Path, display: str) -> Document:
         ExperimentFileError: it cannot be read, is not YAML, or is not one mapping. The message is one line
             that starts with ``display`` and a line number.
     """
-    text = _read_text(path, display)
+    return parse_document(_read_text(path, display), display)
+
+
+def parse_document(text: str, display: str) -> Document:
+    """:func:`read_document` of a text that is there already."""
+    _refuse_unprintable(text, display)
     source = Source(display, _LINE_BREAK.split(text))
     try:
         root = _Builder(text, source).build()
@@ -187,13 +192,16 @@ def _read_text(path: Path, display: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ExperimentFileError("not UTF-8 text; save the file as UTF-8", file=display, line=line) from None
+    return text
+
+
+def _refuse_unprintable(text: str, display: str) -> None:
     unprintable = _UNPRINTABLE.search(text)
     if unprintable is not None:
         line = len(_LINE_BREAK.findall(text, 0, unprintable.start())) + 1
         code = f"U+{ord(unprintable.group()):04X}"
         message = f"the control character {code} is not allowed; remove it"
         raise ExperimentFileError(message, file=display, line=line)
-    return text
 
 
 class _Refusal(Exception):  # noqa: N818 - it never leaves this module

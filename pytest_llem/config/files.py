@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pytest_llem.config.base import CONTRADICTION
 from pytest_llem.config.bases import with_bases
-from pytest_llem.config.document import Mark, Node, read_document
+from pytest_llem.config.document import Document, Mark, Node, parse_document, read_document
 from pytest_llem.config.exclude import Exclusion, read_exclusions
 from pytest_llem.config.experiment import ExperimentConfig, mistake_in_name
 from pytest_llem.config.merge import merge
@@ -79,7 +79,23 @@ def load_experiments(path: str | Path, *, display: str | None = None) -> list[Ex
             not a mapping.
     """
     path = Path(path)
-    document = read_document(path, str(path) if display is None else display)
+    return _experiments(path, read_document(path, str(path) if display is None else display))
+
+
+def parse_experiments(text: str, name: str, folder: Path) -> list[Experiment]:
+    """All experiments of a text as a file holds it.
+
+    Args:
+        name: how messages call the text, and the name of an experiment that has none.
+        folder: where relative paths start.
+
+    Raises:
+        pytest_llem.errors.ExperimentFileError: see :func:`load_experiments`.
+    """
+    return _experiments(folder / name, parse_document(text, name))
+
+
+def _experiments(path: Path, document: Document) -> list[Experiment]:
     return list(_File(path, document.root, with_bases(path, document)).experiments())
 
 

@@ -117,6 +117,7 @@ def measure_workload(
             meter=meter,
             output_tokens=tokens,
             starts_s=_since(measured.starts_s[0], measured.starts_s),
+            calls_s=[[call.start_s for call in calls] for calls in measured.timed_calls],
             warnings=warnings,
             idle=idle if disturbances else meter.idle_power_seen() or idle,
             total=measured.total,

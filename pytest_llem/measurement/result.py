@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003  (journal_line reads the types at run time)
 from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import import_module
 from typing import Any, Literal
 
 from pytest_llem.engines.base import Rank
@@ -33,6 +34,8 @@ class Round:
         power_limit_w: enforced power limit at the end of the window by board.
         power_curves: samples of the power about the window by board, where its driver keeps any; thinned out, so that
             all windows together have some hundred.
+        calls_s: when each of its calls began, in seconds since the window's start; empty where there are more than
+            :data:`pytest_llem.measurement.summary.MOST_CALLS`, or calls are too short to be told apart.
     """
 
     seconds: float
@@ -46,6 +49,7 @@ class Round:
     sm_clock_hz: Mapping[str, float] = field(default_factory=dict)
     power_limit_w: Mapping[str, float] = field(default_factory=dict)
     power_curves: Mapping[str, PowerCurve] = field(default_factory=dict)
+    calls_s: list[float] = field(default_factory=list)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Round:
@@ -118,6 +122,7 @@ class ExperimentResult:
         labels: how the board ran, such as ``power capped``: compare only like with like.
         boards: joules per call by GPU UUID (or RAPL domain), where the meter lists them.
         load_s: seconds that loading the model took.
+        timestamp_s: when the measurement ended, in seconds since 1970 (UTC) by the clock of the machine.
         spent_s: where the seconds of the item went, by the names of
             :data:`pytest_llem.measurement.account.ENTRIES`; loading counts for the item that waited for it.
     """
@@ -178,6 +183,7 @@ class ExperimentResult:
     labels: list[str] = field(default_factory=list)
     boards: Mapping[str, float] = field(default_factory=dict)
     load_s: float | None = None
+    timestamp_s: float | None = None
     spent_s: Mapping[str, float] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -185,6 +191,14 @@ class ExperimentResult:
         """The result with reasons why it lacks quantities, by their fields."""
         warnings = [*self.warnings, *(f"{name}: {reason}" for name, reason in reasons.items())]
         return replace(self, warnings=warnings, missing={**self.missing, **reasons})
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        return str(_display().as_html(self))
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002
+        """How IPython shows it."""
+        printer.text(_display().as_text(self))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; the inverse of :meth:`from_dict`."""
@@ -202,3 +216,8 @@ class ExperimentResult:
             plain["footprint"] = Footprint(**plain["footprint"])
         plain["generated"] = [GeneratedSequence.from_dict(values) for values in plain.get("generated", [])]
         return cls(**plain)
+
+
+def _display() -> Any:
+    # By its name: reports know of results, and results of no report.
+    return import_module("pytest_llem.report.display")

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _NOTED_DRIFT = 0.02
 # Samples of power that a result keeps, and least ones of a window.
 _CURVE_POINTS, _FEWEST_POINTS = 600, 12
+MOST_CALLS = 20
+"""Calls of a window whose beginnings a result keeps: more cannot be drawn."""
+
 # Reasons of windows without joules that a result spells out.
 _NAMED_REASONS = 3
 
@@ -29,6 +32,7 @@ def summarise(
     meter: Meter,
     output_tokens: Sequence[int] | None = None,
     starts_s: Sequence[float] | None = None,
+    calls_s: Sequence[Sequence[float]] = (),
     warnings: Sequence[str] = (),
     idle: IdlePower | None = None,
     total: Window | None = None,
@@ -37,6 +41,7 @@ def summarise(
     """Summarise windows as one result. Ratios are of totals over the same windows, never means of ratios.
 
     Args:
+        calls_s: when the calls of each window began, in seconds since its start; empty where they are not told apart.
         total, sequential: see :func:`pytest_llem.measurement.precision.mean_energy`.
     """
     notes = list(dict.fromkeys([*warnings, *(text for window in windows for text in window.warnings)]))
@@ -66,6 +71,7 @@ def summarise(
         if joules is not None
     }
     points = max(_CURVE_POINTS // sum(max(len(window.power_curves), 1) for window in windows), _FEWEST_POINTS)
+    few_calls = calls_per_round <= MOST_CALLS
     result = ExperimentResult(
         output_tokens=None if tokens is None else tokens / calls,
         energy_j=energy_j,
@@ -99,6 +105,7 @@ def summarise(
                 sm_clock_hz=window.sm_clock_hz,
                 power_limit_w=window.power_limit_w,
                 power_curves={uuid: curve.thinned(points) for uuid, curve in window.power_curves.items()},
+                calls_s=[round(call_s, 4) for call_s in calls_s[number]] if calls_s and few_calls else [],
             )
             for number, window in enumerate(windows)
         ],

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_llem.config import ExperimentConfig
     from pytest_llem.engines.base import LoadedModel, Workload
+    from pytest_llem.measurement.result import ExperimentResult
     from pytest_llem.meters.base import Meter
 
 # Kernels and numerics of the libraries decide time and energy. These count where they are absent, too; others count
@@ -141,6 +142,13 @@ def may_recur(saved: Mapping[str, Any], to_come: Mapping[str, Any], *, pooled: b
 def environment_hash(of: Mapping[str, Any]) -> str:
     """Hash of an :func:`environment`."""
     return _hash(of)
+
+
+def result_hash(nodeid: str, workload_hash: str, result: ExperimentResult) -> str:
+    """Hash of one measurement, the same wherever it is reported: what later sessions may say of it (warnings, verdicts,
+    a price) is not in it."""
+    rounds = [(window.seconds, window.joules) for window in result.per_round]
+    return _hash([nodeid, workload_hash, result.timestamp_s, rounds])
 
 
 def _hash(value: Any) -> str:

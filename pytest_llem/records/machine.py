@@ -31,8 +31,8 @@ _LIBRARIES = (
 )
 
 
-def require_cuda() -> None:
-    """Check that torch can use a GPU.
+def require_cuda(asked_by: str = "--llem-gpu") -> None:
+    """Check that torch can use a GPU, as ``asked_by`` asks for.
 
     Raises:
         UnavailableError: it cannot; the text says what is missing.
@@ -53,7 +53,7 @@ def require_cuda() -> None:
         missing = (
             f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no usable GPU{selection}: see nvidia-smi"
         )
-    raise UnavailableError(f"--llem-gpu: {missing}")
+    raise UnavailableError(f"{asked_by}: {missing}")
 
 
 def describe(device: str | None, meter: str) -> dict[str, Any]:

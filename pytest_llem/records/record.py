@@ -67,6 +67,8 @@ class Record:
         other_runs: what the other side of each pair measured; this side's are ``result`` and ``more_runs``, in order.
         disturbed: what disturbed pairs of it that do not count, one by one.
         accepted: its change was wanted, so that the baseline's mean starts again with it.
+        commit: what pytest-benchmark knows of the repository whose code was measured: ``id``, ``branch``, ``dirty``,
+            ``project``.
         fingerprint: hash of what the session measured it for, see ``session.fingerprint``.
         split: the division into parts that it was measured in, see ``session.shards``; ``None`` for a whole session.
         labels: those of its rows.
@@ -90,6 +92,7 @@ class Record:
     other_runs: tuple[OtherRun, ...] = ()
     disturbed: tuple[str, ...] = ()
     accepted: bool = False
+    commit: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     split: str | None = None
     labels: BenchmarkLabels = field(default_factory=BenchmarkLabels)

@@ -18,16 +18,18 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pytest_benchmark.logger import Logger
 from pytest_benchmark.plugin import pytest_benchmark_group_stats as stock_group_stats
 from pytest_benchmark.stats import Metadata
 from pytest_benchmark.table import TableResults
-from pytest_benchmark.utils import TIME_UNITS, safe_dumps
+from pytest_benchmark.utils import TIME_UNITS, load_storage, safe_dumps
 
 from pytest_llem.records.identity import environment_hash
 from pytest_llem.records.record import BenchmarkLabels
@@ -35,7 +37,7 @@ from pytest_llem.verdict.gates import OUTPUT
 from pytest_llem.verdict.history import UNITS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pytest_llem.records.record import Record
 
@@ -135,6 +137,8 @@ def rows_of(record: Record) -> list[Any]:
         if metric != "latency":
             # It may be long, and an experiment has always a row of its latency.
             info["result"] = {**saved, "generated": []}
+        elif record.config is not None:
+            info["config"] = record.config
         if metric in record.verdicts:
             info["verdict"] = record.verdicts[metric]
         if record.against:
@@ -236,6 +240,11 @@ def storage_folder(config: Any) -> Path | None:
     return path
 
 
+def storage_name(config: Any) -> str:
+    """Where pytest-benchmark saves, for people."""
+    return str(config._benchmarksession.storage)
+
+
 def saved_sessions(config: Any, which: str) -> list[Mapping[str, Any]]:
     """What pytest-benchmark saved, oldest first.
 
@@ -251,22 +260,57 @@ def saved_sessions(config: Any, which: str) -> list[Mapping[str, Any]]:
         return [data for _, data in storage.load()]
     if Path(which).suffix == ".json" or Path(which).is_file():
         try:
-            data = json.loads(Path(which).read_text(encoding="utf-8"))
-            if not isinstance(data, Mapping) or not isinstance(data.get("benchmarks"), list):
-                raise ValueError("no saved run of pytest-benchmark")
+            return [_saved_session(Path(which))]
         except (OSError, ValueError) as error:
             raise pytest.UsageError(f"--llem-baseline: {which}: {error}") from None
-        return [data]
     found = [data for _, data in storage.load(which)]
     if not found:
         raise pytest.UsageError(f"--llem-baseline: no saved run matches {which!r} in {storage}")
     return found
 
 
+def _saved_session(path: Path) -> Mapping[str, Any]:
+    """A saved run.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is none.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(data, Mapping) or not isinstance(data.get("benchmarks"), list):
+        raise ValueError("no saved run of pytest-benchmark")
+    return data
+
+
+def every_session(config: Any) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+    """All that is in pytest-benchmark's storage, of every machine: a name, and what was saved or why it cannot be read.
+    One is in memory at a time, for there may be thousands."""
+    storage = config._benchmarksession.storage
+    folder = storage_folder(config)
+    if folder is None:
+        yield from ((str(name), data) for name, data in storage.load())
+        return
+    for path in storage.query("*/*"):
+        name = str(path.relative_to(folder))
+        if not fnmatch(path.name, f"{_SAVED}*"):
+            yield name, "not named as pytest-benchmark names saved runs, such as 0001_name.json"
+            continue
+        try:
+            yield name, _saved_session(path)
+        except (OSError, ValueError) as error:
+            yield name, str(error)
+
+
 def newest_sessions(config: Any, most: int) -> list[Mapping[str, Any]]:
     """At most that many of the sessions that pytest-benchmark has saved, the newest first."""
-    storage = config._benchmarksession.storage
-    if storage_folder(config) is None:
+    return _newest_of(config._benchmarksession.storage, most)
+
+
+def _newest_of(storage: Any, most: int) -> list[Mapping[str, Any]]:
+    if getattr(storage, "path", None) is None:
         saved = storage.load()
     else:
         # Without reading the others.
@@ -277,9 +321,14 @@ def newest_sessions(config: Any, most: int) -> list[Mapping[str, Any]]:
 
 def machine_and_commit(config: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """pytest-benchmark's ``machine_info`` and ``commit_info`` of this session."""
-    commit = config.hook.pytest_benchmark_generate_commit_info(config=config)
+    return config._benchmarksession.get_machine_info(), commit_info(config)
+
+
+def commit_info(config: Any) -> Mapping[str, Any]:
+    """pytest-benchmark's ``commit_info`` as it is now."""
+    commit: dict[str, Any] = config.hook.pytest_benchmark_generate_commit_info(config=config)
     config.hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit)
-    return config._benchmarksession.get_machine_info(), commit
+    return commit
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -302,11 +351,36 @@ def fill_parameters(benchmarks: Sequence[dict[str, Any]], group_by: str) -> None
                 bench["params"] = {part.removeprefix("param:"): None, **(bench["params"] or {})}
 
 
-def compare() -> None:
-    """The command ``llem-compare``: ``pytest-benchmark compare`` that knows joules without a ``conftest.py``.
+def stored(
+    uri: str, names: Sequence[str], most: int
+) -> tuple[list[tuple[str, Mapping[str, Any]]], list[Mapping[str, Any]]]:
+    """Saved sessions by their names, each with what it is called, and the newest ones of the storage.
 
-    It takes the same arguments.
+    Args:
+        uri: of pytest-benchmark's storage.
+        names: run ids, globs or files, each of one session.
+        most: of the newest ones.
+
+    Raises:
+        ValueError: a name is that of no session, or of several.
     """
+    storage = load_storage(uri, logger=Logger(Logger.QUIET), netrc="")
+    found = []
+    for name in names:
+        known = list(storage.load(name))
+        if len(known) != 1:
+            paths = ", ".join(str(path) for path, _ in known)
+            raise ValueError(
+                f"{len(known)} saved runs match {name!r}: {paths}" if known else f"no saved run in {uri} is {name!r}"
+            )
+        found += known
+    short = [Path(path).stem for path, _ in found]
+    called = short if len(set(short)) == len(short) else [str(path) for path, _ in found]
+    return list(zip(called, (data for _, data in found), strict=True)), _newest_of(storage, most)
+
+
+def compare() -> None:
+    """``pytest-benchmark compare`` that knows joules without a ``conftest.py``; it takes the same arguments."""
     from pytest_benchmark import cli, plugin
 
     arguments = sys.argv[1:]

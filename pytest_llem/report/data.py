@@ -10,7 +10,9 @@ from pytest_llem.report import estimates
 from pytest_llem.report.explanations import explanations
 from pytest_llem.report.flat import flat
 from pytest_llem.report.histories import History, Likeness, history_of
+from pytest_llem.report.joules import Joules, joules_of
 from pytest_llem.report.pairs import Compared, compared_of
+from pytest_llem.report.power import Power, power_of
 from pytest_llem.report.sweeps import Sweep, sweeps_of
 from pytest_llem.report.time_spent import session_line
 from pytest_llem.verdict import pools
@@ -20,7 +22,7 @@ from pytest_llem.verdict.history import METRICS, SavedRow, difference
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_llem.measurement.result import ExperimentResult, Round
+    from pytest_llem.measurement.result import ExperimentResult
     from pytest_llem.records.record import Record
     from pytest_llem.report.estimates import Estimate
     from pytest_llem.report.pairs import Look
@@ -32,22 +34,7 @@ WORST_FIRST = (Status.REGRESSED, Status.INCONCLUSIVE, Status.NO_BASELINE, Status
 # A report stays below 10 MB: with many experiments, fewer saved runs and windows of each are shown.
 _FEW_EXPERIMENTS = 50
 _SHOWN_OF_FEW, _SHOWN_OF_MANY = 60, 12
-
-
-@dataclass(frozen=True)
-class PowerWindow:
-    """Mean power of one window.
-
-    Attributes:
-        start_s: since the experiment's first window.
-        prefill: whether its calls stopped after their first token.
-    """
-
-    start_s: float
-    seconds: float
-    power_w: float
-    prefill: bool
-    valid: bool
+_SAMPLED_OF_FEW, _SAMPLED_OF_MANY = 12, 2
 
 
 @dataclass(frozen=True)
@@ -57,11 +44,11 @@ class ExperimentPage:
     Attributes:
         number: from 1, in the order of the session.
         energy, latency: per call; ``None`` when not measured.
+        joules: where those of a call went; ``None`` where that is not known.
         judged: its verdicts.
         compared: how it compares with the other side of pairs; ``None`` where it was not.
         histories: its saved runs, for each metric that has any.
-        power: mean power of its windows in time; empty where it is not known.
-        power_omitted: windows left out of ``power``.
+        power: of its windows in time.
         settings: the resolved configuration, flat.
         environment: where it ran, flat.
         explanations: why its numbers are as they are, a sentence each.
@@ -72,11 +59,11 @@ class ExperimentPage:
     source: Record
     energy: Estimate | None
     latency: Estimate | None
+    joules: Joules | None
     judged: tuple[Judged, ...]
     compared: Compared | None
     histories: tuple[History, ...]
-    power: tuple[PowerWindow, ...]
-    power_omitted: int
+    power: Power
     settings: tuple[tuple[str, str], ...]
     environment: tuple[tuple[str, str], ...]
     explanations: tuple[str, ...]
@@ -115,6 +102,11 @@ class Report:
     def numbers(self) -> Mapping[str, int]:
         """The number of each experiment by its node id."""
         return {page.source.nodeid: page.number for page in self.experiments}
+
+    @property
+    def divided(self) -> tuple[ExperimentPage, ...]:
+        """The experiments of which it is known where their joules went."""
+        return tuple(page for page in self.experiments if page.joules)
 
     @property
     def compared(self) -> tuple[ExperimentPage, ...]:
@@ -178,13 +170,13 @@ def _page(
     shown: int,
     look: Look | None,
 ) -> ExperimentPage:
-    power = _power(record.result)
     settings = flat(record.config or {})
     return ExperimentPage(
         number=number,
         source=record,
         energy=estimates.energy(record.result),
         latency=estimates.latency(record.result),
+        joules=joules_of(record.result),
         judged=tuple(judged),
         compared=compared_of(record, judged, look),
         histories=tuple(
@@ -192,8 +184,7 @@ def _page(
             for metric in METRICS
             if (saved := history.get((record.nodeid, metric), ()))
         ),
-        power=tuple(power[:shown]),
-        power_omitted=max(0, len(power) - shown),
+        power=power_of(record.result, shown, _SAMPLED_OF_FEW if shown == _SHOWN_OF_FEW else _SAMPLED_OF_MANY),
         settings=settings,
         environment=flat(record.environment),
         explanations=explanations(record),
@@ -233,17 +224,3 @@ def _likeness_of(record: Record, other: SavedRow) -> Likeness:
         return Likeness.COMPARABLE
     elsewhere = pools.boards_of(then) != pools.boards_of(now) and pools.pooled_environments(then, now)
     return Likeness.ANOTHER_BOARD if elsewhere else Likeness.OTHER
-
-
-def _power(result: ExperimentResult) -> list[PowerWindow]:
-    """Windows with a known start and energy, in the order of time."""
-
-    def windows(rounds: Sequence[Round], *, prefill: bool) -> list[PowerWindow]:
-        return [
-            PowerWindow(window.start_s, window.seconds, window.joules / window.seconds, prefill, window.valid)
-            for window in rounds
-            if window.start_s is not None and window.joules is not None and window.seconds > 0
-        ]
-
-    both = windows(result.per_round, prefill=False) + windows(result.prefill_rounds, prefill=True)
-    return sorted(both, key=lambda window: window.start_s)

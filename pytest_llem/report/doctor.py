@@ -18,6 +18,12 @@ _GPU_OPTIONS = {
     "Kubernetes": "resources: {limits: {nvidia.com/gpu: 1}}",
 }
 
+_PROCESSOR_OPTIONS = {
+    "Docker": "$ docker run --security-opt systempaths=unconfined",
+    "Podman": "$ podman run --security-opt unmask=/sys/devices/virtual/powercap",
+    "Kubernetes": "# make /sys/devices/virtual/powercap visible in Kubernetes",
+}
+
 
 def render(findings: Findings) -> str:
     """The findings as text for a terminal."""
@@ -78,11 +84,7 @@ def _container_lines(findings: Findings) -> list[str]:
         lines += ["  To show it the GPUs:", f"              $ {_GPU_OPTIONS[kind]}"]
     if any(meter.name == "rapl" and not meter.works for meter in findings.meters):
         lines += ["  To show it the counters of the processor, which containers hide since CVE-2020-8694:"]
-        lines += [
-            "              $ docker run --security-opt systempaths=unconfined"
-            if kind == "Docker"
-            else f"              # make /sys/devices/virtual/powercap visible in {kind}"
-        ]
+        lines += [f"              {_PROCESSOR_OPTIONS[kind]}"]
     return lines
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pytest_llem.measurement.account import ENTRIES
 from pytest_llem.report import phrases
 from pytest_llem.report.across_engines import PER_TOKEN, across_engines
+from pytest_llem.report.joules import PARTS
 from pytest_llem.report.pairs import THIS
 from pytest_llem.report.plots import Bar, Bars, Layer, Plot, Stretch
-from pytest_llem.report.quantities import with_uncertainty
+from pytest_llem.report.quantities import number, with_uncertainty
 from pytest_llem.report.scales import Axis
 from pytest_llem.report.time_spent import ORDER, duration, total
+from pytest_llem.verdict.decision import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
     from pytest_llem.report.data import ExperimentPage, Report
     from pytest_llem.report.estimates import Estimate
@@ -23,10 +26,19 @@ if TYPE_CHECKING:
     from pytest_llem.report.pairs import ComparedMetric, PairPoint
     from pytest_llem.report.plots import Point
     from pytest_llem.report.sweeps import Sweep
+    from pytest_llem.report.two_runs import TwoRuns
 
 _MANY_TICKS = 10
 _ORDER_OF_MAGNITUDE = 10.0
 _MOST_BARS = 50
+_SENSOR = "the driver's samples, thinned out, follow the power with its sensor's lag"
+_SHARES = [(count / 4, f"{count * 25}%") for count in range(5)]
+_CHANGE_STYLES = {
+    "apart": (Status.INCONCLUSIVE, Status.NO_BASELINE),
+    "saved": (Status.OK,),
+    "board": (Status.IMPROVED,),
+    "invalid": (Status.REGRESSED,),
+}
 _BESIDE = 0.2  # of the step from pair to pair: what is known after one, beside its own mark
 
 
@@ -53,24 +65,32 @@ def overview_plots(report: Report) -> Iterator[Plot]:
 
 
 def sweep_plot(sweep: Sweep) -> Plot | None:
-    """Energy against latency, with the intervals of both."""
+    """Energy against time with their intervals, and the Pareto front of both; what is dominated is grey."""
     known = [
-        (variant.latency, variant.energy, variant.page, variant.label)
-        for variant in sweep.variants
-        if variant.latency and variant.energy
+        (variant.latency, variant.energy, variant) for variant in sweep.variants if variant.latency and variant.energy
     ]
     if len(known) < 2:
         return None
-    across = [(bound, joules.value) for time, joules, _, _ in known for bound in time.bounds or ()]
+    # Of the time between tokens no interval is stated.
+    times = [] if sweep.timed_tokens else known
+    across = [(bound, joules.value) for time, joules, _ in times for bound in time.bounds or ()]
+    best = [(one.latency.value, one.energy.value) for one in sweep.front if one.latency and one.energy]
+    corners = [(x, y) for before, (x, below) in pairwise(best) for y in (before[1], below)]
     return Plot(
-        f"{sweep.energy_name.capitalize()} against {sweep.latency_name if sweep.across_engines else 'latency'}",
-        f"{len(known)} points of the sweep; lower and further left is better. The table below holds the numbers.",
+        f"{sweep.energy_name.capitalize()} against {sweep.latency_name}",
+        f"{len(known)} points of the sweep, {len(best)} of them on the Pareto front; lower and further left is better. "
+        "The table below holds the numbers.",
         [
+            Layer("line", "front", [*best[:1], *corners] if corners else (), "Pareto front of the estimates"),
             Layer("segments", "interval", across, "interval of 95%"),
-            *_estimate_layers([(time.value, joules, page, label) for time, joules, page, label in known], "J"),
+            *_estimate_layers(
+                [(time.value, joules, variant.page, variant.label) for time, joules, variant in known],
+                "J",
+                dominated=sweep.dominators,
+            ),
         ],
-        Axis(sweep.latency_name, "s", logarithmic=_wide([time for time, _, _, _ in known])),
-        Axis(sweep.energy_name, "J", logarithmic=_wide([joules for _, joules, _, _ in known])),
+        Axis(sweep.latency_name, "s", logarithmic=_wide([time for time, _, _ in known])),
+        Axis(sweep.energy_name, "J", logarithmic=_wide([joules for _, joules, _ in known])),
         ["Lower and further left is better."],
     )
 
@@ -80,12 +100,22 @@ def _wide(estimates: Sequence[Estimate]) -> bool:
     return bool(values) and min(values) > 0 and max(values) > _ORDER_OF_MAGNITUDE * min(values)
 
 
-def _estimate_layers(points: Sequence[tuple[float, Estimate, ExperimentPage, str]], unit: str) -> list[Layer]:
-    """Marks with vertical intervals, a layer for each kind of result."""
+def _estimate_layers(
+    points: Sequence[tuple[float, Estimate, ExperimentPage, str]], unit: str, dominated: Container[int] = ()
+) -> list[Layer]:
+    """Marks with vertical intervals, a layer for each kind of result.
+
+    Args:
+        dominated: numbers of the experiments that are.
+    """
+
+    def style_of(page: ExperimentPage) -> tuple[str, str]:
+        return ("dominated", "dominated") if page.number in dominated else _point_style(page, unit)
+
     segments = [(x, bound) for x, estimate, _, _ in points for bound in estimate.bounds or ()]
     layers = [Layer("segments", "interval", segments, "interval of 95%")]
-    for style, name in dict.fromkeys(_point_style(page, unit) for _, _, page, _ in points):
-        alike = [point for point in points if _point_style(point[2], unit) == (style, name)]
+    for style, name in dict.fromkeys(style_of(page) for _, _, page, _ in points):
+        alike = [point for point in points if style_of(point[2]) == (style, name)]
         labels = [f"{label}: {phrases.estimate(estimate, unit)}" for _, estimate, _, label in alike]
         layers.append(Layer("points", style, [(x, estimate.value) for x, estimate, _, _ in alike], name, labels))
     return layers
@@ -125,6 +155,44 @@ def time_bars(report: Report) -> Bars | None:
         [Layer("segments", entry, (), ENTRIES[entry]) for entry in ORDER if entry in there],
         Axis("time, by the number of the experiment", "s", from_zero=True),
         [f"The longest {len(bars)} of {len(known)} experiments."] * (len(bars) < len(known)),
+    )
+
+
+def joule_bars(report: Report) -> Bars | None:
+    """Where the joules of a call of each experiment went, as shares of the whole."""
+    divided = [(page, page.joules) for page in report.experiments if page.joules]
+    if not divided:
+        return None
+    shown = divided[:_MOST_BARS]
+    bars = [
+        Bar(
+            str(page.number),
+            [
+                Stretch(
+                    f"part-{part.name}",
+                    part.joules / joules.whole_j,
+                    f"{page.source.name}: {PARTS[part.name]} {phrases.part(part, joules)}",
+                )
+                for part in joules.parts
+                if part.joules > 0
+            ],
+        )
+        for page, joules in shown
+    ]
+    there = {stretch.style for bar in bars for stretch in bar.stretches}
+    missing = [
+        f"{PARTS[part.name].capitalize()} of {page.number} is less than nothing and not drawn: the others exceed 100%."
+        for page, joules in shown
+        for part in joules.parts
+        if part.joules < 0
+    ]
+    return Bars(
+        "Where the joules went",
+        f"Shares of the energy of a call of {len(bars)} experiments. The table below holds the numbers.",
+        bars,
+        [Layer("segments", f"part-{name}", (), text) for name, text in PARTS.items() if f"part-{name}" in there],
+        Axis("share of the energy of a call, by the number of the experiment", ticks=_SHARES, from_zero=True),
+        [*missing, *[f"The first {len(bars)} of {len(divided)} experiments."] * (len(bars) < len(divided))],
     )
 
 
@@ -209,6 +277,37 @@ def pairs_plot(metric: ComparedMetric, against: str) -> Plot:
     )
 
 
+def change_plots(runs: TwoRuns) -> Iterator[Plot]:
+    """How each experiment changed from one saved run to another, a plot for each metric."""
+    count = len(runs.experiments)
+    step = -(-count // _MANY_TICKS)
+    ticks = [(float(number), str(number)) for number in range(1, count + 1, step)]
+    for metric in dict.fromkeys(change.metric for change in runs.changes):
+        known = [
+            (float(one.number), one.verdict.change, one)
+            for one in runs.changes
+            if one.metric == metric and one.verdict.change is not None
+        ]
+        ends = [(x, end) for x, _, one in known for end in one.verdict.interval or () if math.isfinite(end)]
+        layers = [
+            Layer("line", "mean", [(0.5, 0.0), (count + 0.5, 0.0)], "no change"),
+            Layer("segments", "interval", ends, "interval"),
+        ]
+        for style, status in _CHANGE_STYLES.items():
+            alike = [(x, change, one) for x, change, one in known if one.verdict.status in status]
+            labels = [f"{one.name}: {phrases.change(one.verdict)}" for _, _, one in alike]
+            name = ", ".join(one.value for one in status)
+            layers.append(Layer("points", style, [(x, change) for x, change, _ in alike], name, labels))
+        yield Plot(
+            f"Change of {metric}",
+            f"{len(known)} experiments by their number in the table below, with the intervals of their verdicts.",
+            layers,
+            Axis("number of the experiment", ticks=ticks),
+            Axis(f"change of {metric}", "%"),
+            ["A positive change is worse."],
+        )
+
+
 def _pair_style(point: PairPoint) -> str:
     if not point.valid:
         return "invalid"
@@ -234,12 +333,57 @@ def _commit_ticks(points: Sequence[HistoryPoint]) -> list[tuple[float, str]]:
 
 
 def power_plot(page: ExperimentPage) -> Plot | None:
+    """Power in the windows as the boards' drivers sampled it; where none did, the mean of each window in time."""
+    return _sampled_power(page) if page.power.lines else _mean_power(page)
+
+
+def _sampled_power(page: ExperimentPage) -> Plot:
+    """Windows one over the other, each from its own start: they do the same work, and it shows where they differ."""
+    power = page.power
+    boards = list(dict.fromkeys(line.board for line in power.lines))
+    times_s = [time_s for line in power.lines for time_s, _ in line.points]
+    highest_w = max(power_w for line in power.lines for _, power_w in line.points)
+    layers = [
+        Layer("area", style, [(start_s, 0.0), (end_s, 0.0), (end_s, highest_w), (start_s, highest_w)], style)
+        for style, spans in (("prefill", power.prefill), ("decode", power.decode))
+        for start_s, end_s in spans
+    ]
+    layers += [
+        Layer("line", "edge", [(at_s, 0.0), (at_s, highest_w)], "begin and end of the first window")
+        for at_s in (0.0, power.seconds)
+    ]
+    if (idle_w := page.result.idle_power_w) is not None:
+        of_all = "idle power" if len(boards) == 1 else f"idle power of all {power.boards} boards"
+        layers.append(Layer("line", "mean", [(min(times_s), idle_w), (max(times_s), idle_w)], of_all))
+    for line in power.lines:
+        style, name = f"board-{boards.index(line.board)}", line.board[:12]
+        if not line.valid:
+            style, name = "disturbed", "disturbed"
+        layers.append(Layer("curve", style, line.points, name))
+    notes = [f"The windows one over the other, each from its start; {_SENSOR}."]
+    notes += [f"The first {power.lines_of} of {power.sampled} windows."] * (power.lines_of < power.sampled)
+    notes += [f"The first {len(boards)} of {power.boards} boards."] * (len(boards) < power.boards)
+    notes += ["Prefill as long as it takes in the mean, in the first window."] * bool(power.prefill)
+    notes += [f"Prefill is not marked: {power.unmarked}."] * (power.unmarked is not None)
+    return Plot(
+        "Power in the windows",
+        f"{power.lines_of} windows on {len(boards)} board{'' if len(boards) == 1 else 's'}, as sampled; at most "
+        f"{number(highest_w, 'W', 3)}. The table below holds the mean of each window.",
+        layers,
+        Axis("time since the window's start", "s"),
+        Axis("power", "W", from_zero=True),
+        notes,
+    )
+
+
+def _mean_power(page: ExperimentPage) -> Plot | None:
     """Mean power of each window in time; what lies between windows was not measured and is not drawn."""
-    if not page.power:
+    windows = page.power.windows
+    if not windows:
         return None
     layers = []
     if (idle_w := page.result.idle_power_w) is not None:
-        end_s = max(window.start_s + window.seconds for window in page.power)
+        end_s = max(window.start_s + window.seconds for window in windows)
         layers.append(Layer("line", "mean", [(0.0, idle_w), (end_s, idle_w)], "idle power"))
     whole = _point_style(page, "J")[0]
     for style, name, kinds in (
@@ -249,16 +393,16 @@ def power_plot(page: ExperimentPage) -> Plot | None:
     ):
         segments: list[Point] = [
             (at_s, window.power_w)
-            for window in page.power
+            for window in windows
             if (window.prefill, window.valid) in kinds
             for at_s in (window.start_s, window.start_s + window.seconds)
         ]
         layers.append(Layer("segments", style, segments, name))
     return Plot(
         "Mean power of the windows in time",
-        f"{len(page.power)} windows; each step is the mean power of one. The table below holds the numbers.",
+        f"{len(windows)} windows; each step is the mean power of one. The table below holds the numbers.",
         layers,
         Axis("time since the first window", "s", from_zero=True),
         Axis("power", "W", from_zero=True),
-        [f"The first {len(page.power)} of {len(page.power) + page.power_omitted} windows."] * bool(page.power_omitted),
+        [f"The first {len(windows)} of {len(windows) + page.power.omitted} windows."] * bool(page.power.omitted),
     )

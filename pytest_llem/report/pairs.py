@@ -251,6 +251,11 @@ ENERGY, LATENCY, POWER = (quantity.name for quantity in _QUANTITIES[:3])
 """What a reader looks for first, by the names of :attr:`Compared.changed`."""
 
 
+def measured_alike(this: ExperimentResult, other: ExperimentResult, metric: str) -> bool:
+    """Whether a metric of two results was measured in the same way, so that a change of it means anything."""
+    return next(found for found in _QUANTITIES if found.metric == metric).alike(this, other)
+
+
 def _changes(both: Sequence[tuple[ExperimentResult, ExperimentResult]]) -> Iterator[Changed]:
     for quantity in _QUANTITIES:
         known = [

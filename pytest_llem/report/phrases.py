@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_llem.report.data import ExperimentPage
     from pytest_llem.report.estimates import Estimate, Ratio
     from pytest_llem.report.histories import HistoryPoint, Shift
+    from pytest_llem.report.joules import Joules, Part
     from pytest_llem.report.pairs import Changed, PairPoint
     from pytest_llem.verdict.decision import Verdict
     from pytest_llem.verdict.judging import Judged
@@ -121,7 +122,14 @@ def meter(result: ExperimentResult) -> str:
 
 def share(fraction: float | None) -> str:
     """A part of a whole in percent; a dash where it is not known."""
-    return UNKNOWN if fraction is None else f"{fraction:.0%}"
+    return UNKNOWN if fraction is None else f"{round(fraction, 2) + 0.0:.0%}"
+
+
+def part(of: Part | None, joules: Joules) -> str:
+    """A part of the joules of a call with its share; a dash where it is not known apart."""
+    if of is None:
+        return UNKNOWN
+    return f"{with_uncertainty(of.joules, of.half_width_j, 'J')}, {share(of.joules / joules.whole_j)}"
 
 
 def marks(page: ExperimentPage) -> list[tuple[str, str]]:

@@ -11,20 +11,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 Point = tuple[float, float]
-Kind = Literal["points", "line", "segments", "area"]
+Kind = Literal["points", "line", "curve", "segments", "area"]
+"""A ``curve`` was measured; a ``line`` is drawn for comparison."""
 
 SHAPES = {
-    "circle": "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z",
-    "estimated": "M0-5.5L5.5 0L0 5.5L-5.5 0Z",
-    "invalid": "M-4.5-4.5L4.5 4.5M-4.5 4.5L4.5-4.5",
-    "apart": "M-3-3H3V3H-3Z",
-    "board": "M-5 0H5M0-5V5",
-    "now": "M0-6L5.5 4.5H-5.5Z",
+    "circle": "m-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
+    "estimated": "m0-5.5l5.5 5.5l-5.5 5.5l-5.5-5.5z",
+    "invalid": "m-4.5-4.5l9 9m-9 0l9-9",
+    "apart": "m-3-3h6v6h-6z",
+    "dominated": "m-3-3h6v6h-6z",
+    "board": "m-5 0h10m-5-5v10",
+    "now": "m0-6l5.5 10.5h-11z",
+    "improved": "m0 6l5.5-10.5h-11z",
+    "accepted": "m-2 7v-13h8l-2.5 3l2.5 3h-8",
 }
-"""Marks differ in shape, so that they differ without colours. Each is drawn about (0, 0)."""
+"""Marks differ in shape, so that they differ without colours. Each is drawn about where a path has come to, so that one
+path can hold many."""
 
 WIDTH, HEIGHT = 480, 280
-_TOP, _RIGHT, _BOTTOM = 16, 464, 232
+_TOP, _RIGHT, _BOTTOM = 16, 452, 232  # beside it is room for half a tick's text
 _BAR_STEP, _GAP = 18, 1  # from bar to bar, and between stretches of one
 _TITLE, _LETTER = 34, 8  # of an axis at the side, and of a tick's text of 13 px, at most; % is two
 
@@ -34,7 +39,7 @@ class Layer:
     """Marks of one kind in a plot, drawn in the order of the layers.
 
     Attributes:
-        style: the class that gives marks their colour and shape.
+        style: the classes that give marks their colour and shape.
         points: positions; two for each of ``segments``, the corners of an ``area``.
         name: in the legend; ``None`` keeps it out.
         labels: what each of ``points`` shows to a mouse; for the kind ``points`` only.
@@ -49,7 +54,7 @@ class Layer:
     @property
     def shape(self) -> str:
         """Which of :data:`SHAPES` marks its points."""
-        return self.style if self.style in SHAPES else "circle"
+        return next((word for word in self.style.split() if word in SHAPES), "circle")
 
 
 @dataclass
@@ -87,7 +92,7 @@ class Plot:
     @property
     def empty(self) -> bool:
         """Whether there is nothing that was measured."""
-        return not any(layer.kind in ("points", "segments") for layer in self.layers)
+        return not any(layer.kind in ("points", "segments", "curve") for layer in self.layers)
 
     @property
     def legend(self) -> list[Layer]:

@@ -49,14 +49,17 @@ def with_uncertainty(value: float | None, half_width: float | None, unit: str) -
     """
     if value is None:
         return UNKNOWN
-    exponent = _exponent(value)
+    if half_width is None:
+        return f"{number(value, unit).split(' ')[0]} ± ? {_PREFIXES[_exponent(value)]}{unit}"
+    # An uncertainty above the value needs the larger prefix.
+    exponent = _exponent(max(abs(value), half_width))
     symbol = f"{_PREFIXES[exponent]}{unit}"
     scaled = value / 10.0**exponent
-    if half_width is None:
-        return f"{number(value, unit).split(' ')[0]} ± ? {symbol}"
     width = half_width / 10.0**exponent
     decimals = max(0, 1 - math.floor(math.log10(width))) if width > 0 else 3
-    return f"{scaled:.{min(decimals, 6)}f} ± {width:.{min(decimals, 6)}f} {symbol}"
+    decimals = min(decimals, 6)
+    # Rounded first, so that no zero has a sign.
+    return f"{round(scaled, decimals) + 0.0:.{decimals}f} ± {width:.{decimals}f} {symbol}"
 
 
 def _exponent(value: float) -> int:

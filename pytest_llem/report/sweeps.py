@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pytest_llem.report import pareto
 from pytest_llem.report.across_engines import PER_TOKEN, across_engines, other_tokens, sweeps
-from pytest_llem.report.estimates import Estimate, Ratio, ratio
+from pytest_llem.report.estimates import Estimate, Ratio, ratio, time_per_output_token
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_llem.records.record import Record
     from pytest_llem.report.data import ExperimentPage
@@ -21,12 +23,14 @@ class Variant:
 
     Attributes:
         label: its swept values.
-        energy, latency: what the scatter plot shows: joules per output token where :attr:`Sweep.per_token`, else per
-            call; seconds per call, or per output token where :attr:`Sweep.across_engines`.
+        energy: joules per output token where :attr:`Sweep.per_token`, else per call.
+        latency: what the reader of a sequence waits for: seconds per output token where :attr:`Sweep.timed_tokens`;
+            else of a call, or across engines of a call over all its output tokens.
         joules, seconds: what is held against the best point: per output token where :attr:`Sweep.per_token`, else per
             call; ``None`` where they are not comparable with those of the first point.
-        energy_ratio, energy_per_token_ratio, latency_ratio: to the first point, the last of ``latency``; ``None``
-            where ``reason`` says why, or a quantity was not measured. Of a call there is none across engines.
+        energy_ratio, energy_per_token_ratio, latency_ratio: to the first point, the last of a call or, across engines,
+            of its seconds over its output tokens; ``None`` where ``reason`` says why, or a quantity was not measured.
+            Of the energy of a call there is none across engines.
         reason: why it is not comparable with the first point, in its joules or at all.
         tokens: where its greedy tokens are others than another engine's; ``None`` where they are not.
     """
@@ -51,6 +55,7 @@ class Sweep:
     Attributes:
         name: the experiment's name without the swept values.
         per_token: whether ``energy``, ``joules`` and ``seconds`` of the variants are per output token.
+        timed_tokens: whether ``latency`` of the variants is the time between the tokens of a sequence.
         across_engines: whether points ran on different engines, for which a call is not the same work.
     """
 
@@ -58,12 +63,15 @@ class Sweep:
     file: str
     variants: tuple[Variant, ...]
     per_token: bool
+    timed_tokens: bool
     across_engines: bool = False
 
     @property
     def latency_name(self) -> str:
         """What ``latency`` of the variants is."""
-        return "time per output token" if self.across_engines else "latency of a call"
+        if self.timed_tokens:
+            return "time per output token"
+        return "latency over output tokens" if self.across_engines else "latency of a call"
 
     @property
     def energy_name(self) -> str:
@@ -81,6 +89,37 @@ class Sweep:
         """The valid point that needs the least time."""
         known = [one for one in self.variants if one.seconds is not None and one.page.result.valid]
         return min(known, key=lambda one: one.seconds.value if one.seconds else 0.0, default=None)
+
+    @cached_property
+    def front(self) -> list[Variant]:
+        """The points of which none is better in energy and time by the estimates, the fastest one first."""
+        points = self._comparable
+        return [points[at][0] for at in pareto.front([both for _, both in points])]
+
+    @cached_property
+    def dominators(self) -> Mapping[int, Variant]:
+        """By the number of an experiment the point that is better in energy and time by more than the uncertainty."""
+        points = self._comparable
+        found = pareto.dominators([both for _, both in points])
+        return {one.page.number: points[at][0] for (one, _), at in zip(points, found, strict=True) if at is not None}
+
+    def standing(self, variant: Variant) -> str:
+        """Where a point lies: on the front, behind it for sure, or as near as the uncertainty; empty where the first
+        point's kind of joules and windows is another, or it is not valid."""
+        if any(one is variant for one in self.front):
+            return "on the front"
+        if (better := self.dominators.get(variant.page.number)) is not None:
+            return f"dominated by {better.label}"
+        return "not told apart" if any(one is variant for one, _ in self._comparable) else ""
+
+    @cached_property
+    def _comparable(self) -> list[tuple[Variant, tuple[Estimate, Estimate]]]:
+        """Valid points with the first one's kind of joules and windows, and their time and energy."""
+        return [
+            (one, (one.latency, one.energy))
+            for one in self.variants
+            if one.latency and one.energy and one.reason is None and one.page.result.valid
+        ]
 
     def to_best(self) -> list[tuple[Variant, Ratio | None, Ratio | None]]:
         """Each point with its energy and its time relative to the best one's."""
@@ -100,38 +139,43 @@ def sweeps_of(pages: Sequence[ExperimentPage]) -> list[Sweep]:
 def _sweep(records: Sequence[Record], group: Sequence[ExperimentPage]) -> Sweep:
     # Without joules the tokens are known all the same.
     per_token = all(page.result.output_tokens for page in group)
+    timed = per_token and all(page.result.time_per_output_token_s for page in group)
     across = across_engines(records)
     tokens = {id(record): text for record, text in other_tokens(records)}
     return Sweep(
         name=group[0].source.name.partition("[")[0],
         file=group[0].source.file,
-        variants=tuple(_variant(page, group[0], per_token, across, tokens.get(id(page.source))) for page in group),
+        variants=tuple(
+            _variant(page, group[0], per_token, timed, across, tokens.get(id(page.source))) for page in group
+        ),
         per_token=per_token,
+        timed_tokens=timed,
         across_engines=across,
     )
 
 
-def _variant(page: ExperimentPage, first: ExperimentPage, per_token: bool, across: bool, tokens: str | None) -> Variant:
+def _variant(
+    page: ExperimentPage, first: ExperimentPage, per_token: bool, timed: bool, across: bool, tokens: str | None
+) -> Variant:
     other_windows = _other_windows(page, first)
     if across and not per_token:
         other_windows = f"{PER_TOKEN}, which is not known"
     reason = other_windows or _other_joules(page, first)
     energy = per_output_token(page) if per_token else page.energy
     latency = _over(page.latency, page.result.output_tokens) if per_token else page.latency
-    # Seconds of a call are shown as they are, unless calls are not the same work.
-    shown, first_shown = (_over(of.latency, of.result.output_tokens) if across else of.latency for of in (page, first))
+    own, others = (_over(of.latency, of.result.output_tokens) if across else of.latency for of in (page, first))
     return Variant(
         page=page,
         label=", ".join(
             f"{key.split('.')[-1]}: {'default' if value == {} else value}" for key, value in page.source.swept.items()
         ),
         energy=energy if per_token or not across else None,
-        latency=shown,
+        latency=time_per_output_token(page.result) if timed else own,
         joules=None if reason else energy,
         seconds=None if other_windows else latency,
         energy_ratio=None if reason or across else ratio(page.energy, first.energy),
         energy_per_token_ratio=None if reason else ratio(per_output_token(page), per_output_token(first)),
-        latency_ratio=None if other_windows else ratio(shown, first_shown),
+        latency_ratio=None if other_windows else ratio(own, others),
         reason=reason,
         tokens=tokens,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llem.report import phrases
+from pytest_llem.report.joules import PARTS
 from pytest_llem.report.quantities import UNKNOWN, number, with_uncertainty
 from pytest_llem.report.time_spent import MEASURED, ORDER, duration, total
 from pytest_llem.sizes import size
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from pytest_llem.engines.base import Rank
     from pytest_llem.report.data import ExperimentPage, Report
     from pytest_llem.report.histories import History
+    from pytest_llem.report.joules import Joules
     from pytest_llem.report.pairs import Compared, ComparedMetric
 
 # What it is, the fields of its value and of the half-width, and the unit.
@@ -70,6 +72,26 @@ def quantities(page: ExperimentPage) -> list[tuple[str, str]]:
     return rows + [(f"energy of a call, {board}", number(joules, "J")) for board, joules in result.boards.items()]
 
 
+def result_values(report: Report) -> list[tuple[float | None, ...]]:
+    """By what the rows of the results are sorted, cell by cell; ``None`` for a text, and for what is not known."""
+    return [
+        (
+            page.number,
+            None,
+            page.result.energy_j,
+            page.result.energy_per_output_token_j,
+            page.result.latency_s,
+            page.result.time_to_first_token_s,
+            page.result.output_tokens_per_s,
+            page.result.mean_power_w,
+            page.result.idle_share,
+            None,
+            None,
+        )
+        for page in report.experiments
+    ]
+
+
 def _rank(rank: Rank) -> str:
     share = None if rank.parameter_share is None else f"{phrases.share(rank.parameter_share)} of the parameters"
     peak = None if rank.peak_memory_bytes is None else f"peak memory {size(rank.peak_memory_bytes)}"
@@ -109,6 +131,16 @@ def pairs(metric: ComparedMetric, against: str) -> list[tuple[str, ...]]:
             )
         )
     return rows
+
+
+JOULE_HEADINGS = ("no.", "experiment", "of", "whole", *PARTS.values(), "notes")
+
+
+def joules(page: ExperimentPage, found: Joules) -> tuple[str, ...]:
+    """What goes below :data:`JOULE_HEADINGS`, after the number and the name."""
+    of = "boards and host" if found.with_host else phrases.meter(page.result)
+    parts = [phrases.part(found.part(name), found) for name in PARTS]
+    return of, with_uncertainty(found.whole_j, found.half_width_j, "J"), *parts
 
 
 TIME_HEADINGS = ("no.", "experiment", "total", "measured", *ORDER[1:])
@@ -159,5 +191,5 @@ def windows(page: ExperimentPage) -> list[tuple[str, str, str, str, str]]:
             "prefill" if window.prefill else "whole calls",
             "" if window.valid else "disturbed",
         )
-        for window in page.power
+        for window in page.power.windows
     ]

@@ -19,10 +19,10 @@ from pytest_llem.report.data import build_report
 from pytest_llem.report.terminal import say_line
 from pytest_llem.session import gating
 from pytest_llem.session.against import verdicts as pairs
-from pytest_llem.session.journal import require_writable
 from pytest_llem.session.state import llem_session
 from pytest_llem.settings import SETTINGS
 from pytest_llem.verdict.judging import Candidate, follow_moves
+from pytest_llem.writable import require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Mapping, Sequence
@@ -97,6 +97,9 @@ class Reporting:
                     require_writable(path)
             except OSError as error:
                 raise pytest.UsageError(f"{option}: {error}") from None
+        if settings.runs_items:
+            # Now: it may be another one by the end of a long session.
+            llem_session(session.config).commit = benchmark.commit_info(session.config)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:

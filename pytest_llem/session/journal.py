@@ -185,25 +185,6 @@ class Journal:
         new.replace(self.path)
 
 
-def require_writable(path: Path) -> None:
-    """Find out whether a file can be written, and leave it as it is.
-
-    Raises:
-        OSError: it cannot.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
-    else:
-        # Under another name: an empty journal would take the place of one that another session begins meanwhile.
-        trial = path.with_name(f"{path.name}.{os.getpid()}")
-        try:
-            os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        trial.unlink()
-
-
 def default_path(config: pytest.Config, shard: tuple[int, int] | None) -> Path | None:
     """Beside pytest-benchmark's saved runs; ``None`` where they are not in a folder."""
     folder = rows.storage_folder(config)

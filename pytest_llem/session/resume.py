@@ -11,11 +11,12 @@ from pytest_llem.items import gates_of, measures
 from pytest_llem.records import rows as benchmark
 from pytest_llem.report import junit
 from pytest_llem.session.fingerprint import hash_of
-from pytest_llem.session.journal import Contents, Journal, default_path, read_journal, require_writable
+from pytest_llem.session.journal import Contents, Journal, default_path, read_journal
 from pytest_llem.session.journal_line import OtherVersionError
 from pytest_llem.session.reporting import report_item
 from pytest_llem.session.shards import OTHERS, SPLIT
 from pytest_llem.session.state import llem_session
+from pytest_llem.writable import require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import weakref
+import math
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_llem.errors import SeveralBoardsError, UnavailableError
 from pytest_llem.footprint import with_footprint
 from pytest_llem.measurement.account import Account
-from pytest_llem.meters import open_meter
-from pytest_llem.meters.base import IdlePower
+from pytest_llem.measurement.open_meters import OpenMeters
 from pytest_llem.meters.nvidia.lock import BoardLocks, lock_visible_boards, say_on_stderr
 from pytest_llem.session.deadline import Deadline
 from pytest_llem.settings import SETTINGS
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_llem.engines.base import Engine, LoadedModel
     from pytest_llem.measurement.windows import AwaitTurn
-    from pytest_llem.meters.base import Disturbance, Meter
+    from pytest_llem.meters.base import Disturbance, IdlePower, Meter
     from pytest_llem.records.record import Record
     from pytest_llem.session.budget import Budget
     from pytest_llem.session.journal import Journal
@@ -46,6 +45,7 @@ class LlemSession:
         history: saved rows by node id and metric, as they were before this session's were saved.
         remarks: what a reader of a verdict must know of an experiment, by node id.
         notes: lines for the end of the terminal's summary.
+        commit: the one that is measured, see :class:`~pytest_llem.records.record.Record`.
         journal: where results are kept as they finish; ``None`` where there is none.
         engines: those that models were loaded with, by backend.
         await_turn: waits for the turn of this process, where others share its device; ``None`` where it is alone.
@@ -64,6 +64,7 @@ class LlemSession:
     history: dict[tuple[str, str], list[SavedRow]] = field(default_factory=dict)
     remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    commit: Mapping[str, Any] = field(default_factory=dict)
     journal: Journal | None = None
     engines: dict[str, Engine] = field(default_factory=dict)
     await_turn: AwaitTurn | None = None
@@ -75,8 +76,6 @@ class LlemSession:
     device_lost: bool = False
     _pending: dict[str, Record] = field(default_factory=dict)
     _outcomes: dict[str, dict[str | None, str]] = field(default_factory=dict)
-    _meters: dict[tuple[tuple[str, ...], int], Meter] = field(default_factory=dict)
-    _idle: dict[tuple[str, ...], tuple[weakref.ref[LoadedModel], IdlePower]] = field(default_factory=dict)
     _load_s: float = 0.0
     _locks: BoardLocks | None = None
     _unread: SeveralBoardsError | None = None
@@ -116,42 +115,26 @@ class LlemSession:
                 return
         raise pytest.UsageError(str(self._unread))
 
+    @cached_property
+    def _meters(self) -> OpenMeters:
+        settings = self.settings
+        return OpenMeters(
+            settings.meter,
+            settings.device or "cpu",
+            host=settings.host,
+            lock_timeout_s=settings.lock_timeout_s,
+            say=self.say,
+        )
+
     def meter(self, gpu_uuids: Sequence[str], processes: int = 1) -> Meter:
-        """The meter of the boards that a model lies on, opened once a session.
-
-        Args:
-            gpu_uuids: the boards; empty for all that this process may see, or none on the CPU.
-            processes: how many share the model: on the CPU as many boards are read, where no more are visible.
-
-        Raises:
-            pytest_llem.errors.MeterUnavailableError: it cannot work on this machine.
-        """
-        key = tuple(gpu_uuids), processes
-        if key not in self._meters:
-            self._meters[key] = open_meter(
-                self.settings.meter,
-                device=self.settings.device or "cpu",
-                gpu_uuids=gpu_uuids or None,
-                boards=processes,
-                host=self.settings.host,
-                lock_timeout_s=self.settings.lock_timeout_s,
-                say=self.say,
-            )
-        return self._meters[key]
+        """See :meth:`pytest_llem.measurement.open_meters.OpenMeters.of`."""
+        return self._meters.of(gpu_uuids, processes)
 
     def idle_power(self, model: LoadedModel, meter: Meter, disturbances: Sequence[Disturbance]) -> IdlePower:
-        """Power with ``model`` loaded and nothing running, measured once for its boards.
-
-        From then on the pauses before windows keep it fresh, where the meter sees it there; else it is measured again
-        for another load. Unknown while something else is at work: that power would be taken for the board's own.
-        """
-        if disturbances:
-            return IdlePower(reason="; ".join(disturbance.text for disturbance in disturbances))
-        key = tuple(model.gpu_uuids)
-        if key not in self._idle or (self._idle[key][0]() is not model and meter.idle_power_seen() is None):
-            self._idle[key] = (weakref.ref(model), meter.idle_power())
-        self.idle_power_w = self._idle[key][1].power_w
-        return self._idle[key][1]
+        """See :meth:`pytest_llem.measurement.open_meters.OpenMeters.idle_power`."""
+        idle = self._meters.idle_power(model, meter, disturbances)
+        self.idle_power_w = idle.power_w
+        return idle
 
     def note_load(self, seconds: float) -> None:
         """A model was loaded: the item that comes next has waited for it."""
@@ -168,6 +151,10 @@ class LlemSession:
         """Skip the item if the session's time is over."""
         if self.deadline is not None:
             self.deadline.require_time()
+
+    def left_s(self) -> float:
+        """Seconds that are left to the session."""
+        return math.inf if self.deadline is None else self.deadline.left_s
 
     def watch_time(self, phase: str, done: int, total: int, last_s: float) -> None:
         """Between two windows, see :data:`pytest_llem.measurement.windows.Progress`: skip the item if it cannot end
@@ -220,6 +207,8 @@ class LlemSession:
     def count(self, record: Record) -> None:
         """Every result that counts comes through here, however it came, and again when more is known of it. What there
         is of it to keep is in the journal when this returns."""
+        if not (record.commit or record.from_journal):
+            record = replace(record, commit=self.commit)
         record = self._with_footprint(record)
         if self.journal is not None:
             record = self.journal.signed(record)
@@ -239,9 +228,7 @@ class LlemSession:
         """Release the meters, the boards and the journal."""
         if self.journal is not None:
             self.journal.close()
-        for meter in self._meters.values():
-            meter.close()
-        self._meters.clear()
+        self._meters.close()
         if self._locks is not None:
             self._locks.release()
 

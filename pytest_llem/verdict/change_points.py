@@ -27,10 +27,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pytest_llem.distributions import t_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from pytest_llem.verdict.spread import Spread
 
@@ -66,6 +70,12 @@ class _Known:
     squares: float
     degrees_of_freedom: float
 
+    @classmethod
+    def of(cls, spread: Spread | None) -> _Known:
+        """What a spread says."""
+        df = spread.degrees_of_freedom if spread else 0.0
+        return cls(df * spread.relative**2 if spread else 0.0, df)
+
 
 def change_points(
     run_means: Sequence[float], spread: Spread | None = None, *, alpha: float = DEFAULT_ALPHA
@@ -80,73 +90,91 @@ def change_points(
     Raises:
         ValueError: a mean that is not positive and finite, or ``alpha`` outside (0, 0.5).
     """
-    run_means = list(run_means)
-    if not 0 < alpha < 0.5:
-        raise ValueError(f"alpha is above 0 and below 0.5, not {alpha!r}")
-    if not all(0 < mean < math.inf for mean in run_means):
-        raise ValueError("run means are positive and finite")
-    logs = [math.log(mean) for mean in run_means]
-    df = spread.degrees_of_freedom if spread else 0.0
-    known = _Known(df * spread.relative**2 if spread else 0.0, df)
-    levels = _levels(logs, range(len(logs)), known, alpha)
+    levels = stretches(run_means, spread, alpha=alpha)
     return [
-        _change_point([logs[run] for run in before], [logs[run] for run in after], after[0], known)
+        ChangePoint(after[0], *shift([run_means[run] for run in before], [run_means[run] for run in after], spread))
         for before, after in itertools.pairwise(levels)
     ]
 
 
-def _levels(logs: Sequence[float], runs: Sequence[int], known: _Known, alpha: float) -> list[Sequence[int]]:
-    """Split ``runs``, indices into ``logs``, into stretches of one level each, in order and without outliers."""
-    count = len(runs)
-    mean = math.fsum(logs[run] for run in runs) / max(count, 1)
-    about = [logs[run] - mean for run in runs]
-    sums = [0.0, *itertools.accumulate(about)]
-    total = math.fsum(value**2 for value in about)
-    inner = range(MIN_STRETCH, count - MIN_STRETCH + 1)
-    once = [(_between(sums, 0, cut), (0, cut)) for cut in inner]
-    excursions = [
-        (_between(sums, start, stop), (start, stop))
-        for start in inner
-        for stop in range(start + MIN_STRETCH, count - MIN_STRETCH + 1)
-    ]
-    if once:
-        # An outlier matters only where there could be a shift.
-        excursions += [
-            (_between(sums, start, start + length), (start, start + length))
-            for length in range(1, MIN_STRETCH)
-            for start in range(count - length + 1)
-        ]
-    best: tuple[float, tuple[int, int]] = (1.0, (0, count))
-    for alternatives in (once, excursions):
-        if not alternatives:
-            continue
-        squares, part = max(alternatives)
-        df = count - 2 + known.degrees_of_freedom
-        variance = max((max(total - squares, 0.0) + known.squares) / df, _LEAST_SPREAD**2)
-        threshold = t_quantile(1 - alpha / 2 / (2 * len(alternatives)), df)
-        best = max(best, (math.sqrt(squares / variance) / threshold, part))
-    _, (start, stop) = best
-    if stop - start == count:
-        return [runs]
-    if stop - start < MIN_STRETCH:
-        return _levels(logs, [*runs[:start], *runs[stop:]], known, alpha)
-    parts = (runs[:start], runs[start:stop], runs[stop:])
-    return [level for part in parts if part for level in _levels(logs, part, known, alpha)]
+def stretches(
+    run_means: Sequence[float], spread: Spread | None = None, *, alpha: float = DEFAULT_ALPHA
+) -> list[Sequence[int]]:
+    """Split runs into stretches of one level each, in order: their indices, without those of outliers. Arguments and
+    errors are those of :func:`change_points`."""
+    if not 0 < alpha < 0.5:
+        raise ValueError(f"alpha is above 0 and below 0.5, not {alpha!r}")
+    if not all(0 < mean < math.inf for mean in run_means):
+        raise ValueError("run means are positive and finite")
+    return _levels([math.log(mean) for mean in run_means], _Known.of(spread), alpha)
 
 
-def _between(sums: Sequence[float], start: int, stop: int) -> float:
-    """Sum of squares between the runs from ``start`` to ``stop`` and the rest, given running sums about the mean."""
-    count, inside = len(sums) - 1, stop - start
-    return (sums[stop] - sums[start]) ** 2 * count / (inside * (count - inside))
+def shift(
+    before: Sequence[float], after: Sequence[float], spread: Spread | None = None, *, error: float = 0.05
+) -> tuple[float, tuple[float, float]]:
+    """The change between two levels, relative, and its interval.
 
-
-def _change_point(before: Sequence[float], after: Sequence[float], index: int, known: _Known) -> ChangePoint:
-    means = [math.fsum(part) / len(part) for part in (before, after)]
-    squares = math.fsum(
-        (value - mean) ** 2 for part, mean in zip((before, after), means, strict=True) for value in part
-    )
+    Args:
+        before, after: the means of their runs, positive and finite; three or more in all, one at least of each.
+        spread: as of :func:`change_points`.
+        error: how often the interval misses the true change.
+    """
+    known = _Known.of(spread)
+    parts = [[math.log(value) for value in part] for part in (before, after)]
+    means = [math.fsum(part) / len(part) for part in parts]
+    squares = math.fsum((value - mean) ** 2 for part, mean in zip(parts, means, strict=True) for value in part)
     df = len(before) + len(after) - 2 + known.degrees_of_freedom
     variance = max((squares + known.squares) / df, _LEAST_SPREAD**2)
-    reach = t_quantile(0.975, df) * math.sqrt(variance * (1 / len(before) + 1 / len(after)))
+    reach = t_quantile(1 - error / 2, df) * math.sqrt(variance * (1 / len(before) + 1 / len(after)))
     difference = means[1] - means[0]
-    return ChangePoint(index, math.expm1(difference), (math.expm1(difference - reach), math.expm1(difference + reach)))
+    return math.expm1(difference), (math.expm1(difference - reach), math.expm1(difference + reach))
+
+
+def _levels(logs: Sequence[float], known: _Known, alpha: float) -> list[Sequence[int]]:
+    """Split the runs, as indices into ``logs``, into stretches of one level each, in order and without outliers."""
+    levels: list[Sequence[int]] = []
+    pending = [list(range(len(logs)))]
+    while pending:
+        runs = pending.pop()
+        start, stop = _clearest([logs[run] for run in runs], known, alpha)
+        if stop - start == len(runs):
+            levels.append(runs)
+        elif stop - start < MIN_STRETCH:
+            pending.append([*runs[:start], *runs[stop:]])
+        else:
+            pending += [part for part in (runs[stop:], runs[start:stop], runs[:start]) if part]
+    return levels
+
+
+def _clearest(logs: Sequence[float], known: _Known, alpha: float) -> tuple[int, int]:
+    """The part that differs most clearly from the rest, from its first run to the one after its last; all runs where
+    none differs by more than chance explains."""
+    count = len(logs)
+    about = np.asarray(logs) - math.fsum(logs) / max(count, 1)
+    sums = np.concatenate(([0.0], np.cumsum(about)))
+    total = math.fsum(about**2)
+    inner = range(MIN_STRETCH, count - MIN_STRETCH + 1)
+    best: tuple[float, tuple[int, int]] = (1.0, (0, count))
+    if not inner:
+        return best[1]
+    shifts = [(length, 0, 0) for length in inner]
+    excursions = [(length, MIN_STRETCH, count - MIN_STRETCH - length) for length in range(MIN_STRETCH, len(inner))]
+    # An outlier matters only where there could be a shift.
+    excursions += [(length, 0, count - length) for length in range(1, MIN_STRETCH)]
+    for alternatives in (shifts, excursions):
+        squares, part = max(_largest(sums, *places) for places in alternatives)
+        number = sum(last - first + 1 for _, first, last in alternatives)
+        df = count - 2 + known.degrees_of_freedom
+        variance = max((max(total - squares, 0.0) + known.squares) / df, _LEAST_SPREAD**2)
+        threshold = t_quantile(1 - alpha / 2 / (2 * number), df)
+        best = max(best, (math.sqrt(squares / variance) / threshold, part))
+    return best[1]
+
+
+def _largest(sums: NDArray[np.float64], length: int, first: int, last: int) -> tuple[float, tuple[int, int]]:
+    """The largest sum of squares between ``length`` runs that begin at ``first`` to ``last`` and the rest, and where it
+    is, given running sums about the mean."""
+    count = len(sums) - 1
+    apart = (sums[first + length : last + length + 1] - sums[first : last + 1]) ** 2
+    at = int(apart.argmax())
+    return float(apart[at]) * count / (length * (count - length)), (first + at, first + at + length)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llem import runs
+from pytest_llem.measurement import experiment
 from pytest_llem.measurement.account import Account
 from pytest_llem.meters.base import SystemClock
 from pytest_llem.session import deadline, state
@@ -280,14 +281,14 @@ def test_rounds_whose_number_is_open_end_with_the_budget(
     write: Write, measure: Run, clock: Clock, saved: Callable[[], list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[float] = []
-    make = runs.protocol
+    make = experiment.protocol
 
-    def protocol(*arguments: Any) -> Any:
-        made = make(*arguments)
+    def protocol(*arguments: Any, **options: Any) -> Any:
+        made = make(*arguments, **options)
         asked.append(made.budget_s)
         return made
 
-    monkeypatch.setattr(runs, "protocol", protocol)
+    monkeypatch.setattr(experiment, "protocol", protocol)
     write("a.llem.yaml", "measure: {rounds: auto, precision: 50%, min_window_s: 0.01}\n", base=SHORT)
     measure("--llem-budget=20").assert_outcomes(passed=1)
     measure("--llem-budget=2000").assert_outcomes(passed=1)

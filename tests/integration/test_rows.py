@@ -286,3 +286,31 @@ def test_the_command_shows_joined_and_settled_windows_in_tables_apart(
     command = [sys.executable, "-c", "from pytest_llem.benchmark import compare; compare()", "--group-by=func"]
     done = subprocess.run(command, cwd=pytester.path, capture_output=True, text=True, check=True)
     assert sum(line.startswith("Name (time in") for line in done.stdout.splitlines()) == 2
+
+
+def test_the_command_writes_a_page_of_two_runs(pytester: pytest.Pytester, run: Run, write: Write) -> None:
+    def compare(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from pytest_llem.benchmark import compare; compare()", *arguments]
+        return subprocess.run(command, cwd=pytester.path, capture_output=True, text=True)
+
+    for name, length in (("base", 3), ("longer", 4)):
+        write(extra=f"x-anything: {length}\n")
+        run("--llem-meter=estimate", f"--benchmark-save={name}").assert_outcomes(passed=1)
+    done = compare("0001", "0002", "--html=out/page.html")
+    assert (done.returncode, done.stdout) == (0, "llem: wrote out/page.html\n"), done.stderr
+    text = (pytester.path / "out" / "page.html").read_text()
+    assert "<title>0002_longer against 0001_base</title>" in text
+    assert text.count("unknown spread between runs: 1 of at least 3 saved runs") == 2
+    for arguments, message in (
+        (("0001", "0003"), "no saved run in file://./.benchmarks is '0003'"),
+        (("0001", "000"), "2 saved runs match '000': "),
+        (("0001",), "the following arguments are required: later"),
+        (("0001", "a/b/c"), "'a/b/c' isn't an existing file"),
+    ):
+        done = compare(*arguments, "--html", "page.html")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert message in done.stderr.splitlines()[-1]
+    (pytester.path / "broken.json").write_text("{")
+    assert "no saved run" in compare("0001", "broken.json", "--html", "page.html").stderr
+    assert "Traceback" not in compare("0001", "0002", "--html", "/proc/none/page.html").stderr
+    assert "--html PATH" in compare("--help").stdout

@@ -101,3 +101,21 @@ def test_a_lost_board_fails_the_experiment_with_one_line_and_saves_nothing(
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["tiny.llem.yaml:1: tiny: *GPU-aaaa*stopped answering*"])
     assert not (pytester.path / "out.json").exists() or rows(pytester) == {}
+
+
+def test_the_report_shows_the_power_that_the_board_sampled_and_where_the_joules_went(
+    pytester: pytest.Pytester,
+    on_boards: Callable[..., pytest.RunResult],
+    write: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FAKE_CALL_S", "0.1")
+    write(extra="measure: {rounds: 3, warmup_rounds: 1, min_window_s: 0.3, phases: true}\n", base=UNMEASURED)
+    on_boards(f"[{BOARD}]", "--llem-cpu", "--llem-report=report.html").assert_outcomes(passed=1)
+    measured = rows(pytester)["latency"]["extra_info"]["result"]
+    assert all(len(window["calls_s"]) == measured["calls_per_round"] for window in measured["per_round"])
+    text = (pytester.path / "report.html").read_text()
+    figure = text[text.index("<strong>Power in the windows") :].partition("</figure>")[0]
+    assert figure.count('<g class="curve board-0">') == 3 + 1  # and in the legend
+    assert "idle power" in figure
+    assert "Where the joules went" in text

@@ -146,7 +146,7 @@ def _hold(stack: ExitStack, uuid: str, say: Callable[[str], None], timeout_s: fl
         if left_s <= 0:
             raise MeterUnavailableError(
                 f"GPU {uuid} is still in use by {owner} after {timeout_s:g} s; end that process, or wait longer with "
-                "--llem-lock-timeout SECONDS"
+                "--llem-lock-timeout SECONDS, outside pytest with lock_timeout_s"
             )
         say(f"waiting for GPU {uuid}: in use by {owner}")
         wait_s = min(_REPEAT_S, left_s)

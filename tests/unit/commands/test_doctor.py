@@ -227,11 +227,25 @@ class TestText:
             assert line in text
         assert "-pm 1" not in text
 
-    def test_a_container_without_gpu(self, tmp_path: Path) -> None:
-        (tmp_path / ".dockerenv").touch()
+    @pytest.mark.parametrize(
+        ("trace", "commands"),
+        [
+            (".dockerenv", ["docker run --gpus all", "docker run --security-opt systempaths=unconfined"]),
+            (
+                "run/.containerenv",
+                [
+                    "podman run --device nvidia.com/gpu=all",
+                    "podman run --security-opt unmask=/sys/devices/virtual/powercap",
+                ],
+            ),
+        ],
+    )
+    def test_a_container_without_gpu(self, tmp_path: Path, trace: str, commands: list[str]) -> None:
+        (tmp_path / trace).parent.mkdir(exist_ok=True)
+        (tmp_path / trace).touch()
         text = render(examine_here(tmp_path, init_error=pynvml.NVML_ERROR_LIBRARY_NOT_FOUND))
-        assert "$ docker run --gpus all" in text
-        assert "$ docker run --security-opt systempaths=unconfined" in text
+        for command in commands:
+            assert f"$ {command}\n" in text
 
     def test_lines_fit_a_terminal_and_commands_are_whole(self, tmp_path: Path) -> None:
         text = render(examine_here(tmp_path, SimulatedBoard(mig_mode=1)))

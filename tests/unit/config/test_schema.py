@@ -114,6 +114,62 @@ def test_a_misspelt_key_is_named(validator: Draft202012Validator, text: str, pla
     assert re.search(r"\('precison' was|^'precison'", error.message), error.message
 
 
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ("precision: fp8", "$.precision", "'fp8' is not one of ['fp32', 'fp16', 'bf16', None]"),
+        ("pytorch: {batch_size: many}", "$.pytorch.batch_size", "'many' is not of type 'integer', 'null'"),
+        ("max_output_tokens: 0", "$.max_output_tokens", "0 is less than the minimum of 1"),
+        ("dataset: 8", "$.dataset", "8 is not of type 'string', 'object', 'null'"),
+        ("dataset: {n: 4}", "$.dataset", "'path' is a required property"),
+        ("dataset: {path: a.txt, n: 0}", "$.dataset.n", "0 is less than the minimum of 1"),
+        ("dataset: {synthetic: {n: 4}, field: text}", "$.dataset", "('field' was unexpected)"),
+        ("measure: {rounds: atuo}", "$.measure.rounds", "'atuo' is not one of ['auto', None]"),
+        ("measure: {rounds: 0}", "$.measure.rounds", "0 is less than the minimum of 1"),
+        ("measure: {phases: yess}", "$.measure.phases", "is not one of ['one-token', 'both', True, False, None]"),
+        ("pytorch: {attn_implementation: spda}", "$.pytorch.attn_implementation", "is not one of ['eager', 'sdpa', "),
+        ("pytorch: {device_map: {lm_head: [0]}}", "$.pytorch.device_map.lm_head", "not of type 'integer', 'string'"),
+        ("pytorch: {cache_config: {nbits: 9}}", "$.pytorch.cache_config.nbits", "9 is greater than the maximum of 8"),
+        ("compare: {enery: 5%}", "$.compare", "'enery' is not one of ['energy', 'latency', "),
+        ("sweep: {measure.rounds: [5, atuo]}", "$.sweep['measure.rounds'][1]", "'atuo' is not one of ['auto', None]"),
+        ("exclude: [{pytorch.batch_size: [1, x]}]", "$.exclude[0]['pytorch.batch_size'][1]", "'x' is not of type"),
+    ],
+)
+def test_a_mistake_is_told_at_its_field_with_what_would_be_right(
+    validator: Draft202012Validator, text: str, place: str, message: str
+) -> None:
+    error = best_match(validator.iter_errors({"model": "gpt2", **yaml.safe_load(text)}))
+    assert error is not None
+    assert error.json_path == place
+    assert message in error.message
+
+
+def test_a_model_is_missing_only_where_nothing_else_may_bring_one(validator: Draft202012Validator) -> None:
+    (error,) = validator.iter_errors({"precision": "fp32"})
+    assert error.message == "'model' is a required property"
+    for text in ("base: shared.yaml", "experiments: [{model: gpt2}]", "sweep: {model: [gpt2]}"):
+        assert validator.is_valid(yaml.safe_load(text)), text
+
+
+def test_values_that_are_choices_of_a_field_are_taken(validator: Draft202012Validator) -> None:
+    for text in (
+        "measure: {rounds: auto, min_window_s: 0.5, phases: one-token}",
+        "measure: {rounds: 3, min_window_s: auto, phases: true}",
+        "pytorch: {attn_implementation: org/kernel@v1:forward, early_stopping: never}",
+        "pytorch: {attn_implementation: sdpa, early_stopping: false, device_map: {lm_head: 0, model: cpu}}",
+        "pytorch: {device_map: auto, max_memory: {cpu: 8GiB}}",
+        "dataset: natural",
+        "dataset: {builtin: natural, n: 4}",
+    ):
+        assert best_match(validator.iter_errors({"model": "gpt2", **yaml.safe_load(text)})) is None, text
+
+
+def test_no_choice_hides_what_is_wrong(schema: dict[str, Any]) -> None:
+    """But where an exclusion's list may be the value of a field that takes lists, or a list of such values."""
+    definitions = {name: schema["$defs"][name] for name in schema["$defs"].keys() - {"Exclusions"}}
+    assert "anyOf" not in json.dumps({**schema, "$defs": definitions})
+
+
 def test_every_field_but_the_name_can_be_swept(schema: dict[str, Any]) -> None:
     sweep = sweep_of(schema)
     assert set(sweep["properties"]) == set(fields()) - {"name"}
@@ -136,7 +192,7 @@ def test_values_of_a_sweep_and_of_an_exclusion_are_those_of_the_field(schema: di
     field = schema["$defs"]["PyTorchConfig"]["properties"]["batch_size"]
     assert sweep_of(schema)["properties"]["pytorch.batch_size"]["items"] == field
     exclusion = schema["$defs"]["Exclusions"]["items"]
-    assert exclusion["properties"]["pytorch.batch_size"]["anyOf"][0] == field
+    assert exclusion["properties"]["pytorch.batch_size"]["else"] == field
     assert set(exclusion["properties"]) == set(fields())
 
 
@@ -145,6 +201,35 @@ def test_a_section_may_be_completed_elsewhere(schema: dict[str, Any]) -> None:
     # Of a dataset's mappings, each has a key that tells it from the others.
     assert schema["$defs"]["FileDataset"]["required"] == ["path"]
     assert schema["$defs"]["BuiltinDataset"]["required"] == ["builtin"]
+
+
+SNIPPETS = json.loads((ROOT / "editors" / "llem.code-snippets").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("choice", [0, -1])
+@pytest.mark.parametrize("name", SNIPPETS)
+def test_a_snippet_is_an_experiment_or_a_part_of_one(
+    validator: Draft202012Validator, tmp_path: Path, name: str, choice: int
+) -> None:
+    text = "\n".join(SNIPPETS[name]["body"]).replace("$0", "")
+    text = re.sub(r"\$\{\d+\|([^|]*)\|\}", lambda match: match[1].split(",")[choice], text)
+    text = re.sub(r"\$\{\d+:([^}]*)\}", r"\1", text).replace(r"\$", "$")
+    if "model:" not in text:
+        text = f"model: builtin:tiny-llama\n{text}"
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Once"}\n')
+    file = tmp_path / "snippet.llem.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert all(experiment.config is not None for experiment in load_experiments(file)), text
+    assert best_match(validator.iter_errors(yaml.safe_load(text))) is None
+
+
+def test_the_address_of_the_schema_is_the_one_that_is_written_in_files(schema: dict[str, Any]) -> None:
+    line = f"# yaml-language-server: $schema={schema['$id']}"
+    for page in ("docs/guide.md", "docs/editors.md"):
+        assert line in (ROOT / page).read_text(encoding="utf-8").splitlines()
+    for file in ROOT.glob("benchmarks/**/*.llem.yaml"):
+        assert file.read_text(encoding="utf-8").startswith(f"{line}\n"), file
+    assert SNIPPETS["pytest-llem: an experiment"]["body"][0] == line.replace("$", r"\$")
 
 
 def test_references_lead_somewhere(schema: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +12,10 @@ import pytest
 from pytest_llem.engines.base import CallTiming, Workload
 from pytest_llem.engines.prompts import Prompts
 from pytest_llem.measurement.account import Account
+from pytest_llem.measurement.open_meters import OpenMeters
 from pytest_llem.measurement.protocol import measure_workload
 from pytest_llem.measurement.windows import Protocol
 from pytest_llem.meters import open_meter
-from pytest_llem.session.state import LlemSession
 from tests.simulators import SimulatedBoard, SimulatedClock, install
 from tests.simulators.kinds import KINDS
 
@@ -94,8 +93,7 @@ def accounts(
     call_s: float, experiments: int, protocol: Protocol = FIVE_SECONDS, *, phases: bool = False, noise: float = 0.0
 ) -> list[dict[str, float]]:
     """Where the time of experiments in a row went, on a board that is known."""
-    settings: Any = SimpleNamespace(device="cuda")
-    state = LlemSession(settings)
+    opened = OpenMeters("nvml", "cuda", lock_timeout_s=1.0, say=print)
     model: Any = type("Model", (), {"gpu_uuids": ()})()
     clock, found = SimulatedClock(), []
     board = KINDS["recorded"](random.Random(1))  # noqa: S311
@@ -110,7 +108,7 @@ def accounts(
                 with account.of("sensor"):
                     assert meter.auto_window_s
                 with account.of("idle"):
-                    idle = state.idle_power(model, meter, disturbances)
+                    idle = opened.idle_power(model, meter, disturbances)
                 result = measure_workload(
                     Calls(clock, board, call_s, noise=noise),
                     protocol,

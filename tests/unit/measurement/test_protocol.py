@@ -87,6 +87,7 @@ def test_a_result_describes_calls(clock: SimulatedClock, meter: Meter) -> None:
     assert result.time_per_output_token_s == 0.125
     assert (result.rounds, result.calls_per_round) == (3, 2)
     assert [one.output_tokens for one in result.per_round] == [10, 10, 10]
+    assert [one.calls_s for one in result.per_round] == [[0.0, 1.0]] * 3
     assert result.peak_memory_bytes is None
     assert "peak_memory_bytes: no sensor" in result.warnings
     assert result.energy_j is None

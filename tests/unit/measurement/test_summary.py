@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llem.measurement.phases import split_phases
-from pytest_llem.measurement.summary import summarise
+from pytest_llem.measurement.summary import MOST_CALLS, summarise
 from pytest_llem.meters import open_meter
 from pytest_llem.meters.base import HostReading, IdlePower, PowerCurve, Window
 
@@ -161,6 +161,15 @@ def test_nothing_to_decode_is_none_with_the_reason(energy_meter: Meter) -> None:
 def test_an_invalid_prefill_makes_the_result_invalid(energy_meter: Meter) -> None:
     whole = summarise(windows(40.0), calls_per_round=2, meter=energy_meter, output_tokens=[20])
     assert not split_phases(whole, replace(whole, valid=False), first_tokens=1, by="one-token calls").valid
+
+
+def test_the_beginnings_of_calls_are_kept_where_they_are_few(energy_meter: Meter) -> None:
+    for calls, kept in ((MOST_CALLS, [[0.0, 0.1235], [0.0]]), (MOST_CALLS + 1, [[], []])):
+        result = summarise(
+            windows(30.0, 50.0), calls_per_round=calls, meter=energy_meter, calls_s=[[0.0, 0.12345678], [0.0]]
+        )
+        assert [window.calls_s for window in result.per_round] == kept
+    assert summarise(windows(30.0), calls_per_round=1, meter=energy_meter).per_round[0].calls_s == []
 
 
 def test_the_host_stands_beside_the_boards_by_call_and_by_round(energy_meter: Meter) -> None:

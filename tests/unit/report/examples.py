@@ -6,7 +6,10 @@ import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_llem.measurement.account import ENTRIES
+from pytest_llem.measurement.phases import split_phases
 from pytest_llem.measurement.result import ExperimentResult, Round
+from pytest_llem.meters.base import PowerCurve
 from pytest_llem.records.record import OtherRun, Record
 from pytest_llem.report.data import Report, build_report
 from pytest_llem.report.pairs import mean_ratio
@@ -57,6 +60,33 @@ def result(energy_j: float | None = 100.0, latency_s: float = 2.0, **changes: An
         "per_round": per_round,
     }
     return ExperimentResult(**(values | changes))
+
+
+BOARDS = ("GPU-0f1e2d3c-1111", "GPU-4b5a6978-2222")
+PREFILL_S, IDLE_W, PREFILL_W, DECODE_W = 0.4, 10.0, 90.0, 45.0
+
+
+def sampled(*boards: str, **changes: Any) -> ExperimentResult:
+    """A result whose boards' power was sampled: two calls in each window, prefill and decoding, and rest about them."""
+    plain = result(idle_power_w=IDLE_W, **changes)
+    length_s = plain.per_round[0].seconds / CALLS
+    times_s = [number * 0.1 - 1.0 for number in range(round(10 * (CALLS * length_s + 2)))]
+
+    def power_w(time_s: float) -> float:
+        if not 0 <= time_s < CALLS * length_s:
+            return IDLE_W
+        return PREFILL_W if time_s % length_s < PREFILL_S else DECODE_W
+
+    curves = {board: PowerCurve(times_s, [power_w(time_s) for time_s in times_s]) for board in boards or BOARDS[:1]}
+    calls_s = [number * length_s for number in range(CALLS)]
+    windows = [replace(window, power_curves=curves, calls_s=calls_s) for window in plain.per_round]
+    return replace(plain, per_round=windows)
+
+
+def phased(found: ExperimentResult, prefill_j: float = 36.0) -> ExperimentResult:
+    """A result with its phases by power samples."""
+    prefill = replace(found, energy_j=prefill_j, energy_uncertainty_j=1.0, latency_s=PREFILL_S, per_round=[])
+    return split_phases(found, prefill, first_tokens=4, by="power samples")
 
 
 def experiment(name: str = "llama", **changes: Any) -> Record:
@@ -138,6 +168,53 @@ def regression() -> Report:
     points = sweep()
     history = saved_runs(points[0], [99.0, 100.0, 101.0, 100.5, 99.5, 100.0])
     return report(points, judged(points[0], history, 110.0), history)
+
+
+def timed_sweep() -> list[Record]:
+    """Points whose power was sampled, with their phases, host and times of tokens: the second one has the least joules,
+    the first one is the fastest, the third one is neither."""
+    return [
+        replace(
+            one, result=_whole_result(energy_j, one.result.latency_s or 0.0, one.result.output_tokens or 0.0, time_s)
+        )
+        for one, energy_j, time_s in zip(sweep(), (100.0, 160.0, 900.0), (0.010, 0.013, 0.021), strict=True)
+    ]
+
+
+def _whole_result(energy_j: float, latency_s: float, tokens: float, time_per_token_s: float) -> ExperimentResult:
+    found = sampled(
+        *BOARDS,
+        energy_j=energy_j,
+        latency_s=latency_s,
+        output_tokens=tokens,
+        energy_per_output_token_j=energy_j / tokens,
+        output_tokens_per_s=tokens / latency_s,
+        time_to_first_token_s=PREFILL_S,
+        time_per_output_token_s=time_per_token_s,
+        idle_share=IDLE_W * latency_s / energy_j,
+        idle_power_uncertainty_w=0.5,
+        energy_host_j=0.4 * energy_j,
+        energy_host_uncertainty_j=0.01 * energy_j,
+        energy_total_j=1.4 * energy_j,
+        energy_total_uncertainty_j=0.022 * energy_j,
+        spent_s={"load": 12.0, "warm-up": 3.0, "measured": 40.0, "sensor": 8.0, "other": 2.5},
+    )
+    return phased(found, prefill_j=0.36 * energy_j)
+
+
+def whole_session() -> Report:
+    """All that a report shows: a sweep with its front, a regression, power samples, parts of the joules, pairs, an
+    invalid result with the longest names of boards and options, and one without joules."""
+    points, pairs = timed_sweep(), in_pairs("paired", change=0.1)
+    boards = {"GPU-01234567-89ab-cdef-0123-456789abcdef": 100.0}
+    invalid = experiment(
+        "throttled",
+        result=result(valid=False, warnings=["throttled"], boards=boards, spent_s=dict.fromkeys(ENTRIES, 12.3)),
+        config={"passthrough": {"from_pretrained": {"an_option_whose_name_is_long": True}}},
+    )
+    history = saved_runs(points[0], [99.0, 100.0, 101.0, 100.5, 99.5, 100.0])
+    verdicts = [*judged(points[0], history, 110.0), *judged_pairs(pairs)]
+    return report([*points, invalid, experiment("unmeasured", result=result(None)), pairs], verdicts, history)
 
 
 # Of the pairs about their change, and which side begins: the other, this, this, the other.

@@ -159,13 +159,13 @@ def test_power_is_known_where_start_and_joules_are() -> None:
     prefill = Round(seconds=1.0, joules=70.0, uncertainty_j=None, output_tokens=1, start_s=2.5, valid=False)
     changed = replace(windows, per_round=[*windows.per_round[:2], untimed, unknown, empty], prefill_rounds=[prefill])
     power = report([experiment(result=changed)]).experiments[0].power
-    assert [(window.start_s, window.prefill, window.valid) for window in power] == [
+    assert [(window.start_s, window.prefill, window.valid) for window in power.windows] == [
         (0.0, False, True),
         (2.5, True, False),
         (5.0, False, True),
     ]
-    assert power[1].power_w == 70.0
-    assert power[2].power_w == pytest.approx(200 / 4)
+    assert power.windows[1].power_w == 70.0
+    assert power.windows[2].power_w == pytest.approx(200 / 4)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_across_engines_no_call_is_compared_with_another_one() -> None:
     (found,) = report(on_both_engines()).sweeps
     first, second = found.variants
     assert found.across_engines
-    assert (found.energy_name, found.latency_name) == ("energy per output token", "time per output token")
+    assert (found.energy_name, found.latency_name) == ("energy per output token", "latency over output tokens")
     # A call of 100 J and 2 s for 32 tokens, and a pass of 150 J and 4 s for 128.
     assert [one.latency and one.latency.value for one in (first, second)] == [2 / 32, 4 / 128]
     assert second.energy_ratio is None

@@ -33,6 +33,7 @@ def test_numbers_have_four_digits_and_a_prefix(value: float | None, unit: str, t
         (123.456, 7.8, "123.5 ± 7.8 J"),
         (1234.0, 56.0, "1.234 ± 0.056 kJ"),
         (5.0, 40.0, "5 ± 40 J"),
+        (-0.011, 54.872, "0 ± 55 J"),
         (1.0, None, "1.000 ± ? J"),
     ],
 )
