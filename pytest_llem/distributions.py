@@ -241,14 +241,17 @@ def truncated_normal_mean(centre: float, sd: float, low: float, high: float) -> 
     return centre + sd * density / (_normal_below(b) - _normal_below(a))
 
 
-def truncated_normal_quantile(probability: float, centre: float, sd: float, low: float, high: float) -> float:
-    """What a normal variable about ``centre`` that is cut off at ``low`` and ``high`` stays below with this
-    probability."""
+def truncated_normal_quantiles(
+    probabilities: Sequence[float], centre: float, sd: float, low: float, high: float
+) -> list[float]:
+    """What a normal variable about ``centre`` that is cut off at ``low`` and ``high`` stays below with each of these
+    probabilities."""
     if centre < low:
-        return low + high - truncated_normal_quantile(1 - probability, low + high - centre, sd, low, high)
+        mirrored = [1 - probability for probability in probabilities]
+        return [low + high - x for x in truncated_normal_quantiles(mirrored, low + high - centre, sd, low, high)]
     below_low, below_high = (_normal_below((bound - centre) / sd) for bound in (low, high))
-    z = NormalDist().inv_cdf(below_low + probability * (below_high - below_low))
-    return min(max(centre + sd * z, low), high)
+    inside, quantile = below_high - below_low, NormalDist(centre, sd).inv_cdf
+    return [min(max(quantile(below_low + probability * inside), low), high) for probability in probabilities]
 
 
 def _normal_below(z: float) -> float:

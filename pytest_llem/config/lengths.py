@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BeforeValidator, model_validator
+from pydantic_core import PydanticCustomError
 
-from pytest_llem.config.base import REFUSED, Conflict, Section, option, refuse
+from pytest_llem.config.base import EXPECTED, REFUSED, Conflict, Section, option, refuse
 from pytest_llem.distributions import truncated_normal_mean
 
 if TYPE_CHECKING:
@@ -106,7 +108,11 @@ class OutputLengths(Lengths, stage="call"):
 
 
 def _file_alone(value: Any) -> Any:
-    return {"file": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"file": value}
+    if not isinstance(value, Mapping | Lengths):
+        raise PydanticCustomError(EXPECTED, "expected a mapping with mean and sd, or the path of a histogram")
+    return value
 
 
 AnyLengths = Annotated[Lengths, BeforeValidator(_file_alone, json_schema_input_type=str | Lengths)]

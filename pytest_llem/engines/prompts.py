@@ -64,6 +64,12 @@ class Prompts:
         """Tokens of all prompts together."""
         return sum(map(len, self.token_ids))
 
+    def longest_sequence(self, new_tokens: int) -> tuple[int, int]:
+        """Tokens of the prompt that makes the longest sequence, and those that it gets: ``new_tokens``, where it has no
+        number of its own."""
+        each = self.output_tokens or (new_tokens,) * len(self)
+        return max(zip(map(len, self.token_ids), each, strict=True), key=sum)
+
     def sha256(self) -> str:
         """Hex SHA-256 of the token ids, prompt by prompt, in order, and of how many tokens each gets."""
         text = "\n".join(" ".join(map(str, ids)) for ids in self.token_ids)

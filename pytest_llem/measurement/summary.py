@@ -112,15 +112,23 @@ def summarise(
         labels=list(dict.fromkeys(label for window in windows for label in window.labels)),
         boards=boards,
     ).lacking(**missing)
-    result = replace(result, missing={**result.missing, **_no_host(windows)})
+    result = replace(result, missing={**result.missing, **_no_host(windows, missing.get("energy_j"))})
     return result if idle is None else _less_idle(result, idle)
 
 
-def _no_host(windows: Sequence[Window]) -> dict[str, str]:
-    """Why the host's joules are missing. That is no warning: most results of a machine would have the same one."""
+def _no_host(windows: Sequence[Window], no_boards: str | None) -> dict[str, str]:
+    """Why the host's joules are missing, or the total's. That is no warning: most results of a machine would have the
+    same one.
+
+    Args:
+        no_boards: why those of the boards are.
+    """
     reasons = dict.fromkeys(window.host_reason for window in windows if window.host_reason is not None)
     text = "; ".join(_few([reason for reason in reasons if reason is not None]))
-    return {"energy_host_j": text, "energy_total_j": text} if text else {}
+    if text:
+        return {"energy_host_j": text, "energy_total_j": text}
+    read = any(window.host is not None for window in windows)
+    return {"energy_total_j": no_boards} if read and no_boards is not None else {}
 
 
 def _few(reasons: Sequence[str]) -> Sequence[str]:

@@ -42,7 +42,7 @@ COUNTER_STEP_J = 61e-6
 _IDLE_BLOCK_S = 0.2
 
 _HIGHEST_POWER_W = {"package": 1000.0, "psys": 2000.0, "dram": 250.0}
-"""More than any such domain can draw, in watts: how soon a counter could wrap around twice."""
+"""More than any such domain can draw, in watts: how soon a counter could wrap around twice, and what is no gain."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ class Counters:
             seconds: between the two.
 
         Raises:
-            MeasurementError: they are not known: it took so long that a counter may have started again twice, or so
-                little time that none has changed.
+            MeasurementError: they are not known: a counter was set back, or it took so long that one may have started
+                again twice, or so little time that none has changed.
         """
         for domain in self.domains:
             if seconds * _HIGHEST_POWER_W[domain.kind] > domain.range_uj / 1e6:
@@ -108,6 +108,13 @@ class Counters:
             domain.name: (end - start) % domain.range_uj / 1e6
             for domain, start, end in zip(self.domains, started, ended, strict=True)
         }
+        for domain in self.domains:
+            # An update may fall between the edges whose energy is older.
+            if gains_j[domain.name] > (seconds + UPDATE_PERIOD_S) * _HIGHEST_POWER_W[domain.kind]:
+                raise MeasurementError(
+                    f"the RAPL counter of {domain.name} cannot have gained {gains_j[domain.name]:.3g} J in "
+                    f"{seconds:.3g} s: it was set back"
+                )
         if not any(gains_j.values()):
             raise MeasurementError(
                 f"below the counter's resolution: no RAPL counter changed in {seconds:.3g} s; measure a longer window"

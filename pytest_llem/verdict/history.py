@@ -21,6 +21,9 @@ METRICS = tuple(UNITS)
 # Of the quantities in a saved round that make up the metric.
 _ROUND_KEYS = {"energy": ("joules",), "latency": ("seconds",), "energy_total": ("joules", "host_j")}
 
+# What pytest-benchmark writes where there is no repository, or none that it can ask.
+_NO_COMMITS = (None, "unversioned", "unknown")
+
 # A workload whose hash is the same may still stop earlier or later, by the numerics of another library.
 _TOKENS_DIFFER = 0.005
 
@@ -47,7 +50,7 @@ class SavedRow:
         valid: whether nothing disturbed it.
         regressed: whether it was judged so, and is no baseline therefore.
         accepted: whether its change was wanted, so that the mean starts again here.
-        commit: the commit it was measured at.
+        commit: the commit it was measured at; ``None`` where there was none.
         when: when it was saved, ISO 8601.
     """
 
@@ -107,7 +110,7 @@ def read_row(bench: Mapping[str, Any], saved: Mapping[str, Any] | None = None) -
         valid=bool(result.get("valid")),
         regressed=info.get("verdict") == "REGRESSED",
         accepted=bool(info.get("accepted")),
-        commit=commit.get("id"),
+        commit=None if commit.get("id") in _NO_COMMITS else commit["id"],
         when=(saved or {}).get("datetime"),
     )
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import json
+import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_llem.config.messages import show
 from pytest_llem.engines.datasets.files import is_folder, json_lines, records
 from pytest_llem.errors import PromptError, about, printable
 
@@ -224,7 +226,7 @@ class FileEntries:
         if not isinstance(body, dict):
             raise PromptError("field 'body' is no mapping")
         if url is not None and url not in list(_ENDPOINTS):
-            raise PromptError(f"url {url!r} is not measured; the requests are of {' or '.join(_ENDPOINTS)}")
+            raise PromptError(f"url {show(url)} is not measured; the requests are of {' or '.join(_ENDPOINTS)}")
         changing = [name for name, neutral in _CHANGING.items() if body.get(name) not in (None, neutral)]
         if changing:
             raise PromptError(f"body.{changing[0]} asks for what is not measured; remove it")
@@ -304,7 +306,7 @@ def _message(message: Any, number: int) -> dict[str, Any]:
         for part in content:
             if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
                 kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-                raise PromptError(f"{name} has a part of type {kind!r}; only those of text are measured")
+                raise PromptError(f"{name} has a part of type {show(kind)}; only those of text are measured")
         content = "\n".join(part["text"] for part in content)
     if not isinstance(content, str) and not (content is None and role == "assistant"):
         raise PromptError(f"{name}: content is no text, nor a list of parts")
@@ -317,7 +319,7 @@ def _one_of(value: Any, known: Collection[str], name: str) -> str:
     if value not in list(known):
         near = difflib.get_close_matches(str(value), known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise PromptError(f"{name} {value!r} is unknown; use one of {', '.join(known)}{hint}")
+        raise PromptError(f"{name} {show(value)} is unknown; use one of {', '.join(known)}{hint}")
     return str(value)
 
 
@@ -343,7 +345,7 @@ def _count(value: Any, name: str) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 10**_MOST_DIGITS:
-        shown = "" if isinstance(value, int) and value > 1 else f": {str(value)[:40]!r}"
+        shown = "" if isinstance(value, int) and value > 1 else f": {show(value)}"
         raise PromptError(f"field {name!r} is no number of tokens, from 1 on{shown}")
     return value
 
@@ -357,4 +359,5 @@ def _value(record: Mapping[str, Any], key: str) -> Any:
 def _absent(kind: str, name: str, there: Collection[str]) -> PromptError:
     near = difflib.get_close_matches(name, there, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return PromptError(f"no {kind} {name!r}: {hint}there is {', '.join(there) or 'nothing'}")
+    names = textwrap.shorten(", ".join(there), _SHOWN_CHARACTERS, placeholder=" ...")
+    return PromptError(f"no {kind} {name!r}: {hint}there is {names or 'nothing'}")

@@ -26,6 +26,7 @@ _ROWS_AT_ONCE = 256
 # What may stand before an object of a list.
 _BETWEEN = re.compile(r"[\s\[,]+")
 
+_JSON_LINES = (".jsonl", ".ndjson")
 _KINDS = "prompts are read from .jsonl, .json, .csv, .tsv, .parquet, .txt (a prompt per line), or a folder of texts"
 
 
@@ -63,7 +64,7 @@ def records(path: Path, wanted: Callable[[Sequence[str]], Sequence[str]]) -> Ite
             yield from _rows(_lines(opened, file), file, "," if kind == ".csv" else "\t", wanted)
     elif kind == ".parquet":
         yield from _parquet(path, wanted)
-    elif kind in (".jsonl", ".ndjson", ".json"):
+    elif kind in (*_JSON_LINES, ".json"):
         with _opened(path) as opened:
             if kind == ".json" and _begins_a_list(opened):
                 yield from _listed(opened, file)
@@ -203,6 +204,8 @@ def _folder(path: Path) -> Iterator[Record]:
         with about(file=str(file)):
             if file.is_dir():
                 raise PromptError("is a folder in a folder of prompts, each of which is a file; move it elsewhere")
+            if file.suffix.lower() in _JSON_LINES:
+                raise PromptError("holds many records, and a file of a folder is one prompt; make it the path itself")
             with _opened(file) as opened:
                 text = "".join(_lines(opened, str(file))).removesuffix("\n")
             if not text.strip():

@@ -13,7 +13,7 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llem.distributions import truncated_normal_quantile
+from pytest_llem.distributions import truncated_normal_quantiles
 from pytest_llem.engines.datasets.files import document, table
 from pytest_llem.errors import PromptError, about
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 # What is told of them apart is far below a token, and far above what platforms make of a logarithm.
 _DIGITS = 6
-_HALVINGS = 50
+_NO_TOKENS = 1e-9
+_STEPS = 60
 _MOST_DIGITS = 18
 # Farther than any centre that the configuration allows.
 _FARTHEST_CENTRE = 6.0
@@ -58,16 +59,36 @@ def truncated_normal(n: int, mean: float, sd: float, low: int, high: int) -> lis
     Args:
         sd: of the normal distribution before it is truncated.
     """
-    lowest, highest = low - _FARTHEST_CENTRE * sd, high + _FARTHEST_CENTRE * sd
-    exact = [mean] * n
-    for _ in range(_HALVINGS if sd and low < high else 0):
-        centre = (lowest + highest) / 2
-        exact = [truncated_normal_quantile((place + 0.5) / n, centre, sd, low, high) for place in range(n)]
-        if math.fsum(exact) < n * mean:
-            lowest = centre
-        else:
-            highest = centre
+    exact = _of_mean(n, mean, sd, low, high) if sd and low < high else [mean] * n
     return _rounded([round(length, _DIGITS) for length in exact], round(n * mean))
+
+
+def _of_mean(n: int, mean: float, sd: float, low: int, high: int) -> list[float]:
+    """The quantiles about the centre that gives ``mean``, which is found by regula falsi (the Illinois algorithm)."""
+    places = [(place + 0.5) / n for place in range(n)]
+
+    def at(centre: float) -> tuple[list[float], float]:
+        found = truncated_normal_quantiles(places, centre, sd, low, high)
+        return found, math.fsum(found) / n - mean
+
+    lowest, highest = low - _FARTHEST_CENTRE * sd, high + _FARTHEST_CENTRE * sd
+    (exact, below), (longest, above) = at(lowest), at(highest)
+    if not below < 0 < above:
+        # The mean is a bound, but for rounding.
+        return exact if below >= 0 else longest
+    side = 0
+    for _ in range(_STEPS):
+        centre = (lowest * above - highest * below) / (above - below)
+        exact, off = at(centre)
+        if abs(off) < _NO_TOKENS:
+            break
+        # An end that stays twice counts half, so that both come nearer.
+        if off < 0:
+            lowest, below, above = centre, off, above / 2 if side < 0 else above
+        else:
+            highest, above, below = centre, off, below / 2 if side > 0 else below
+        side = -1 if off < 0 else 1
+    return exact
 
 
 def _as_in(histogram: Sequence[tuple[int, int]], n: int) -> list[int]:

@@ -59,7 +59,7 @@ def predict(config: ExperimentConfig, folder: Path) -> MemoryPlan:
     longest = config.input_len or config.max_input_tokens
     if config.prompt_count is not None:
         batch_size = min(batch_size, config.prompt_count)
-    cache_bytes = kv_cache_bytes(config, weights.architecture, batch_size, longest)
+    cache_bytes = kv_cache_bytes(config, weights.architecture, batch_size, longest, config.max_output_tokens)
     reason = weights.reason
     if cache_bytes is None and reason is None:
         reason = "the size of this model's cache, or of this kind of cache, is not known beforehand"
@@ -111,13 +111,14 @@ def predict_weights(load: LoadConfig) -> _Weights:
 
 
 def kv_cache_bytes(
-    config: ExperimentConfig, architecture: PretrainedConfig, prompts: int, longest_prompt: int
+    config: ExperimentConfig, architecture: PretrainedConfig, prompts: int, longest_prompt: int, new_tokens: int
 ) -> int | None:
     """Bytes of keys and values at the end of one call, on the model's device; ``None`` where they cannot be told.
 
     Args:
         prompts: prompts of the call.
         longest_prompt: tokens of the longest of them.
+        new_tokens: of a sequence.
     """
     options = config.pytorch
     if options is not None and options.use_cache is False:
@@ -126,7 +127,7 @@ def kv_cache_bytes(
     if kind == "quantized":
         return None
     # Each sequence's last token is never fed back.
-    length = longest_prompt + config.max_output_tokens - 1
+    length = longest_prompt + new_tokens - 1
     rows = prompts
     if options is not None:
         rows *= max(options.num_beams or 1, options.num_return_sequences or 1)

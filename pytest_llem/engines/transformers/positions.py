@@ -21,7 +21,7 @@ def beyond_window(model: Any, longest: int, new_tokens: int) -> str | None:
     window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if window is None or longest + new_tokens <= window:
         return None
-    asked = f"prompts of {longest} tokens and max_output_tokens {new_tokens}"
+    asked = f"prompts of {longest} tokens and {new_tokens} new ones"
     text = f"{asked} exceed the model's context window of {window} tokens"
     if _has_table(model, window):
         raise PromptError(f"{text}: lower max_input_tokens or max_output_tokens")

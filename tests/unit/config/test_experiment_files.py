@@ -539,6 +539,14 @@ def test_a_message_shows_the_place(tmp_path: Path) -> None:
             "2: dataset.synthetic.len: unknown field; the fields here are input_len, lengths, n, seed, shared_prefix",
         ),
         (
+            "model: x\noutput_lengths: [1, 2]",
+            "2: output_lengths: expected a mapping with mean and sd, or the path of a histogram",
+        ),
+        (
+            "model: x\ndataset: {synthetic: {lengths: 5}}",
+            "2: dataset.synthetic.lengths: expected a mapping with mean and sd, or the path of a histogram; got 5",
+        ),
+        (
             "model: x\ndataset: {feild: a}",
             "2: dataset.path: is missing; name a file of prompts, or use `synthetic` or `builtin`",
         ),

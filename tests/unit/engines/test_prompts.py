@@ -122,9 +122,10 @@ class TestFile:
             ("p.txt", b"a\r\n\ncaf\xe9\nb", r"p\.txt:3: is not UTF-8"),
             ("p.jsonl", b'\xef\xbb\xbf{"prompt": "a"}\n{"prompt": "\xed\xa0\xbd"}', r"p\.jsonl:2: is not UTF-8"),
             ("p.csv", b"a", "no column .prompt.: there is a"),
+            ("p.csv", b"a," * 10**5 + b"b", r"no column .prompt.: there is (a, )+\.\.\.$"),
             ("p.md", b"a", "prompts are read from .jsonl"),
         ],
-        ids=["blank", "empty", "latin-1", "surrogate", "csv", "md"],
+        ids=["blank", "empty", "latin-1", "surrogate", "csv", "wide", "md"],
     )
     def test_a_file_that_cannot_be_used(self, tmp_path: Path, name: str, content: bytes, message: str) -> None:
         (tmp_path / name).write_bytes(content)

@@ -196,6 +196,15 @@ def test_a_host_that_fails_in_a_window_is_missing_with_its_reason_and_no_warning
     assert [each.host_j for each in result.per_round] == [20.0, None]
 
 
+def test_boards_that_fail_leave_the_host_and_take_the_total_with_their_reason(energy_meter: Meter) -> None:
+    found = windows(40.0, None)
+    for window in found:
+        window.host = HostReading("rapl", "host", 20.0, 0.1)
+    result = summarise(found, calls_per_round=4, meter=energy_meter)
+    assert (result.energy_host_j, result.energy_total_j) == (5.0, None)
+    assert result.missing == dict.fromkeys(("energy_j", "energy_total_j"), "not measured: below resolution")
+
+
 def test_a_host_that_nobody_asked_for_is_missing_in_silence(energy_meter: Meter) -> None:
     result = summarise(windows(40.0), calls_per_round=4, meter=energy_meter)
     assert (result.energy_host_j, result.energy_total_j, result.host_sensor) == (None, None, None)

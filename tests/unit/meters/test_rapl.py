@@ -101,6 +101,17 @@ def test_a_counter_that_wraps_around_goes_on(tmp_path: Path) -> None:
     assert window.joules == pytest.approx(5.0)
 
 
+def test_a_counter_that_is_set_back_has_not_wrapped_around(server: PowercapTree) -> None:
+    """As where its driver is loaded anew: some 262 kJ in a second otherwise."""
+    server.set("intel-rapl:0", 50_000_000)
+    clock = SimulatedClock()
+    with open_meter("rapl", clock=clock, powercap_root=server.root) as meter, meter.window() as window:
+        clock.work(1.0)
+        server.set("intel-rapl:0", 0)
+    assert window.joules is None
+    assert "package-0 cannot have gained" in str(window.reason)
+
+
 def test_a_window_that_may_wrap_twice_is_unknown(server: PowercapTree) -> None:
     clock = SimulatedClock()
     with open_meter("rapl", clock=clock, powercap_root=server.root) as meter, meter.window() as window:

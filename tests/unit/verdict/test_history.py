@@ -45,6 +45,15 @@ def test_a_row_is_its_rounds_per_call() -> None:
     assert (found.commit, found.when) == ("abc", "2026-01-01")
 
 
+def test_a_run_outside_of_a_repository_has_no_commit_to_compare_with() -> None:
+    for name in ("unversioned", "unknown"):
+        then = read_row(bench(environment={"meter": "rapl"}, environment_hash="f"), {"commit_info": {"id": name}})
+        assert then is not None
+        reason = baseline(row(), [then], last=20).reason
+        assert reason is not None
+        assert reason.endswith("; --llem-against decides it now")
+
+
 def test_runs_of_fresh_processes_are_runs_of_their_own() -> None:
     again = {"calls_per_round": 1, "per_round": [{"joules": 5.0, "seconds": 1.0}]}
     assert row(more_runs=[again]).runs == ((2.0, 3.0), (5.0,))

@@ -89,7 +89,7 @@ class TestTables:
         one = load(parquet, dataset={"path": "p.parquet", "output_field": "tokens", "n": 1})
         assert one.output_tokens == (3,)
         assert refused(parquet, "p.parquet", output_field="tokens") == (
-            "p.parquet:2: field 'tokens' is no number of tokens, from 1 on: 'None'"
+            "p.parquet:2: field 'tokens' is no number of tokens, from 1 on: nothing"
         )
 
     def test_only_the_wanted_columns_are_read(self, parquet: Path) -> None:
@@ -133,6 +133,10 @@ class TestFolder:
         (folder / "p" / "c").mkdir()
         assert refused(folder, "p").startswith("p/c: is a folder in a folder of prompts")
         assert refused(folder, "p", field="text").startswith("dataset.field: has no effect on a folder of texts")
+
+    def test_a_file_of_many_prompts_is_not_taken_for_one(self, folder: Path) -> None:
+        (folder / "p" / "a.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+        assert refused(folder, "p").startswith("p/a.jsonl: holds many records")
 
     def test_an_empty_one(self, tmp_path: Path) -> None:
         (tmp_path / "p").mkdir()

@@ -7,10 +7,12 @@ import statistics
 from collections import Counter
 from itertools import product
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from pydantic import ValidationError
 
+from pytest_llem import distributions
 from pytest_llem.config import ExperimentConfig
 from pytest_llem.engines.datasets.lengths import truncated_normal
 from pytest_llem.errors import PromptError
@@ -33,11 +35,26 @@ def test_a_distribution_is_exact_in_its_sum_and_within_its_bounds(n: int, mean: 
     assert 4 <= min(found) <= max(found) <= 64
 
 
+@pytest.mark.parametrize("mean", [5, 2**31])
+def test_a_mean_at_a_bound_is_that_bound(mean: int) -> None:
+    assert truncated_normal(3, mean, 5.3e-7, 5, 2**31) == [mean] * 3
+
+
 def test_a_distribution_that_little_is_cut_off_of_has_the_sd_and_the_shape() -> None:
     found = truncated_normal(2000, 500, 50, 1, 1000)
     assert statistics.pstdev(found) == pytest.approx(50, rel=0.01)
     within = sum(450 <= length <= 550 for length in found) / len(found)
     assert within == pytest.approx(math.erf(1 / math.sqrt(2)), abs=0.01)
+
+
+def test_many_lengths_are_made_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that those of a hundred thousand prompts take a second, and not half a minute."""
+    made = Mock(wraps=distributions.truncated_normal_quantiles)
+    monkeypatch.setattr("pytest_llem.engines.datasets.lengths.truncated_normal_quantiles", made)
+    for sd, high in ((32, 512), (300, 512), (1e6, 256), (0.01, 2**31)):
+        made.reset_mock()
+        assert sum(truncated_normal(100, 128.5, sd, 1, high)) == 12850
+        assert made.call_count <= 20
 
 
 def test_the_order_is_that_of_the_seed_on_every_machine(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_rotary_positions_go_on_and_the_result_says_so(built: Any, scaling: str)
     model = built(LLAMA | {"rope_parameters": {"rope_type": scaling, "rope_theta": 10000.0} | COMPUTED[scaling]})
     assert prepare(model, WINDOW - 4).prompts.notes == ()
     workload = prepare(model, 3 * WINDOW)
-    note = "prompts of 96 tokens and max_output_tokens 4 exceed the model's context window of 32 tokens"
+    note = "prompts of 96 tokens and 4 new ones exceed the model's context window of 32 tokens"
     assert workload.prompts.notes == (note,)
     assert len(workload.output_tokens(0, workload.run(0))[0]) == 4
 
@@ -82,8 +82,17 @@ def test_a_table_of_positions_ends(built: Any, model_type: str) -> None:
     model = built({"model_type": model_type} | TABLES[model_type])
     workload = prepare(model, WINDOW - 4)
     assert len(workload.output_tokens(0, workload.run(0))[0]) == 4
-    with pytest.raises(PromptError, match=r"prompts of 29 tokens and max_output_tokens 4 exceed .* 32 tokens: lower"):
+    with pytest.raises(PromptError, match=r"prompts of 29 tokens and 4 new ones exceed .* 32 tokens: lower"):
         prepare(model, WINDOW - 3)
+
+
+def test_the_longest_output_there_is_decides_and_not_the_longest_there_may_be(built: Any) -> None:
+    model = built({"model_type": "gpt2"} | GPT2)
+    fields = {"dataset": {"synthetic": {"n": 2, "input_len": WINDOW - 4}}, "max_output_tokens": 64}
+    workload = model.prepare(experiment(**fields, output_lengths={"mean": 3.5, "sd": 0}), HERE)
+    assert sorted(len(workload.output_tokens(index, workload.run(index))[0]) for index in range(2)) == [3, 4]
+    with pytest.raises(PromptError, match="prompts of 28 tokens and 5 new ones exceed"):
+        model.prepare(experiment(**fields, output_lengths={"mean": 5, "sd": 0}), HERE)
 
 
 def test_a_model_without_positions_has_no_window(built: Any) -> None:

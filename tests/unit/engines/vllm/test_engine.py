@@ -509,6 +509,19 @@ def test_a_sequence_longer_than_the_engine_takes_is_refused(vllm: StandIn, tmp_p
         model.prepare(config, HERE)
 
 
+def test_room_is_that_of_each_prompt_with_its_own_tokens(vllm: StandIn, tmp_path: Path) -> None:
+    """A long prompt that gets few tokens fits, though the longest output would not come after it."""
+    lines = ('{"prompt": "a longer prompt than eight tokens", "n": 1}', '{"prompt": "a", "n": 4}')
+    (tmp_path / "p.jsonl").write_text("\n".join(lines))
+    dataset = {"path": str(tmp_path / "p.jsonl"), "output_field": "n"}
+    model = load(experiment(vllm={"max_model_len": 9}, dataset=dataset))
+    assert model.prepare(experiment(dataset=dataset), HERE).prompts.output_tokens == (1, 4)
+    (tmp_path / "p.jsonl").write_text(lines[0].replace("1}", "2}"))
+    with pytest.raises(MeasurementError, match=r"a prompt of 8 tokens and 2 new ones .* 9"):
+        model.prepare(experiment(dataset=dataset), HERE)
+    model.close()
+
+
 def test_what_waits_for_an_engine_that_ends_is_told(vllm: StandIn) -> None:
     model = load(experiment())
     (llm,) = vllm.made
