@@ -64,7 +64,7 @@ calls = [build_generation(config, special, cuda=False).config.to_diff_dict().get
 assert calls == [None, 0.25, 0.5], calls
 model, workload = SimpleNamespace(commit="c"), SimpleNamespace(prompts=SimpleNamespace(sha256=lambda: "t"))
 assert len({identity.workload_hash(config, model, workload) for config in configs}) == 3
-settings = SimpleNamespace(device="cpu", meter="none", rounds=None, min_window_s=None)
+settings = SimpleNamespace(device="cpu", meter="none", host="auto", rounds=None, min_window_s=None)
 items = [SimpleNamespace(nodeid="n", callspec=SimpleNamespace(params={"llem_experiment": point})) for point in swept]
 assert len({fingerprint.hash_of(item, settings) for item in items}) == 3
 assert len({config.load_config(Path()) for config in configs}) == 1
