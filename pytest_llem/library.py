@@ -51,6 +51,8 @@ how many at most, and the seconds of the last one."""
 
 # One process has one set of boards and one processor.
 _BUSY = threading.Lock()
+# Its id, and those that it inherited.
+_HAVE_MEASURED: set[int] = set()
 
 
 @overload
@@ -146,7 +148,7 @@ def measure(
     _require_valid(experiments)
     _require_overrides(rounds, min_window_s)
     footprint = _footprint(region, price, pue)
-    with _alone():
+    with _alone(), ExitStack() as held:
         chosen, notes = _choose_device(device, experiments)
         _require_device(experiments, chosen)
 
@@ -154,24 +156,15 @@ def measure(
             result = replace(result, warnings=[*notes, *result.warnings])
             return result if footprint is None else with_footprint(result, footprint)
 
+        if chosen == "cuda" and (locks := lock_visible_boards(timeout_s=lock_timeout_s)) is not None:
+            held.callback(locks.release)
         opened = OpenMeters(str(meter), chosen, host=str(host), lock_timeout_s=lock_timeout_s, say=say_on_stderr)
-        with _locked(chosen, lock_timeout_s), closing(opened) as meters:
-            for processes in {experiment.valid_config.parallel.tensor for experiment in experiments}:
-                # One that cannot work says so before anything is loaded.
-                meters.of((), processes)
-            results = _measured(experiments, chosen, meters, rounds, min_window_s, progress, finish)
+        meters = held.enter_context(closing(opened))
+        for processes in {experiment.valid_config.parallel.tensor for experiment in experiments}:
+            # One that cannot work says so before anything is loaded.
+            meters.of((), processes)
+        results = _measured(experiments, chosen, meters, rounds, min_window_s, progress, finish)
     return results if several else results[0]
-
-
-@contextmanager
-def _locked(device: str, timeout_s: float) -> Iterator[None]:
-    """Within the block the boards are this process's."""
-    locks = lock_visible_boards(timeout_s=timeout_s) if device == "cuda" else None
-    try:
-        yield
-    finally:
-        if locks is not None:
-            locks.release()
 
 
 def _measured(
@@ -358,8 +351,14 @@ def _at(experiment: Experiment) -> Iterator[None]:
 @contextmanager
 def _alone() -> Iterator[None]:
     """One measurement at a time in this process: two would measure each other."""
+    if _HAVE_MEASURED and os.getpid() not in _HAVE_MEASURED:
+        raise MeasurementError(
+            "this process was forked from one that has measured, and would wait for ever for threads that libraries "
+            "have there; start it anew, as multiprocessing.get_context('spawn') does"
+        )
     if not _BUSY.acquire(blocking=False):
         raise MeasurementError("this process measures already, in another thread; wait until that has ended")
+    _HAVE_MEASURED.add(os.getpid())
     try:
         yield
     finally:

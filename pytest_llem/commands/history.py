@@ -62,7 +62,7 @@ class SavedHistory:
             raise pytest.UsageError(f"{_OPTION}: {error}") from None
         lines = [
             f"llem: wrote {self._path}: {_counted(len(store.results), 'result')} of "
-            f"{_counted(len(store.experiments), 'experiment')}, from {_counted(len(store.sessions), 'saved session')}"
+            f"{_counted(len(store.experiments), 'experiment')}, from {_counted(store.files, 'saved session')}"
         ]
         lines += [f"llem: {note}" for note in (left_out, settings.root_note) if note]
         writer = config.get_terminal_writer()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pytest_llem.errors import printable
 from pytest_llem.measurement.result import ExperimentResult
 from pytest_llem.records import identity
+from pytest_llem.verdict.history import known_commit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -174,10 +175,10 @@ def _labels(record: Record) -> Mapping[str, Any]:
 def _source(record: Record) -> Mapping[str, Any]:
     """Of the repository what pytest-benchmark knows, without its words for what it does not know."""
     commit, footprint = record.commit, record.result.footprint
-    known = commit.get("id") not in ("unversioned", "unknown", None)
+    known = known_commit(commit)
     return {
         "project": commit.get("project"),
-        "commit": commit["id"] if known else None,
+        "commit": known,
         "branch": commit.get("branch") if not str(commit.get("branch", "(")).startswith("(") else None,
         "dirty": str(bool(commit.get("dirty"))).lower() if known else None,
         "against": record.against,

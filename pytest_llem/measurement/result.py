@@ -53,9 +53,9 @@ class Round:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Round:
-        """Rebuild a round from its plain values."""
+        """Rebuild a round from its plain values. Keys of a later schema are dropped."""
         curves = {uuid: PowerCurve(**curve) for uuid, curve in values.get("power_curves", {}).items()}
-        return cls(**{**values, "power_curves": curves})
+        return cls(**{**_known_of(cls, values), "power_curves": curves})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,15 +207,20 @@ class ExperimentResult:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ExperimentResult:
         """Rebuild a result from :meth:`as_dict`. Keys of a later schema are dropped."""
-        known = {f.name for f in fields(cls)}
-        plain = {key: value for key, value in values.items() if key in known}
+        plain = _known_of(cls, values)
         for name in ("per_round", "prefill_rounds"):
             plain[name] = [Round.from_dict(values) for values in plain.get(name, [])]
-        plain["ranks"] = [Rank(**values) for values in plain.get("ranks", [])]
+        plain["ranks"] = [Rank(**_known_of(Rank, values)) for values in plain.get("ranks", [])]
         if plain.get("footprint") is not None:
-            plain["footprint"] = Footprint(**plain["footprint"])
+            plain["footprint"] = Footprint(**_known_of(Footprint, plain["footprint"]))
         plain["generated"] = [GeneratedSequence.from_dict(values) for values in plain.get("generated", [])]
         return cls(**plain)
+
+
+def _known_of(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that are its fields."""
+    names = {known.name for known in fields(kind)}
+    return {key: value for key, value in values.items() if key in names}
 
 
 def _display() -> Any:

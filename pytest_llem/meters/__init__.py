@@ -55,6 +55,7 @@ from pytest_llem.meters.base import (
     SystemClock,
     Window,
 )
+from pytest_llem.meters.host import check_host
 from pytest_llem.meters.joined import JoinedWindows
 from pytest_llem.meters.simple import SimpleMeter
 from pytest_llem.registry import Registry
@@ -141,9 +142,10 @@ def open_meter(
         say: for ``nvml``: called with who is waited for; default: written to the standard error.
 
     Raises:
-        MeterUnavailableError: there is no meter of that name, or it cannot work on this machine; one line
-            that says what is missing and how to fix it.
+        MeterUnavailableError: there is no meter or sensor of that name, or it cannot work on this machine; one
+            line that says what is missing and how to fix it.
     """
+    check_host(host)
     request = MeterRequest(
         device=device,
         gpu_uuids=gpu_uuids,

@@ -118,7 +118,7 @@ class Record:
 
     def environment_of(self, metric: str) -> Mapping[str, Any]:
         """:attr:`environment`, with what else a metric depends on: the sensor of the host concerns no other one."""
-        return {**self.environment, "host": self.result.host_sensor} if metric == "energy_total" else self.environment
+        return {**self.environment, **({"host_sensor": self.result.host_sensor} if metric == "energy_total" else {})}
 
     def runs(self, metric: str) -> tuple[tuple[float, ...], ...]:
         """The values per call of each round of each run, in seconds or joules."""

@@ -112,6 +112,9 @@ def rows_of(record: Record) -> list[Any]:
         "workload_hash": record.workload_hash,
         "result": saved,
     }
+    if record.commit:
+        # That of the session may be another one: it may have read the record from a journal.
+        shared["commit_info"] = record.commit
     if record.fingerprint:
         shared["fingerprint"] = record.fingerprint
     if record.more_runs:

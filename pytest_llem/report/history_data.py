@@ -1,7 +1,8 @@
 """All saved results, as plain values: by experiment, and in it by what can be compared.
 
 Runs of one experiment form a series where the work, the machine and its libraries are the same, as for a verdict
-(:func:`pytest_llem.verdict.history.difference`). A result that was saved twice counts once.
+(:func:`pytest_llem.verdict.history.difference`), in each metric that they have. A result that was saved twice counts
+once.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llem.report.estimates import mean_half_width
 from pytest_llem.report.flat import flat
-from pytest_llem.verdict.history import METRICS, SavedRow, difference, read_row, tokens_differ
+from pytest_llem.verdict.history import METRICS, SavedRow, commit_of, difference, known_commit, read_row, tokens_differ
 from pytest_llem.verdict.spread import log_mean, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+
+# Beyond the prefixes of SI nothing is measured, and changes cannot be reckoned.
+_LEAST, _MOST = 1e-30, 1e30
 
 
 @dataclass(frozen=True)
@@ -27,21 +32,20 @@ class Quantity:
 
     Attributes:
         unit: its SI symbol.
-        field: of a saved result, with its half-width in ``half_width``; empty for one that has rows of its own.
+        field: of a saved result; empty for one that has rows of its own.
         like: the quantity whose changes are also its own, as it is proportional to it within a series.
     """
 
     name: str
     unit: str
     field: str = ""
-    half_width: str = ""
     like: str = ""
 
 
 QUANTITIES = {
     "energy": Quantity("energy", "J"),
     "latency": Quantity("latency", "s"),
-    "energy_total": Quantity("energy with the host", "J", "energy_total_j", "energy_total_uncertainty_j"),
+    "energy_total": Quantity("energy with the host", "J"),
     "energy_per_token": Quantity("energy per output token", "J", "energy_per_output_token_j", like="energy"),
 }
 """In the order in which they are shown."""
@@ -49,12 +53,12 @@ QUANTITIES = {
 
 @dataclass(frozen=True, eq=False)
 class SavedSession:
-    """One saved session.
+    """One saved session; where its results are of several commits, what it has of one.
 
     Attributes:
         name: of its file.
         when: it was saved.
-        commit, branch: ``None`` where they were not saved.
+        commit, branch: that were measured; ``None`` where they were not saved.
         dirty: whether there were uncommitted changes.
         conditions: what may matter and is no part of what makes results comparable, as names and texts.
     """
@@ -117,10 +121,23 @@ class Series:
     Attributes:
         valid: those that nothing disturbed.
         invalid: the others, which are no baseline.
+        rows: by metric the first one of it.
     """
 
     valid: list[SavedResult] = field(default_factory=list)
     invalid: list[SavedResult] = field(default_factory=list)
+    rows: dict[str, SavedRow] = field(default_factory=dict)
+
+    def has_room_for(self, result: SavedResult) -> bool:
+        """Whether it can be compared with what is there."""
+        return all(
+            difference(row, self.rows[metric]) is None for metric, row in result.rows.items() if metric in self.rows
+        )
+
+    def add(self, result: SavedResult) -> None:
+        """Take it in as the newest."""
+        self.rows = {**result.rows, **self.rows}
+        (self.valid if result.row.valid else self.invalid).append(result)
 
     @property
     def first(self) -> SavedResult:
@@ -148,7 +165,7 @@ class ExperimentSeries:
     @cached_property
     def apart(self) -> Mapping[Series, str]:
         """What sets each series apart from the others beside its board, which may be nothing."""
-        known = [{**environment_of(one.first.row), "workload": one.first.row.workload_hash} for one in self.series]
+        known = [{**environment_of(one.rows), "workload": one.first.row.workload_hash} for one in self.series]
         names = dict.fromkeys(name for one in known for name in one if name.partition(" ")[0] != "board")
         apart = [name for name in names if len({one.get(name) for one in known}) > 1]
         return {
@@ -179,12 +196,14 @@ class Store:
 
     Attributes:
         sessions: with results, oldest first.
+        files: that hold them.
         experiments: by node id.
         left_out: name and reason of what was saved and is not shown.
         saved_twice: results that were found again in a later session.
     """
 
     sessions: Sequence[SavedSession]
+    files: int
     experiments: Sequence[ExperimentSeries]
     left_out: Sequence[tuple[str, str]]
     saved_twice: int
@@ -207,13 +226,15 @@ def read_store(saved: Iterable[tuple[str, Mapping[str, Any] | str]]) -> Store:
         saved: name and content, of what has none the reason.
     """
     read: list[tuple[SavedSession, list[SavedResult]]] = []
+    files = 0
     left_out = []
     environments: dict[str, Mapping[str, Any]] = {}
     for name, content in saved:
         try:
             if isinstance(content, str):
                 raise ValueError(content)
-            read.append(_read_session(name, content, environments))
+            read += _read_session(name, content, environments)
+            files += 1
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             # Whatever stands in a file that somebody else wrote.
             left_out.append((name, str(error) if isinstance(error, ValueError) else "a row of it cannot be read"))
@@ -226,27 +247,29 @@ def read_store(saved: Iterable[tuple[str, Mapping[str, Any] | str]]) -> Store:
         row = result.rows.get("latency", result.row)
         key = (row.fullname, row.environment_hash, row.runs[0] or found)
         # The later one may know of a verdict and of further runs; it was measured when it was saved first.
-        results[key] = replace(result, session=results[key].session) if key in results else result
+        if (known := results.get(key)) is not None:
+            result = replace(result, session=known.session, verdicts={**known.verdicts, **result.verdicts})
+        results[key] = result
     by_nodeid: dict[str, list[Series]] = {}
     near: dict[tuple[str, str], list[Series]] = {}
     for result in results.values():
         row = result.row
         # What is different takes long to name.
         candidates = near.setdefault((row.fullname, row.environment_hash), [])
-        series = next((one for one in candidates if difference(row, one.first.row) is None), None)
+        series = next((one for one in candidates if one.has_room_for(result)), None)
         if series is None:
             series = Series()
             candidates.append(series)
             by_nodeid.setdefault(row.fullname, []).append(series)
-        (series.valid if row.valid else series.invalid).append(result)
+        series.add(result)
     experiments = [ExperimentSeries(nodeid, series) for nodeid, series in sorted(by_nodeid.items())]
-    return Store([session for session, _ in read], experiments, left_out, found - len(results))
+    return Store([session for session, _ in read], files, experiments, left_out, found - len(results))
 
 
 def _read_session(
     name: str, saved: Mapping[str, Any], environments: dict[str, Mapping[str, Any]]
-) -> tuple[SavedSession, list[SavedResult]]:
-    """The results of a session; an environment that many have is kept once.
+) -> list[tuple[SavedSession, list[SavedResult]]]:
+    """The results of a session by their commits; an environment that many have is kept once.
 
     Raises:
         ValueError: it has none, or no date. What else is wrong with it raises what it may.
@@ -262,16 +285,24 @@ def _read_session(
             found.setdefault(row.fullname, {})[row.metric] = (row, bench["extra_info"])
     if not found:
         raise ValueError("no result of an experiment in it")
-    commit = saved.get("commit_info") or {}
-    session = SavedSession(
-        name=name,
-        when=_when(saved.get("datetime")),
-        commit=None if commit.get("id") in (None, "unknown", "unversioned") else str(commit["id"]),
-        branch=str(commit["branch"]) if commit.get("branch") else None,
-        dirty=bool(commit.get("dirty")),
-        conditions=_conditions(saved.get("machine_info") or {}),
+    when, conditions = _when(saved.get("datetime")), _conditions(saved.get("machine_info") or {})
+    read: dict[tuple[str | None, str | None, bool], tuple[SavedSession, list[SavedResult]]] = {}
+    for rows in found.values():
+        _, info = next(iter(rows.values()))
+        # What a journal held was measured earlier, maybe at another commit.
+        of = _commit(commit_of(info, saved))
+        session, results = read.setdefault(of, (SavedSession(name, when, *of, conditions), []))
+        results.append(_result(session, rows))
+    return list(read.values())
+
+
+def _commit(info: Mapping[str, Any]) -> tuple[str | None, str | None, bool]:
+    """Commit, branch, and whether there were uncommitted changes."""
+    return (
+        known_commit(info),
+        str(info["branch"]) if info.get("branch") else None,
+        bool(info.get("dirty")),
     )
-    return session, [_result(session, rows) for rows in found.values()]
 
 
 def _check(row: SavedRow, *, known: bool) -> None:
@@ -283,9 +314,9 @@ def _check(row: SavedRow, *, known: bool) -> None:
     texts = (row.fullname, row.workload_hash, row.environment_hash, row.boundaries, *row.labels)
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("no text")
-    tokens_differ(row.output_tokens, row.output_tokens)
+    tokens_differ(row.output_tokens, 1.0)
     if not known:
-        environment_of(row)
+        environment_of({row.metric: row})
         board_of(row)
 
 
@@ -295,7 +326,7 @@ def _result(session: SavedSession, rows: Mapping[str, tuple[SavedRow, Mapping[st
     measured = {metric: _mean(row) for metric, (row, _) in rows.items()}
     for key, quantity in QUANTITIES.items():
         if quantity.field and result.get(quantity.field) is not None:
-            measured[key] = _value(result[quantity.field], result.get(quantity.half_width))
+            measured[key] = _value(result[quantity.field], None)
     return SavedResult(
         session=session,
         rows={metric: rows[metric][0] for metric in METRICS if metric in rows},
@@ -315,10 +346,10 @@ def _mean(row: SavedRow) -> Value | None:
 
 
 def _value(value: float, half_width: float | None) -> Value | None:
-    """A quantity that has a place in a plot: positive, and finite."""
-    if not 0 < value < math.inf:
+    """A quantity that has a place in a plot: of a size that has a name."""
+    if not _LEAST < value < _MOST:
         return None
-    return Value(float(value), half_width if half_width is not None and 0 <= half_width < math.inf else None)
+    return Value(float(value), half_width if half_width is not None and 0 <= half_width < _MOST else None)
 
 
 def _when(text: Any) -> datetime:
@@ -349,24 +380,26 @@ def board_of(row: SavedRow) -> str:
     return ", ".join(names) or str(row.environment.get("cpu") or row.environment.get("device") or "unknown")
 
 
-def environment_of(row: SavedRow) -> dict[str, str]:
-    """What makes results comparable beside the work, as names and texts for people."""
-    environment = dict(row.environment)
-    boards = environment.pop("boards", None) or []
-    libraries = environment.pop("libraries", None) or {}
-    named = {f"board {number}" if len(boards) > 1 else "board": board for number, board in enumerate(boards)}
-    known = {
-        **dict(flat(libraries)),
-        **{key.replace(".", " ").replace("_", " "): text for key, text in flat(named)},
-        **{key.replace("_", " "): text for key, text in flat(environment)},
-        "windows": row.boundaries,
-    }
-    return known | ({"ran": ", ".join(sorted(row.labels))} if row.labels else {})
+def environment_of(rows: Mapping[str, SavedRow]) -> dict[str, str]:
+    """What makes results comparable beside the work, as names and texts for people, by the rows of their metrics."""
+    known: dict[str, str] = {}
+    for row in rows.values():
+        environment = dict(row.environment)
+        boards = environment.pop("boards", None) or []
+        libraries = environment.pop("libraries", None) or {}
+        named = {f"board {number}" if len(boards) > 1 else "board": board for number, board in enumerate(boards)}
+        known |= dict(flat(libraries))
+        known |= {key.replace(".", " ").replace("_", " "): text for key, text in flat(named)}
+        known |= {key.replace("_", " "): text for key, text in flat(environment)}
+        known["windows"] = row.boundaries
+        if row.labels:
+            known["ran"] = ", ".join(sorted(row.labels))
+    return known
 
 
 def changed(then: SavedResult, now: SavedResult) -> list[str]:
     """What else is different between two results, such as ``torch 2.6.0 → 2.7.0``; the commit is not named."""
-    before, after = ({**result.session.conditions, **environment_of(result.row)} for result in (then, now))
+    before, after = ({**result.session.conditions, **environment_of(result.rows)} for result in (then, now))
     found = [
         f"{name} {before.get(name, 'none')} \N{RIGHTWARDS ARROW} {after.get(name, 'none')}"
         for name in dict.fromkeys([*before, *after])

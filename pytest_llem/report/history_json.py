@@ -99,7 +99,7 @@ def _series(
     results = sorted((*series.valid, *series.invalid), key=lambda result: numbers[result.session])
     places = {result: place for place, result in enumerate(results)}
     known = [key for key in QUANTITIES if any(key in result.values for result in results)]
-    verdicts = {metric: "".join(letters.get((one, metric), ".") for one in results) for metric in series.first.rows}
+    verdicts = {metric: "".join(letters.get((one, metric), ".") for one in results) for metric in series.rows}
     return {
         "apart": experiment.apart[series],
         "board": boards(series.board),

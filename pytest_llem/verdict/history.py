@@ -87,7 +87,6 @@ def read_row(bench: Mapping[str, Any], saved: Mapping[str, Any] | None = None) -
     metric, result = info.get("metric"), info.get("result")
     if metric not in METRICS or not isinstance(result, Mapping) or "nodeid" not in info:
         return None
-    commit = (saved or {}).get("commit_info") or {}
     machine = (saved or {}).get("machine_info") or {}
     environment = info.get("environment") or {}
     return SavedRow(
@@ -110,9 +109,21 @@ def read_row(bench: Mapping[str, Any], saved: Mapping[str, Any] | None = None) -
         valid=bool(result.get("valid")),
         regressed=info.get("verdict") == "REGRESSED",
         accepted=bool(info.get("accepted")),
-        commit=None if commit.get("id") in _NO_COMMITS else commit["id"],
+        commit=known_commit(commit_of(info, saved or {})),
         when=(saved or {}).get("datetime"),
     )
+
+
+def commit_of(info: Mapping[str, Any], saved: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What pytest-benchmark knew of the repository when a row was measured; of one that does not say, when it was
+    saved. Arguments are a row's ``extra_info`` and the whole file."""
+    known = info.get("commit_info")
+    return known if isinstance(known, Mapping) else saved.get("commit_info") or {}
+
+
+def known_commit(info: Mapping[str, Any]) -> str | None:
+    """The commit that :func:`commit_of` or pytest-benchmark's ``commit_info`` names."""
+    return None if info.get("id") in _NO_COMMITS else str(info["id"])
 
 
 def values_per_call(result: Mapping[str, Any], metric: str) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -77,8 +78,12 @@ def test_the_commit_is_that_of_the_measurement(pytester: pytest.Pytester, run: R
     commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     run("--llem-export=lines:out.txt", "--llem-journal=a.jsonl").assert_outcomes(passed=1)
     subprocess.run([*git, "commit", "-qm", "two", "--allow-empty"], check=True)
-    pytester.runpytest_inprocess("--llem-merge=a.jsonl", "--llem-export=lines:out.txt")
+    pytester.runpytest_inprocess("--llem-merge=a.jsonl", "--llem-export=lines:out.txt", "--benchmark-json=out.json")
     assert [line[2] for line in exported()] == [commit, commit]
+    # As saved, where the session's own is the later one.
+    saved = json.loads((pytester.path / "out.json").read_text())
+    assert {row["extra_info"]["commit_info"]["id"] for row in saved["benchmarks"]} == {commit}
+    assert saved["commit_info"]["id"] != commit
 
 
 def test_whoever_reports_a_result_gives_it_the_same_identity(pytester: pytest.Pytester, run: Run, write: Write) -> None:

@@ -83,7 +83,7 @@ def test_gates_judge_what_has_no_verdict(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nllem_fail = energy:2%..5%\n    output:same\n")
     assert pytester.runpytest_inprocess("--llem-history=page.html").ret == pytest.ExitCode.OK
     page = (pytester.path / "page.html").read_text(encoding="utf-8")
-    assert "8 of the newest results were judged afterwards, by energy:2%..5%." in " ".join(page.split())
+    assert "8 of them were given afterwards, on the newest results, by energy:2%..5%." in " ".join(page.split())
 
 
 def test_an_empty_store_says_how_to_save_runs(pytester: pytest.Pytester) -> None:

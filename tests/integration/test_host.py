@@ -78,7 +78,7 @@ def test_a_host_that_draws_more_is_a_regression_of_the_total_alone(
     assert measured["missing"] == {}
     # The sensor is part of what makes the total comparable, and of nothing else.
     environments = {name: row["extra_info"]["environment"] for name, row in found.items()}
-    assert environments["tiny:energy_total"] == {**environments["tiny:energy"], "host": "rapl"}
+    assert environments["tiny:energy_total"] == {**environments["tiny:energy"], "host_sensor": "rapl"}
     assert environments["tiny:energy"] == environments["tiny"]
     assert (
         f'name="llem.energy_total_j" value="{measured["energy_total_j"]!r}"' in (pytester.path / "out.xml").read_text()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llem.measurement.result import ExperimentResult, Round
 from pytest_llem.records.identity import environment_hash
+from pytest_llem.verdict.history import UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +27,8 @@ class Night:
         number: of the night, from 0.
         levels: factors on energy by the name of an experiment; of others 1.
         saved_verdict: of all rows.
-        host_j: whether the host's joules were read, too.
+        host_j: whether the host's joules were read, too: three tenths of the board's.
+        host_sensor: what read them.
     """
 
     number: int
@@ -43,6 +45,7 @@ class Night:
     accepted: bool = False
     saved_verdict: str | None = None
     host_j: bool = False
+    host_sensor: str = "rapl"
 
     @property
     def name(self) -> str:
@@ -93,6 +96,7 @@ def _result(night: Night, name: str, place: int, generator: random.Random) -> Ex
             seconds=CALLS * latency_s * generator.gauss(run, 0.002),
             joules=CALLS * energy_j * generator.gauss(run, 0.004),
             uncertainty_j=1.0,
+            host_j=CALLS * energy_j * 0.3 if night.host_j else None,
             output_tokens=CALLS * TOKENS,
             start_s=float(number),
         )
@@ -103,8 +107,8 @@ def _result(night: Night, name: str, place: int, generator: random.Random) -> Ex
         output_tokens=float(TOKENS),
         energy_j=mean_j,
         energy_per_output_token_j=mean_j / TOKENS,
-        energy_total_j=mean_j * 1.3 if night.host_j else None,
-        energy_total_uncertainty_j=mean_j * 0.01 if night.host_j else None,
+        energy_total_j=mean_j + energy_j * 0.3 if night.host_j else None,
+        host_sensor=night.host_sensor if night.host_j else None,
         latency_s=sum(window.seconds for window in rounds) / ROUNDS / CALLS,
         meter="nvml",
         estimated=False,
@@ -121,23 +125,28 @@ def _rows(night: Night, name: str, result: ExperimentResult, environment: Mappin
     shared: dict[str, Any] = {
         "nodeid": nodeid,
         "workload_hash": f"work of {name}",
-        "environment_hash": environment_hash(environment),
-        "environment": environment,
         "result": asdict(result),
     }
     if night.accepted:
         shared["accepted"] = True
     if night.saved_verdict:
         shared["verdict"] = night.saved_verdict
+    rows = [("latency", "", result.latency_s), ("energy", ":energy", result.energy_j)]
+    if night.host_j:
+        rows.append(("energy_total", ":energy_total", result.energy_total_j))
     return [
         {
             "name": name + suffix,
             "fullname": nodeid + suffix,
             "stats": {"data": [], "mean": value, "min": value, "rounds": ROUNDS},
-            "extra_info": {**shared, "metric": metric, "unit": unit},
+            "extra_info": {
+                **shared,
+                "metric": metric,
+                "unit": UNITS[metric],
+                "environment": of_metric,
+                "environment_hash": environment_hash(of_metric),
+            },
         }
-        for metric, unit, suffix, value in (
-            ("latency", "s", "", result.latency_s),
-            ("energy", "J", ":energy", result.energy_j),
-        )
+        for metric, suffix, value in rows
+        for of_metric in [{**environment, **({"host_sensor": night.host_sensor} if metric == "energy_total" else {})}]
     ]

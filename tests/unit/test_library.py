@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -140,7 +141,8 @@ def test_what_is_no_experiment_says_what_would_be_right(config: Any, options: di
     ("config", "options", "message"),
     [
         (with_fields(device="cuda"), {}, "config:16: device: cuda, and this runs on cpu"),
-        (TINY, {"meter": "nvml", "host": "rapll"}, "rapll"),
+        # Whether or not the meter reads it.
+        (TINY, {"host": "rapll"}, r"^unknown host sensor 'rapll'; .* did you mean rapl\?"),
         (TINY, {"meter": None}, r"unknown meter 'None'; .* did you mean none\?"),
         (TINY, {"meter": "nvm"}, r"unknown meter 'nvm'; .* did you mean nvml\?"),
         (
@@ -281,6 +283,26 @@ def test_it_works_in_a_thread_beside_a_loop() -> None:
         return await asyncio.to_thread(on_cpu, TINY)
 
     assert asyncio.run(ask()).output_tokens == 4.0
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_a_process_that_was_forked_from_one_that_measured_does_not_wait_for_its_threads_for_ever() -> None:
+    code = (
+        "import os; from pytest_llem import LlemError, measure; from pytest_llem.engines import BUILT_IN\n"
+        f"BUILT_IN['pytorch'] = '{FakeEngine.__module__}:FakeEngine'\n"
+        "def fork():\n"
+        "    if os.fork(): return os.wait()\n"
+        "    try: print(measure(CONFIG, device='cpu').output_tokens, flush=True)\n"
+        "    except LlemError as error: print(error, flush=True)\n"
+        "    os._exit(0)\n"
+        f"CONFIG = {TINY!r}\n"
+        "fork(); measure(CONFIG, device='cpu'); fork()"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    before, after = output.splitlines()
+    assert before == "4.0"
+    assert after.startswith("this process was forked from one that has measured")
 
 
 @pytest.mark.processes

@@ -313,6 +313,8 @@
     choose(Object.fromEntries(NAMES.map((name) => [name, ""])));
   });
   addEventListener("hashchange", fromAddress);
+  // On paper there is nothing to scroll to.
+  addEventListener("beforeprint", () => boxes.filter((box) => box.isStale && !box.hidden).forEach(redraw));
   // Links within the page leave the filters in the address.
   document.addEventListener("click", (event) => {
     const link = event.target.closest('a[href^="#"]');

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from pytest_llem.engines.base import Rank
+from pytest_llem.footprint import Footprint
 from pytest_llem.measurement.result import SCHEMA_VERSION, ExperimentResult, Round
 from pytest_llem.meters.base import PowerCurve
 
@@ -17,6 +18,7 @@ def test_a_result_survives_json_and_later_keys() -> None:
         rounds=1,
         calls_per_round=3,
         warnings=["w"],
+        footprint=Footprint(pue=1.2),
         ranks=[
             Rank(board="GPU-a", parameter_share=0.5, peak_memory_bytes=10),
             Rank(board=None, parameter_share=None, peak_memory_bytes=None),
@@ -34,7 +36,10 @@ def test_a_result_survives_json_and_later_keys() -> None:
     )
     plain = json.loads(json.dumps(result.as_dict()))
     assert plain["schema_version"] == SCHEMA_VERSION
-    assert ExperimentResult.from_dict({**plain, "of_a_later_schema": 1}) == result
+    assert result.footprint is not None
+    for later in (plain, plain["per_round"][0], plain["ranks"][0], plain["footprint"]):
+        later["of_a_later_schema"] = 1
+    assert ExperimentResult.from_dict(plain) == result
 
 
 def test_a_round_saved_before_curves_were_kept_is_read() -> None:

@@ -35,6 +35,47 @@ def test_what_can_be_compared_is_a_series_and_boards_are_never_joined() -> None:
     ]
 
 
+def test_another_sensor_of_the_host_begins_a_series() -> None:
+    sensors = [None, "rapl", None, "hwmon", "hwmon", "rapl"]
+    store = store_of(
+        replace(NIGHT, number=number, host_j=sensor is not None, host_sensor=sensor or "")
+        for number, sensor in enumerate(sensors)
+    )
+    (experiment,) = store.experiments
+    # It says nothing of results without the host.
+    assert [[one.session.name[:4] for one in series.valid] for series in experiment.series] == [
+        ["0001", "0002", "0003", "0006"],
+        ["0004", "0005"],
+    ]
+    named = [experiment.label(series).rpartition(", ")[2] for series in experiment.series]
+    assert named == ["host sensor rapl", "host sensor hwmon"]
+
+
+def test_a_value_is_the_mean_of_all_runs() -> None:
+    content = saved(replace(NIGHT, host_j=True))
+    once = read_store([("0001_a.json", content)]).results[0].values
+    for bench in content["benchmarks"]:
+        again = json.loads(json.dumps(bench["extra_info"]["result"]))
+        for window in again["per_round"]:
+            window |= {key: 4 * window[key] for key in ("joules", "seconds", "host_j")}
+        bench["extra_info"]["more_runs"] = [again]
+    twice = read_store([("0001_a.json", content)]).results[0].values
+    for quantity in ("energy", "latency", "energy_total"):
+        assert twice[quantity].value == pytest.approx(2 * once[quantity].value)
+
+
+def test_a_result_is_of_the_commit_that_was_measured_and_not_of_the_one_that_saved_it() -> None:
+    content = saved(replace(NIGHT, experiments=("llama", "mistral"), branch="merges"))
+    for bench in content["benchmarks"]:
+        if "mistral" in bench["name"]:
+            bench["extra_info"]["commit_info"] = {"id": "1a2b3c4", "branch": "main", "dirty": True}
+    store = read_store([("0001_a.json", content)])
+    found = [(one.session.commit, one.session.branch, one.session.dirty) for one in store.results]
+    assert found == [(content["commit_info"]["id"], "merges", False), ("1a2b3c4", "main", True)]
+    assert [one.row.commit for one in store.results] == [content["commit_info"]["id"], "1a2b3c4"]
+    assert (store.files, len(store.sessions)) == (1, 2)
+
+
 def test_an_invalid_result_is_apart_in_the_series_of_its_like() -> None:
     store = store_of(replace(NIGHT, number=number, valid=number != 1) for number in range(3))
     (series,) = store.experiments[0].series
@@ -50,8 +91,10 @@ def test_the_same_result_saved_twice_counts_once_where_it_was_measured() -> None
     (result,) = store.results
     assert store.saved_twice == 1
     assert result.session.commit == saved(NIGHT)["commit_info"]["id"]
-    # What a later session found out of it is kept.
+    # What either session found out of it is kept.
     assert result.verdicts == {"latency": "OK", "energy": "OK"}
+    again["datetime"] = "2025-02-01T00:00:00"
+    assert read_store([("0002_again.json", again), (NIGHT.name, saved(NIGHT))]).results[0].verdicts == result.verdicts
 
 
 def test_joules_of_a_coarse_sensor_that_are_the_same_are_two_results() -> None:
@@ -101,7 +144,8 @@ INFO = "benchmarks.0.extra_info"
         (f"{INFO}.result.per_round", "many", "cannot be read"),
         (f"{INFO}.result.per_round", [{"seconds": "1 s"}], "cannot be read"),
         (f"{INFO}.result.output_tokens", "64", "cannot be read"),
-        (f"{INFO}.result.energy_total_j", "64", "cannot be read"),
+        pytest.param(f"{INFO}.result.output_tokens", 10**400, "cannot be read", id="too large"),
+        (f"{INFO}.result.energy_per_output_token_j", "64", "cannot be read"),
         (f"{INFO}.result.labels", [1], "cannot be read"),
         (f"{INFO}.environment", ["torch"], "cannot be read"),
         (f"{INFO}.environment.boards", ["GPU-1"], "cannot be read"),

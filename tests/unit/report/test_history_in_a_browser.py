@@ -151,6 +151,15 @@ def test_the_docs_show_it_as_it_is(path: Path) -> None:
         keep_image(page, IMAGES / "history.png", until="#e1 .plots")
 
 
+def test_what_is_printed_is_what_was_chosen(path: Path) -> None:
+    with browsing(path, height=400) as page:
+        page.get_by_label("Board").select_option("NVIDIA H100 GPU-7a6b5c4d")
+        # Far below the window, where nothing is drawn yet.
+        assert page.evaluate("!document.querySelector('#e2 .over-time').marks")
+        page.pdf()
+        assert page.evaluate("document.querySelector('#e2 .over-time').marks.length") == 30
+
+
 def test_it_prints_without_its_filters(path: Path) -> None:
     with browsing(path, media="print") as page:
         assert not page.locator("#filters").is_visible()

@@ -45,7 +45,7 @@ def months() -> Store:
             dirty=number % 17 == 3,
             valid=number not in (11, 45),
             accepted=number == 36,
-            saved_verdict="REGRESSED" if 18 <= number < 22 else "OK",
+            saved_verdict="REGRESSED" if 18 <= number < 22 else "INCONCLUSIVE" if number == 34 else "OK",
             host_j=True,
         )
         found.append(night)
@@ -118,7 +118,7 @@ def test_the_block_says_of_each_result_what_the_page_says() -> None:
     places = [sum(first["session"][: place + 1]) for place in range(len(shown))]
     assert [store.sessions[place] for place in places] == [one.session for one in shown]
     assert [state == "x" for state in first["state"]] == [not one.row.valid for one in shown]
-    assert set(first["verdict"]["energy"]) <= {"O", "R"}
+    assert set(first["verdict"]["energy"]) <= {"O", "R", "I"}
     # One that was not saved is in lower case; a saved one is not replaced.
     assert page.verdicts[result, "energy"] == "OK"
 
@@ -133,7 +133,19 @@ def test_verdicts_that_were_given_afterwards_are_told_apart() -> None:
     page = build_page(store, {(result, "energy"): "REGRESSED" for result in store.results}, "store", "energy:2%..5%")
     text = render_page(page)
     assert data_of(text)["experiments"][0]["series"][0]["verdict"] == {"energy": "rrr"}
-    assert "3 of the newest results were judged afterwards, by energy:2%..5%" in Page(text).text
+    assert "3 of them were given afterwards, on the newest results, by energy:2%..5%" in Page(text).text
+
+
+def test_numbers_that_nothing_has_spoil_no_page() -> None:
+    content = saved(NIGHT)
+    for bench in content["benchmarks"]:
+        windows = bench["extra_info"]["result"]["per_round"]
+        windows[0] |= {"joules": 1e308, "seconds": 1e-308}
+        for window in windows[1:]:
+            window |= {"joules": 1e-320, "seconds": 1e-308}
+    others = [(night.name, saved(night)) for night in nights(8, 1)]
+    text = render_page(build_page(read_store([("0001_a.json", content), *others]), {}, "store"))
+    assert data_of(text)["experiments"][0]["series"][0]["values"]["latency"][0] is None
 
 
 def test_two_thousand_sessions_of_twenty_experiments_are_below_five_megabytes() -> None:
