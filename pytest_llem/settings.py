@@ -227,7 +227,7 @@ def _require_alone(config: pytest.Config) -> None:
         return
     if path == "":
         raise pytest.UsageError("--llem-history: its value is empty; write the path of a page, such as history.html")
-    others = ("merge", "plan", "against", "bisect", "resume", "shard", "accept", "report", "csv")
+    others = ("merge", "plan", "against", "bisect", "resume", "shard", "accept", "report", "csv", "export")
     if named := [f"--llem-{name}" for name in others if config.getoption(f"llem_{name}")]:
         raise pytest.UsageError(f"--llem-history measures nothing: leave out {', '.join(named)}")
 

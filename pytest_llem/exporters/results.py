@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pytest_llem.errors import printable
 from pytest_llem.measurement.result import ExperimentResult
 from pytest_llem.records import identity
-from pytest_llem.verdict.history import known_commit
+from pytest_llem.verdict.history import METRICS, known_commit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -70,7 +70,7 @@ def unit_of(name: str) -> Unit:
 
 def quantity_names() -> list[str]:
     """All that :attr:`Exported.quantities` may hold."""
-    return [*_MEASURED, *(f"{metric}_change{end}" for metric in ("energy", "latency") for end in ("", "_low", "_high"))]
+    return [*_MEASURED, *(f"{metric}_change{end}" for metric in METRICS for end in ("", "_low", "_high"))]
 
 
 @dataclass(frozen=True)

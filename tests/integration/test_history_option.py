@@ -110,6 +110,7 @@ def test_a_page_that_cannot_be_written_is_a_usage_error(pytester: pytest.Pyteste
         (["--llem-against=main"], "leave out --llem-against"),
         (["--llem-report=r.html", "--llem-csv=r.csv"], "leave out --llem-report, --llem-csv"),
         (["--llem-accept"], "leave out --llem-accept"),
+        (["--llem-export=parquet:x"], "leave out --llem-export"),
         (["-p", "no:benchmark"], "pytest-benchmark"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 from pytest_llem.exporters.results import LABELS, SOURCE, exported, quantity_names, unit_of
 from pytest_llem.footprint import Footprint
 from pytest_llem.session.journal_line import as_line, from_line
+from pytest_llem.verdict.history import METRICS
 from pytest_llem.verdict.outputs import GeneratedSequence
 from tests.unit.report.examples import experiment, result
 
@@ -124,7 +125,8 @@ def test_a_change_goes_out_with_its_interval(made: Made) -> None:
     names = ("energy_change", "energy_change_low", "energy_change_high")
     assert [quantities[name] for name in names] == [0.05, 0.01, 0.09]
     assert "latency_change" not in quantities
-    assert set(names) <= set(quantity_names())
+    for metric in METRICS:
+        assert set(made(record={"changes": {metric: (0.05, (0.01, 0.09))}}).quantities) <= set(quantity_names())
 
 
 def test_what_was_generated_stays_here(made: Made) -> None:
