@@ -64,11 +64,16 @@ class Prompts:
         """Tokens of all prompts together."""
         return sum(map(len, self.token_ids))
 
-    def longest_sequence(self, new_tokens: int) -> tuple[int, int]:
-        """Tokens of the prompt that makes the longest sequence, and those that it gets: ``new_tokens``, where it has no
-        number of its own."""
-        each = self.output_tokens or (new_tokens,) * len(self)
-        return max(zip(map(len, self.token_ids), each, strict=True), key=sum)
+    def longest_call(self, new_tokens: int, prompts: int = 1) -> tuple[int, int]:
+        """Of the call that needs most room the tokens of its longest prompt, and the most that one of its prompts gets.
+
+        Args:
+            new_tokens: what each gets, where it has no number of its own.
+            prompts: how many a call takes; all of them are as long as the longest, and run as long.
+        """
+        lengths, each = [len(ids) for ids in self.token_ids], self.output_tokens or (new_tokens,) * len(self)
+        calls = (slice(first, first + prompts) for first in range(0, len(self), prompts))
+        return max(((max(lengths[call]), max(each[call])) for call in calls), key=sum)
 
     def sha256(self) -> str:
         """Hex SHA-256 of the token ids, prompt by prompt, in order, and of how many tokens each gets."""

@@ -51,7 +51,11 @@ def require_package(extra: str, *modules: str) -> None:
         UnavailableError: it is not; the text says how to install it.
     """
     for module in modules:
-        if find_spec(module) is None:
+        try:
+            found = find_spec(module)
+        except ModuleNotFoundError:  # what it lies in
+            found = None
+        if found is None:
             raise UnavailableError(f"{module} is not installed: pip install 'pytest-llem[{extra}]'")
 
 

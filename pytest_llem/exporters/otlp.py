@@ -54,11 +54,7 @@ class OtlpExporter:
 
     def check(self) -> None:
         """See :meth:`pytest_llem.exporters.base.Exporter.check`."""
-        try:
-            require_package("otlp", "opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
-        except ModuleNotFoundError:  # of a parent
-            require_package("otlp", "opentelemetry")
-            raise
+        require_package("otlp", "opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
         require_reachable(self._url)
 
     def export(self, results: Sequence[Exported]) -> None:

@@ -77,7 +77,7 @@ class PrometheusExporter:
 
 def _gateway(url: str) -> tuple[str, dict[str, str]]:
     """A URL as that of the Pushgateway, and the group that its path names."""
-    base, _, path = url.rstrip("/").partition("/metrics/")
+    base, _, path = url.rstrip("/").removesuffix("/metrics").partition("/metrics/")
     parts = [unquote(part) for part in path.split("/")] if path else []
     group = dict(zip(parts[::2], parts[1::2], strict=False))
     if parts and (len(parts) % 2 or parts[0] != "job" or "" in parts):

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_llem.errors import printable
+from pytest_llem.footprint import counted_energy
 from pytest_llem.measurement.result import ExperimentResult
 from pytest_llem.records import identity
 from pytest_llem.verdict.history import METRICS, known_commit
@@ -41,7 +42,7 @@ _MEASURED = [
 LABELS = ("experiment", "file", "model", "backend", "precision", "device", "board", "meter", "boundaries")
 """All that :attr:`Exported.labels` may hold."""
 
-SOURCE = ("project", "commit", "branch", "dirty", "against", "region", "currency")
+SOURCE = ("project", "commit", "branch", "dirty", "against", "region", "currency", "footprint_energy")
 """All that :attr:`Exported.source` may hold."""
 
 
@@ -86,7 +87,7 @@ class Exported:
             compared.
         source: ``commit``, ``branch``, ``dirty`` (``true`` or ``false``) and ``project`` of the code that was measured,
             and in a comparison the state of the code that it is ``against``; ``region`` and ``currency`` of its carbon
-            and cost.
+            and cost, and the field of the joules that they are reckoned from (``footprint_energy``).
         quantities: what was measured, by the attributes of :class:`pytest_llem.ExperimentResult`, whose ends are their
             units; for each metric with a verdict ``energy_change`` and the ends of its interval, ``energy_change_low``
             and ``energy_change_high``, as fractions.
@@ -183,6 +184,7 @@ def _source(record: Record) -> Mapping[str, Any]:
         "dirty": str(bool(commit.get("dirty"))).lower() if known else None,
         "against": record.against,
         "region": footprint and footprint.region,
+        "footprint_energy": footprint and counted_energy(record.result).field,
         "currency": footprint and footprint.currency,
     }
 

@@ -70,7 +70,7 @@ class ServedModel(ABC):
                 self._start()
         try:
             prompts, special = prompts_and_tokens(config, folder, self._source)
-            self._check_room(*prompts.longest_sequence(config.max_output_tokens))
+            self._check_room(*prompts.longest_call(config.max_output_tokens))
             prompts = replace(prompts, notes=(*prompts.notes, *self._notes()))
             return self._workload(config, special, prompts)
         except LlemError:

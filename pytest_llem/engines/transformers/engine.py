@@ -154,15 +154,14 @@ class TransformersModel:
             new_tokens = max(prompts.output_tokens)
             # No token ends a sequence before its own number of them.
             generation.config.min_new_tokens = generation.config.max_new_tokens = new_tokens
-        longest = max(map(len, prompts.token_ids))
-        note = beyond_window(self.model, longest, new_tokens)
+        batch_size = (config.pytorch.batch_size if config.pytorch else None) or 1
+        note = beyond_window(self.model, *prompts.longest_call(new_tokens, batch_size))
         if note is not None:
             prompts = replace(prompts, notes=(*prompts.notes, note))
-        batch_size = (config.pytorch.batch_size if config.pytorch else None) or 1
         if generation.config.stop_strings:
             _check_stop_strings(batch_size * generation.rows_per_prompt, self.tokenizer)
             generation.arguments["tokenizer"] = self.tokenizer
-        rows = min(batch_size, len(prompts.token_ids))
+        rows, longest = min(batch_size, len(prompts)), max(map(len, prompts.token_ids))
         self._check_cache_fits(config, kv_cache_bytes(config, self.model.config, rows, longest, new_tokens))
         # Experiments that share this model differ in their shapes.
         forget_graphs()

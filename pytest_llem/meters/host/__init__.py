@@ -6,9 +6,10 @@ edges of the work, outside of its time; what it cannot tell leaves the boards' j
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_llem.errors import LlemError, MeterUnavailableError, about, one_line
+from pytest_llem.errors import LlemError, MeasurementError, MeterUnavailableError, about, one_line
 from pytest_llem.meters.base import Covers, HostReading, MeterRequest
 from pytest_llem.registry import Registry
 
@@ -140,6 +141,8 @@ class Host:
             if isinstance(begun, Exception):
                 raise begun
             joules, uncertainty_j = sensor.end(begun, start_s, end_s)
+            if not (0.0 <= joules < math.inf and 0.0 <= uncertainty_j < math.inf):
+                raise MeasurementError(f"{joules} J with an uncertainty of {uncertainty_j} J is no energy")
         except Exception as error:  # noqa: BLE001
             reason = error.message if isinstance(error, LlemError) else one_line(error)
             return HostReading(sensor.name, sensor.covers, reason=reason)

@@ -80,8 +80,9 @@ class Stretch:
         except BaseException:
             self._failed = True
             raise
-        span = Span(start_s, self._clock.now_s())
-        window.host = self._host.end(host, span.start_s, span.end_s)
+        finally:
+            span = Span(start_s, self._clock.now_s())
+            window.host = self._host.end(host, span.start_s, span.end_s)
         window.seconds = span.end_s - span.start_s
         self._look()
         energies = [board.end_window(span) for board in self._boards]

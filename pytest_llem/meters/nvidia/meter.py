@@ -158,10 +158,12 @@ class NvmlMeter:
             # On the inner side of what the boards need, and outside of the work's time.
             host = self._host.begin()
             start_s = self.clock.now_s()
-            yield window
-            synchronize()
-            end_s = self.clock.now_s()
-            window.host = self._host.end(host, start_s, end_s)
+            try:
+                yield window
+                synchronize()
+            finally:
+                end_s = self.clock.now_s()
+                window.host = self._host.end(host, start_s, end_s)
             readings = self._end(window, start_s, end_s)
         finally:
             for power in self._power_sensors:
@@ -376,10 +378,10 @@ def open_nvml_meter(request: MeterRequest) -> NvmlMeter:
         MeterUnavailableError: NVML, the boards or their sensors are missing, or a board stayed in use; the text
             says how to fix it.
     """
-    host = open_host(request)
     nvml = Nvml()
-    locks = None
+    locks, host = None, Host()
     try:
+        host = open_host(request)
         selection = select(nvml.boards(), request.gpu_uuids, os.environ)
         unnamed = request.gpu_uuids is None and request.device != "cuda"
         if unnamed and len(selection.boards) not in {1, request.boards}:
@@ -392,6 +394,7 @@ def open_nvml_meter(request: MeterRequest) -> NvmlMeter:
             locks = BoardLocks(uuids, say=request.say or say_on_stderr, timeout_s=request.lock_timeout_s)
         return NvmlMeter(nvml, selection, request, locks, host)
     except BaseException:
+        host.close()
         nvml.close()
         if locks is not None:
             locks.release()

@@ -220,3 +220,10 @@ def test_the_hash_tells_prompts_from_each_other() -> None:
         for ids in (((1, 2), (3,)), ((1,), (2, 3)), ((1, 2, 3),), ((3,), (1, 2)), ((12,), (3,)))
     }
     assert len(hashes) == 5
+
+
+def test_a_call_is_as_long_as_its_longest_prompt_and_its_longest_output() -> None:
+    prompts = Prompts(((0,) * 900, (0,) * 50, (0,) * 10), 0, output_tokens=(50, 900, 10))
+    assert prompts.longest_call(7) in {(900, 50), (50, 900)}
+    assert prompts.longest_call(7, prompts=2) == (900, 900)
+    assert Prompts(prompts.token_ids, 0).longest_call(7, prompts=2) == (900, 7)

@@ -17,6 +17,8 @@ def test_a_package_that_is_missing_is_named_with_the_way_to_install_it() -> None
     require_package("parquet", "json")
     with pytest.raises(UnavailableError, match=r"^nowhere is not installed: pip install 'pytest-llem\[parquet\]'$"):
         require_package("parquet", "nowhere")
+    with pytest.raises(UnavailableError, match=r"^json\.nowhere\.deeper is not installed: "):
+        require_package("parquet", "json.nowhere.deeper")
 
 
 def test_a_server_that_is_not_there() -> None:

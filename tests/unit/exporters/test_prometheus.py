@@ -113,6 +113,7 @@ def test_promtool_finds_nothing_to_say(made: Made, tmp_path: Path) -> None:
 def test_a_push_replaces_its_group(made: Made, receiver: Receiver) -> None:
     for path, group in (
         ("", "/metrics/job/pytest-llem/project/llama"),
+        ("/metrics/", "/metrics/job/pytest-llem/project/llama"),
         ("/metrics/job/nightly/instance/h200%2Ba", "/metrics/job/nightly/instance/h200%2Ba"),
         ("/gateway/metrics/job/nightly", "/gateway/metrics/job/nightly"),
     ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from pytest_llem.errors import MeterUnavailableError
@@ -36,6 +38,14 @@ class Broken:
 def test_whatever_a_sensor_raises_is_the_reason(at: str, reason: str) -> None:
     host = Host(Broken(at))
     assert host.end(host.begin(), 1.0, 3.0) == HostReading("broken", reason=reason)
+
+
+@pytest.mark.parametrize("joules", [math.nan, math.inf, -3.0])
+def test_what_is_no_energy_is_not_passed_on(joules: float) -> None:
+    reading = Host(Broken()).end(joules, 1.0, 2.0)
+    assert reading is not None
+    assert (reading.joules, reading.uncertainty_j) == (None, None)
+    assert reading.reason == f"{joules} J with an uncertainty of 0.1 J is no energy"
 
 
 def test_what_it_says_becomes_the_reading() -> None:

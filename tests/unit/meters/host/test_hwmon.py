@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llem.errors import MeasurementError, MeterUnavailableError
+from pytest_llem.meters import open_meter
 from pytest_llem.meters.base import HostReading, MeterRequest, SystemClock, Window
 from pytest_llem.meters.host import hwmon, open_sensor
 from pytest_llem.meters.host.power import PowerHost
 from pytest_llem.meters.smeared import integrate_smeared
-from tests.simulators import SimulatedClock
+from tests.simulators import SimulatedBoard, SimulatedClock, install
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,6 +129,15 @@ def test_mean_powers_hold_the_energy_of_a_step() -> None:
         assert found is not None
         held += abs(found.joules - (idle_w + work_w) * seconds) <= found.uncertainty_j
     assert held >= 0.95 * windows
+
+
+def test_work_that_fails_leaves_nothing_sampling(root: Path) -> None:
+    chip(root, 2, name="power_meter", power1_average=300_000_000, power1_average_interval=1000)
+    clock = SimulatedClock()
+    with install([SimulatedBoard()], clock), open_meter("nvml", clock=clock, host="hwmon") as meter:
+        with pytest.raises(KeyError), meter.window():
+            raise KeyError
+        assert "llem host power" not in {thread.name for thread in threading.enumerate()}
 
 
 class TestWholeMachine:
