@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from pytest_llem.exporters.results import Exported
 
+_WHOLE = "llem-exported"
+"""A file in the folder of a run that was finished: what was killed before is written again, under the same id."""
+
 
 class WandbExporter:
     """See :class:`pytest_llem.exporters.base.Exporter`.
@@ -37,7 +40,7 @@ class WandbExporter:
 
         try:
             for result in results:
-                if not any(self._folder.glob(f"wandb/offline-run-*-{result.identity}")):
+                if not any(self._folder.glob(f"wandb/offline-run-*-{result.identity}/{_WHOLE}")):
                     self._write(result)
         finally:
             # The process that writes them.
@@ -81,3 +84,4 @@ class WandbExporter:
         run.summary.update({f"{metric}_verdict": word for metric, word in result.verdicts.items()})
         run.summary["warnings"] = result.result.warnings
         run.finish()
+        (Path(run.dir).parent / _WHOLE).touch()

@@ -91,3 +91,9 @@ def test_nothing_of_the_environment_goes_along(
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
     assert capfd.readouterr() == ("", "")
     assert len(runs_of(tmp_path)) == 1
+
+
+def test_a_run_that_was_killed_on_its_way_is_written_again(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "wandb" / f"offline-run-20260101_000000-{made().identity}").mkdir(parents=True)
+    WandbExporter(str(tmp_path)).export([made()])
+    assert len(runs_of(tmp_path)) == 1
