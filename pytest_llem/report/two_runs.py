@@ -117,12 +117,12 @@ def two_runs(earlier: tuple[str, Saved], later: tuple[str, Saved], others: Seque
 
     Args:
         earlier, later: a name and what was saved.
-        others: saved runs, for the spread; these two may be among them.
+        others: saved runs, newest first, for the spread; these two may be among them.
     """
     unread: list[str] = []
     before, after = (dict(_measured(name, saved, unread)) for name, saved in (earlier, later))
     others = [saved for saved in others if saved not in (earlier[1], later[1]) and _is_readable(saved)]
-    history = read_files(others)
+    history = read_files(reversed(others))
     in_both = [nodeid for nodeid in after if nodeid in before]
     apart = {
         (nodeid, metric): _others(
@@ -194,13 +194,18 @@ def _side(name: str, saved: Saved, alone: Sequence[str]) -> Side:
 
 
 def _others(rows: Sequence[SavedRow], saved: Sequence[SavedRow]) -> list[list[Run]]:
-    """Runs of the same work in the same environment as one of these rows, and none of them; by environment."""
-    stretches: dict[str, list[Run]] = {}
-    for other in saved:
-        comparable = other.valid and any(difference(row, other) is None for row in rows)
-        if comparable and not any(is_same(row, other) for row in rows):
-            stretches.setdefault(other.environment_hash, []).extend(other.runs)
-    return list(stretches.values())
+    """Runs of the same work in the same environment as one of these rows, and none of them; by environment, and by the
+    levels between changes that were accepted, as in :func:`pytest_llem.verdict.history.baseline`."""
+    levels: list[dict[str, list[Run]]] = [{}]
+    # One of these rows may be such a change, which lies between the others.
+    for other in sorted((*saved, *rows), key=lambda row: str(row.when or "")):
+        if not other.valid or all(difference(row, other) is not None for row in rows):
+            continue
+        if other.accepted:
+            levels.append({})
+        if (other.accepted or not other.regressed) and not any(is_same(row, other) for row in rows):
+            levels[-1].setdefault(other.environment_hash, []).extend(other.runs)
+    return [stretch for level in levels for stretch in level.values()]
 
 
 def _both(

@@ -32,6 +32,8 @@ def saved(*records: Record, **session: Any) -> dict[str, Any]:
                 "environment": record.environment,
                 "result": record.result.as_dict(),
                 **({"config": record.config} if metric == "latency" else {}),
+                **({"verdict": record.verdicts[metric]} if metric in record.verdicts else {}),
+                "accepted": record.accepted,
             },
         }
         for record in records
@@ -85,6 +87,33 @@ def test_runs_of_another_environment_make_a_stretch_of_their_own() -> None:
     assert energy.verdict.interval[0] > 0.1
     assert energy.verdict.status is Status.INCONCLUSIVE
     assert "another environment" in energy.verdict.reason
+
+
+@pytest.mark.parametrize("accepted", ["another run", "the later run"])
+def test_an_accepted_change_is_no_chance_and_what_regressed_is_not_counted(accepted: str) -> None:
+    levels = [*((level, {}) for level in (99.0, 100.0, 101.0)), (200.0, {"verdicts": {"energy": "REGRESSED"}})]
+    levels += [(130.0, {"accepted": accepted == "another run"}), *((level, {}) for level in (131.0, 129.0))]
+    others = [
+        saved(experiment(result=result(level), **changes), datetime=f"2026-01-{2 * day:02}")
+        for day, (level, changes) in enumerate(levels, 1)
+    ]
+    sides = [
+        saved(experiment(result=result(100.5)), datetime="2026-01-01"),
+        saved(experiment(result=result(130.5), accepted=accepted == "the later run"), datetime="2026-01-09"),
+    ]
+    changes = two_runs(("0001", sides[0]), ("0009", sides[1]), others[::-1]).changes
+    (energy,) = (change for change in changes if change.metric == "energy")
+    assert energy.verdict.status is Status.REGRESSED
+    assert energy.verdict.interval is not None
+    assert energy.verdict.interval[0] > 0.25
+
+
+def test_a_run_that_two_sessions_saved_is_one() -> None:
+    once = experiment(result=result(101.0))
+    again = saved(once, datetime="2026-01-02", llem_from_journal=[once.nodeid])
+    others = [again, saved(once, datetime="2026-01-01"), runs_about(100.0)[0]]
+    found = compared(experiment(), experiment(result=result(120.0)), others)
+    assert {change.verdict.interval for change in found.changes} == {None}
 
 
 def test_the_two_runs_are_no_others() -> None:
