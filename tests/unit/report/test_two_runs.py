@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_llem.records.identity import environment_hash
+from pytest_llem.report.figures import change_plots
 from pytest_llem.report.html import render_two_runs
 from pytest_llem.report.two_runs import TwoRuns, two_runs
 from pytest_llem.verdict.decision import Status
@@ -140,6 +142,23 @@ def test_an_invalid_run_is_not_judged() -> None:
         assert {change.verdict.reason for change in found.changes} == {
             f"it is invalid in the {which} run: something disturbed it"
         }
+
+
+def test_an_interval_without_an_end_takes_none_from_the_next_one() -> None:
+    names = ("first", "second")
+    sides = [saved(*(experiment(name, result=result(level)) for name in names)) for level in (100.0, 120.0)]
+    found = two_runs(("0001", sides[0]), ("0002", sides[1]))
+    intervals = {"first": (0.1, math.inf), "second": (0.1, 0.3)}
+    judged = [
+        replace(
+            both,
+            changes=tuple(replace(c, verdict=replace(c.verdict, interval=intervals[c.name])) for c in both.changes),
+        )
+        for both in found.experiments
+    ]
+    for plot in change_plots(replace(found, experiments=tuple(judged))):
+        (drawn,) = (layer.points for layer in plot.layers if layer.kind == "segments")
+        assert drawn == [(2.0, 0.1), (2.0, 0.3)]
 
 
 def test_the_page_holds_both_sides_and_what_differs() -> None:
