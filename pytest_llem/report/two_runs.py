@@ -18,7 +18,7 @@ from pytest_llem.report.flat import flat
 from pytest_llem.report.pairs import Compared, compared_of, measured_alike
 from pytest_llem.report.quantities import UNKNOWN
 from pytest_llem.verdict.decision import Status, Verdict, judge, pooled_spread
-from pytest_llem.verdict.history import METRICS, UNITS, SavedRow, difference, is_same, read_files, read_row
+from pytest_llem.verdict.history import METRICS, UNITS, SavedRow, commit_of, difference, is_same, read_files, read_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,7 +38,8 @@ class Side:
 
     Attributes:
         name: of the run, for people.
-        when, commit: as saved; empty where they were not.
+        when: as saved; empty where it was not.
+        commit: what was measured, one after the other where results are of several; empty where it was not saved.
         experiments: node ids of those that the other run lacks.
     """
 
@@ -142,8 +143,8 @@ def two_runs(earlier: tuple[str, Saved], later: tuple[str, Saved], others: Seque
     )
     machines = [dict(flat(saved.get("machine_info") or {})) for _, saved in (later, earlier)]
     return TwoRuns(
-        _side(*earlier, [nodeid for nodeid in before if nodeid not in after]),
-        _side(*later, [nodeid for nodeid in after if nodeid not in before]),
+        _side(*earlier, before, after),
+        _side(*later, after, before),
         experiments,
         tuple(_differences(*machines)),
         len(others),
@@ -159,6 +160,7 @@ class _Measured:
     rows: dict[str, SavedRow]
     result: ExperimentResult
     config: Mapping[str, Any] | None
+    commit: tuple[tuple[str, str], ...]
 
 
 def _measured(name: str, saved: Saved, unread: list[str]) -> Iterator[tuple[str, _Measured]]:
@@ -171,7 +173,8 @@ def _measured(name: str, saved: Saved, unread: list[str]) -> Iterator[tuple[str,
             known = found.get(row.fullname)
             if known is None:
                 result = ExperimentResult.from_dict(info["result"])
-                known = found[row.fullname] = _Measured(row.fullname, {}, result, None)
+                commit = flat(commit_of(info, saved))
+                known = found[row.fullname] = _Measured(row.fullname, {}, result, None, commit)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             unread.append(f"{name}: {bench.get('fullname', 'a row')}: {error!r}")
             continue
@@ -189,8 +192,14 @@ def _is_readable(saved: Saved) -> bool:
     return True
 
 
-def _side(name: str, saved: Saved, alone: Sequence[str]) -> Side:
-    return Side(name, str(saved.get("datetime") or "")[:19], flat(saved.get("commit_info") or {}), tuple(alone))
+def _side(name: str, saved: Saved, own: Mapping[str, _Measured], other: Mapping[str, _Measured]) -> Side:
+    commits = dict.fromkeys(one.commit for one in own.values()) or [flat(saved.get("commit_info") or {})]
+    return Side(
+        name,
+        str(saved.get("datetime") or "")[:19],
+        tuple(part for commit in commits for part in commit),
+        tuple(nodeid for nodeid in own if nodeid not in other),
+    )
 
 
 def _others(rows: Sequence[SavedRow], saved: Sequence[SavedRow]) -> list[list[Run]]:

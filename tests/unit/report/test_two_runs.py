@@ -36,6 +36,7 @@ def saved(*records: Record, **session: Any) -> dict[str, Any]:
                 **({"config": record.config} if metric == "latency" else {}),
                 **({"verdict": record.verdicts[metric]} if metric in record.verdicts else {}),
                 "accepted": record.accepted,
+                **({"commit_info": record.commit} if record.commit else {}),
             },
         }
         for record in records
@@ -186,6 +187,15 @@ def test_the_page_holds_both_sides_and_what_differs() -> None:
     ):
         assert expected in page.text
     assert "cpu" not in page.text
+
+
+def test_a_run_names_the_commits_that_were_measured() -> None:
+    merged, session = {"id": "merged"}, {"id": "5b8c3a1d", "branch": "main"}
+    records = [experiment(name, commit=commit) for name, commit in (("a", {}), ("b", merged), ("c", merged))]
+    found = two_runs(("0001", saved(*records[1:])), ("0002", saved(*records, commit_info=session)))
+    assert found.earlier.commit == (("id", "merged"),)
+    assert found.later.commit == (*session.items(), ("id", "merged"))
+    assert two_runs(("0001", saved()), ("0002", saved())).later.commit == (("id", "5b8c3a1d"),)
 
 
 def test_an_old_run_without_its_configuration_says_so() -> None:
