@@ -94,8 +94,12 @@ def test_runs_of_another_environment_make_a_stretch_of_their_own() -> None:
 
 @pytest.mark.parametrize("accepted", ["another run", "the later run"])
 def test_an_accepted_change_is_no_chance_and_what_regressed_is_not_counted(accepted: str) -> None:
-    levels = [*((level, {}) for level in (99.0, 100.0, 101.0)), (200.0, {"verdicts": {"energy": "REGRESSED"}})]
-    levels += [(130.0, {"accepted": accepted == "another run"}), *((level, {}) for level in (131.0, 129.0))]
+    levels: list[tuple[float, dict[str, Any]]] = [
+        *((level, {}) for level in (99.0, 100.0, 101.0)),
+        (200.0, {"verdicts": {"energy": "REGRESSED"}}),
+        (130.0, {"accepted": accepted == "another run"}),
+        *((level, {}) for level in (131.0, 129.0)),
+    ]
     others = [
         saved(experiment(result=result(level), **changes), datetime=f"2026-01-{2 * day:02}")
         for day, (level, changes) in enumerate(levels, 1)
