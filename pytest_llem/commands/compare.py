@@ -55,4 +55,7 @@ def _write_page(arguments: list[str]) -> None:
         html.write_page(html.render_two_runs(two_runs(earlier, later, others)), asked.html)
     except (argparse.ArgumentTypeError, ImportError, OSError, ValueError) as error:
         parser.error(str(error))
+    except (AttributeError, KeyError, OverflowError, TypeError) as error:
+        # Whatever stands in a file that somebody else wrote.
+        parser.error(f"{asked.earlier} or {asked.later} holds something else than a saved run: {error!r}")
     print(f"llem: wrote {asked.html}")  # noqa: T201

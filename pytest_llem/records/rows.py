@@ -22,7 +22,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from pytest_benchmark.logger import Logger
@@ -280,12 +280,21 @@ def _saved_session(path: Path) -> Mapping[str, Any]:
         ValueError: it is none.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return _checked(json.loads(path.read_text(encoding="utf-8")))
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    if not isinstance(data, Mapping) or not isinstance(data.get("benchmarks"), list):
+
+
+def _checked(data: Any) -> Mapping[str, Any]:
+    """What was read, if it is a saved run.
+
+    Raises:
+        ValueError: it is none.
+    """
+    rows = data.get("benchmarks") if isinstance(data, Mapping) else None
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
         raise ValueError("no saved run of pytest-benchmark")
-    return data
+    return cast("Mapping[str, Any]", data)
 
 
 def every_session(config: Any) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
@@ -319,7 +328,7 @@ def _newest_of(storage: Any, most: int) -> list[Mapping[str, Any]]:
         # Without reading the others.
         files = storage.query(_SAVED)[-most:]
         saved = storage.load(*map(str, files)) if files else ()
-    return sorted((data for _, data in saved), key=lambda data: data.get("datetime") or "", reverse=True)[:most]
+    return sorted((data for _, data in saved), key=lambda data: str(data.get("datetime") or ""), reverse=True)[:most]
 
 
 def machine_and_commit(config: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -365,7 +374,7 @@ def stored(
         most: of the newest ones.
 
     Raises:
-        ValueError: a name is that of no session, or of several.
+        ValueError: a name is that of no session, or of several, or what is saved there is none.
     """
     storage = load_storage(uri, logger=Logger(Logger.QUIET), netrc="")
     found = []
@@ -376,7 +385,7 @@ def stored(
             raise ValueError(
                 f"{len(known)} saved runs match {name!r}: {paths}" if known else f"no saved run in {uri} is {name!r}"
             )
-        found += known
+        found += [(path, _checked(data)) for path, data in known]
     short = [Path(path).stem for path, _ in found]
     called = short if len(set(short)) == len(short) else [str(path) for path, _ in found]
     return list(zip(called, (data for _, data in found), strict=True)), _newest_of(storage, most)

@@ -36,7 +36,11 @@ def _rows(page: ExperimentPage) -> list[tuple[str, str]]:
     for _, what, *values, _ in footprints.rows([page.source]):
         rows += [(f"{what} per {unit}", value) for unit, value in zip(footprints.UNITS, values, strict=True)]
     if page.result.footprint is not None:
-        rows.append((f"{footprints.TITLE.lower()} by", footprints.terms(page.result.footprint)))
+        title = footprints.TITLE.lower()
+        rows += [
+            (f"{title} from", footprints.source(page.result)),
+            (f"{title} by", footprints.terms(page.result.footprint)),
+        ]
     return rows
 
 

@@ -67,15 +67,16 @@ def latency(result: ExperimentResult) -> Estimate | None:
 
 
 def time_per_output_token(result: ExperimentResult) -> Estimate | None:
-    """Seconds between the further tokens of a sequence. They come from a few instrumented passes, which state no
-    uncertainty: relative to it, they are taken to be as uncertain as the time of a single round, t(0.975, B - 1) s."""
+    """Seconds between the further tokens of a sequence. They come from a few instrumented calls, which state no
+    uncertainty: relative to it, they are taken to be as uncertain as the time of a single call. A round of n calls
+    differs from others by s, so a call by s sqrt(n), if calls differ by chance alone: t(0.975, B - 1) s sqrt(n)."""
     if result.time_per_output_token_s is None:
         return None
     rounds_s = [window.seconds for window in result.per_round]
     mean_half_width_s = mean_half_width(rounds_s)
     half_width_s = None
     if mean_half_width_s is not None:
-        relative = mean_half_width_s * math.sqrt(len(rounds_s)) / statistics.fmean(rounds_s)
+        relative = mean_half_width_s * math.sqrt(len(rounds_s) * result.calls_per_round) / statistics.fmean(rounds_s)
         half_width_s = relative * result.time_per_output_token_s
     return Estimate(result.time_per_output_token_s, half_width_s, max(len(rounds_s) - 1, 1))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from pytest_llem.report.time_spent import ORDER, duration, total
 from pytest_llem.verdict.decision import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
     from pytest_llem.report.data import ExperimentPage, Report
     from pytest_llem.report.estimates import Estimate
@@ -72,8 +73,10 @@ def sweep_plot(sweep: Sweep) -> Plot | None:
     if len(known) < 2:
         return None
     # Of the time between tokens no interval is stated.
-    times = [] if sweep.timed_tokens else known
-    across = [(bound, joules.value) for time, joules, _ in times for bound in time.bounds or ()]
+    times = [replace(time, half_width=None) if sweep.timed_tokens else time for time, _, _ in known]
+    across = [
+        (bound, joules.value) for time, (_, joules, _) in zip(times, known, strict=True) for bound in time.bounds or ()
+    ]
     best = [(one.latency.value, one.energy.value) for one in sweep.front if one.latency and one.energy]
     corners = [(x, y) for before, (x, below) in pairwise(best) for y in (before[1], below)]
     return Plot(
@@ -89,7 +92,7 @@ def sweep_plot(sweep: Sweep) -> Plot | None:
                 dominated=sweep.dominated,
             ),
         ],
-        Axis(sweep.latency_name, "s", logarithmic=_wide([time for time, _, _ in known])),
+        Axis(sweep.latency_name, "s", logarithmic=_wide(times)),
         Axis(sweep.energy_name, "J", logarithmic=_wide([joules for _, joules, _ in known])),
         ["Lower and further left is better."],
     )
@@ -254,7 +257,7 @@ def pairs_plot(metric: ComparedMetric, against: str) -> Plot:
         layers.append(Layer("area", "band", corners, "tolerance..limit, worse and better"))
     layers.append(Layer("line", "mean", [(0.5, 0.0), (last, 0.0)], "no change"))
     looks = [(n + _BESIDE, verdict.change, verdict.interval) for n, verdict in metric.looks]
-    ends = [(x, end) for x, _, interval in looks for end in interval or () if math.isfinite(end)]
+    ends = _ends((x, interval) for x, _, interval in looks)
     layers.append(Layer("segments", "interval", ends, "interval after that many pairs"))
     estimates = [(x, change) for x, change, _ in looks if change is not None]
     layers.append(Layer("points", "apart", estimates, "estimate after that many pairs"))
@@ -290,7 +293,7 @@ def change_plots(runs: TwoRuns) -> Iterator[Plot]:
             for one in runs.changes
             if one.metric == metric and one.verdict.change is not None
         ]
-        ends = [(x, end) for x, _, one in known for end in one.verdict.interval or () if math.isfinite(end)]
+        ends = _ends((x, one.verdict.interval) for x, _, one in known)
         layers = [
             Layer("line", "mean", [(0.5, 0.0), (count + 0.5, 0.0)], "no change"),
             Layer("segments", "interval", ends, "interval"),
@@ -308,6 +311,11 @@ def change_plots(runs: TwoRuns) -> Iterator[Plot]:
             Axis(f"change of {metric}", "%"),
             ["A positive change is worse."],
         )
+
+
+def _ends(intervals: Iterable[tuple[float, tuple[float, float] | None]]) -> list[Point]:
+    """Both ends of each interval that can be drawn."""
+    return [(x, end) for x, both in intervals if both and all(map(math.isfinite, both)) for end in both]
 
 
 def _pair_style(point: PairPoint) -> str:

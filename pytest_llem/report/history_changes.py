@@ -2,7 +2,7 @@
 
 Within a series, whose results can be compared, :mod:`pytest_llem.verdict.change_points` finds where: the code, or what
 is no part of what makes results comparable. Where a series begins because its environment is another one, its first
-level is held against the last one before.
+level is held against the last one before, if both were measured in the same way.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def moves_of(experiment: ExperimentSeries) -> Moves:
             continue
         for quantity, kind in QUANTITIES.items():
             then, now = levels.get((other, quantity)), levels.get((series, quantity))
-            if then is None or now is None or kind.like:
+            if then is None or now is None or kind.like or not _measured_alike(series, other, quantity):
                 continue
             # The level that held when this series began, which may go on after that.
             before = next((one for one in reversed(then) if one.results[0].session.when <= _began(series)), None)
@@ -165,6 +165,17 @@ def _previous(experiment: ExperimentSeries) -> dict[Series, tuple[SavedResult, S
             found[series] = newest.get(series.board, last)
         last = newest[series.board] = (result, series)
     return found
+
+
+def _measured_alike(series: Series, other: Series, metric: str) -> bool:
+    """Whether values of a metric can be held against each other at all."""
+    return _way(series, metric) == _way(other, metric)
+
+
+def _way(series: Series, metric: str) -> list[object]:
+    row = series.rows[metric]
+    meters = [series.first.estimated, *map(row.environment.get, ("meter", "host_sensor"))]
+    return [row.boundaries, *(meters if QUANTITIES[metric].unit == "J" else ())]
 
 
 def _began(series: Series) -> datetime:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llem.report.estimates import mean_half_width
 from pytest_llem.report.flat import flat
+from pytest_llem.verdict.decision import Status
 from pytest_llem.verdict.history import METRICS, SavedRow, commit_of, difference, known_commit, read_row, tokens_differ
 from pytest_llem.verdict.spread import log_mean, summarize
 
@@ -248,7 +249,7 @@ def read_store(saved: Iterable[tuple[str, Mapping[str, Any] | str]]) -> Store:
         key = (row.fullname, row.environment_hash, row.runs[0] or found)
         # The later one may know of a verdict and of further runs; it was measured when it was saved first.
         if (known := results.get(key)) is not None:
-            result = replace(result, session=known.session, verdicts={**known.verdicts, **result.verdicts})
+            result = _of_both(known, result)
         results[key] = result
     by_nodeid: dict[str, list[Series]] = {}
     near: dict[tuple[str, str], list[Series]] = {}
@@ -264,6 +265,17 @@ def read_store(saved: Iterable[tuple[str, Mapping[str, Any] | str]]) -> Store:
         series.add(result)
     experiments = [ExperimentSeries(nodeid, series) for nodeid, series in sorted(by_nodeid.items())]
     return Store([session for session, _ in read], files, experiments, left_out, found - len(results))
+
+
+def _of_both(earlier: SavedResult, later: SavedResult) -> SavedResult:
+    """A result that was saved twice: when it was measured, and all that is known of it."""
+    verdicts = {**earlier.verdicts, **later.verdicts}
+    accepted = earlier.row.accepted or later.row.accepted
+    rows = {
+        metric: replace(row, accepted=accepted, regressed=verdicts.get(metric) == Status.REGRESSED.value)
+        for metric, row in later.rows.items()
+    }
+    return replace(later, session=earlier.session, rows=rows, verdicts=verdicts)
 
 
 def _read_session(

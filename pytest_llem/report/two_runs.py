@@ -18,7 +18,7 @@ from pytest_llem.report.flat import flat
 from pytest_llem.report.pairs import Compared, compared_of, measured_alike
 from pytest_llem.report.quantities import UNKNOWN
 from pytest_llem.verdict.decision import Status, Verdict, judge, pooled_spread
-from pytest_llem.verdict.history import METRICS, UNITS, SavedRow, difference, is_same, read_files, read_row
+from pytest_llem.verdict.history import METRICS, UNITS, SavedRow, commit_of, difference, is_same, read_files, read_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,7 +38,8 @@ class Side:
 
     Attributes:
         name: of the run, for people.
-        when, commit: as saved; empty where they were not.
+        when: as saved; empty where it was not.
+        commit: what was measured, one after the other where results are of several; empty where it was not saved.
         experiments: node ids of those that the other run lacks.
     """
 
@@ -117,12 +118,12 @@ def two_runs(earlier: tuple[str, Saved], later: tuple[str, Saved], others: Seque
 
     Args:
         earlier, later: a name and what was saved.
-        others: saved runs, for the spread; these two may be among them.
+        others: saved runs, newest first, for the spread; these two may be among them.
     """
     unread: list[str] = []
     before, after = (dict(_measured(name, saved, unread)) for name, saved in (earlier, later))
     others = [saved for saved in others if saved not in (earlier[1], later[1]) and _is_readable(saved)]
-    history = read_files(others)
+    history = read_files(reversed(others))
     in_both = [nodeid for nodeid in after if nodeid in before]
     apart = {
         (nodeid, metric): _others(
@@ -142,8 +143,8 @@ def two_runs(earlier: tuple[str, Saved], later: tuple[str, Saved], others: Seque
     )
     machines = [dict(flat(saved.get("machine_info") or {})) for _, saved in (later, earlier)]
     return TwoRuns(
-        _side(*earlier, [nodeid for nodeid in before if nodeid not in after]),
-        _side(*later, [nodeid for nodeid in after if nodeid not in before]),
+        _side(*earlier, before, after),
+        _side(*later, after, before),
         experiments,
         tuple(_differences(*machines)),
         len(others),
@@ -159,6 +160,7 @@ class _Measured:
     rows: dict[str, SavedRow]
     result: ExperimentResult
     config: Mapping[str, Any] | None
+    commit: tuple[tuple[str, str], ...]
 
 
 def _measured(name: str, saved: Saved, unread: list[str]) -> Iterator[tuple[str, _Measured]]:
@@ -171,7 +173,8 @@ def _measured(name: str, saved: Saved, unread: list[str]) -> Iterator[tuple[str,
             known = found.get(row.fullname)
             if known is None:
                 result = ExperimentResult.from_dict(info["result"])
-                known = found[row.fullname] = _Measured(row.fullname, {}, result, None)
+                commit = flat(commit_of(info, saved))
+                known = found[row.fullname] = _Measured(row.fullname, {}, result, None, commit)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             unread.append(f"{name}: {bench.get('fullname', 'a row')}: {error!r}")
             continue
@@ -189,18 +192,29 @@ def _is_readable(saved: Saved) -> bool:
     return True
 
 
-def _side(name: str, saved: Saved, alone: Sequence[str]) -> Side:
-    return Side(name, str(saved.get("datetime") or "")[:19], flat(saved.get("commit_info") or {}), tuple(alone))
+def _side(name: str, saved: Saved, own: Mapping[str, _Measured], other: Mapping[str, _Measured]) -> Side:
+    commits = dict.fromkeys(one.commit for one in own.values()) or [flat(saved.get("commit_info") or {})]
+    return Side(
+        name,
+        str(saved.get("datetime") or "")[:19],
+        tuple(part for commit in commits for part in commit),
+        tuple(nodeid for nodeid in own if nodeid not in other),
+    )
 
 
 def _others(rows: Sequence[SavedRow], saved: Sequence[SavedRow]) -> list[list[Run]]:
-    """Runs of the same work in the same environment as one of these rows, and none of them; by environment."""
-    stretches: dict[str, list[Run]] = {}
-    for other in saved:
-        comparable = other.valid and any(difference(row, other) is None for row in rows)
-        if comparable and not any(is_same(row, other) for row in rows):
-            stretches.setdefault(other.environment_hash, []).extend(other.runs)
-    return list(stretches.values())
+    """Runs of the same work in the same environment as one of these rows, and none of them; by environment, and by the
+    levels between changes that were accepted, as in :func:`pytest_llem.verdict.history.baseline`."""
+    levels: list[dict[str, list[Run]]] = [{}]
+    # One of these rows may be such a change, which lies between the others.
+    for other in sorted((*saved, *rows), key=lambda row: str(row.when or "")):
+        if not other.valid or all(difference(row, other) is not None for row in rows):
+            continue
+        if other.accepted:
+            levels.append({})
+        if (other.accepted or not other.regressed) and not any(is_same(row, other) for row in rows):
+            levels[-1].setdefault(other.environment_hash, []).extend(other.runs)
+    return [stretch for level in levels for stretch in level.values()]
 
 
 def _both(

@@ -312,7 +312,12 @@ def test_the_command_writes_a_page_of_two_runs(pytester: pytest.Pytester, run: R
         done = compare(*arguments, "--html", "page.html")
         assert (done.returncode, done.stdout) == (2, "")
         assert message in done.stderr.splitlines()[-1]
-    (pytester.path / "broken.json").write_text("{")
-    assert "no saved run" in compare("0001", "broken.json", "--html", "page.html").stderr
+    saved = json.loads(next((pytester.path / ".benchmarks").rglob("0002_*.json")).read_text())
+    saved["benchmarks"][0]["extra_info"]["result"]["labels"] = [["no text"]]
+    for content in ("{", '{"benchmarks": [3]}', '{"benchmarks": {}}', json.dumps(saved)):
+        (pytester.path / "broken.json").write_text(content)
+        done = compare("0001", "broken.json", "--html", "page.html")
+        assert done.returncode == 2
+        assert "saved run" in done.stderr.splitlines()[-1]
     assert "Traceback" not in compare("0001", "0002", "--html", "/proc/none/page.html").stderr
     assert "--html PATH" in compare("--help").stdout

@@ -153,8 +153,11 @@ def test_what_is_malformed_is_a_usage_error(pytester: pytest.Pytester, arguments
     assert result.ret == pytest.ExitCode.USAGE_ERROR
 
 
-def test_a_baseline_that_is_not_there_is_a_usage_error(measure: Callable[..., pytest.RunResult]) -> None:
-    for which in ("nowhere.json", "0042"):
+def test_a_baseline_that_is_not_there_is_a_usage_error(
+    pytester: pytest.Pytester, measure: Callable[..., pytest.RunResult]
+) -> None:
+    (pytester.path / "numbers.json").write_text('{"benchmarks": [3]}')
+    for which in ("nowhere.json", "0042", "numbers.json"):
         result = measure("--llem-fail=energy:5%", f"--llem-baseline={which}")
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stderr.fnmatch_lines([f"*--llem-baseline: *{which}*"])

@@ -35,6 +35,14 @@ def test_carbon_and_cost_are_told_where_they_were_asked_for() -> None:
     assert "CO2e" not in as_text(result())
 
 
+def test_carbon_and_cost_say_which_joules_they_are_of() -> None:
+    footprint = Footprint(intensity_g_per_kwh=360.0)
+    total = result(energy_host_j=20.0, energy_total_j=120.0, host_sensor="rapl")
+    for measured, joules in ((result(), "energy_j"), (total, "energy_total_j")):
+        text = as_text(with_footprint(measured, footprint))
+        assert re.search(f"^carbon and cost from +{joules}, nvml", text, re.MULTILINE)
+
+
 def test_texts_are_escaped_and_no_mathematics() -> None:
     page = Page(as_html(result(warnings=[ATTACK]), ATTACK))
     assert {tag for tag, _ in page.tags} == {

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from pytest_llem.report.history_changes import events_of, moves_of
+from pytest_llem.report.history_data import read_store
 from pytest_llem.report.history_verdicts import JUDGED, judge_afterwards
 from pytest_llem.verdict.decision import Status
 from pytest_llem.verdict.judging import Candidate, ErrorRates, judge_candidates
 from pytest_llem.verdict.limits import parse_limit
-from tests.simulators.store import Night
+from tests.simulators.store import Night, saved
 from tests.unit.report.test_history_data import store_of
 
 LIMIT = parse_limit("2%..5%")
@@ -49,6 +50,32 @@ def test_a_new_environment_begins_a_series_that_is_held_against_the_last_level()
     assert event.changes[0].change == pytest.approx(-0.06, abs=0.01)
     before, differences = moves.beginnings[experiment.series[1]]
     assert (before.session.name, tuple(differences)) == ("0008_nightly.json", event.differences)
+
+
+ALL = {"energy", "latency", "energy_total"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "result", "moved"),
+    [
+        ({"cpu": "another one"}, {}, ALL),
+        ({}, {"boundaries": "joined"}, set()),
+        ({"meter": "rapl"}, {}, {"latency"}),
+        ({}, {"estimated": True}, {"latency"}),
+        ({"host_sensor": "hwmon"}, {}, {"energy", "latency"}),
+    ],
+)
+def test_what_was_measured_in_another_way_has_not_moved(
+    environment: dict[str, str], result: dict[str, object], moved: set[str]
+) -> None:
+    contents = [saved(night) for night in [*nights(8, host_j=True), *nights(8, 8, host_j=True, torch="2.14.0")]]
+    for info in (bench["extra_info"] for content in contents[8:] for bench in content["benchmarks"]):
+        info["environment"] |= {key: environment[key] for key in environment if key in info["environment"]}
+        info["result"] |= result
+        for window in info["result"]["per_round"]:
+            window |= {key: window[key] / 2 for key in ("joules", "seconds", "host_j")}
+    (experiment,) = read_store((f"{number:04}_a.json", content) for number, content in enumerate(contents)).experiments
+    assert {change.quantity for change in moves_of(experiment).changes} == moved
 
 
 def test_a_series_is_held_against_the_same_board_where_that_was_there_before() -> None:

@@ -83,6 +83,14 @@ def test_an_invalid_result_is_apart_in_the_series_of_its_like() -> None:
     assert series.invalid[0].warnings == ("the board throttled: its temperature was too high",)
 
 
+def test_what_either_copy_of_a_result_knows_of_a_verdict_is_kept() -> None:
+    judged = replace(NIGHT, saved_verdict="REGRESSED", accepted=True)
+    for nights in ([judged, NIGHT], [NIGHT, judged]):
+        copies = [(f"000{place}_a.json", saved(night)) for place, night in enumerate(nights)]
+        (found,) = read_store(copies).results
+        assert all(row.regressed and row.accepted for row in found.rows.values())
+
+
 def test_the_same_result_saved_twice_counts_once_where_it_was_measured() -> None:
     again = {**saved(NIGHT), "datetime": "2026-02-01T00:00:00", "commit_info": {"id": "later"}}
     for bench in again["benchmarks"]:

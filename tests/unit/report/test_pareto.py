@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llem.report.estimates import Estimate, ratio, time_per_output_token
+from pytest_llem.report.figures import sweep_plot
 from pytest_llem.report.html import render_html
 from pytest_llem.report.pareto import Behind, behind, front
 from tests.unit.report.examples import report, result, sweep
@@ -76,12 +77,24 @@ def test_random_points_against_every_pair() -> None:
         assert (why is not None and all(why.sure)) == any(sure)
 
 
-def test_time_between_tokens_is_as_uncertain_as_one_round() -> None:
-    one = result(time_per_output_token_s=0.5)
-    found = time_per_output_token(one)
-    assert found is not None
-    # Rounds of 4 s that differ by 0.1% twice: s = 0.0817%, t(0.975, 3) = 3.182.
-    assert found.half_width == pytest.approx(0.5 * 3.182 * 0.001 * math.sqrt(2 / 3), rel=1e-3)
+@pytest.mark.parametrize("calls", [1, 16])
+def test_the_interval_of_the_time_between_tokens_covers_its_mean(calls: int) -> None:
+    random = Random(3)  # noqa: S311
+
+    def call_s() -> float:
+        return random.gauss(2.0, 0.02)
+
+    def covers() -> bool:
+        rounds = [replace(window, seconds=math.fsum(call_s() for _ in range(calls))) for window in result().per_round]
+        # A token takes a quarter of a call, and the only call that was instrumented differs like any other.
+        found = time_per_output_token(
+            result(calls_per_round=calls, per_round=rounds, time_per_output_token_s=call_s() / 4)
+        )
+        assert found is not None
+        assert found.bounds is not None
+        return found.bounds[0] < 0.5 < found.bounds[1]
+
+    assert sum(covers() for _ in range(1000)) == pytest.approx(950, abs=20)
     assert time_per_output_token(result()) is None
 
 
@@ -124,6 +137,14 @@ def test_what_costs_more_in_the_same_time_is_not_called_near(rounds: int, standi
     text = render_html(report([first, replace(second, result=result)]))
     assert f"<td>{standing}</td>" in text
     assert 'class="points dominated"' not in text
+
+
+def test_an_interval_that_is_not_drawn_decides_no_axis() -> None:
+    first, *others = timed()
+    wide = replace(first, result=replace(first.result, calls_per_round=10**6, time_per_output_token_s=0.001))
+    plot = sweep_plot(report([wide, *others]).sweeps[0])
+    assert plot is not None
+    assert plot.x.logarithmic
 
 
 def test_what_is_invalid_or_not_comparable_has_no_place() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_llem.records.identity import environment_hash
+from pytest_llem.report.figures import change_plots
 from pytest_llem.report.html import render_two_runs
 from pytest_llem.report.two_runs import TwoRuns, two_runs
 from pytest_llem.verdict.decision import Status
@@ -32,6 +34,9 @@ def saved(*records: Record, **session: Any) -> dict[str, Any]:
                 "environment": record.environment,
                 "result": record.result.as_dict(),
                 **({"config": record.config} if metric == "latency" else {}),
+                **({"verdict": record.verdicts[metric]} if metric in record.verdicts else {}),
+                "accepted": record.accepted,
+                **({"commit_info": record.commit} if record.commit else {}),
             },
         }
         for record in records
@@ -87,6 +92,37 @@ def test_runs_of_another_environment_make_a_stretch_of_their_own() -> None:
     assert "another environment" in energy.verdict.reason
 
 
+@pytest.mark.parametrize("accepted", ["another run", "the later run"])
+def test_an_accepted_change_is_no_chance_and_what_regressed_is_not_counted(accepted: str) -> None:
+    levels: list[tuple[float, dict[str, Any]]] = [
+        *((level, {}) for level in (99.0, 100.0, 101.0)),
+        (200.0, {"verdicts": {"energy": "REGRESSED"}}),
+        (130.0, {"accepted": accepted == "another run"}),
+        *((level, {}) for level in (131.0, 129.0)),
+    ]
+    others = [
+        saved(experiment(result=result(level), **changes), datetime=f"2026-01-{2 * day:02}")
+        for day, (level, changes) in enumerate(levels, 1)
+    ]
+    sides = [
+        saved(experiment(result=result(100.5)), datetime="2026-01-01"),
+        saved(experiment(result=result(130.5), accepted=accepted == "the later run"), datetime="2026-01-09"),
+    ]
+    changes = two_runs(("0001", sides[0]), ("0009", sides[1]), others[::-1]).changes
+    (energy,) = (change for change in changes if change.metric == "energy")
+    assert energy.verdict.status is Status.REGRESSED
+    assert energy.verdict.interval is not None
+    assert energy.verdict.interval[0] > 0.25
+
+
+def test_a_run_that_two_sessions_saved_is_one() -> None:
+    once = experiment(result=result(101.0))
+    again = saved(once, datetime="2026-01-02", llem_from_journal=[once.nodeid])
+    others = [again, saved(once, datetime="2026-01-01"), runs_about(100.0)[0]]
+    found = compared(experiment(), experiment(result=result(120.0)), others)
+    assert {change.verdict.interval for change in found.changes} == {None}
+
+
 def test_the_two_runs_are_no_others() -> None:
     first, second = experiment(), experiment(result=result(120.0))
     found = compared(first, second, [saved(first), saved(second), *runs_about(100.0)[:2]])
@@ -111,6 +147,23 @@ def test_an_invalid_run_is_not_judged() -> None:
         assert {change.verdict.reason for change in found.changes} == {
             f"it is invalid in the {which} run: something disturbed it"
         }
+
+
+def test_an_interval_without_an_end_takes_none_from_the_next_one() -> None:
+    names = ("first", "second")
+    sides = [saved(*(experiment(name, result=result(level)) for name in names)) for level in (100.0, 120.0)]
+    found = two_runs(("0001", sides[0]), ("0002", sides[1]))
+    intervals = {"first": (0.1, math.inf), "second": (0.1, 0.3)}
+    judged = [
+        replace(
+            both,
+            changes=tuple(replace(c, verdict=replace(c.verdict, interval=intervals[c.name])) for c in both.changes),
+        )
+        for both in found.experiments
+    ]
+    for plot in change_plots(replace(found, experiments=tuple(judged))):
+        (drawn,) = (layer.points for layer in plot.layers if layer.kind == "segments")
+        assert drawn == [(2.0, 0.1), (2.0, 0.3)]
 
 
 def test_the_page_holds_both_sides_and_what_differs() -> None:
@@ -138,6 +191,15 @@ def test_the_page_holds_both_sides_and_what_differs() -> None:
     ):
         assert expected in page.text
     assert "cpu" not in page.text
+
+
+def test_a_run_names_the_commits_that_were_measured() -> None:
+    merged, session = {"id": "merged"}, {"id": "5b8c3a1d", "branch": "main"}
+    records = [experiment(name, commit=commit) for name, commit in (("a", {}), ("b", merged), ("c", merged))]
+    found = two_runs(("0001", saved(*records[1:])), ("0002", saved(*records, commit_info=session)))
+    assert found.earlier.commit == (("id", "merged"),)
+    assert found.later.commit == (*session.items(), ("id", "merged"))
+    assert two_runs(("0001", saved()), ("0002", saved())).later.commit == (("id", "5b8c3a1d"),)
 
 
 def test_an_old_run_without_its_configuration_says_so() -> None:
