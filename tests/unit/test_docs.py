@@ -88,5 +88,6 @@ def test_the_quick_tests_have_all_that_the_package_needs_but_torch_and_its_relat
 
 def test_the_receivers_are_those_of_the_extras() -> None:
     extras = project()["optional-dependencies"]
-    libraries = {library for name in ("prometheus", "otlp", "mlflow", "wandb", "parquet") for library in extras[name]}
+    names = ("carbon", "prometheus", "otlp", "mlflow", "wandb", "parquet")
+    libraries = {library for name in names for library in extras[name]}
     assert set(tox_dependencies("receivers")) - {"{[testenv:quick]deps}"} == libraries
