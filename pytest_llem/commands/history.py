@@ -8,9 +8,9 @@ import pytest
 
 from pytest_llem.errors import printable
 from pytest_llem.records import rows as benchmark
-from pytest_llem.report.history_data import read_store
-from pytest_llem.report.history_page import build_page, render_page
-from pytest_llem.report.history_verdicts import judge_afterwards
+from pytest_llem.report.history.data import read_store
+from pytest_llem.report.history.page import build_page, render_page
+from pytest_llem.report.history.verdicts import judge_afterwards
 from pytest_llem.report.html import write_page
 from pytest_llem.verdict.history import METRICS
 from pytest_llem.verdict.judging import ErrorRates
@@ -19,7 +19,7 @@ from pytest_llem.writable import require_writable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_llem.report.history_data import Store
+    from pytest_llem.report.history.data import Store
     from pytest_llem.settings import Settings
 
 _OPTION = "--llem-history"

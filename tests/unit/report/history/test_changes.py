@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_llem.report.history_changes import events_of, moves_of
-from pytest_llem.report.history_data import read_store
-from pytest_llem.report.history_verdicts import JUDGED, judge_afterwards
+from pytest_llem.report.history.changes import events_of, moves_of
+from pytest_llem.report.history.data import read_store
+from pytest_llem.report.history.verdicts import JUDGED, judge_afterwards
 from pytest_llem.verdict.decision import Status
 from pytest_llem.verdict.judging import Candidate, ErrorRates, judge_candidates
 from pytest_llem.verdict.limits import parse_limit
 from tests.simulators.store import Night, saved
-from tests.unit.report.test_history_data import store_of
+from tests.unit.report.history.test_data import store_of
 
 LIMIT = parse_limit("2%..5%")
 NIGHT = Night(0)

@@ -6,7 +6,7 @@ import itertools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pytest_llem.report.history_data import QUANTITIES
+from pytest_llem.report.history.data import QUANTITIES
 from pytest_llem.report.plots import Layer, Plot
 from pytest_llem.report.scales import Axis
 from pytest_llem.verdict.decision import Status
@@ -14,8 +14,8 @@ from pytest_llem.verdict.decision import Status
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_llem.report.history_changes import Moves
-    from pytest_llem.report.history_data import ExperimentSeries, SavedResult
+    from pytest_llem.report.history.changes import Moves
+    from pytest_llem.report.history.data import ExperimentSeries, SavedResult
 
 SHAPES_OF_SERIES = ("circle", "estimated", "apart", "board")
 COLOURS = 6

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from pytest_llem.report.history_page import build_page, render_page
+from pytest_llem.report.history.page import build_page, render_page
 from pytest_llem.report.html import write_page
 from tests.browsing import IMAGES, barriers, browsing, keep_image, needs_browser, overflow_px
-from tests.unit.report.test_history_page import months
+from tests.unit.report.history.test_page import months
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from pytest_llem.report.data import WORST_FIRST
-from pytest_llem.report.history_changes import Event, Moves, events_of, moves_of
-from pytest_llem.report.history_data import QUANTITIES
-from pytest_llem.report.history_json import page_json
-from pytest_llem.report.history_plots import LEGEND, history_plot, style_of
+from pytest_llem.report.history.as_json import page_json
+from pytest_llem.report.history.changes import Event, Moves, events_of, moves_of
+from pytest_llem.report.history.data import QUANTITIES
+from pytest_llem.report.history.plots import LEGEND, history_plot, style_of
 from pytest_llem.report.html import Script, render
 from pytest_llem.report.plots import Layer
 from pytest_llem.report.quantities import UNKNOWN, with_uncertainty
@@ -26,7 +26,7 @@ from pytest_llem.verdict.history import METRICS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pytest_llem.report.history_data import ExperimentSeries, SavedResult, Series, Store
+    from pytest_llem.report.history.data import ExperimentSeries, SavedResult, Series, Store
     from pytest_llem.report.plots import Plot
     from pytest_llem.verdict.decision import Status
 
@@ -127,7 +127,7 @@ def build_page(store: Store, afterwards: Verdicts, origin: str, gates: str = "")
     """Put the page together.
 
     Args:
-        afterwards: verdicts on results that were saved without one, see :mod:`pytest_llem.report.history_verdicts`.
+        afterwards: verdicts on results that were saved without one, see :mod:`pytest_llem.report.history.verdicts`.
         origin, gates: for people.
     """
     saved = {(result, metric): status for result in store.results for metric, status in result.verdicts.items()}

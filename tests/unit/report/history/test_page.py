@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llem.report.history_data import ExperimentSeries, Series, Store, read_store
-from pytest_llem.report.history_page import build_page, render_page
+from pytest_llem.report.history.data import ExperimentSeries, Series, Store, read_store
+from pytest_llem.report.history.page import build_page, render_page
 from tests.simulators.store import Night, saved
-from tests.unit.report.test_history_changes import nights
-from tests.unit.report.test_history_data import store_of
+from tests.unit.report.history.test_changes import nights
+from tests.unit.report.history.test_data import store_of
 from tests.unit.report.test_html import ATTACK, Page
 
 if TYPE_CHECKING:
-    from pytest_llem.report.history_data import SavedResult
+    from pytest_llem.report.history.data import SavedResult
 
 NIGHT = Night(0)
 

@@ -12,7 +12,7 @@ from pytest_llem.verdict.judging import Candidate, ErrorRates, judge_candidates
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_llem.report.history_data import SavedResult, Store
+    from pytest_llem.report.history.data import SavedResult, Store
     from pytest_llem.verdict.history import SavedRow
     from pytest_llem.verdict.limits import Limit
 

@@ -12,14 +12,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_llem.report.history_data import QUANTITIES, changed
+from pytest_llem.report.history.data import QUANTITIES, changed
 from pytest_llem.verdict.change_points import DEFAULT_ALPHA, MIN_STRETCH, shift, stretches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from pytest_llem.report.history_data import ExperimentSeries, SavedResult, SavedSession, Series
+    from pytest_llem.report.history.data import ExperimentSeries, SavedResult, SavedSession, Series
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llem.report.history_data import Store, changed, letter, read_store
+from pytest_llem.report.history.data import Store, changed, letter, read_store
 from tests.simulators.store import Night, saved
 
 if TYPE_CHECKING:

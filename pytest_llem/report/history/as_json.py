@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from pytest_llem.report.history_data import QUANTITIES
-from pytest_llem.report.history_plots import COLOURS, SHAPES_OF_SERIES
+from pytest_llem.report.history.data import QUANTITIES
+from pytest_llem.report.history.plots import COLOURS, SHAPES_OF_SERIES
 from pytest_llem.report.phrases import short_commit
 from pytest_llem.verdict.decision import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pytest_llem.report.history_changes import Moves
-    from pytest_llem.report.history_data import ExperimentSeries, SavedResult, SavedSession, Series, Store
+    from pytest_llem.report.history.changes import Moves
+    from pytest_llem.report.history.data import ExperimentSeries, SavedResult, SavedSession, Series, Store
 
 _LETTERS = {
     Status.OK.value: "O",

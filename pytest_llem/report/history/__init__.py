@@ -1,0 +1,1 @@
+"""The page of all saved runs, ``--llem-history``."""
