@@ -52,10 +52,14 @@ def _write_page(arguments: list[str]) -> None:
         (earlier, later), others = rows.stored(asked.storage, (asked.earlier, asked.later), _OTHERS)
         if earlier[1] == later[1]:
             parser.error(f"{asked.earlier} and {asked.later} are the same run")
-        html.write_page(html.render_two_runs(two_runs(earlier, later, others)), asked.html)
+        runs = two_runs(earlier, later, others)
     except (argparse.ArgumentTypeError, ImportError, OSError, ValueError) as error:
         parser.error(str(error))
     except (AttributeError, KeyError, OverflowError, TypeError) as error:
         # Whatever stands in a file that somebody else wrote.
         parser.error(f"{asked.earlier} or {asked.later} holds something else than a saved run: {error!r}")
+    try:
+        html.write_page(html.render_two_runs(runs), asked.html)
+    except OSError as error:
+        parser.error(str(error))
     print(f"llem: wrote {asked.html}")  # noqa: T201
